@@ -1,0 +1,74 @@
+"""Every exception this package raises, on one page.
+
+    PromptmillError
+     |- UserError               a mistake found before any request was sent: exit 2, no traceback
+     |   |- UsageError          a wrong option or argument
+     |   |- JobFileError        the job file: unknown key, wrong type, missing value
+     |   |- InputError          the dataset: missing, empty, broken line, missing column
+     |   |- PriceError          a price that is not a price, or is needed and unknown
+     |   |- LedgerError         the ledger or a journal can't be used
+     |       |- LedgerBusy      another process holds it
+     |- RunPaused               the run can't go on now; the same command goes on later: exit 4
+     |   |- BudgetExhausted
+     |- WireError               an exchange failed below HTTP
+
+A failure of a request is not an exception but a value, `records.Failure`: it becomes a row in the ledger.
+"""
+
+from typing import Literal
+
+
+class PromptmillError(Exception):
+    """Base of all of them; its text is written for the person at the keyboard."""
+
+
+class UserError(PromptmillError):
+    """Something the user can put right. The text says what happened, where, and what to do next."""
+
+
+class UsageError(UserError):
+    """A wrong option or argument."""
+
+
+class JobFileError(UserError):
+    """The job file can't be used."""
+
+
+class InputError(UserError):
+    """The dataset can't be used."""
+
+
+class PriceError(UserError):
+    """A price is missing where it is needed, or is not a price."""
+
+
+class LedgerError(UserError):
+    """The ledger or a journal can't be used."""
+
+
+class LedgerBusy(LedgerError):
+    """Another process holds the ledger or runs the job."""
+
+
+class RunPaused(PromptmillError):
+    """The run stopped letting requests out; nothing is lost and the same command goes on."""
+
+
+class BudgetExhausted(RunPaused):
+    """The next request's worst case does not fit into what is left of the budget."""
+
+
+class WireError(PromptmillError):
+    """An exchange failed below HTTP."""
+
+    def __init__(
+        self,
+        kind: Literal["connect", "tls", "timeout", "broken", "too_large", "bad_request"],
+        message: str,
+        *,
+        maybe_sent: bool,
+    ) -> None:
+        """Say what broke and whether the provider may have received (and billed) the request."""
+        super().__init__(message)
+        self.kind = kind
+        self.maybe_sent = maybe_sent

@@ -1,0 +1,174 @@
+"""The nouns: frozen facts that travel from one station to the next. No behaviour, no I/O.
+
+A row becomes a request, a request goes out in attempts, an attempt gets a reply or a failure, and the request
+ends as exactly one outcome. See docs/design.md, "Words".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+AttemptKind = Literal["first", "retry", "repair"]
+"""Why an exchange was made: the first for its key in this run, a retry, or a repair of an invalid answer."""
+
+Lane = Literal["realtime", "flex", "batch"]
+
+AttemptResult = Literal[
+    "ok", "truncated", "invalid", "refused", "rejected", "rate_limited", "unavailable", "fatal", "lost"
+]
+"""How one exchange ended, as stored in `attempts.result`."""
+
+Status = Literal["ok", "truncated", "invalid", "refused", "rejected", "failed"]
+"""How a key ended, as stored in `outcomes.status`; a row without an outcome is `pending`."""
+
+CountMethod = Literal["exact", "formula", "approximate"]
+"""How a token count was made: see `pipeline.tokens`."""
+
+Message = Mapping[str, Any]
+"""One chat message in the dialect-neutral form: at least `role` and `content`, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the dataset, values exactly as they stand in the file."""
+
+    index: int
+    """0-based position among all rows of the input, before `where` and `limit`."""
+    id: str
+    """What people call the row: the id column's value as text, else the 1-based row number."""
+    values: Mapping[str, Any]
+    origin: str
+    """`file:line` for text formats, `file#row` (1-based) for Parquet; for messages only."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenRow:
+    """A line that could not be read as a row; with `bad_rows = "reject"` it is booked as a rejected row."""
+
+    index: int
+    id: str
+    origin: str
+    problem: str
+    """One sentence without the line's content."""
+    digest: str
+    """BLAKE2b-128 of the raw bytes, hex: what identifies the line in the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Everything about the model that shapes an answer, plus `max_tokens`, which only bounds it."""
+
+    provider: str
+    name: str
+    base_url: str | None = None
+    """Only when the job overrides the preset's address."""
+    max_tokens: int | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters the user set (temperature, top_p, seed, ...); unset ones are absent."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Passed through to the request body as they are."""
+    schema: Mapping[str, Any] | None = None
+    """JSON Schema the answer must satisfy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A rendered row, ready to send. Equal keys mean equal content, so one request serves all its rows."""
+
+    key: str
+    """`v1` + 32 hex digits; see `pipeline.prompts`."""
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens the provider says it billed, in one normal form. Never our own count.
+
+    `input_tokens` includes cached and cache-write tokens; `output_tokens` includes reasoning tokens.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    raw: Mapping[str, Any] = field(default_factory=dict)
+    """The provider's own usage object, untouched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a provider answered, decoded. It may still be cut off, refused or invalid: `finish` says."""
+
+    text: str | None
+    finish: Literal["stop", "length", "refused", "other"]
+    finish_reason: str | None
+    """The provider's own word, stored as it came."""
+    usage: Usage | None
+    model: str | None = None
+    """The model that answered, in the provider's words (may differ from the one asked)."""
+    request_id: str | None = None
+    reasoned: bool = False
+    """Reasoning text or reasoning tokens came with the reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An exchange that brought no answer, and what the caller should do about it."""
+
+    action: Literal["retry", "reject", "pause"]
+    """retry: send again later; reject: this row will never pass; pause: no row will, stop the run."""
+    result: Literal["rejected", "refused", "rate_limited", "unavailable", "fatal"]
+    error_type: str
+    """A stable machine-readable name: the provider's error code where it gave one, else ours."""
+    message: str
+    """One line for people; never contains a secret."""
+    http_status: int | None = None
+    wait_seconds: float | None = None
+    """How long the server asked us to wait, if it did."""
+    closes_door: bool = False
+    """Everybody must wait, not only this request (rate limits). Does not use up the row's attempts."""
+    cost_unknown: bool = False
+    """The provider may have billed for this exchange (e.g. a time-out after sending)."""
+    not_sent: bool = False
+    """The request never reached the provider (no connection)."""
+    usage: Usage | None = None
+    model: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """What a provider's translator makes of a request: bytes for the wire."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WireReply:
+    """Bytes that came back. Header names are lower case; of repeated headers the first counts."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """Input tokens of one request, and how sure the number is."""
+
+    tokens: int
+    method: CountMethod
+    bound: int
+    """A number the provider's own count can't exceed: equal to `tokens` where the method is `exact`,
+    else derived from UTF-8 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one exchange cost, in US dollars; None is unknown, never free."""
+
+    usd: Decimal | None
