@@ -15,6 +15,8 @@
 A failure of a request is not an exception but a value, `records.Failure`: it becomes a row in the ledger.
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import Literal
 
 
@@ -72,3 +74,9 @@ class WireError(PromptmillError):
         super().__init__(message)
         self.kind = kind
         self.maybe_sent = maybe_sent
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return `; did you mean 'X'?` for the choice nearest to the word, or nothing: the end of many messages."""
+    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

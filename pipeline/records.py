@@ -168,7 +168,47 @@ class TokenCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """What one exchange cost, in US dollars; None is unknown, never free."""
+class Attempt:
+    """One exchange with the provider for a key, as the journal and `attempts` keep it."""
 
-    usd: Decimal | None
+    key: str
+    attempt: int
+    """1 for the key's first exchange in this run, then 2, 3, ..."""
+    kind: AttemptKind
+    result: AttemptResult
+    sent_at: float
+    """Epoch seconds."""
+    latency_ms: float
+    reserved_usd: Decimal | None
+    """Upper bound of the cost; None where the price or max_tokens is unknown."""
+    computed_usd: Decimal | None
+    """Usage times price; None is unknown, never free."""
+    http_status: int | None = None
+    model_returned: str | None = None
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    request_id: str | None = None
+    error_type: str | None = None
+    error: str | None = None
+    output: str | None = None
+    """The answer's text, as received."""
+    parsed: Any = None
+    """The answer as JSON, when a schema was asked for and the text is JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a key ended in a run. Exactly one per key and run."""
+
+    key: str
+    status: Status
+    attempts: int
+    """Exchanges made for the key in this run."""
+    answer_run: int | None = None
+    """The run whose attempt brought the answer: this one, or an earlier one whose answer is reused."""
+    answer_attempt: int | None = None
+    max_tokens: int | None = None
+    """The limit the answer was asked under; None is none."""
+    reused: bool = False
+    error_type: str | None = None
+    error: str | None = None

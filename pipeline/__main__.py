@@ -1,0 +1,5 @@
+"""`python -m pipeline` is `promptmill`."""
+
+from pipeline.cli import main
+
+main()

@@ -1,0 +1,231 @@
+"""What the command line, a notebook or another program can ask for: each command is one function here.
+
+Money is Decimal; mistakes raise errors.UserError; nothing here prints or reads the environment.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipeline import estimating, exporting
+from pipeline.errors import UsageError, UserError
+from pipeline.estimating import Estimate
+from pipeline.job import Job, job_name, load_job
+from pipeline.ledger import Ledger
+from pipeline.planning import Plan, Selection
+from pipeline.pricing import parse_price_option
+from pipeline.records import Message
+from pipeline.reports import Table, require_job, run_report
+from pipeline.reports import errors as errors_report
+from pipeline.reports import spend as spend_report
+from pipeline.reports import status as status_report
+from pipeline.runners._lock import live_runs
+from pipeline.runners._tally import ENDED_BADLY
+from pipeline.runners.launch import Launch, Prepared, Watch, api_key, key_warnings, launch, prepare
+from pipeline.runners.local import RunReport
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What the command line changes in a job, for one command."""
+
+    settings: Sequence[str] = ()
+    """`section.key=value`, values in TOML."""
+    limit: int | None = None
+    """Look only at the first rows of the input."""
+    budget: Decimal | None = None
+    price: str | None = None
+    """`IN,OUT` in dollars per 1M tokens."""
+    max_tokens: int | None = None
+
+
+def open_job(path: str, overrides: Overrides = Overrides()) -> Job:
+    """Read a job file and apply what the command line changes. Raises JobFileError, PriceError."""
+    job = load_job(path, overrides.settings)
+    if overrides.max_tokens is not None:
+        job = replace(job, model=replace(job.model, max_tokens=overrides.max_tokens))
+    if overrides.budget is not None:
+        job = replace(job, budget_usd=overrides.budget)
+    if overrides.price is not None:
+        job = replace(job, price=parse_price_option(overrides.price, job.model.provider, job.model.name))
+    return job
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What `check` found: no mistakes, and the first request as it would go out."""
+
+    prepared: Prepared
+    messages: tuple[Message, ...] | None
+    """None if the first row is broken and will be rejected."""
+    key: str
+    tokens: int | None
+    count_method: str | None
+    reserve_usd: Decimal | None
+    warnings: list[str]
+
+
+def check(job: Job, environ: Mapping[str, str], *, limit: int | None = None) -> Checked:
+    """Validate everything a run would, and render the first row. Sends nothing. Raises UserError."""
+    prepared = prepare(job, limit=limit)
+    warnings = list(prepared.warnings)
+    try:
+        warnings += key_warnings(job, api_key(job, environ))
+    except UserError as error:
+        warnings.append(str(error))
+    rows = prepared.plan.check_first_rows()
+    if not rows:
+        raise UserError(f"{job.file}: no row of {job.input.path} is selected; look at [input] where")
+    first = rows[0]
+    ticket = None if first.request is None else prepared.meter.ticket(first.request)
+    return Checked(
+        prepared=prepared,
+        messages=None if first.request is None else first.request.messages,
+        key=first.key,
+        tokens=None if ticket is None else ticket.input_tokens,
+        count_method=None if ticket is None else ticket.count_method,
+        reserve_usd=None if ticket is None else ticket.reserve_usd,
+        warnings=warnings,
+    )
+
+
+def estimate(
+    job: Job,
+    ledger: Ledger,
+    *,
+    limit: int | None = None,
+    selection: Selection = Selection(),  # noqa: B008 -- a frozen value
+    tick: Callable[[int], None] | None = None,
+) -> tuple[Prepared, Estimate]:
+    """Count what a run would send now, and bound what it would cost. Sends nothing. Raises UserError."""
+    prepared = prepare(job, limit=limit)
+    known = ledger.known(job.name, job.reuse)
+    result = estimating.estimate(
+        prepared.plan,
+        known,
+        prepared.meter,
+        job.limits,
+        selection=selection,
+        max_tokens=job.model.max_tokens,
+        tick=tick,
+    )
+    return prepared, result
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run is asked for."""
+
+    environ: Mapping[str, str]
+    watch: Watch
+    notify: Notify
+    confirm: Callable[[Prepared, Estimate], bool] | None = None
+    """Asked with the whole estimate before anything is sent; None runs at once, checking the first rows only."""
+    tick: Callable[[int], None] | None = None
+    limit: int | None = None
+    selection: Selection = Selection()  # noqa: RUF009 -- a frozen value
+    command: str = "run"
+
+
+def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
+    """Run a job, or go on with it; None if `confirm` said no. Raises UserError before anything is sent."""
+    key = api_key(job, options.environ)
+    if options.confirm is None:
+        prepared = prepare(job, limit=options.limit)
+    else:
+        prepared, counted = estimate(job, ledger, limit=options.limit, selection=options.selection, tick=options.tick)
+        if not options.confirm(prepared, counted):
+            return None
+        prepared = prepared.rescanned()
+    for warning in (*prepared.warnings, *key_warnings(job, key)):
+        options.notify(warning)
+    how = Launch(ledger, options.watch, options.notify, options.command, options.selection)
+    report = launch(prepared, key, how)
+    if prepared.plan.duplicate_ids:
+        options.notify(f"{prepared.plan.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")
+    return report
+
+
+def statuses_to_retry(names: Sequence[str]) -> Selection:
+    """Return the selection of `retry`: the given statuses, or every row that did not end well. Raises UsageError."""
+    for name in names:
+        if name not in ENDED_BADLY:
+            raise UsageError(f"--status {name}: choose from {', '.join(ENDED_BADLY)}")
+    return Selection(retry=frozenset(names or ENDED_BADLY))
+
+
+def stop(ledger: Ledger, job: str) -> int:
+    """Ask a running job to stop as the first Ctrl-C does; return its process id. Raises UsageError."""
+    live = live_runs(ledger.folder)
+    name = job_name(job)
+    if name not in live:
+        running = ", ".join(live) or "nothing"
+        raise UsageError(f"the job {name} is not running (running: {running})")
+    pid = int(live[name]["pid"])
+    os.kill(pid, signal.SIGTERM)
+    return pid
+
+
+def status(ledger: Ledger, job: str | None = None) -> tuple[Table, list[str]]:
+    """Return every job's progress (or one job's), and what is wrong with journals, if anything."""
+    if job is not None:
+        require_job(ledger, job_name(job))
+    table = run_report(ledger, status_report.SQL)
+    live = live_runs(ledger.folder)
+    for row in table.rows:
+        row["state"] = _state(row, live)
+    rows = [row for row in table.rows if job is None or row["job"] == job_name(job)]
+    damage = run_report(ledger, status_report.DAMAGE).rows
+    notes = [
+        f"journal {row['journal_id']}: {row['pieces']} damaged pieces ({row['bytes']} bytes), the first at byte"
+        f" {row['first_at']}: lines in them are lost"
+        for row in damage
+    ]
+    return Table(table.columns, rows), notes
+
+
+def _state(row: Mapping[str, Any], live: Mapping[str, Mapping[str, Any]]) -> str:
+    if row["job"] in live:
+        return f"running ({live[row['job']].get('pid')})"
+    if row["ended_at"] is None:
+        return "interrupted"
+    return {0: "finished", 3: "finished", 4: "paused", 130: "interrupted"}.get(row["exit_code"], "failed")
+
+
+def errors(ledger: Ledger, job: str) -> tuple[Table, list[str]]:
+    """Return a job's rows that did not end well, by cause, and what helps each status."""
+    name = job_name(job)
+    require_job(ledger, name)
+    table = run_report(ledger, errors_report.SQL, [name])
+    statuses = dict.fromkeys(str(row["status"]) for row in table.rows)
+    return table, [f"{status}: {errors_report.ADVICE[status].format(file=job)}" for status in statuses]
+
+
+def spend(ledger: Ledger, by: Sequence[str] = ("job",)) -> Table:
+    """Return money and tokens by dimensions (see reports/spend.py). Raises UsageError."""
+    for name in by:
+        if name not in spend_report.DIMENSIONS:
+            raise UsageError(f"--by {name}: choose from {', '.join(spend_report.DIMENSIONS)}")
+    return run_report(ledger, spend_report.SQL.format(by=", ".join(by)))
+
+
+def sql(ledger: Ledger, query: str) -> pl.DataFrame:
+    """Answer a read-only query. Raises UsageError with DuckDB's own words."""
+    return ledger.ask(query)
+
+
+def results(ledger: Ledger, job: str, output: Path, *, with_input: Job | None = None) -> int:
+    """Write a job's rows in input order to a .jsonl, .parquet or .csv file; return how many. Raises UserError."""
+    name = job_name(job)
+    require_job(ledger, name)
+    if with_input is None:
+        return exporting.export(ledger, name, output)
+    return exporting.export_with_input(ledger, name, output, Plan(with_input))

@@ -1,0 +1,43 @@
+"""The run's one budget: reserve the worst case before a request goes out, settle when its cost is known.
+
+Pure arithmetic, no clock and no I/O. `spent + reserved <= cap` holds after every call (DESIGN promise 5).
+"""
+
+from decimal import Decimal
+
+ZERO = Decimal(0)
+
+
+class Budget:
+    """Dollars of one plan: what earlier runs spent, what this run spent, what is in flight.
+
+    Without a cap every reservation is granted; the sums are kept all the same, because progress shows them.
+    """
+
+    def __init__(self, cap: Decimal | None = None, already_spent: Decimal = ZERO) -> None:
+        self.cap = cap
+        self._spent = already_spent
+        self._reserved = ZERO
+
+    @property
+    def spent(self) -> Decimal:
+        """Settled dollars of the whole plan; exchanges of unknown cost count at their worst case."""
+        return self._spent
+
+    @property
+    def left(self) -> Decimal | None:
+        """What may still be reserved, or None without a cap."""
+        return None if self.cap is None else self.cap - self._spent - self._reserved
+
+    def reserve(self, worst_case: Decimal) -> bool:
+        """Set `worst_case` dollars aside; False (and nothing changed) if the cap has no room for them."""
+        left = self.left
+        if left is not None and worst_case > left:
+            return False
+        self._reserved += worst_case
+        return True
+
+    def settle(self, reserved: Decimal, cost: Decimal | None) -> None:
+        """Replace a reservation by what the exchange cost; None (unknown) keeps the whole worst case."""
+        self._reserved -= reserved
+        self._spent += reserved if cost is None else cost

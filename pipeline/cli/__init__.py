@@ -1,0 +1,77 @@
+"""The command line: one file per command; each parses, calls one function of `api`, prints.
+
+Results go to stdout, progress and warnings to stderr. This file stays light: `promptmill --help` loads no more than
+click and the commands' own option lists.
+"""
+
+import importlib
+import os
+import pkgutil
+import sys
+from typing import Any
+
+import click
+
+from pipeline.errors import UserError
+
+ORDER = ("run", "estimate", "check", "status", "stop", "results", "errors", "retry", "spend", "sql")
+"""How `--help` lists them: as one meets them. Commands not named here follow in alphabetical order."""
+
+
+class Commands(click.Group):
+    """Finds commands by listing this folder, and imports the one that is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's signature
+        """Return the commands' names: the modules here whose names don't start with `_`."""
+        found = {m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")}
+        return [name for name in ORDER if name in found] + sorted(found.difference(ORDER))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = importlib.import_module(f"{__name__}.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command for a typo."""
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "; `promptmill --help` lists the commands"
+            raise click.UsageError(f"there is no command {args[0]!r}{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="promptmill", prog_name="promptmill")
+def group() -> None:
+    """Run a prompt over every row of a dataset, and book every token in one DuckDB file.
+
+    Start with `promptmill check JOB`, then `promptmill run JOB`. Exit codes: 0 every row ended well, 1 internal error,
+    2 a mistake found before anything was sent, 3 finished but some rows did not end well, 4 paused (the same command
+    goes on), 130 second Ctrl-C.
+    """
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Run the command line and exit with the code that DESIGN 6 lists."""
+    try:
+        code = group.main(args=args, prog_name="promptmill", standalone_mode=False)
+    except UserError as error:
+        click.echo(f"promptmill: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except click.Abort:
+        click.echo("promptmill: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # `| head` closed our stdout: end quietly, and keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

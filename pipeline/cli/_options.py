@@ -1,0 +1,84 @@
+"""Options that several commands share, under one name and one help text each."""
+
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.api import Overrides
+    from pipeline.ledger import Ledger
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Dollars(click.ParamType):  # type: ignore[type-arg]  # generic only in click's newest stubs
+    """An amount of money greater than zero, as an exact decimal."""
+
+    name = "usd"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
+        """Read it."""
+        try:
+            amount = Decimal(str(value).removeprefix("$"))
+        except InvalidOperation:
+            self.fail(f"{value!r} is not an amount of dollars", param, ctx)
+        if not amount.is_finite() or amount <= 0:
+            self.fail("must be greater than 0", param, ctx)
+        return amount
+
+
+ledger_option = click.option(
+    "--ledger",
+    "ledger_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("promptmill.duckdb"),
+    show_default=True,
+    envvar="PROMPTMILL_LEDGER",
+    show_envvar=True,
+    help="The DuckDB file.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress, only warnings and the result.")
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Change a key of the job for this command, e.g. --set model.max_tokens=300.",
+)
+limit_option = click.option("--limit", type=click.IntRange(min=1), help="Look only at the first N rows of the input.")
+budget_option = click.option("--budget", type=Dollars(), help="Never spend more on this plan, all its runs together.")
+price_option = click.option("--price", metavar="IN,OUT", help="Dollars per 1M input and output tokens.")
+
+
+def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that change a job."""
+    for option in (price_option, budget_option, limit_option, set_option):
+        function = option(function)
+    return function
+
+
+def overrides_of(
+    settings: tuple[str, ...], limit: int | None, budget: Decimal | None, price: str | None
+) -> "Overrides":
+    """Put them together."""
+    from pipeline.api import Overrides
+
+    return Overrides(settings, limit, budget, price)
+
+
+def warn(text: str) -> None:
+    """Say something on stderr, on a line of its own."""
+    from pipeline.cli._show import printable
+
+    click.echo(f"promptmill: {printable(text)}", err=True)
+
+
+def open_ledger(path: Path) -> "Ledger":
+    """Return the ledger at this path."""
+    from pipeline.ledger import Ledger
+
+    return Ledger(path, notify=warn)

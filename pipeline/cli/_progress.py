@@ -1,0 +1,85 @@
+"""The progress line of a run: in a terminal one line that is rewritten, elsewhere a plain line every few seconds."""
+
+import asyncio
+import shutil
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli._show import duration, money
+from pipeline.runners._tally import Tally
+
+if TYPE_CHECKING:
+    from pipeline.runners.local import LocalRun
+
+TERMINAL_SECONDS = 0.5
+PLAIN_SECONDS = 5.0
+RATE_WINDOW = 60
+"""Samples over which the rate is averaged."""
+
+
+class Progress:
+    """Watches a run until it is cancelled, then leaves the cursor on a fresh line."""
+
+    def __init__(self, *, quiet: bool, free: bool) -> None:
+        self._quiet = quiet
+        self._free = free
+        self._terminal = sys.stderr.isatty()
+        self._samples: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
+        self._shown = 0
+
+    async def watch(self, run: "LocalRun") -> None:
+        """Show the line every so often."""
+        if self._quiet:
+            return
+        period = TERMINAL_SECONDS if self._terminal else PLAIN_SECONDS
+        try:
+            while True:
+                await asyncio.sleep(period)
+                self._print(self.line(run, time.monotonic()))
+        finally:
+            if self._terminal and self._shown:
+                self._print(self.line(run, time.monotonic()))
+                click.echo(err=True)
+
+    def _print(self, text: str) -> None:
+        if not self._terminal:
+            click.echo(text, err=True)
+            return
+        cut = text[: shutil.get_terminal_size().columns - 1]
+        click.echo("\r" + cut.ljust(self._shown), err=True, nl=False)
+        self._shown = len(cut)
+
+    def line(self, run: "LocalRun", now: float) -> str:
+        """Rows, what became of them, rate, spend, time left."""
+        tally = run.tally
+        self._samples.append((now, tally.done - tally.already))
+        rate = self._rate()
+        parts = [_rows(tally), f"{tally.statuses['ok']:,} ok"]
+        if tally.bad:
+            parts.append(f"{tally.bad:,} not well")
+        if run.in_flight:
+            parts.append(f"{run.in_flight} in flight")
+        parts.append(f"{rate:.1f} rows/s")
+        parts.append("free" if self._free else f"{money(run.spent)} spent")
+        left = None if tally.total is None else tally.total - tally.done
+        if left and rate:
+            parts.append(f"{duration(left / rate)} left")
+        if run.shut_seconds > 1:
+            parts.append(f"rate limited, going on in {duration(run.shut_seconds)}")
+        if run.ledger_problem:
+            parts.append(f"waiting to load: {run.ledger_problem}")
+        return "  ".join(parts)
+
+    def _rate(self) -> float:
+        (start, first), (end, last) = self._samples[0], self._samples[-1]
+        return (last - first) / (end - start) if end > start else 0.0
+
+
+def _rows(tally: Tally) -> str:
+    if tally.total is None:
+        return f"{tally.done:,} of {tally.rows:,}+ rows"
+    return f"{tally.done:,} of {tally.total:,} rows"

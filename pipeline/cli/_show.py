@@ -1,0 +1,129 @@
+"""Values for people: tables, money, durations. Control characters in data never reach a terminal raw."""
+
+import json
+import shutil
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import click
+
+_WIDEST = 60
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def printable(text: str) -> str:
+    """Replace control characters (terminal escapes among them) and line breaks by visible ones."""
+    if text.isprintable():
+        return text
+    return "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    if character == "\n":
+        return "\u21b5"
+    if character == "\t":
+        return " "
+    return "\ufffd" if unicodedata.category(character) in {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"} else character
+
+
+def money(amount: Decimal | None) -> str:
+    """Dollars with all their digits but no idle zeros; at least two decimals; `unknown` for None."""
+    if amount is None:
+        return "unknown"
+    text = f"{amount:f}"
+    whole, _, fraction = text.partition(".")
+    return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
+def duration(seconds: float | None) -> str:
+    """Whole seconds as people say them."""
+    if seconds is None:
+        return "unknown"
+    left = round(seconds)
+    if left < _MINUTE:
+        return f"{left} s"
+    if left < _HOUR:
+        return f"{left // _MINUTE} min {left % _MINUTE:02d} s"
+    if left < _DAY:
+        return f"{left // _HOUR} h {left % _HOUR // _MINUTE:02d} min"
+    return f"{left // _DAY} d {left % _DAY // _HOUR} h"
+
+
+def cell(value: Any) -> str:
+    """Return one value of a table."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        text = f"{value:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    return printable(str(value))
+
+
+def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Lay rows out in columns: numbers right, text left; in a terminal long texts are cut with an ellipsis."""
+    if not rows:
+        return "(no rows)"
+    numeric = [all(isinstance(r[c], int | float | Decimal | None) for r in rows) for c in columns]
+    texts = [[cell(row[column]) for column in columns] for row in rows]
+    widths = [max(len(column), *(len(line[i]) for line in texts)) for i, column in enumerate(columns)]
+    if sys.stdout.isatty():
+        widths = _fitted(widths, shutil.get_terminal_size().columns)
+    head = "  ".join(_cut(column, width).ljust(width) for column, width in zip(columns, widths, strict=True))
+    rule = "  ".join("-" * width for width in widths)
+    body = [
+        "  ".join(
+            _cut(text, width).rjust(width) if right else _cut(text, width).ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in texts
+    ]
+    return "\n".join([head.rstrip(), rule, *body])
+
+
+def _fitted(widths: list[int], terminal: int) -> list[int]:
+    """Shrink the widest columns until the line fits."""
+    widths = [min(width, _WIDEST) for width in widths]
+    while sum(widths) + 2 * (len(widths) - 1) > terminal and max(widths) > 8:  # noqa: PLR2004 -- still readable
+        widest = widths.index(max(widths))
+        widths[widest] -= 1
+    return widths
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "\u2026"
+
+
+def json_value(value: Any) -> Any:
+    """Money as exact decimal strings, times in ISO form."""
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return str(value)
+
+
+def print_rows(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """Print a table, or the same as one JSON array."""
+    if as_json:
+        chosen = [{column: row[column] for column in columns} for row in rows]
+        click.echo(json.dumps(chosen, default=json_value, indent=2, ensure_ascii=False))
+    else:
+        click.echo(table(columns, rows))
+
+
+def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print names and values, one per line, or one JSON object."""
+    if as_json:
+        click.echo(json.dumps(dict(facts), default=json_value, indent=2, ensure_ascii=False))
+        return
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        click.echo(f"{name.ljust(width)}  {value if isinstance(value, str) else cell(value)}")

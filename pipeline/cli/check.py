@@ -1,0 +1,45 @@
+"""`promptmill check JOB`."""
+
+import os
+from decimal import Decimal
+
+import click
+
+from pipeline.cli._options import job_options, json_option, overrides_of, warn
+from pipeline.cli._show import money, print_facts, printable
+
+
+@click.command("check", short_help="Validate a job and show its first request; send nothing.")
+@click.argument("job")
+@job_options
+@json_option
+def command(
+    job: str, settings: tuple[str, ...], limit: int | None, budget: Decimal | None, price: str | None, as_json: bool
+) -> int:
+    """Check JOB's file, its input, its first 1,000 rows and its price, and render the first row."""
+    from pipeline import api
+
+    opened = api.open_job(job, overrides_of(settings, limit, budget, price))
+    found = api.check(opened, os.environ, limit=limit)
+    facts = {
+        "job": opened.name,
+        "model": f"{opened.model.name} at {opened.provider.name}",
+        "input": f"{opened.input.path} ({len(found.prepared.plan.source.files)} file(s))",
+        "key": found.key,
+        "tokens": f"{found.tokens} ({found.count_method}: {found.prepared.meter.counter.note})",
+        "at most": money(found.reserve_usd) + " for the first request",
+    }
+    if as_json:
+        print_facts(facts | {"messages": found.messages, "warnings": found.warnings}, as_json=True)
+        return 0
+    print_facts(facts, as_json=False)
+    for message in found.messages or ():
+        click.echo(f"\n--- {message.get('role')} ---")
+        content = message.get("content")
+        lines = content.split("\n") if isinstance(content, str) else [str(content)]
+        click.echo("\n".join(printable(line) for line in lines))
+    click.echo()
+    for warning in found.warnings:
+        warn(warning)
+    click.echo(f"{opened.file}: no mistakes found; nothing was sent")
+    return 0

@@ -1,0 +1,30 @@
+"""`promptmill results JOB -o FILE`."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.cli._options import ledger_option, open_ledger, set_option
+
+
+@click.command("results", short_help="Write the outputs in input order to a file.")
+@click.argument("job")
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help=".jsonl, .parquet or .csv"
+)
+@click.option(
+    "--with-input", is_flag=True, help="Add the input's columns; joined by key, so JOB must be the job's file."
+)
+@set_option
+@ledger_option
+def command(job: str, output: Path, with_input: bool, settings: tuple[str, ...], ledger_path: Path) -> int:
+    """Write one line per row of JOB's newest plan: row, key, status, output, parsed, cost, tokens, errors.
+
+    With --with-input the input is read again and joined by key, so that an edited file can't shift answers.
+    """
+    from pipeline import api
+
+    opened = api.open_job(job, api.Overrides(settings)) if with_input else None
+    count = api.results(open_ledger(ledger_path), job, output, with_input=opened)
+    click.echo(f"{count:,} rows -> {output}")
+    return 0

@@ -1,0 +1,45 @@
+"""`promptmill retry JOB`."""
+
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import click
+
+from pipeline.cli._options import job_options, json_option, ledger_option, overrides_of, quiet_option
+
+
+@click.command("retry", short_help="Send rows again that did not end well.")
+@click.argument("job")
+@click.option(
+    "--status", "statuses", multiple=True, metavar="STATUS", help="Only rows with this status; may be repeated."
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), help="A new limit for the answers, for this command.")
+@job_options
+@click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+@ledger_option
+@json_option
+@quiet_option
+def command(
+    job: str,
+    statuses: tuple[str, ...],
+    max_tokens: int | None,
+    settings: tuple[str, ...],
+    limit: int | None,
+    budget: Decimal | None,
+    price: str | None,
+    yes: bool,
+    ledger_path: Path,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Send only the rows of JOB that ended truncated, invalid, refused, rejected or failed; all else is kept.
+
+    Rows that are pending are left to `run`. A row that ends badly again keeps the better of its answers.
+    """
+    from pipeline import api
+    from pipeline.cli._sending import send
+
+    overrides = replace(overrides_of(settings, limit, budget, price), max_tokens=max_tokens)
+    selection = api.statuses_to_retry(statuses)
+    return send(job, overrides, selection, ledger_path, yes=yes, quiet=quiet, as_json=as_json, command="retry")

@@ -1,0 +1,51 @@
+"""`promptmill run JOB`."""
+
+from decimal import Decimal
+from pathlib import Path
+
+import click
+
+from pipeline.cli._options import job_options, json_option, ledger_option, overrides_of, quiet_option
+
+
+@click.command("run", short_help="Run a job, or go on with what is left of it.")
+@click.argument("job")
+@job_options
+@click.option(
+    "--yes", "-y", is_flag=True, help="Don't ask: check the first 1,000 rows, then send while planning goes on."
+)
+@click.option("--fresh", is_flag=True, help="Ask again even where an answer is known (and pay again).")
+@ledger_option
+@json_option
+@quiet_option
+def command(
+    job: str,
+    settings: tuple[str, ...],
+    limit: int | None,
+    budget: Decimal | None,
+    price: str | None,
+    yes: bool,
+    fresh: bool,
+    ledger_path: Path,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Send every row of JOB (a .toml file) that has no outcome yet, and truncated rows whose max_tokens was raised.
+
+    In a terminal it plans and estimates everything first, then asks. Interrupted or paused runs go on with the same
+    command; what was answered is never asked for again.
+    """
+    from pipeline.cli._sending import send
+    from pipeline.planning import Selection
+
+    overrides = overrides_of(settings, limit, budget, price)
+    return send(
+        job,
+        overrides,
+        Selection(fresh=fresh),
+        ledger_path,
+        yes=yes,
+        quiet=quiet,
+        as_json=as_json,
+        command="run --fresh" if fresh else "run",
+    )

@@ -1,0 +1,84 @@
+"""`promptmill sql [QUERY]`."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli._options import json_option, ledger_option, open_ledger
+from pipeline.cli._show import print_rows
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.ledger import Ledger
+
+HISTORY = Path("~/.promptmill_history")
+
+
+@click.command("sql", short_help="Ask the ledger in SQL, also while a job runs.")
+@click.argument("query", required=False)
+@ledger_option
+@json_option
+def command(query: str | None, ledger_path: Path, as_json: bool) -> int:
+    """Run QUERY read-only on the ledger (tables and views: docs/sql.md). Without QUERY: a prompt with history.
+
+    The file is opened for each query only, so that a running job is not kept waiting. Without a terminal and without
+    QUERY the query is read from standard input.
+    """
+    ledger = open_ledger(ledger_path)
+    if query is None and not sys.stdin.isatty():
+        query = sys.stdin.read()
+    if query is not None:
+        _answer(ledger, query, as_json=as_json)
+        return 0
+    _prompt(ledger, as_json=as_json)
+    return 0
+
+
+def _answer(ledger: "Ledger", query: str, *, as_json: bool) -> None:
+    from pipeline import api
+
+    frame = api.sql(ledger, query)
+    print_rows(frame.columns, frame.rows(named=True), as_json=as_json)
+
+
+def _prompt(ledger: "Ledger", *, as_json: bool) -> None:
+    """Read queries that end with `;` until Ctrl-D."""
+    history = HISTORY.expanduser()
+    readline = _readline(history)
+    click.echo("SQL on the ledger, read-only. End a query with ; and leave with Ctrl-D.", err=True)
+    lines: list[str] = []
+    while True:
+        try:
+            line = input("   ...> " if lines else "ledger> ")
+        except EOFError:
+            click.echo()
+            break
+        except KeyboardInterrupt:
+            click.echo()
+            lines = []
+            continue
+        lines.append(line)
+        if line.rstrip().endswith(";"):
+            try:
+                _answer(ledger, "\n".join(lines), as_json=as_json)
+            except UserError as error:
+                click.echo(str(error), err=True)
+            lines = []
+        elif not "".join(lines).strip():
+            lines = []
+    if readline is not None:
+        with contextlib.suppress(OSError):
+            readline.write_history_file(history)
+
+
+def _readline(history: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 -- the module itself, if there is one
+    try:
+        import readline
+    except ImportError:
+        return None
+    with contextlib.suppress(OSError):
+        readline.read_history_file(history)
+    return readline

@@ -1,0 +1,124 @@
+"""Results as files: in input order, written beside the target and moved into place when whole."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+
+from pipeline.errors import UserError
+from pipeline.ledger import Ledger, frame_of
+from pipeline.planning import Plan, PlannedRow
+from pipeline.reports import results as results_report
+
+PENDING: dict[str, Any] = {"status": "pending"}
+
+
+def export(ledger: Ledger, job: str, output: Path) -> int:
+    """Write the results of a job as they stand in the ledger."""
+    write = _writer(output)
+    with ledger.read() as connection:
+        frame = frame_of(connection, results_report.SQL, [job])
+    write(output, frame.iter_rows(named=True), frame)
+    return frame.height
+
+
+def export_with_input(ledger: Ledger, job: str, output: Path, plan: Plan) -> int:
+    """Write input columns and results side by side, joined by key: an edited input can't shift answers.
+
+    A result column wins over an input column of the same name, which is then called `input_NAME`.
+    """
+    write = _writer(output)
+    with ledger.read() as connection:
+        frame = frame_of(connection, results_report.BY_KEY, [job])
+    by_key = {row["key"]: row for row in frame.iter_rows(named=True)}
+    columns = tuple(frame.columns)
+    joined = [_joined(row, by_key, columns) for batch in plan.batches() for row in batch]
+    write(output, joined, None)
+    return len(joined)
+
+
+def _joined(row: PlannedRow, by_key: Mapping[str, Mapping[str, Any]], columns: tuple[str, ...]) -> dict[str, Any]:
+    result = dict.fromkeys(columns) | dict(by_key.get(row.key, PENDING | {"key": row.key}))
+    if row.repeated:  # the first row of a key bears its cost
+        result |= {"cost_usd": Decimal(0), "attempts": 0, "reused": True}
+    taken = {"row_index", "row_id", *columns}
+    own = {f"input_{name}" if name in taken else name: value for name, value in (row.values or {}).items()}
+    return own | {"row_index": row.index, "row_id": row.id} | result
+
+
+Rows = Iterable[Mapping[str, Any]]
+Writer = Callable[[Path, Rows, pl.DataFrame | None], None]
+
+
+def _writer(output: Path) -> Writer:
+    writers: dict[str, Writer] = {".jsonl": _write_jsonl, ".parquet": _write_frame, ".csv": _write_frame}
+    writer = writers.get(output.suffix)
+    if writer is None:
+        raise UserError(f"-o {output}: name a file that ends in {', '.join(writers)}")
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"-o {output}: the folder {output.parent} doesn't exist")
+    return writer
+
+
+def _write_jsonl(output: Path, rows: Rows, _: pl.DataFrame | None) -> None:
+    def write(part: Path) -> None:
+        with part.open("wb") as file:
+            for row in rows:
+                file.write(orjson.dumps(_with_json(row), default=_json_value, option=orjson.OPT_NON_STR_KEYS))
+                file.write(b"\n")
+
+    _whole(output, write)
+
+
+def _with_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn `parsed`, JSON text in the ledger, into what it says."""
+    parsed = row.get("parsed")
+    return dict(row) | {"parsed": orjson.loads(parsed)} if isinstance(parsed, str) else dict(row)
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return str(value)
+
+
+def _write_frame(output: Path, rows: Rows, frame: pl.DataFrame | None) -> None:
+    flat = frame if frame is not None else _frame_of_rows(output, rows)
+    if output.suffix == ".parquet":
+        _whole(output, flat.write_parquet)
+        return
+    nested = [name for name, kind in flat.schema.items() if kind.is_nested()]
+    texts = [pl.Series(name, [None if v is None else _text(v) for v in flat[name]], pl.String) for name in nested]
+    _whole(output, flat.with_columns(texts).write_csv)
+
+
+def _text(value: Any) -> str:
+    plain = value.to_list() if isinstance(value, pl.Series) else value
+    return orjson.dumps(plain, default=_json_value).decode()
+
+
+def _frame_of_rows(output: Path, rows: Rows) -> pl.DataFrame:
+    try:
+        return pl.DataFrame(list(rows), infer_schema_length=None)
+    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"-o {output}: a column of the input mixes types ({str(error).splitlines()[0]}); write .jsonl instead"
+        ) from error
+
+
+def _whole(output: Path, write: Callable[[Path], Any]) -> None:
+    """Write to a neighbour and move it into place, so that nobody ever sees half a file."""
+    part = output.with_name(f".{output.name}.part")
+    try:
+        write(part)
+        os.replace(part, output)  # noqa: PTH105 -- the same call, said plainly
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"-o {output} can't be written: {error.strerror or error}") from error

@@ -1,0 +1,233 @@
+"""The append-only record of what was sent and received; the truth until the ledger has it.
+
+A line is `crc32-hex SPACE json NEWLINE`, written by one `os.write`. A journal belongs to one run and one process,
+which holds an `flock` on it for its life: locked means alive, free means dead. The rules are numbered in
+docs/design.md, "The journal".
+"""
+
+import fcntl
+import os
+import re
+import secrets
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipeline.errors import LedgerError, RunPaused
+
+FORMAT = 1
+SUFFIX = ".jsonl"
+_LINE_START = re.compile(rb"[0-9a-f]{8} \{")
+
+
+class JournalFull(RunPaused):
+    """The journal could not be written (full or failing disk); the file ends with its last whole line."""
+
+
+def encode_line(fields: Mapping[str, Any]) -> bytes:
+    """Return the bytes of one line: checksum, space, JSON, newline."""
+    body = orjson.dumps(fields)
+    return b"%08x %b\n" % (zlib.crc32(body), body)
+
+
+def checksum_of(fields: Mapping[str, Any]) -> str:
+    """Return the checksum that a line with these fields carries."""
+    return encode_line(fields)[:8].decode()
+
+
+def decode_line(line: bytes) -> dict[str, Any] | None:
+    """Return the fields of a line without its newline, or None if it is damaged."""
+    if len(line) < 11 or line[8:9] != b" ":  # noqa: PLR2004 -- 8 hex digits, a space, `{}`
+        return None
+    body = line[9:]
+    try:
+        if int(line[:8], 16) != zlib.crc32(body):
+            return None
+        fields = orjson.loads(body)
+    except ValueError:
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+class Journal:
+    """The writer's side: one new file per run and process, never reopened."""
+
+    def __init__(self, folder: Path, ledger_id: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        self.path = folder / f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+        self.uuid = secrets.token_hex(16)
+        self._size = 0
+        # Under another name until it is locked and has its header: nobody sees half a journal.
+        unborn = self.path.with_suffix(".new")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        self._fd = os.open(unborn, flags, 0o644)
+        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.append("header", {"format": FORMAT, "uuid": self.uuid, "ledger": ledger_id})
+        unborn.rename(self.path)
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._size
+
+    @property
+    def journal_id(self) -> str:
+        """The file's stem: what the ledger calls this journal."""
+        return self.path.stem
+
+    def append(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """Write one line of this kind. Raises JournalFull after cutting back to the last whole line."""
+        data = encode_line({"type": kind, **fields})
+        try:
+            written = os.write(self._fd, data)
+        except OSError as error:
+            self._cut_back()
+            raise JournalFull(self._full_text(error.strerror or str(error))) from error
+        if written != len(data):  # rule 2: seen on a full disk
+            self._cut_back()
+            raise JournalFull(self._full_text("the disk is full"))
+        self._size += written
+
+    def _cut_back(self) -> None:
+        os.ftruncate(self._fd, self._size)
+
+    def _full_text(self, reason: str) -> str:
+        return f"the journal {self.path} can't be written: {reason}; make room, then run the same command again"
+
+    def sync(self) -> None:
+        """Push the file to the disk; safe from another thread."""
+        _data_sync(self._fd)
+
+    def close(self) -> None:
+        """Sync and release the lock: from now on the journal is dead and anybody may load its rest."""
+        if self._fd < 0:
+            return
+        try:
+            self.sync()
+        finally:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _data_sync(fd: int) -> None:
+    # macOS has no fdatasync
+    getattr(os, "fdatasync", os.fsync)(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One whole line read back."""
+
+    offset: int
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A piece of a journal that is not a line: its position and length in bytes."""
+
+    offset: int
+    length: int
+    torn: bool
+    """True for the unfinished last line of a dead journal (a kill or a power cut), False for damage inside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What `read` found between two offsets."""
+
+    lines: list[Line]
+    damages: list[Damage]
+    end: int
+    """Read on from here."""
+
+
+def read(path: Path, offset: int = 0, *, dead: bool, limit: int = 32 * 2**20) -> Piece:
+    """Read whole lines from `offset`, at most about `limit` bytes.
+
+    Of a live journal the tail behind the last newline is left alone (rule 3); of a dead one it is reported as torn.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(limit)
+        if len(data) == limit:  # finish the line that the limit cut
+            data += file.readline()
+        whole_file = not file.read(1)
+    end = data.rfind(b"\n") + 1
+    lines, damages = _split(data[:end], offset)
+    if dead and whole_file and end < len(data):
+        damages.append(Damage(offset + end, len(data) - end, torn=True))
+        end = len(data)
+    return Piece(lines, damages, offset + end)
+
+
+def _split(data: bytes, base: int) -> tuple[list[Line], list[Damage]]:
+    lines: list[Line] = []
+    damages: list[Damage] = []
+    at = 0
+    while at < len(data):
+        stop = data.index(b"\n", at)
+        fields = decode_line(data[at:stop])
+        if fields is not None:
+            lines.append(Line(base + at, fields))
+            at = stop + 1
+            continue
+        next_at = _resynchronise(data, at + 1)
+        damages.append(Damage(base + at, next_at - at, torn=False))
+        at = next_at
+    return lines, damages
+
+
+def _resynchronise(data: bytes, start: int) -> int:
+    """Rule 4: the next place where a line starts whose checksum holds, or the end of the data."""
+    for match in _LINE_START.finditer(data, start):
+        stop = data.index(b"\n", match.start())
+        if decode_line(data[match.start() : stop]) is not None:
+            return match.start()
+    return len(data)
+
+
+def read_all(path: Path, *, dead: bool) -> Iterator[Line]:
+    """Every whole line of a journal, in order, in bounded memory."""
+    offset = 0
+    while True:
+        piece = read(path, offset, dead=dead)
+        yield from piece.lines
+        if piece.end == offset:
+            return
+        offset = piece.end
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    """Return the first line's fields. Raises LedgerError if the file doesn't start as a journal does."""
+    with path.open("rb") as file:
+        fields = decode_line(file.readline().rstrip(b"\n"))
+    if fields is None or fields.get("type") != "header":
+        raise LedgerError(f"{path} is not a promptmill journal (its first line is damaged); move it out of the folder")
+    if fields.get("format") != FORMAT:
+        raise LedgerError(f"{path} has journal format {fields.get('format')}; this version reads format {FORMAT}")
+    return fields
+
+
+def is_alive(path: Path) -> bool:
+    """Tell whether the process that writes this journal still lives (holds its lock)."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(fd)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the journals of a ledger, oldest first."""
+    return sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []

@@ -1,0 +1,152 @@
+"""Opening the ledger file, and sharing it politely with other processes (rules 9 and 11 to 13 of the journal page).
+
+DuckDB's lock is a kernel lock of the whole process, and any other open-and-close of the file in this process would
+drop it silently. So nothing here or elsewhere opens the ledger's path except through DuckDB; `stat` is safe.
+"""
+
+import fcntl
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import duckdb
+
+from pipeline.errors import LedgerBusy, LedgerError
+
+READER_PATIENCE = 20.0
+"""Seconds a reading command waits for the file."""
+_POLL = 0.02
+_GATE_AFTER = 2.0
+_GATE_HELD = 1.0
+_HOLDER = re.compile(r"\(PID (\d+)\)")
+
+_in_this_process = threading.Lock()
+"""One connection of this process at a time: two modes at once are an error in DuckDB."""
+
+Waiting = Callable[[str], None]
+
+
+def gate_path(path: Path) -> Path:
+    """Return the lock file that lets a loader through busy readers."""
+    return path.with_name(path.name + ".gate")
+
+
+@contextmanager
+def reading(
+    path: Path,
+    *,
+    patience: float = READER_PATIENCE,
+    waiting: Waiting | None = None,
+    config: dict[str, str] | None = None,
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the ledger read-only; fetch everything you need, then leave. Raises LedgerBusy or LedgerError."""
+    with _in_this_process:
+        connection = _patiently(path, read_only=True, patience=patience, waiting=waiting, config=config)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+@contextmanager
+def writing(
+    path: Path, *, patience: float = READER_PATIENCE, waiting: Waiting | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the ledger read-write, making the file if it is missing. Raises LedgerBusy or LedgerError."""
+    with _in_this_process:
+        connection = _patiently(path, read_only=False, patience=patience, waiting=waiting)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def _patiently(
+    path: Path, *, read_only: bool, patience: float, waiting: Waiting | None, config: dict[str, str] | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Poll for the file's lock. Readers pass the gate only to open; a writer closes the gate after a while."""
+    start = time.monotonic()
+    told = False
+    with _Gate(path) as gate:
+        while True:
+            waited = time.monotonic() - start
+            gate.shut_or_open(waited, reader=read_only)
+            try:
+                return _open(path, read_only=read_only, config=config)
+            except LedgerBusy as busy:
+                if waited >= patience:
+                    raise
+                if waiting is not None and not told and waited > 1:
+                    waiting(str(busy))
+                    told = True
+            finally:
+                if read_only:
+                    gate.open()
+            time.sleep(_POLL * random.uniform(0.5, 1.5))  # noqa: S311 -- spreading polls, not secrets
+
+
+class _Gate:
+    """`flock` on a file beside the ledger. On a read-only folder there is no gate, and none is needed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = gate_path(path)
+        self._fd: int | None = None
+        self._shut = False
+
+    def __enter__(self) -> Self:
+        try:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError:
+            self._fd = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+
+    def shut_or_open(self, waited: float, *, reader: bool) -> None:
+        """Readers pass only while no loader has shut the gate; a loader shuts it for 1 of every 3 seconds."""
+        if self._fd is None:
+            return
+        if reader:
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
+        elif waited % (_GATE_AFTER + _GATE_HELD) >= _GATE_AFTER:
+            if not self._shut:
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+                self._shut = True
+        else:
+            self.open()
+
+    def open(self) -> None:
+        """Let others pass."""
+        if self._fd is not None:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            self._shut = False
+
+
+def _open(path: Path, *, read_only: bool, config: dict[str, str] | None) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(str(path), read_only=read_only, config=dict(config or {}))
+    except duckdb.Error as error:
+        raise translate(path, error) from error
+
+
+def translate(path: Path, error: duckdb.Error) -> LedgerError:
+    """Turn DuckDB's words into ours: busy (try again) or unusable (say what to do)."""
+    text = str(error)
+    if "Could not set lock on file" in text:
+        holder = _HOLDER.search(text)
+        who = f"process {holder.group(1)}" if holder else "another process"
+        return LedgerBusy(f"the ledger {path} is open in {who}; close it there, or wait and run the command again")
+    if "does not exist" in text:
+        return LedgerError(f"there is no ledger {path}; `promptmill run JOB` makes one, --ledger names another")
+    if "not a valid DuckDB database file" in text:
+        return LedgerError(f"{path} is not a DuckDB file; name another with --ledger, or move it away")
+    first = " ".join(text.split())[:300]
+    return LedgerError(f"the ledger {path} can't be opened: {first}")

@@ -1,0 +1,244 @@
+"""Journal lines to frames: one Polars frame per table, handed to DuckDB through the Arrow stream interface.
+
+Dollars travel as decimal strings and become DECIMAL in SQL; times travel as microseconds since 1970, UTC.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import orjson
+import polars as pl
+
+_TYPES: dict[str, Any] = {
+    "text": pl.String,
+    "int": pl.Int64,
+    "float": pl.Float64,
+    "bool": pl.Boolean,
+    "usd": pl.String,
+    "time": pl.Int64,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns of a table and their kinds, in insert order."""
+
+    name: str
+    columns: Mapping[str, str]
+
+    def insert(self, connection: duckdb.DuckDBPyConnection, rows: Sequence[Sequence[Any]]) -> None:
+        """Append these rows in one statement."""
+        if not rows:
+            return
+        schema = {name: _TYPES[kind] for name, kind in self.columns.items()}
+        frame = pl.DataFrame(rows, schema=schema, orient="row")
+        selected = ", ".join(_expression(name, kind) for name, kind in self.columns.items())
+        connection.register("burst", _ArrowStream(frame))
+        # The names are our own constants, never data.
+        connection.execute(
+            f"insert into {self.name} ({', '.join(self.columns)}) select {selected} from burst"  # noqa: S608 -- constants
+        )
+        connection.unregister("burst")
+
+
+def _expression(name: str, kind: str) -> str:
+    if kind == "usd":
+        return f"cast({name} as decimal(18,12))"
+    if kind == "time":
+        return f"make_timestamp({name})"
+    return name
+
+
+class _ArrowStream:
+    """Shows DuckDB nothing but the Arrow stream, so that it doesn't ask for pyarrow."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self._frame = frame
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._frame.__arrow_c_stream__(requested_schema)
+
+
+def microseconds(seconds: float) -> int:
+    """Epoch seconds to the integer that `make_timestamp` takes."""
+    return round(seconds * 1_000_000)
+
+
+def _table(name: str, **columns: str) -> Table:
+    return Table(name, columns)
+
+
+JOBS = _table("jobs", job="text", job_file="text", created_at="time")
+PLAN_STARTS = _table(
+    "plan_starts",
+    plan_id="int", job="text", fingerprint="text", input="text", provider="text", model="text", created_at="time",
+)  # fmt: skip
+PLAN_ENDS = _table("plan_ends", plan_id="int", rows="int", completed_at="time")
+ROWS = _table("rows", plan_id="int", row_index="int", row_id="text", key="text", repeated="bool")
+RUN_STARTS = _table(
+    "run_starts",
+    run_id="int", plan_id="int", job="text", command="text", max_tokens="int", config="text", code_version="text",
+    pid="int", started_at="time", journal_id="text",
+)  # fmt: skip
+RUN_ENDS = _table("run_ends", run_id="int", exit_code="int", reason="text", ended_at="time")
+ATTEMPTS = _table(
+    "attempts",
+    run_id="int", key="text", attempt="int", kind="text", lane="text", provider="text", model="text",
+    model_returned="text", sent_at="time", latency_ms="float", http_status="int", result="text", finish_reason="text",
+    input_tokens="int", cached_input_tokens="int", cache_write_tokens="int", output_tokens="int",
+    reasoning_tokens="int", usage_json="text", counted_tokens="int", count_method="text", cost_usd="usd",
+    billed_usd="usd", computed_usd="usd", reserved_usd="usd", price_id="text", request_id="text", error_type="text",
+    error="text", journal_id="text", journal_offset="int",
+)  # fmt: skip
+ANSWERS = _table(
+    "answers",
+    run_id="int", key="text", attempt="int", output="text", parsed="text", finish_reason="text", input_tokens="int",
+    output_tokens="int", provider="text", model="text", model_returned="text", latency_ms="float", answered_at="time",
+)  # fmt: skip
+OUTCOMES = _table(
+    "outcomes",
+    run_id="int", key="text", status="text", attempts="int", answer_run="int", answer_attempt="int",
+    max_tokens="int", reused="bool", error_type="text", error="text", ended_at="time",
+)  # fmt: skip
+PRICES = _table(
+    "prices",
+    run_id="int", price_id="text", provider="text", model="text", input="usd", cached_input="usd", cache_write="usd",
+    output="usd", reasoning="usd", per_request="usd", currency="text", effective_from="text", source="text",
+    checked="text", note="text",
+)  # fmt: skip
+ESTIMATES = _table(
+    "estimates",
+    run_id="int", plan_id="int", rows="int", requests="int", input_tokens="int", count_method="text", low_usd="usd",
+    expected_usd="usd", high_usd="usd", ceiling_usd="usd", made_at="time",
+)  # fmt: skip
+JOURNAL_DAMAGE = _table(
+    "journal_damage", journal_id="text", journal_offset="int", length="int", torn="bool", found_at="time"
+)
+
+
+@dataclass(slots=True)
+class Bundle:
+    """Rows waiting to be inserted, by table, in one transaction."""
+
+    rows: dict[str, tuple[Table, list[Sequence[Any]]]] = field(default_factory=dict)
+
+    def add(self, table: Table, values: Sequence[Any]) -> None:
+        """Queue one row, values in the table's column order."""
+        self.rows.setdefault(table.name, (table, []))[1].append(values)
+
+    def extend(self, table: Table, values: Iterable[Sequence[Any]]) -> None:
+        """Queue many rows."""
+        self.rows.setdefault(table.name, (table, []))[1].extend(values)
+
+    def insert(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Insert everything that is queued."""
+        for table, rows in self.rows.values():
+            table.insert(connection, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What the attempts of a journal share: told once, in its `run` line."""
+
+    run_id: int
+    provider: str
+    model: str
+    lane: str
+    price_id: str | None
+
+    @classmethod
+    def from_line(cls, fields: Mapping[str, Any]) -> "RunFacts":
+        """Read them from a `run` line."""
+        return cls(fields["run_id"], fields["provider"], fields["model"], fields["lane"], fields.get("price_id"))
+
+
+def book_line(bundle: Bundle, run: RunFacts, journal_id: str, offset: int, fields: Mapping[str, Any]) -> None:
+    """Queue the rows of one journal line; a line type this version doesn't know is left to a later one."""
+    booker = _BOOKERS.get(fields["type"])
+    if booker is not None:
+        booker(bundle, run, journal_id, offset, fields)
+
+
+def _book_run(bundle: Bundle, run: RunFacts, journal_id: str, _: int, line: Mapping[str, Any]) -> None:
+    started = microseconds(line["started_at"])
+    config = orjson.dumps(line["config"]).decode()
+    bundle.add(
+        RUN_STARTS,
+        (run.run_id, line["plan_id"], line["job"], line["command"], line.get("max_tokens"), config,
+         line["code_version"], line["pid"], started, journal_id),
+    )  # fmt: skip
+    plan = line["plan"]
+    if plan["new"]:
+        bundle.add(
+            PLAN_STARTS,
+            (line["plan_id"], line["job"], plan["fingerprint"], plan["input"], run.provider, run.model, started),
+        )
+    if line["new_job"]:
+        bundle.add(JOBS, (line["job"], line["job_file"], started))
+
+
+def _book_price(bundle: Bundle, run: RunFacts, _: str, __: int, line: Mapping[str, Any]) -> None:
+    bundle.add(PRICES, (run.run_id, *(line.get(name) for name in list(PRICES.columns)[1:])))
+
+
+def _book_attempt(bundle: Bundle, run: RunFacts, journal_id: str, offset: int, line: Mapping[str, Any]) -> None:
+    usage = line.get("usage") or {}
+    raw = line.get("usage_json")
+    sent_at = line["sent_at"]
+    bundle.add(
+        ATTEMPTS,
+        (run.run_id, line["key"], line["attempt"], line["kind"], run.lane, run.provider, run.model,
+         line.get("model_returned"), microseconds(sent_at), line.get("latency_ms"), line.get("http_status"),
+         line["result"], line.get("finish_reason"), usage.get("input"), usage.get("cached"), usage.get("cache_write"),
+         usage.get("output"), usage.get("reasoning"), None if raw is None else orjson.dumps(raw).decode(),
+         line.get("counted"), line.get("count_method"), line.get("computed_usd"), None, line.get("computed_usd"),
+         line.get("reserved_usd"), run.price_id, line.get("request_id"), line.get("error_type"), line.get("error"),
+         journal_id, offset),
+    )  # fmt: skip
+    if line.get("output") is not None:
+        parsed = line.get("parsed")
+        bundle.add(
+            ANSWERS,
+            (run.run_id, line["key"], line["attempt"], line["output"],
+             None if parsed is None else orjson.dumps(parsed).decode(), line.get("finish_reason"), usage.get("input"),
+             usage.get("output"), run.provider, run.model, line.get("model_returned"), line.get("latency_ms"),
+             microseconds(sent_at + (line.get("latency_ms") or 0) / 1000)),
+        )  # fmt: skip
+
+
+def _book_outcome(bundle: Bundle, run: RunFacts, _: str, __: int, line: Mapping[str, Any]) -> None:
+    bundle.add(
+        OUTCOMES,
+        (run.run_id, line["key"], line["status"], line["attempts"], line.get("answer_run"), line.get("answer_attempt"),
+         line.get("max_tokens"), line.get("reused", False), line.get("error_type"), line.get("error"),
+         microseconds(line["at"])),
+    )  # fmt: skip
+
+
+def _book_end(bundle: Bundle, run: RunFacts, _: str, __: int, line: Mapping[str, Any]) -> None:
+    bundle.add(RUN_ENDS, (run.run_id, line["exit_code"], line.get("reason"), microseconds(line["at"])))
+
+
+_BOOKERS: dict[str, Callable[[Bundle, RunFacts, str, int, Mapping[str, Any]], None]] = {
+    "run": _book_run,
+    "price": _book_price,
+    "attempt": _book_attempt,
+    "outcome": _book_outcome,
+    "end": _book_end,
+}
+
+
+def lost_attempt(run: RunFacts, journal_id: str, offset: int, sent: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the `attempts` row of an exchange sent and never heard of again: cost unknown, at most reserved."""
+    values: dict[str, Any] = dict.fromkeys(ATTEMPTS.columns)
+    values.update(
+        run_id=run.run_id, key=sent["key"], attempt=sent["attempt"], kind=sent["kind"], lane=run.lane,
+        provider=run.provider, model=run.model, sent_at=microseconds(sent["at"]), result="lost",
+        counted_tokens=sent.get("counted"), count_method=sent.get("count_method"),
+        reserved_usd=sent.get("reserved_usd"), price_id=run.price_id, error_type="lost",
+        error="the run ended before the answer was written; the provider may have billed it",
+        journal_id=journal_id, journal_offset=offset,
+    )  # fmt: skip
+    return tuple(values.values())

@@ -1,0 +1,225 @@
+"""Journals into the ledger: each line exactly once, whoever loads it (rules 5 to 10 of the journal page)."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from pipeline import journal
+from pipeline.errors import LedgerError
+from pipeline.ledger import schema
+from pipeline.ledger._frames import ATTEMPTS, JOURNAL_DAMAGE, Bundle, RunFacts, book_line, lost_attempt, microseconds
+
+BURST_BYTES = 32 * 2**20
+"""At most this much of a journal goes into one transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalState:
+    """How far the ledger has loaded a journal."""
+
+    journal_id: str
+    uuid: str
+    offset: int
+    closed: bool
+
+
+class Contended(Exception):
+    """Another loader was faster; what was read is out of date."""
+
+
+@contextmanager
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Commit on success; on any error roll back and pass the error on."""
+    connection.begin()
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
+
+
+def migrate(connection: duckdb.DuckDBPyConnection, ledger_id: str) -> None:
+    """Bring the file to this version's schema, step by step."""
+    connection.execute("set checkpoint_threshold = '256MB'")
+    done = schema_step(connection)
+    connection.execute(
+        "create table if not exists migrations (step integer primary key, name varchar, applied_at timestamp)"
+    )
+    for step in schema.MIGRATIONS:
+        if step.step <= done:
+            continue
+        with transaction(connection):
+            connection.execute(step.sql)
+            connection.execute("insert into migrations values (?, ?, now()::timestamp)", [step.step, step.name])
+            if step.step == 1:
+                connection.execute("insert into ledger_identity values (?, now()::timestamp)", [ledger_id])
+
+
+def schema_step(connection: duckdb.DuckDBPyConnection) -> int:
+    """Return the last migration applied, 0 for a new file. Raises LedgerError for a file of a newer version."""
+    tables = connection.execute(
+        "select count(*) filter (where table_name = 'migrations'), count(*) from duckdb_tables()"
+    ).fetchone()
+    if tables is None or tables[0] == 0:
+        if tables is not None and tables[1] > 0:
+            raise LedgerError(
+                "this DuckDB file holds other tables, not a promptmill ledger; name another with --ledger"
+            )
+        return 0
+    row = connection.execute("select coalesce(max(step), 0) from migrations").fetchone()
+    step = int(row[0]) if row else 0
+    if step > schema.NEWEST:
+        raise LedgerError(f"the ledger was made by a newer promptmill (schema step {step}); upgrade promptmill")
+    return step
+
+
+def ledger_id_of(connection: duckdb.DuckDBPyConnection) -> str:
+    """Return the identity that this ledger's journals carry in their headers."""
+    row = connection.execute("select ledger_id from ledger_identity").fetchone()
+    if row is None:
+        raise LedgerError("the ledger has no identity; it is not a promptmill ledger")
+    return str(row[0])
+
+
+def states(connection: duckdb.DuckDBPyConnection) -> dict[str, JournalState]:
+    """Return how far each journal is loaded, by journal id."""
+    found = connection.execute("select journal_id, uuid, journal_offset, closed from journal_state").fetchall()
+    return {row[0]: JournalState(*row) for row in found}
+
+
+def behind(known: dict[str, JournalState], folder: Path) -> list[Path]:
+    """Return the dead journals that hold more than the ledger does.
+
+    Raises LedgerError when a journal is shorter than what was loaded from it, or is another file of the same name.
+    """
+    late: list[Path] = []
+    for path in journal.files_in(folder):
+        state = known.get(path.stem)
+        size = path.stat().st_size
+        if state is not None:
+            _check_same(path, state, size)
+        if (state is None or not state.closed) and not journal.is_alive(path):
+            late.append(path)
+    return late
+
+
+def missing(known: dict[str, JournalState], folder: Path) -> list[str]:
+    """Name the journals that were not loaded to their end and are gone."""
+    return [
+        s.journal_id
+        for s in known.values()
+        if not s.closed and not (folder / f"{s.journal_id}{journal.SUFFIX}").exists()
+    ]
+
+
+def _check_same(path: Path, state: JournalState, size: int) -> None:
+    if size < state.offset:
+        raise LedgerError(
+            f"{path} is {size} bytes long, but {state.offset} were loaded from it; restore the whole file"
+        )
+    if journal.header_of(path)["uuid"] != state.uuid:
+        raise LedgerError(f"{path} is another file than the one the ledger knows by this name; restore the old one")
+
+
+def run_facts(path: Path) -> RunFacts | None:
+    """Read the `run` line of a journal (its second line), or None if the run died before writing it."""
+    for line in journal.read(path, 0, dead=False, limit=2**20).lines[:2]:
+        if line.fields.get("type") == "run":
+            return RunFacts.from_line(line.fields)
+    return None
+
+
+def catch_up(connection: duckdb.DuckDBPyConnection, paths: list[Path]) -> int:
+    """Load these dead journals to their ends; return how many lines were new."""
+    return sum(_load_whole(connection, path) for path in paths)
+
+
+def _load_whole(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
+    header = journal.header_of(path)
+    if header["ledger"] != ledger_id_of(connection):
+        raise LedgerError(f"{path} belongs to another ledger; put the ledger and its .journal folder back together")
+    loaded = 0
+    while True:
+        state = states(connection).get(path.stem) or JournalState(path.stem, header["uuid"], 0, closed=False)
+        if state.closed:
+            return loaded
+        piece = journal.read(path, state.offset, dead=True, limit=BURST_BYTES)
+        last = piece.end >= path.stat().st_size
+        try:
+            load_piece(connection, path, state, piece, last=last)
+        except (Contended, duckdb.TransactionException, duckdb.ConstraintException):
+            continue  # another process loads the same journal: look again where it is
+        loaded += len(piece.lines)
+
+
+def load_piece(
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    state: JournalState,
+    piece: journal.Piece,
+    *,
+    last: bool,
+    extra: Bundle | None = None,
+) -> None:
+    """Insert a piece and move the journal's offset in one transaction; `last` also books what was lost."""
+    bundle = Bundle() if extra is None else extra
+    run = run_facts(path)
+    _book_piece(bundle, run, state.journal_id, piece)
+    if last and run is not None:
+        bundle.extend(ATTEMPTS, _lost(path, run, state.journal_id))
+    with transaction(connection):
+        _advance(connection, path, state, piece, last=last, run_id=None if run is None else run.run_id)
+        bundle.insert(connection)
+
+
+def _book_piece(bundle: Bundle, run: RunFacts | None, journal_id: str, piece: journal.Piece) -> None:
+    if run is not None:
+        for line in piece.lines:
+            book_line(bundle, run, journal_id, line.offset, line.fields)
+    now = microseconds(time.time())
+    for damage in piece.damages:
+        bundle.add(JOURNAL_DAMAGE, (journal_id, damage.offset, damage.length, damage.torn, now))
+
+
+def _advance(
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    state: JournalState,
+    piece: journal.Piece,
+    *,
+    last: bool,
+    run_id: int | None,
+) -> None:
+    """Rule 5: the offset moves from exactly where this loader read, or everything is rolled back."""
+    if state.offset == 0:
+        connection.execute(
+            "insert into journal_state values (?, ?, ?, ?, 0, 0, 0, null, false) on conflict do nothing",
+            [state.journal_id, path.name, state.uuid, run_id],
+        )
+    checksum = journal.checksum_of(piece.lines[-1].fields) if piece.lines else None
+    changed = connection.execute(
+        "update journal_state set journal_offset = ?, lines = lines + ?, damaged = damaged + ?,"
+        " last_checksum = coalesce(?, last_checksum), closed = ?"
+        " where journal_id = ? and journal_offset = ? and not closed",
+        [piece.end, len(piece.lines), len(piece.damages), checksum, last, state.journal_id, state.offset],
+    ).fetchone()
+    if changed is None or changed[0] != 1:
+        raise Contended
+
+
+def _lost(path: Path, run: RunFacts, journal_id: str) -> list[Any]:
+    """Return a row for each `sent` of a dead journal that no `attempt` answers."""
+    open_sends: dict[tuple[str, int], tuple[int, dict[str, Any]]] = {}
+    for line in journal.read_all(path, dead=True):
+        kind = line.fields.get("type")
+        if kind == "sent":
+            open_sends[line.fields["key"], line.fields["attempt"]] = (line.offset, line.fields)
+        elif kind == "attempt":
+            open_sends.pop((line.fields["key"], line.fields["attempt"]), None)
+    return [lost_attempt(run, journal_id, offset, sent) for offset, sent in open_sends.values()]

@@ -1,0 +1,99 @@
+"""What the rest of the package asks the ledger, as SQL behind small functions that return plain values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+import polars as pl
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger already knows about keys, from one job's point of view."""
+
+    own: Mapping[str, tuple[str, int | None]] = field(default_factory=dict)
+    """key -> (status, the answer's max_tokens): outcomes of this job's runs."""
+    others: Mapping[str, tuple[str, int | None, int, int]] = field(default_factory=dict)
+    """key -> (status, max_tokens, run, attempt): `ok` and `truncated` answers that other jobs paid for."""
+
+
+def known_keys(connection: duckdb.DuckDBPyConnection, job: str, *, reuse: str) -> Known:
+    """Read what is answered. `reuse` is "ledger" (answers of every job serve) or "job" (only this job's own)."""
+    own = connection.execute(
+        "select key, best.status, best.max_tokens from best_outcomes where job = ?", [job]
+    ).fetchall()
+    others: list[Any] = []
+    if reuse == "ledger":
+        others = connection.execute(
+            "select key, best.status, best.max_tokens, best.answer_run, best.answer_attempt from best_outcomes"
+            " where job <> ? and best.status in ('ok', 'truncated') order by best.status desc",
+            [job],
+        ).fetchall()
+    return Known(
+        {row[0]: (row[1], row[2]) for row in own}, {row[0]: (row[1], row[2], row[3], row[4]) for row in others}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFacts:
+    """The newest plan of a job, or what a new one would be."""
+
+    plan_id: int
+    new: bool
+    rows_stored: int
+    """Rows in the ledger form a prefix of the input: those with an index below this are stored."""
+    complete: bool
+    spent_usd: Decimal
+    """What the plan's earlier runs spent; attempts of unknown cost count at their worst case."""
+    unknown: int
+    """How many attempts of unknown cost have no upper bound either."""
+    new_job: bool
+
+
+def plan_facts(connection: duckdb.DuckDBPyConnection, job: str, fingerprint: str) -> PlanFacts:
+    """Find the plan that a run of this job works on: the newest one if its fingerprint still holds, else a new one."""
+    newest = connection.execute(
+        "select plan_id, fingerprint, complete from plans where job = ? order by plan_id desc limit 1", [job]
+    ).fetchone()
+    if newest is not None and newest[1] == fingerprint:
+        return _existing_plan(connection, int(newest[0]), complete=bool(newest[2]))
+    highest = connection.execute("select coalesce(max(plan_id), 0) from plan_starts").fetchone()
+    plan_id = int(highest[0]) + 1 if highest else 1
+    return PlanFacts(plan_id, True, 0, False, Decimal(0), 0, newest is None)
+
+
+def _existing_plan(connection: duckdb.DuckDBPyConnection, plan_id: int, *, complete: bool) -> PlanFacts:
+    stored = connection.execute(
+        "select coalesce(max(row_index) + 1, 0) from rows where plan_id = ?", [plan_id]
+    ).fetchone()
+    spent = connection.execute(
+        "select coalesce(sum(coalesce(a.cost_usd, a.reserved_usd)), 0),"
+        " count(*) filter (where a.cost_usd is null and a.reserved_usd is null)"
+        " from attempts a join run_starts r using (run_id) where r.plan_id = ?",
+        [plan_id],
+    ).fetchone()
+    usd, unknown = spent or (Decimal(0), 0)
+    return PlanFacts(plan_id, False, int(stored[0]) if stored else 0, complete, usd, int(unknown), False)
+
+
+def next_run_id(connection: duckdb.DuckDBPyConnection) -> int:
+    """Return the number of the run about to start; valid while the ledger stays open for writing."""
+    row = connection.execute("select coalesce(max(run_id), 0) + 1 from run_starts").fetchone()
+    return int(row[0]) if row else 1
+
+
+def rows_of(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any] | None = None
+) -> list[dict[str, Any]]:
+    """Run a query and return its rows as dictionaries."""
+    result = connection.execute(sql, parameters or [])
+    names = [column[0] for column in result.description or []]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+def frame_of(connection: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any] | None = None) -> pl.DataFrame:
+    """Run a query and return its rows as a frame; Decimal stays Decimal, JSON comes as text."""
+    relation = connection.sql(sql, params=parameters or [])
+    return pl.DataFrame() if relation is None else pl.DataFrame(relation)

@@ -1,0 +1,145 @@
+"""The ledger's tables and views, as an append-only list of migrations, each applied in its own transaction.
+
+Tables are insert-only (apart from `journal_state`): an end is a row of its own, never an update, so nothing that was
+booked can change. Times are UTC. Names are for people who write SQL: docs/sql.md explains each.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One numbered step; never edited once released."""
+
+    step: int
+    name: str
+    sql: str
+
+
+_TABLES = """
+create table jobs (job varchar not null, job_file varchar, created_at timestamp not null);
+
+create table plan_starts (
+    plan_id bigint not null, job varchar not null, fingerprint varchar not null, input varchar not null,
+    provider varchar not null, model varchar not null, created_at timestamp not null);
+create table plan_ends (plan_id bigint not null, rows bigint not null, completed_at timestamp not null);
+create table rows (
+    plan_id bigint not null, row_index bigint not null, row_id varchar not null, key varchar not null,
+    repeated boolean not null);
+
+create table run_starts (
+    run_id bigint not null, plan_id bigint not null, job varchar not null, command varchar not null,
+    max_tokens bigint, config json not null, code_version varchar not null, pid bigint not null,
+    started_at timestamp not null, journal_id varchar not null);
+create table run_ends (run_id bigint not null, exit_code integer not null, reason varchar, ended_at timestamp not null);
+
+create table attempts (
+    run_id bigint not null, key varchar not null, attempt integer not null, kind varchar not null,
+    lane varchar not null, provider varchar not null, model varchar not null, model_returned varchar,
+    sent_at timestamp not null, latency_ms double, http_status integer, result varchar not null,
+    finish_reason varchar, input_tokens bigint, cached_input_tokens bigint, cache_write_tokens bigint,
+    output_tokens bigint, reasoning_tokens bigint, usage_json json, counted_tokens bigint, count_method varchar,
+    cost_usd decimal(18,12), billed_usd decimal(18,12), computed_usd decimal(18,12), reserved_usd decimal(18,12),
+    price_id varchar, request_id varchar, error_type varchar, error varchar,
+    journal_id varchar not null, journal_offset bigint not null);
+create table answers (
+    run_id bigint not null, key varchar not null, attempt integer not null, output varchar, parsed json,
+    finish_reason varchar, input_tokens bigint, output_tokens bigint, provider varchar not null,
+    model varchar not null, model_returned varchar, latency_ms double, answered_at timestamp not null);
+create table outcomes (
+    run_id bigint not null, key varchar not null, status varchar not null, attempts integer not null,
+    answer_run bigint, answer_attempt integer, max_tokens bigint, reused boolean not null,
+    error_type varchar, error varchar, ended_at timestamp not null);
+
+create table prices (
+    run_id bigint not null, price_id varchar not null, provider varchar not null, model varchar not null,
+    input decimal(18,12), cached_input decimal(18,12), cache_write decimal(18,12), output decimal(18,12),
+    reasoning decimal(18,12), per_request decimal(18,12), currency varchar not null, effective_from varchar,
+    source varchar, checked varchar, note varchar);
+create table estimates (
+    run_id bigint not null, plan_id bigint not null, rows bigint not null, requests bigint not null,
+    input_tokens bigint not null, count_method varchar not null, low_usd decimal(18,12),
+    expected_usd decimal(18,12), high_usd decimal(18,12), ceiling_usd decimal(18,12), made_at timestamp not null);
+
+create table journal_state (
+    journal_id varchar primary key, file varchar not null, uuid varchar not null, run_id bigint,
+    journal_offset bigint not null, lines bigint not null, damaged bigint not null,
+    last_checksum varchar, closed boolean not null);
+create table journal_damage (
+    journal_id varchar not null, journal_offset bigint not null, length bigint not null, torn boolean not null,
+    found_at timestamp not null);
+create table ledger_identity (ledger_id varchar not null, created_at timestamp not null);
+"""
+
+_VIEWS = """
+create view plans as
+select s.plan_id, s.job, s.fingerprint, s.input, s.provider, s.model, s.created_at,
+       e.plan_id is not null as complete, e.rows, e.completed_at
+from plan_starts s
+left join (select plan_id, max(rows) as rows, min(completed_at) as completed_at from plan_ends group by plan_id) e
+  using (plan_id);
+
+create view runs as
+select s.run_id, s.plan_id, s.job, s.command, s.max_tokens, s.config, s.code_version, s.pid, s.started_at,
+       e.ended_at, e.exit_code, e.reason, s.journal_id
+from run_starts s left join run_ends e using (run_id);
+
+-- The one outcome that counts for a key in a job: a good answer is never hidden by a later failure, a cut-off
+-- answer is better than none, and among equals the newest run wins.
+create view best_outcomes as
+select r.job, o.key,
+       arg_max(struct_pack(run_id := o.run_id, status := o.status, answer_run := o.answer_run,
+                           answer_attempt := o.answer_attempt, max_tokens := o.max_tokens, reused := o.reused,
+                           error_type := o.error_type, error := o.error),
+               o.run_id + case o.status when 'ok' then 2000000000000 when 'truncated' then 1000000000000 else 0 end)
+           as best
+from outcomes o join run_starts r using (run_id)
+group by r.job, o.key;
+
+create view results as
+with newest as (select job, max(plan_id) as plan_id from plan_starts group by job),
+     paid as (select r.job, a.key, sum(a.cost_usd) as cost_usd, count(*) as attempts
+              from attempts a join run_starts r using (run_id) group by r.job, a.key)
+select n.job, n.plan_id, w.row_index, w.row_id, w.key,
+       coalesce(b.best.status, 'pending') as status,
+       s.output, s.parsed, s.finish_reason,
+       case when w.repeated or p.attempts is null then 0 else p.cost_usd end::decimal(18,12) as cost_usd,
+       w.repeated or coalesce(b.best.reused, false) as reused,
+       case when w.repeated then 0 else coalesce(p.attempts, 0) end as attempts,
+       s.input_tokens, s.output_tokens, s.provider, s.model, s.model_returned, s.latency_ms, s.answered_at,
+       b.best.error_type as error_type, b.best.error as error
+from newest n
+join rows w using (plan_id)
+left join best_outcomes b on b.job = n.job and b.key = w.key
+left join answers s on s.key = w.key and s.run_id = b.best.answer_run and s.attempt = b.best.answer_attempt
+left join paid p on p.job = n.job and p.key = w.key;
+
+create view errors as
+select job, plan_id, row_index, row_id, key, status, error_type, error, output, attempts, cost_usd
+from results where status not in ('ok', 'pending');
+
+create view spend as
+select r.job, r.plan_id, a.run_id, a.provider, a.model, a.lane, a.sent_at::date as day,
+       count(*) as attempts, count(*) filter (where a.result = 'ok') as ok,
+       sum(a.input_tokens)::bigint as input_tokens, sum(a.cached_input_tokens)::bigint as cached_input_tokens,
+       sum(a.output_tokens)::bigint as output_tokens, sum(a.reasoning_tokens)::bigint as reasoning_tokens,
+       sum(a.cost_usd) as cost_usd,
+       sum(a.cost_usd) filter (where a.result <> 'ok') as wasted_usd,
+       count(*) filter (where a.cost_usd is null) as unknown_cost,
+       sum(a.reserved_usd) filter (where a.cost_usd is null) as unknown_at_most_usd
+from attempts a join run_starts r using (run_id)
+group by all;
+
+create view forecast as
+select r.job, e.plan_id, e.run_id, e.made_at, e.rows, e.requests, e.input_tokens, e.count_method,
+       e.low_usd, e.expected_usd, e.high_usd, e.ceiling_usd, s.cost_usd as actual_usd, s.attempts
+from estimates e join run_starts r using (run_id)
+left join (select plan_id, sum(cost_usd) as cost_usd, sum(attempts)::bigint as attempts from spend group by plan_id) s
+  on s.plan_id = e.plan_id;
+"""
+
+MIGRATIONS = (
+    Migration(1, "tables", _TABLES),
+    Migration(2, "views", _VIEWS),
+)
+NEWEST = MIGRATIONS[-1].step

@@ -1,0 +1,204 @@
+"""One ledger: its file, its folder of journals, and who may do what with them.
+
+Every reading command first loads what dead journals hold beyond the file; a live run loads its own journal.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from pipeline import journal
+from pipeline.errors import LedgerError, UsageError
+from pipeline.journal import Journal
+from pipeline.ledger import _connect, loading, queries, schema
+from pipeline.ledger._frames import ESTIMATES, PLAN_ENDS, ROWS, Bundle, microseconds
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a run tells the ledger before it starts."""
+
+    job: str
+    job_file: str
+    command: str
+    fingerprint: str
+    input: str
+    provider: str
+    model: str
+    lane: str
+    max_tokens: int | None
+    price: Mapping[str, str | None] | None
+    """The price's record (`Price.as_record`), None if unknown."""
+    config: Mapping[str, Any]
+    code_version: str
+    reuse: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunStart:
+    """What the ledger tells a run that starts."""
+
+    run_id: int
+    plan: queries.PlanFacts
+    known: queries.Known
+    journal: Journal
+
+
+@dataclass(slots=True)
+class Burst:
+    """What a live run has for the ledger, read before the file is opened."""
+
+    piece: journal.Piece
+    rows: Sequence[tuple[int, int, str, str, bool]]
+    """(plan_id, row_index, row_id, key, repeated)."""
+    plan_end: tuple[int, int] | None = None
+    """(plan_id, rows) when the end of the input was reached."""
+    estimate: Mapping[str, Any] | None = None
+
+
+class Ledger:
+    """A DuckDB file and the journals beside it. Holds no connection between calls."""
+
+    def __init__(self, path: Path, notify: Notify | None = None) -> None:
+        self.path = path
+        self.folder = path.with_name(path.name.removesuffix(".duckdb") + ".journal")
+        self._notify = notify
+
+    @contextmanager
+    def read(self, config: dict[str, str] | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open read-only after catching up. Fetch everything, then leave: an open reader keeps runs waiting."""
+        self._catch_up_if_behind()
+        with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
+            yield connection
+
+    def ask(self, query: str) -> pl.DataFrame:
+        """Answer a person's SQL: read-only, without access to other files or the network. Raises UsageError."""
+        locked_down = {"enable_external_access": "false", "lock_configuration": "true"}
+        with self.read(locked_down) as connection:
+            try:
+                return queries.frame_of(connection, query)
+            except duckdb.Error as error:
+                raise UsageError(f"SQL: {error}") from error
+
+    def exists(self) -> bool:
+        """Tell whether there is anything to read: the file, or journals to rebuild it from."""
+        return self.path.exists() or bool(journal.files_in(self.folder))
+
+    def _catch_up_if_behind(self) -> None:
+        if self.path.exists():
+            with _connect.reading(self.path, waiting=self._notify) as connection:
+                step = loading.schema_step(connection)
+                late = loading.behind(loading.states(connection), self.folder) if step == schema.NEWEST else []
+            if step == schema.NEWEST and not late:
+                return
+        elif not journal.files_in(self.folder):
+            raise LedgerError(f"there is no ledger {self.path}; `promptmill run JOB` makes one, --ledger names another")
+        with _connect.writing(self.path, waiting=self._notify) as connection:
+            self._prepare(connection)
+
+    def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Migrate, then load every dead journal to its end."""
+        loading.migrate(connection, self._identity())
+        known = loading.states(connection)
+        loading.catch_up(connection, loading.behind(known, self.folder))
+
+    def _identity(self) -> str:
+        """Return the id that existing journals carry (a lost ledger is rebuilt under its old id), else a new one."""
+        for path in journal.files_in(self.folder):
+            return str(journal.header_of(path)["ledger"])
+        return secrets.token_hex(16)
+
+    def known(self, job: str, reuse: str) -> queries.Known:
+        """Read what is answered already; nothing when there is no ledger yet."""
+        if not self.exists():
+            return queries.Known()
+        with self.read() as connection:
+            return queries.known_keys(connection, job, reuse=reuse)
+
+    def begin(self, request: RunRequest) -> RunStart:
+        """Register a run: catch up, number it, start its journal, and read what is already answered.
+
+        All in one session with the file, so that run and plan numbers are unique. Raises LedgerError, LedgerBusy.
+        """
+        self._check_writable()
+        with _connect.writing(self.path, waiting=self._notify) as connection:
+            self._prepare(connection)
+            lost = loading.missing(loading.states(connection), self.folder)
+            if lost:
+                raise LedgerError(
+                    f"the journal {lost[0]} is missing from {self.folder} and was not loaded to its end: answers may be"
+                    " lost and would be paid for again; restore it, or use another ledger (--ledger)"
+                )
+            plan = queries.plan_facts(connection, request.job, request.fingerprint)
+            known = queries.known_keys(connection, request.job, reuse=request.reuse)
+            run_id = queries.next_run_id(connection)
+            started = Journal(self.folder, loading.ledger_id_of(connection))
+            _open_journal(started, request, run_id, plan)
+            state = loading.JournalState(started.journal_id, started.uuid, 0, closed=False)
+            loading.load_piece(connection, started.path, state, journal.read(started.path, 0, dead=False), last=False)
+        return RunStart(run_id, plan, known, started)
+
+    def _check_writable(self) -> None:
+        folder = self.path.parent
+        if not folder.is_dir():
+            raise LedgerError(
+                f"the folder {folder} of the ledger doesn't exist; make it, or name another with --ledger"
+            )
+        target = self.path if self.path.exists() else folder
+        if not os.access(target, os.W_OK) or not os.access(folder, os.W_OK):
+            raise LedgerError(
+                f"the ledger {self.path} can't be written; name another with --ledger or $PROMPTMILL_LEDGER"
+            )
+
+    def burst(self, path: Path, state: loading.JournalState, burst: Burst, *, last: bool, patience: float) -> None:
+        """Load what a live run has gathered, in one transaction. Raises LedgerBusy after `patience` seconds."""
+        bundle = Bundle()
+        bundle.extend(ROWS, burst.rows)
+        now = microseconds(time.time())
+        if burst.plan_end is not None:
+            bundle.add(PLAN_ENDS, (*burst.plan_end, now))
+        if burst.estimate is not None:
+            bundle.add(ESTIMATES, (*(burst.estimate.get(name) for name in list(ESTIMATES.columns)[:-1]), now))
+        with _connect.writing(self.path, patience=patience) as connection:
+            try:
+                connection.execute("set checkpoint_threshold = '256MB'")
+                loading.load_piece(connection, path, state, burst.piece, last=last, extra=bundle)
+            except duckdb.Error as error:
+                raise _connect.translate(self.path, error) from error
+
+
+def _open_journal(started: Journal, request: RunRequest, run_id: int, plan: queries.PlanFacts) -> None:
+    price_id = None if request.price is None else request.price["price_id"]
+    started.append(
+        "run",
+        {
+            "run_id": run_id,
+            "plan_id": plan.plan_id,
+            "plan": {"new": plan.new, "fingerprint": request.fingerprint, "input": request.input},
+            "job": request.job,
+            "job_file": request.job_file,
+            "new_job": plan.new_job,
+            "command": request.command,
+            "provider": request.provider,
+            "model": request.model,
+            "lane": request.lane,
+            "price_id": price_id,
+            "max_tokens": request.max_tokens,
+            "config": request.config,
+            "code_version": request.code_version,
+            "pid": os.getpid(),
+            "started_at": time.time(),
+        },
+    )
+    if request.price is not None:
+        started.append("price", request.price)

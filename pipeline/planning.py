@@ -1,0 +1,198 @@
+"""From a dataset to tickets: render each row, find its key, look up what is answered, and meter the rest.
+
+One scan of the input is a plan. Nothing here sends or stores anything; rows pass in bounded batches.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import chain, islice
+from typing import Any
+
+from pipeline.doorman import Ticket
+from pipeline.errors import InputError
+from pipeline.job import Job
+from pipeline.ledger import Known
+from pipeline.pricing import Price, worst_case_usd
+from pipeline.prompts import KeyMaker, Template, broken_key
+from pipeline.records import BrokenRow, Message, Request, Row
+from pipeline.sources import Source, open_source
+from pipeline.tokens import Counter, counter_for
+
+CHECKED_ROWS = 1000
+"""Rows that are rendered before anything is sent."""
+ASSUMED_OUTPUT = 1024
+"""Output tokens that a tokens-per-minute limit is charged for a request without max_tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """A row and its key; `request` is None for a row that can't be sent, and `problem` says why."""
+
+    index: int
+    id: str
+    key: str
+    request: Request | None
+    repeated: bool
+    """An earlier row of the plan has the same key: one request serves both."""
+    problem: str | None = None
+    values: Mapping[str, Any] | None = None
+    """The row's own values; None for a line that could not be read."""
+
+
+class Plan:
+    """One scan of a job's input under its prompt and model. Iterate it once; abandon it when you like."""
+
+    def __init__(self, job: Job, *, limit: int | None = None) -> None:
+        self.source: Source = open_source(job.input)
+        self.template = Template(job.prompt)
+        self.complete = False
+        self.rows = 0
+        self.duplicate_ids = 0
+        self._keys = KeyMaker(job.model)
+        self._dedupe = job.dedupe
+        self._reject_bad = job.input.bad_rows == "reject"
+        self._counts_ids = job.input.id is not None
+        self._ids: set[int] = set()
+        self._seen: set[str] = set()
+        self._occurrences: dict[str, int] = {}
+        self._limit = limit
+        self._checked: list[PlannedRow] = []
+        self._scan = self._scan_rows()
+
+    def check_first_rows(self) -> list[PlannedRow]:
+        """Read and render the first rows now, so that mistakes show before anything is sent. Raises InputError."""
+        if not self._checked:
+            self._checked = list(islice(self._scan, CHECKED_ROWS))
+        return self._checked
+
+    def batches(self, size: int = 256) -> Iterator[list[PlannedRow]]:
+        """Yield the planned rows in order; afterwards `complete` tells whether the input's end was reached."""
+        rows = chain(self._checked, self._scan)
+        while batch := list(islice(rows, size)):
+            yield batch
+
+    def _scan_rows(self) -> Iterator[PlannedRow]:
+        for batch in self.source.batches():
+            for row in batch:
+                if self.rows == self._limit:
+                    return
+                self.rows += 1
+                yield self._planned(row)
+        self.complete = True
+
+    def _planned(self, row: Row | BrokenRow) -> PlannedRow:
+        self._note_id(row.id)
+        if isinstance(row, BrokenRow):
+            return self._without_request(row, row.digest, f"{row.origin}: {row.problem}")
+        try:
+            messages = self.template.render(row)
+        except InputError as error:
+            if not self._reject_bad:
+                raise
+            return self._without_request(row, f"{row.index}:{row.origin}", str(error))
+        key = self._key(messages)
+        return PlannedRow(row.index, row.id, key, Request(key, messages), self._repeated(key), None, row.values)
+
+    def _without_request(self, row: Row | BrokenRow, digest: str, problem: str) -> PlannedRow:
+        key = broken_key(digest)
+        values = row.values if isinstance(row, Row) else None
+        return PlannedRow(row.index, row.id, key, None, self._repeated(key), problem, values)
+
+    def _key(self, messages: tuple[Message, ...]) -> str:
+        key = self._keys.key(messages)
+        if self._dedupe:
+            return key
+        occurrence = self._occurrences.get(key, 0)
+        self._occurrences[key] = occurrence + 1
+        return self._keys.key(messages, occurrence) if occurrence else key
+
+    def _repeated(self, key: str) -> bool:
+        if key in self._seen:
+            return True
+        self._seen.add(key)
+        return False
+
+    def _note_id(self, row_id: str) -> None:
+        if not self._counts_ids:
+            return
+        known = len(self._ids)
+        self._ids.add(hash(row_id))
+        self.duplicate_ids += len(self._ids) == known
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows a command wants sent."""
+
+    fresh: bool = False
+    """Ask again even where an answer is known."""
+    retry: frozenset[str] | None = None
+    """Only rows that ended with one of these statuses; None is the normal run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What happens to a key: it has ended, its answer is reused from another job, it is sent, or left alone."""
+
+    what: str
+    """ended | reuse | send | skip"""
+    status: str = "pending"
+
+
+SEND = Decision("send")
+
+
+def decide(known: Known, key: str, selection: Selection, max_tokens: int | None) -> Decision:
+    """Look a key up: DESIGN 2, "Already answered?". A truncated answer serves limits no higher than its own."""
+    own = known.own.get(key)
+    if selection.retry is not None:
+        if own is not None and own[0] in selection.retry:
+            return SEND
+        return Decision("skip", own[0] if own else "pending")
+    if selection.fresh:
+        return SEND
+    if own is not None:
+        return SEND if own[0] == "truncated" and _raised(own[1], max_tokens) else Decision("ended", own[0])
+    other = known.others.get(key)
+    if other is not None and not (other[0] == "truncated" and _raised(other[1], max_tokens)):
+        return Decision("reuse", other[0])
+    return SEND
+
+
+def _raised(old: int | None, new: int | None) -> bool:
+    return old is not None and (new is None or new > old)
+
+
+class Meter:
+    """What a request costs at worst, in dollars and in tokens."""
+
+    def __init__(self, job: Job, price: Price | None) -> None:
+        self.price = price
+        self.counter: Counter = counter_for(
+            job.model.provider, job.model.name, overridden=job.model.base_url is not None
+        )
+        self._schema = job.model.schema
+        self._extra = job.model.extra
+        self._max_tokens = job.model.max_tokens
+
+    def ticket(self, request: Request) -> Ticket:
+        """Count a request and say what to reserve for it."""
+        counted = self.counter.count(request.messages, schema=self._schema, extra=self._extra)
+        output = ASSUMED_OUTPUT if self._max_tokens is None else self._max_tokens
+        return Ticket(
+            request=request,
+            reserve_usd=self.worst_case(counted.bound),
+            tokens=counted.tokens + output,
+            input_tokens=counted.tokens,
+            count_method=counted.method,
+        )
+
+    def worst_case(self, input_bound: int) -> Decimal | None:
+        """Return the upper bound of one request's cost, or None if price or max_tokens leave it open."""
+        if self.price is None:
+            return None
+        free_output = self.price.output == 0 and self.price.reasoning_price == 0
+        if self._max_tokens is None and not free_output:
+            return None
+        return worst_case_usd(self.price, input_bound, self._max_tokens or 0)

@@ -1,0 +1,16 @@
+"""Rows of a job that did not end well, grouped by cause, with one example each."""
+
+SQL = """
+select status, error_type, count(*) as rows, sum(cost_usd) as cost_usd,
+       arg_min(row_id, row_index) as example_row, arg_min(error, row_index) as example
+from errors where job = $1 group by status, error_type order by rows desc, status, error_type
+"""
+
+ADVICE = {
+    "truncated": "promptmill retry {file} --status truncated --max-tokens N    (with a larger N)",
+    "invalid": "promptmill retry {file} --status invalid    (a clearer prompt or [output] repair helps more)",
+    "refused": "the model or its filter refused: change the prompt or leave these rows out with [input] where",
+    "rejected": "the provider or a limit will never take these rows as they are: see the message",
+    "failed": "promptmill retry {file} --status failed",
+}
+"""The command, or the thought, that helps rows of a status."""

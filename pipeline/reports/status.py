@@ -1,0 +1,25 @@
+"""Jobs of the ledger: how far each is, what it spent, how its newest run ended."""
+
+SQL = """
+with newest_run as (select job, arg_max(struct_pack(run_id := run_id, started_at := started_at, ended_at := ended_at,
+                                                    exit_code := exit_code, reason := reason), run_id) as run
+                    from runs group by job),
+     counts as (select job, count(*) as rows, count(*) filter (where status = 'ok') as ok,
+                       count(*) filter (where status = 'pending') as pending,
+                       count(*) filter (where status not in ('ok', 'pending')) as bad
+                from results group by job),
+     money as (select job, sum(cost_usd) as cost_usd, sum(unknown_cost)::bigint as unknown_cost
+               from spend group by job),
+     complete as (select job, arg_max(complete, plan_id) as complete from plans group by job)
+select j.job, coalesce(c.rows, 0) as rows, coalesce(p.complete, false) as complete, coalesce(c.ok, 0) as ok,
+       coalesce(c.bad, 0) as bad, coalesce(c.pending, 0) as pending, m.cost_usd, m.unknown_cost,
+       r.run.run_id as run_id, r.run.started_at as started_at, r.run.ended_at as ended_at,
+       r.run.exit_code as exit_code, r.run.reason as reason
+from jobs j left join counts c using (job) left join money m using (job) left join newest_run r using (job)
+left join complete p using (job)
+order by r.run.run_id desc
+"""
+DAMAGE = """
+select journal_id, count(*) as pieces, sum(length)::bigint as bytes, min(journal_offset) as first_at
+from journal_damage where not torn group by journal_id order by journal_id
+"""

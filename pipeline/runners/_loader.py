@@ -1,0 +1,136 @@
+"""The thread that carries a live run's journal into the ledger, a burst every two seconds, and syncs the journal.
+
+A locked ledger never stops a run: what can't be loaded now stays in the journal, and the next burst takes it.
+"""
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pipeline import journal
+from pipeline.errors import LedgerBusy, LedgerError
+from pipeline.journal import Journal
+from pipeline.ledger import Burst, JournalState, Ledger
+
+BURST_SECONDS = 2.0
+BURST_BYTES = 32 * 2**20
+SYNC_SECONDS = 1.0
+LAST_PATIENCE = 30.0
+"""Seconds to wait for a locked ledger at the end of a run."""
+MOST_ROWS = 250_000
+"""Planned rows that may wait for a locked ledger; then planning waits too, so that memory stays bounded."""
+
+PlanRow = tuple[int, int, str, str, bool]
+"""(plan_id, row_index, row_id, key, repeated)."""
+
+
+class Loader:
+    """Owns the ledger's side of one run. `add_rows` and `planned` may be called from any thread."""
+
+    def __init__(self, ledger: Ledger, started: Journal) -> None:
+        self._ledger = ledger
+        self._journal = started
+        self._path: Path = started.path
+        self._state = JournalState(started.journal_id, started.uuid, started.size, closed=False)
+        self._rows: deque[PlanRow] = deque()
+        self._plan_end: tuple[int, int] | None = None
+        self._estimate: Mapping[str, Any] | None = None
+        self._stop = threading.Event()
+        self._room = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="promptmill-loader", daemon=True)
+        self.problem: str | None = None
+        """Why the last burst could not be loaded, for the progress line; None when all is well."""
+        self.broken: BaseException | None = None
+        """What ended the thread, if anything did: the run must pause."""
+
+    def start(self) -> None:
+        """Begin loading."""
+        self._thread.start()
+
+    def add_rows(self, rows: list[PlanRow]) -> None:
+        """Queue planned rows; waits while too many are queued already."""
+        while len(self._rows) > MOST_ROWS and not self._stop.is_set():
+            self._room.clear()
+            self._room.wait(1.0)
+        self._rows.extend(rows)
+
+    def planned(self, plan_end: tuple[int, int], estimate: Mapping[str, Any] | None) -> None:
+        """Tell that the end of the input was reached."""
+        self._estimate = estimate
+        self._plan_end = plan_end
+
+    def stop(self) -> None:
+        """Stop the regular bursts; the rest is loaded by `finish`."""
+        self._stop.set()
+        self._room.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def finish(self, patience: float = LAST_PATIENCE) -> str | None:
+        """After `stop`: load everything, close the journal, book what was lost; return what could not be done."""
+        try:
+            self._drain(patience)
+        except LedgerError as error:
+            return self._left_over(error)
+        finally:
+            self._journal.close()
+        try:
+            with self._ledger.read():
+                return None  # reading catches up with dead journals, and ours is dead now
+        except LedgerError as error:
+            return self._left_over(error)
+
+    def _left_over(self, error: LedgerError) -> str:
+        lines = self._journal.size - self._state.offset
+        rows = f" and {len(self._rows):,} planned rows" if self._rows else ""
+        return (
+            f"{lines:,} bytes of answers{rows} are not in the ledger yet: {error}. They are safe in {self._path};"
+            " the next command loads them, and the same run command completes the list of rows"
+        )
+
+    def _work(self) -> None:
+        due = time.monotonic() + BURST_SECONDS
+        try:
+            while not self._stop.wait(SYNC_SECONDS):
+                self._journal.sync()
+                if time.monotonic() >= due:
+                    self._one_burst(patience=BURST_SECONDS)
+                    due = time.monotonic() + BURST_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 -- spreads load
+        except Exception as error:  # noqa: BLE001 -- the thread's edge: whatever it was, the run must hear of it
+            self.broken = error
+
+    def _drain(self, patience: float) -> None:
+        while self._journal.size > self._state.offset or self._rows or self._plan_end:
+            before = self._state.offset, len(self._rows), self._plan_end
+            self._load(patience)
+            if before == (self._state.offset, len(self._rows), self._plan_end):
+                return
+
+    def _one_burst(self, patience: float) -> None:
+        try:
+            self._load(patience)
+            self.problem = None
+        except LedgerBusy as busy:
+            self.problem = str(busy)
+
+    def _load(self, patience: float) -> None:
+        """Read before opening; what was loaded is forgotten only after the commit."""
+        piece = journal.read(self._path, self._state.offset, dead=False, limit=BURST_BYTES)
+        plan_end, estimate = self._plan_end, self._estimate
+        count = len(self._rows)
+        if not (piece.lines or piece.damages or count or plan_end):
+            return
+        rows = list(islice(self._rows, count))
+        burst = Burst(piece, rows, plan_end, estimate)
+        self._ledger.burst(self._path, self._state, burst, last=False, patience=patience)
+        self._state = JournalState(self._state.journal_id, self._state.uuid, piece.end, closed=False)
+        for _ in range(count):
+            self._rows.popleft()
+        if plan_end is not None:
+            self._plan_end = self._estimate = None
+        self._room.set()

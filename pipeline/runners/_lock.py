@@ -1,0 +1,73 @@
+"""One live run per job and ledger: a file lock beside the journals, and whom to name when it is taken."""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import LedgerBusy, LedgerError
+
+SUFFIX = ".lock"
+
+
+@contextmanager
+def job_lock(folder: Path, job: str, account: str) -> Iterator[list[str]]:
+    """Hold the job's lock; yields the names of other live jobs on the same account. Raises LedgerBusy if taken.
+
+    `account` says whose limits the run uses (provider and address, and the NAME of the key's variable).
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder / f"{job}{SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise LedgerError(f"the folder {folder} can't be written: {error.strerror}; choose another --ledger") from error
+    try:
+        if not _locked(fd):
+            pid = live_runs(folder).get(job, {}).get("pid", "?")
+            raise LedgerBusy(
+                f"the job {job} is already running (process {pid}); `promptmill status` shows it,"
+                f" `promptmill stop {job}` stops it"
+            )
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps({"pid": os.getpid(), "account": account}).encode(), 0)
+        yield [name for name, facts in live_runs(folder).items() if name != job and facts.get("account") == account]
+    finally:
+        os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    """Take the lock; try again shortly, because `status` in another terminal holds it for an instant."""
+    for _ in range(5):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False
+
+
+def live_runs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the running jobs of a ledger: name -> what their lock file says (`pid`, `account`)."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            found[path.name.removesuffix(SUFFIX)] = _facts(os.read(fd, 4096))
+        finally:
+            os.close(fd)
+    return found
+
+
+def _facts(data: bytes) -> dict[str, Any]:
+    try:
+        facts = json.loads(data)
+    except ValueError:  # just being written
+        return {}
+    return facts if isinstance(facts, dict) else {}

@@ -1,0 +1,79 @@
+"""The planner's side of a run: what each row of the plan means, sorted into batches for the loop."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pipeline.doorman import Limits, Ticket
+from pipeline.estimating import Forecast
+from pipeline.ledger import Known
+from pipeline.planning import Meter, Plan, PlannedRow, Selection, decide
+from pipeline.records import Outcome
+from pipeline.runners._loader import PlanRow
+
+
+@dataclass(slots=True)
+class Batch:
+    """What the planner hands to the loop."""
+
+    rows: list[PlanRow] = field(default_factory=list)
+    """Rows that the ledger doesn't have yet."""
+    seen: list[tuple[str, str | None, bool]] = field(default_factory=list)
+    """(key, status if it has ended before, repeated)."""
+    outcomes: list[Outcome] = field(default_factory=list)
+    """Outcomes that need no exchange: reused answers, rows that can't be sent."""
+    tickets: list[Ticket] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Planner:
+    """Decides, row by row. Lives in the planner's thread."""
+
+    plan: Plan
+    plan_id: int
+    stored: int
+    """Rows with an index below this are in the ledger already."""
+    known: Known
+    selection: Selection
+    max_tokens: int | None
+    meter: Meter
+    limits: Limits
+    forecast: Forecast
+
+    def batches(self) -> Iterator[Batch]:
+        """Scan the plan."""
+        for rows in self.plan.batches():
+            batch = Batch()
+            for row in rows:
+                self._place(row, batch)
+            yield batch
+
+    def _place(self, row: PlannedRow, batch: Batch) -> None:
+        if row.index >= self.stored:
+            batch.rows.append((self.plan_id, row.index, row.id, row.key, row.repeated))
+        decision = decide(self.known, row.key, self.selection, self.max_tokens)
+        if decision.what == "skip":
+            return
+        ended = decision.status if decision.what == "ended" else None
+        batch.seen.append((row.key, ended, row.repeated))
+        if ended is not None or row.repeated:
+            return
+        if row.request is None:
+            batch.outcomes.append(Outcome(row.key, "rejected", 0, error_type="bad_row", error=row.problem))
+        elif decision.what == "reuse":
+            batch.outcomes.append(self._reused(row.key))
+        else:
+            self._meter_out(self.meter.ticket(row.request), batch)
+
+    def _reused(self, key: str) -> Outcome:
+        other = self.known.others[key]
+        status, max_tokens, run, attempt = other
+        return Outcome(key, status, 0, run, attempt, max_tokens, reused=True)
+
+    def _meter_out(self, ticket: Ticket, batch: Batch) -> None:
+        never = self.limits.never_fits(ticket.tokens)
+        if never is not None:
+            outcome = Outcome(ticket.request.key, "rejected", 0, error_type="never_fits", error=never)
+            batch.outcomes.append(outcome)
+            return
+        self.forecast.add(ticket)
+        batch.tickets.append(ticket)

@@ -1,0 +1,53 @@
+"""How far a run is, counted where outcomes arrive."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+ENDED_BADLY = ("truncated", "invalid", "refused", "rejected", "failed")
+
+
+@dataclass(slots=True)
+class Tally:
+    """Rows of the plan that this command looked at, by status."""
+
+    rows: int = 0
+    total: int | None = None
+    """All rows of the plan, once known."""
+    statuses: Counter[str] = field(default_factory=Counter)
+    sent: int = 0
+    """Exchanges made by this run."""
+    reused: int = 0
+    """Requests answered by another job's answers."""
+    already: int = 0
+    """Rows that had their outcome before this run."""
+    repeated: int = 0
+    """Rows that share an earlier row's request."""
+    rate_limited: int = 0
+    retries: int = 0
+    _ended: dict[str, str] = field(default_factory=dict)
+    _waiting: Counter[str] = field(default_factory=Counter)
+
+    def row(self, key: str, status: str | None) -> None:
+        """Count a planned row; `status` is its outcome if that is known already, else None."""
+        self.rows += 1
+        if status is None:
+            status = self._ended.get(key)
+        if status is None:
+            self._waiting[key] += 1
+        else:
+            self.statuses[status] += 1
+
+    def ended(self, key: str, status: str) -> None:
+        """Count an outcome for all rows that wait for it, and for those still to come."""
+        self._ended[key] = status
+        self.statuses[status] += self._waiting.pop(key, 0)
+
+    @property
+    def done(self) -> int:
+        """Rows with an outcome."""
+        return sum(self.statuses.values())
+
+    @property
+    def bad(self) -> int:
+        """Rows that ended, but not well."""
+        return sum(self.statuses[status] for status in ENDED_BADLY)

@@ -1,0 +1,193 @@
+"""What happens to one request: one exchange, what it means, and what comes next. Free of where it runs."""
+
+import time
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from pipeline.doorman import Ticket
+from pipeline.errors import WireError
+from pipeline.planning import Meter
+from pipeline.pricing import Price, cost_usd
+from pipeline.providers import Provider, failure_from_wire
+from pipeline.records import Attempt, AttemptResult, Failure, ModelSpec, Outcome, Reply, Request, Status, Usage
+from pipeline.retry import RetryPolicy
+from pipeline.runners._connection import Connection
+from pipeline.schemas import AnswerCheck
+from pipeline.wire import Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The request has its outcome."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The request goes out once more, after a wait outside the door."""
+
+    ticket: Ticket
+    wait_seconds: float
+    shuts_door: bool = False
+    """A rate limit: everybody waits, not only this request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """No request will pass now: pause the run and leave this row pending."""
+
+    reason: str
+
+
+Step = Done | Again | Halt
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanger:
+    """Everything one request needs to become an answer."""
+
+    run_id: int
+    spec: ModelSpec
+    provider: Provider
+    connection: Connection
+    wire: Wire
+    meter: Meter
+    policy: RetryPolicy
+    check: AnswerCheck | None = None
+    repair: int = 0
+
+    async def send(self, ticket: Ticket) -> tuple[Attempt, Reply | Failure]:
+        """Make one exchange. Transport errors come back as a Failure, never as an exception."""
+        target = await self.connection.endpoint()
+        request = self.provider.encode(self.spec, ticket.request, base_url=target.base_url, api_key=target.api_key)
+        sent_at, start = time.time(), time.monotonic()
+        status: int | None = None
+        result: Reply | Failure
+        try:
+            reply = await self.wire.post(request.url, request.headers, request.body)
+        except WireError as error:
+            result = failure_from_wire(error)
+        else:
+            status = reply.status
+            secrets = () if target.api_key is None else (target.api_key,)
+            result = self.provider.decode(reply, now=time.time(), secrets=secrets)
+        latency_ms = (time.monotonic() - start) * 1000
+        return self._attempt(ticket, result, sent_at=sent_at, latency_ms=latency_ms, status=status), result
+
+    def _attempt(
+        self, ticket: Ticket, result: Reply | Failure, *, sent_at: float, latency_ms: float, status: int | None
+    ) -> Attempt:
+        base = Attempt(
+            key=ticket.request.key,
+            attempt=ticket.attempt,
+            kind=ticket.kind,
+            result="fatal",
+            sent_at=sent_at,
+            latency_ms=round(latency_ms, 3),
+            reserved_usd=ticket.reserve_usd,
+            computed_usd=self._cost(result),
+            http_status=status,
+            usage=result.usage,
+            model_returned=result.model,
+            request_id=result.request_id,
+        )
+        if isinstance(result, Failure):
+            return replace(base, result=result.result, error_type=result.error_type, error=result.message)
+        judged, error_type, error, parsed = judge(result, self.check)
+        return replace(
+            base,
+            result=judged,
+            finish_reason=result.finish_reason,
+            output=result.text,
+            parsed=parsed,
+            error_type=error_type,
+            error=error,
+        )
+
+    def _cost(self, result: Reply | Failure) -> Decimal | None:
+        """Usage times price; nothing for a failure that can't have been billed; else unknown."""
+        price: Price | None = self.meter.price
+        usage: Usage | None = result.usage
+        if price is None:
+            return None
+        if usage is not None:
+            return cost_usd(price, usage)
+        billed = isinstance(result, Reply) or result.cost_unknown
+        return None if billed and not price.is_free else Decimal(0)
+
+    def next_step(
+        self, ticket: Ticket, attempt: Attempt, result: Reply | Failure, *, streak: int, jitter: float
+    ) -> Step:
+        """Decide what comes after an exchange. `streak` counts rate-limited exchanges in a row, over all rows."""
+        if isinstance(result, Failure):
+            return self._after_failure(ticket, attempt, result, streak, jitter)
+        if attempt.result == "invalid" and ticket.repairs < self.repair:
+            return Again(self._repair_ticket(ticket, attempt), 0.0)
+        return Done(self._outcome(ticket, attempt, _status_of(attempt.result)))
+
+    def _after_failure(self, ticket: Ticket, attempt: Attempt, failure: Failure, streak: int, jitter: float) -> Step:
+        if failure.action == "pause":
+            return Halt(failure.message)
+        if failure.action == "reject":
+            status: Status = "refused" if failure.result == "refused" else "rejected"
+            return Done(self._outcome(ticket, attempt, status))
+        once_more = replace(ticket, attempt=ticket.attempt + 1, kind="retry")
+        if failure.closes_door:
+            return Again(once_more, self.policy.wait_for_door(streak, failure, jitter), shuts_door=True)
+        tries = ticket.tries + 1
+        wait = self.policy.wait_before(tries, failure, jitter)
+        if wait is None:
+            return Done(self._outcome(ticket, attempt, "failed"))
+        return Again(replace(once_more, tries=tries), wait)
+
+    def _repair_ticket(self, ticket: Ticket, attempt: Attempt) -> Ticket:
+        """Show the model its answer and what is wrong with it; filed under the row's key."""
+        complaint = f"That answer is not valid: {attempt.error}. Answer again with nothing but the corrected JSON."
+        messages = (
+            *ticket.request.messages,
+            {"role": "assistant", "content": attempt.output or ""},
+            {"role": "user", "content": complaint},
+        )
+        metered = self.meter.ticket(Request(ticket.request.key, messages))
+        return replace(metered, attempt=ticket.attempt + 1, kind="repair", repairs=ticket.repairs + 1)
+
+    def _outcome(self, ticket: Ticket, attempt: Attempt, status: Status) -> Outcome:
+        answered = attempt.output is not None
+        return Outcome(
+            key=ticket.request.key,
+            status=status,
+            attempts=ticket.attempt,
+            answer_run=self.run_id if answered else None,
+            answer_attempt=ticket.attempt if answered else None,
+            max_tokens=self.spec.max_tokens,
+            error_type=attempt.error_type,
+            error=attempt.error,
+        )
+
+
+def _status_of(result: AttemptResult) -> Status:
+    statuses: dict[AttemptResult, Status] = {
+        "ok": "ok",
+        "truncated": "truncated",
+        "invalid": "invalid",
+        "refused": "refused",
+    }
+    return statuses[result]
+
+
+def judge(reply: Reply, check: AnswerCheck | None) -> tuple[AttemptResult, str | None, str | None, Any]:
+    """Say what a reply is worth: (result, error type, error, parsed). A cut-off answer is never a success."""
+    if reply.finish == "refused":
+        return "refused", "refused", f"the model or its filter refused (finish_reason {reply.finish_reason})", None
+    if reply.finish == "length":
+        return "truncated", "max_tokens", "the answer was cut off at max_tokens; raise it and run again", None
+    if not reply.text:
+        return "invalid", "empty_answer", f"the answer is empty (finish_reason {reply.finish_reason})", None
+    if check is None:
+        return "ok", None, None, None
+    parsed, problem = check.check(reply.text)
+    if problem is not None:
+        return "invalid", "schema", problem, parsed
+    return "ok", None, None, parsed

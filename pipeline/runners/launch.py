@@ -1,0 +1,254 @@
+"""From a job to a run: check everything that can be checked without sending, then put the stations together."""
+
+import asyncio
+import hashlib
+import importlib.metadata
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import orjson
+
+from pipeline.budget import Budget
+from pipeline.errors import LedgerError, PriceError, UserError
+from pipeline.estimating import Forecast
+from pipeline.job import Job
+from pipeline.ledger import Ledger, RunRequest, RunStart
+from pipeline.planning import Meter, Plan, Selection
+from pipeline.pricing import Price, load_prices
+from pipeline.prompts import KeyMaker
+from pipeline.runners._connection import Bundled, Connection, Endpoint, Remote
+from pipeline.runners._loader import Loader
+from pipeline.runners._local_model import require_local_model
+from pipeline.runners._lock import job_lock
+from pipeline.runners._planner import Planner
+from pipeline.runners.attempt import Exchanger
+from pipeline.runners.local import LocalRun, RunReport
+from pipeline.wire import WireOptions, open_wire
+
+Watch = Callable[[LocalRun], Awaitable[None]]
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job whose mistakes would have shown by now."""
+
+    job: Job
+    plan: Plan
+    meter: Meter
+    limit: int | None
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def price(self) -> Price | None:
+        """The price in force now, None if unknown."""
+        return self.meter.price
+
+    def rescanned(self) -> "Prepared":
+        """Return the same with a plan that has not been scanned yet."""
+        return replace(self, plan=Plan(self.job, limit=self.limit))
+
+
+def prepare(job: Job, *, limit: int | None = None) -> Prepared:
+    """Open the input, render the first rows, find the price. Raises UserError; sends nothing."""
+    price = find_price(job)
+    _check_budget(job, price)
+    plan = Plan(job, limit=limit)
+    plan.check_first_rows()
+    warnings = []
+    if price is None:
+        warnings.append(
+            f"the price of {job.model.name} at {job.provider.name} is unknown: costs will be NULL, not zero;"
+            " give it with [price] or --price IN,OUT (dollars per 1M tokens)"
+        )
+    elif price.note:
+        warnings.append(f"price of {price.model}: {price.note}")
+    return Prepared(job, plan, Meter(job, price), limit, warnings)
+
+
+def find_price(job: Job) -> Price | None:
+    """Look the price up: --price or [price] (already in the job), then the project's price files.
+
+    A preset's list price says nothing about another address, so with base_url only the user's own price counts.
+    """
+    if job.price is not None or job.model.base_url is not None:
+        return job.price
+    return load_prices().find(job.model.provider, job.model.name, datetime.now(UTC))
+
+
+def _check_budget(job: Job, price: Price | None) -> None:
+    if job.budget_usd is None:
+        return
+    if price is None:
+        raise PriceError(
+            f"{job.file}: a budget needs a known price, and none is known for {job.model.name} at {job.provider.name};"
+            " add [price] input and output, or --price IN,OUT (dollars per 1M tokens)"
+        )
+    if job.model.max_tokens is None and not price.is_free:
+        raise PriceError(f"{job.file}: a budget needs [model] max_tokens, or one answer could cost more than all of it")
+
+
+def fingerprint(prepared: Prepared) -> str:
+    """Identify a plan: the input's files, the prompt, the model and how rows become keys. Limits are not in it."""
+    job, spec = prepared.job, prepared.job.prompt
+    prompt_file = Path(spec.file).read_text(encoding="utf-8") if spec.file else None
+    facts = [
+        prepared.plan.source.fingerprint(),
+        [spec.system, spec.user, spec.messages_column, prompt_file],
+        KeyMaker(job.model).key(()),
+        job.dedupe,
+    ]
+    return hashlib.blake2b(orjson.dumps(facts), digest_size=16).hexdigest()
+
+
+def api_key(job: Job, environ: Mapping[str, str]) -> str | None:
+    """Fetch the key from the variable that the job names. Raises UserError if it must be set and isn't."""
+    if job.api_key_env is None:
+        return None
+    key = environ.get(job.api_key_env, "").strip()
+    if not key and job.key_required:
+        raise UserError(
+            f"the environment variable {job.api_key_env} is not set; it must hold the key for {job.provider.name}:"
+            f" export {job.api_key_env}=..."
+        )
+    return key or None
+
+
+def key_warnings(job: Job, key: str | None) -> list[str]:
+    """Warn when a key would travel unencrypted."""
+    url = urlsplit(job.model.base_url or "")
+    if key is None or url.scheme != "http" or url.hostname in _LOOPBACK:
+        return []
+    return [f"the key travels unencrypted to {url.hostname}: use https"]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Everything a run needs besides the job: where it books, and who watches."""
+
+    ledger: Ledger
+    watch: Watch
+    notify: Callable[[str], None]
+    command: str = "run"
+    selection: Selection = field(default_factory=Selection)
+
+
+def _is_bundled(job: Job) -> bool:
+    return job.provider.base_url is None
+
+
+def account_of(job: Job) -> str:
+    """Name whose limits a run uses."""
+    return f"{job.provider.name} {job.model.base_url or ''} {job.api_key_env or ''}".strip()
+
+
+def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
+    """Run the job in this process. Raises LedgerError before anything is sent; afterwards it always reports."""
+    job = prepared.job
+    if _is_bundled(job):
+        require_local_model()
+    with job_lock(how.ledger.folder, job.name, account_of(job)) as others:
+        if others and not _is_bundled(job):
+            how.notify(f"{', '.join(others)} runs on the same account: the stated limits are not shared between jobs")
+        started = how.ledger.begin(_request(prepared, how))
+        if job.budget_usd is not None and started.plan.unknown:
+            started.journal.close()
+            raise LedgerError(
+                f"{started.plan.unknown} earlier attempts of this plan have neither a known cost nor an upper bound,"
+                " so the budget can't be held; run without a budget, or under another name"
+            )
+        if job.budget_usd is not None and started.plan.spent_usd:
+            how.notify(f"this plan has already spent ${started.plan.spent_usd:f} of its ${job.budget_usd:f}")
+        return asyncio.run(_run(prepared, key, started, how))
+
+
+def _request(prepared: Prepared, how: Launch) -> RunRequest:
+    job = prepared.job
+    return RunRequest(
+        job=job.name,
+        job_file=job.file,
+        command=how.command,
+        fingerprint=fingerprint(prepared),
+        input=job.input.path,
+        provider=job.provider.name,
+        model=job.model.name,
+        lane="realtime",
+        max_tokens=job.model.max_tokens,
+        price=None if prepared.price is None else prepared.price.as_record(),
+        config=job.config,
+        code_version=importlib.metadata.version("promptmill"),
+        reuse=job.reuse,
+    )
+
+
+def _connection(job: Job, key: str | None) -> Connection:
+    url = job.provider.base_url
+    return Bundled(job.model.name) if url is None else Remote(Endpoint(url, key))
+
+
+async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Launch) -> RunReport:
+    job, meter = prepared.job, prepared.meter
+    connection = _connection(job, key)
+    options = WireOptions(
+        timeout_seconds=job.timeout_seconds, concurrency=job.limits.concurrency, direct=_is_bundled(job)
+    )
+    wire = open_wire(job.wire, options)
+    exchanger = Exchanger(
+        run_id=started.run_id,
+        spec=job.model,
+        provider=job.provider,
+        connection=connection,
+        wire=wire,
+        meter=meter,
+        policy=job.retry,
+        check=job.check,
+        repair=job.repair,
+    )
+    planner = Planner(
+        plan=prepared.plan,
+        plan_id=started.plan.plan_id,
+        stored=started.plan.rows_stored,
+        known=started.known,
+        selection=how.selection,
+        max_tokens=job.model.max_tokens,
+        meter=meter,
+        limits=job.limits,
+        forecast=Forecast(meter),
+    )
+    run = LocalRun(
+        planner=planner,
+        limits=job.limits,
+        budget=Budget(job.budget_usd, started.plan.spent_usd),
+        exchanger=exchanger,
+        journal=started.journal,
+        loader=Loader(how.ledger, started.journal),
+    )
+    _listen_to_signals(run, how.notify)
+    try:
+        return await run.execute(how.watch)
+    finally:
+        await wire.close()
+        await connection.close()
+
+
+def _listen_to_signals(run: LocalRun, notify: Callable[[str], None]) -> None:
+    """First Ctrl-C (or SIGTERM, or `promptmill stop`): stop gently. A second Ctrl-C: leave now."""
+    loop = asyncio.get_running_loop()
+
+    def gently(name: str) -> None:
+        notify(f"{name}: letting nothing more out, waiting for {run.in_flight} in flight (Ctrl-C again leaves now)")
+        run.stop(f"stopped by {name}")
+
+    def on_interrupt() -> None:
+        if run.paused is None:
+            gently("Ctrl-C")
+        else:
+            notify("leaving now; answers still on the wire are lost and listed as lost attempts")
+            run.leave_now()
+
+    loop.add_signal_handler(signal.SIGINT, on_interrupt)
+    loop.add_signal_handler(signal.SIGTERM, gently, "a stop request")

@@ -1,0 +1,332 @@
+"""One process, one event loop: planner thread -> doorman -> workers -> journal, and a loader thread behind them.
+
+The dispatcher is the doorman's only caller and the only writer of `sent` lines; workers write what came back. Every
+line is on file before anything acts on it.
+"""
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from decimal import Decimal
+
+from pipeline.budget import ZERO, Budget
+from pipeline.doorman import Doorman, Limits, Ticket
+from pipeline.errors import PromptmillError, RunPaused
+from pipeline.journal import Journal
+from pipeline.records import Attempt, Failure, Outcome, Reply
+from pipeline.runners._lines import attempt_line, outcome_line, sent_line
+from pipeline.runners._loader import LAST_PATIENCE, Loader
+from pipeline.runners._planner import Batch, Planner
+from pipeline.runners._tally import Tally
+from pipeline.runners.attempt import Again, Done, Exchanger
+
+UNCONNECTED_PATIENCE = 8
+"""So many exchanges in a row without any connection (at least; one per slot if that is more) pause the run."""
+STOPPED = "stopped on request"
+FINISHED = "finished"
+HURRIED_PATIENCE = 2.0
+"""Seconds to wait for a locked ledger when the user wants to leave now."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """How a run ended."""
+
+    run_id: int
+    tally: Tally
+    spent: Decimal
+    """Dollars this run spent (unknown costs at their worst case)."""
+    plan_spent: Decimal
+    """Dollars all runs of the plan spent, this one included."""
+    paused: str | None
+    """Why the run paused, None if it finished."""
+    left_over: str | None
+    """What is not in the ledger yet, and why."""
+    seconds: float
+    exit_code: int
+    free: bool
+    """Nothing this run did can cost anything."""
+
+
+class LocalRun:
+    """A run in this process. `stop` and `leave_now` may be called from a signal handler of the loop."""
+
+    def __init__(
+        self,
+        *,
+        planner: Planner,
+        limits: Limits,
+        budget: Budget,
+        exchanger: Exchanger,
+        journal: Journal,
+        loader: Loader,
+    ) -> None:
+        self._planner, self._limits, self._budget = planner, limits, budget
+        self._exchanger, self._journal, self._loader = exchanger, journal, loader
+        self._door = Doorman(limits, budget)
+        self._out: asyncio.Queue[Ticket] = asyncio.Queue()
+        self._home = asyncio.Event()
+        self._abandoned = threading.Event()
+        self._limited_in_a_row = 0
+        self._unconnected_in_a_row = 0
+        self._spent_before = budget.spent
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._main: asyncio.Task[RunReport] | None = None
+        self._bug: BaseException | None = None
+        self._hurried = False
+        self.tally = Tally()
+        self.paused: str | None = None
+        """Why the run is on its way out, None while it goes on."""
+
+    # -- for whoever watches ------------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """Requests on the wire now."""
+        return self._door.in_flight
+
+    @property
+    def free(self) -> bool:
+        """Tell whether the model costs nothing."""
+        price = self._exchanger.meter.price
+        return price is not None and price.is_free
+
+    @property
+    def shut_seconds(self) -> float:
+        """How long a rate limit still keeps the door shut."""
+        return self._door.shut_seconds
+
+    @property
+    def spent(self) -> Decimal:
+        """Dollars this run has spent so far."""
+        return self._budget.spent - self._spent_before
+
+    @property
+    def ledger_problem(self) -> str | None:
+        """Why the ledger is behind, if it is."""
+        return self._loader.problem
+
+    def stop(self, reason: str = STOPPED) -> None:
+        """Let nothing more out; what is in flight may come home. The first reason stays."""
+        self.paused = self.paused or reason
+        self._abandoned.set()
+        self._door.stop()
+        if self._dispatcher is not None:
+            self._dispatcher.cancel()  # it may be waiting at a limiter
+
+    def leave_now(self) -> None:
+        """Drop what is on the wire too, and leave."""
+        self._hurried = True
+        self.stop()
+        if self._main is not None:
+            self._main.cancel()
+
+    # -- the stations -------------------------------------------------------------------------------
+
+    async def execute(self, watch: Callable[["LocalRun"], Awaitable[None]]) -> RunReport:
+        """Run to the end or to a pause; `watch` shows progress until it is cancelled. Raises only our own bugs."""
+        self._main = asyncio.current_task()
+        start = time.monotonic()
+        self._loader.start()
+        watcher = asyncio.ensure_future(watch(self))
+        try:
+            await self._run_stations()
+        except asyncio.CancelledError:
+            if not self._hurried:
+                raise
+        finally:
+            watcher.cancel()
+            left_over = await asyncio.shield(self._close())
+        if self._bug is not None:
+            raise self._bug
+        return RunReport(
+            run_id=self._exchanger.run_id,
+            tally=self.tally,
+            spent=self.spent,
+            plan_spent=self._budget.spent,
+            paused=self.paused,
+            left_over=left_over,
+            seconds=time.monotonic() - start,
+            exit_code=self._exit_code(),
+            free=self.free,
+        )
+
+    async def _run_stations(self) -> None:
+        loop = asyncio.get_running_loop()
+        planner = loop.run_in_executor(None, self._plan, loop)
+        workers = [asyncio.create_task(self._work()) for _ in range(self._limits.concurrency)]
+        self._dispatcher = asyncio.create_task(self._dispatch())
+        try:
+            await asyncio.wait([self._dispatcher])
+            while self._door.in_flight:
+                self._home.clear()
+                await self._home.wait()
+        finally:
+            self._abandoned.set()
+            self._door.stop()
+            for task in (self._dispatcher, *workers):
+                task.cancel()
+            await asyncio.gather(self._dispatcher, *workers, planner, return_exceptions=True)
+
+    async def _close(self) -> str | None:
+        """Write the last line, load everything, and say what could not be loaded."""
+        await asyncio.to_thread(self._loader.stop)
+        try:
+            self._journal.append(
+                "end", {"exit_code": self._exit_code(), "reason": self.paused or FINISHED, "at": time.time()}
+            )
+        except RunPaused as error:
+            self.paused = self.paused or str(error)
+        return await asyncio.to_thread(self._loader.finish, HURRIED_PATIENCE if self._hurried else LAST_PATIENCE)
+
+    def _exit_code(self) -> int:
+        if self._bug is not None:
+            return 1
+        if self._hurried:
+            return 130
+        if self.paused is not None:
+            return 4
+        return 3 if self.tally.bad else 0
+
+    def _fail(self, error: BaseException) -> None:
+        """Stop on a bug of our own: what is in flight may come home, then the bug shows."""
+        self._bug = self._bug or error
+        self.stop(f"internal error: {type(error).__name__}: {error}")
+
+    async def _dispatch(self) -> None:
+        """Fetch from the doorman, write the `sent` line, hand over to a worker."""
+        try:
+            while (ticket := await self._door.next()) is not None:
+                await self._announce(ticket)
+                self._out.put_nowait(ticket)
+        except PromptmillError as error:
+            self.stop(str(error))
+        except Exception as error:  # noqa: BLE001 -- the station's edge: a bug must stop the run, not hang it
+            self._fail(error)
+
+    async def _announce(self, ticket: Ticket) -> None:
+        try:
+            await self._exchanger.connection.endpoint()  # the first time, this starts a model that runs here
+            self._journal.append("sent", sent_line(ticket))
+        except BaseException:
+            self._door.back(ticket, cost=ZERO, used_tokens=0)
+            raise
+
+    async def _work(self) -> None:
+        while True:
+            ticket = await self._out.get()
+            try:
+                await self._exchange(ticket)
+            except RunPaused as error:
+                self.stop(str(error))
+            except Exception as error:  # noqa: BLE001 -- the station's edge: a bug must stop the run, not hang it
+                self._fail(error)
+            finally:
+                self._home.set()
+
+    async def _exchange(self, ticket: Ticket) -> None:
+        """Send, write down what came back, then let it have its consequences."""
+        cost: Decimal | None = (
+            None  # unknown until the line is written: an answer not on file may be billed all the same
+        )
+        used: int | None = None
+        try:
+            attempt, result = await self._exchanger.send(ticket)
+            self._journal.append("attempt", attempt_line(attempt, ticket))
+            cost, used = attempt.computed_usd, _tokens_used(attempt)
+        finally:
+            self._door.back(ticket, cost=cost, used_tokens=used)
+        self.tally.sent += 1
+        if self._loader.broken is not None:
+            self.stop(f"the ledger can't be written: {self._loader.broken}")
+        self._watch_streaks(result)
+        self._watch_bill(attempt)
+        self._go_on(ticket, attempt, result)
+
+    def _go_on(self, ticket: Ticket, attempt: Attempt, result: Reply | Failure) -> None:
+        jitter = random.random()  # noqa: S311 -- spreads retries, guards nothing
+        step = self._exchanger.next_step(ticket, attempt, result, streak=self._limited_in_a_row, jitter=jitter)
+        if isinstance(step, Done):
+            self._end(step.outcome)
+            self._door.ended(step.outcome.key)
+        elif isinstance(step, Again):
+            self._send_again(step)
+        else:
+            self.stop(step.reason)
+
+    def _send_again(self, step: Again) -> None:
+        self.tally.retries += 1
+        if step.shuts_door:
+            self.tally.rate_limited += 1
+            self._door.shut_for(step.wait_seconds)
+        self._door.again(step.ticket, 0.0 if step.shuts_door else step.wait_seconds)
+
+    def _end(self, outcome: Outcome) -> None:
+        self._journal.append("outcome", outcome_line(outcome))
+        self.tally.ended(outcome.key, outcome.status)
+
+    def _watch_streaks(self, result: Reply | Failure) -> None:
+        """No connection at all, many times in a row, pauses the run; rate limits in a row lengthen the pause."""
+        failure = result if isinstance(result, Failure) else None
+        self._limited_in_a_row = self._limited_in_a_row + 1 if failure and failure.closes_door else 0
+        if failure is None or not failure.not_sent:
+            self._unconnected_in_a_row = 0
+            return
+        self._unconnected_in_a_row += 1
+        if self._unconnected_in_a_row >= max(UNCONNECTED_PATIENCE, self._limits.concurrency):
+            self.stop(f"the provider can't be reached: {failure.message}; check the address and the network")
+
+    def _watch_bill(self, attempt: Attempt) -> None:
+        """Pause when a provider bills more than the worst case that max_tokens promised: the cap can't hold then."""
+        cost, worst_case = attempt.computed_usd, attempt.reserved_usd
+        if self._budget.cap is None or cost is None or worst_case is None or cost <= worst_case:
+            return
+        self.stop(
+            f"the provider billed ${cost:f} for a request that could cost ${worst_case:f} at most under max_tokens:"
+            " the budget can't be held; does this provider honour max_tokens?"
+        )
+
+    # -- the planner's thread -----------------------------------------------------------------------
+
+    def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Scan the input; each batch waits until the loop has taken it."""
+        try:
+            for batch in self._planner.batches():
+                if self._abandoned.is_set():
+                    return
+                self._loader.add_rows(batch.rows)
+                asyncio.run_coroutine_threadsafe(self._take(batch), loop).result()
+            self._planned()
+        except PromptmillError as error:  # e.g. a broken line behind the rows that were checked before the start
+            loop.call_soon_threadsafe(self.stop, str(error))
+        except Exception as error:  # noqa: BLE001 -- the thread's edge: a bug must stop the run, not hang it
+            loop.call_soon_threadsafe(self._fail, error)
+        finally:
+            loop.call_soon_threadsafe(self._door.no_more)
+
+    def _planned(self) -> None:
+        plan, plan_id = self._planner.plan, self._planner.plan_id
+        self.tally.total = plan.rows
+        if plan.complete:
+            estimate = self._planner.forecast.record(self._exchanger.run_id, plan_id, plan.rows)
+            self._loader.planned((plan_id, plan.rows), estimate)
+
+    async def _take(self, batch: Batch) -> None:
+        if self._loader.broken is not None:
+            raise self._loader.broken
+        for key, status, repeated in batch.seen:
+            self.tally.row(key, status)
+            self.tally.already += status is not None
+            self.tally.repeated += repeated
+        for outcome in batch.outcomes:
+            self._end(outcome)
+            self.tally.reused += outcome.reused
+        await self._door.offer(batch.tickets)
+
+
+def _tokens_used(attempt: Attempt) -> int | None:
+    usage = attempt.usage
+    return None if usage is None else usage.input_tokens + usage.output_tokens

@@ -1,0 +1,44 @@
+"""Answers against a JSON Schema: compile it once, check each answer, say in one line what is wrong.
+
+References to other documents are never fetched: a schema must stand on its own.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jsonschema_rs
+import orjson
+
+from pipeline.errors import JobFileError
+
+_MESSAGE_LENGTH = 300
+
+
+class AnswerCheck:
+    """A compiled schema. Raises JobFileError if the schema is not a JSON Schema."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        try:
+            self._validator = jsonschema_rs.validator_for(dict(schema), offline=True)
+        except ValueError as error:  # jsonschema_rs.ValidationError and ReferencingError are ValueErrors
+            reason = str(error).split("\n", 1)[0]
+            raise JobFileError(f"[output] schema is not a valid JSON Schema: {reason}") from error
+
+    def check(self, text: str) -> tuple[Any, str | None]:
+        """Return the answer as JSON (None if it is none) and what is wrong with it (None if it is valid)."""
+        try:
+            value = orjson.loads(unfenced(text))
+        except ValueError as error:
+            return None, f"the answer is not JSON: {error}"[:_MESSAGE_LENGTH]
+        for problem in self._validator.iter_errors(value):
+            where = "/".join(str(step) for step in problem.instance_path)
+            return value, f"{where or 'the answer'}: {problem.message}"[:_MESSAGE_LENGTH]
+        return value, None
+
+
+def unfenced(text: str) -> str:
+    """Return what stands inside a Markdown code fence, if the whole answer is one (many models add it)."""
+    stripped = text.strip()
+    if not (stripped.startswith("```") and stripped.endswith("```") and "\n" in stripped):
+        return stripped
+    return stripped.split("\n", 1)[1].removesuffix("```").strip()

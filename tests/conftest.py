@@ -1,0 +1,105 @@
+"""Servers that tests talk to: the stub vendor of this house, and llmock, which nobody here wrote."""
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from stub import StubServer
+
+_POLL_SECONDS = 0.05
+_POLLS = 600
+
+
+@pytest.fixture
+def stub() -> Iterator[StubServer]:
+    """A stub vendor that answers at once and never fails."""
+    with StubServer() as server:
+        yield server
+
+
+@dataclass(frozen=True)
+class Llmock:
+    """A running `llmock serve`, and its control API."""
+
+    port: int
+
+    @property
+    def base_url(self) -> str:
+        """The address for a job's `base_url` (OpenAI's dialect; llmock's Anthropic is at `/anthropic`)."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """One request; the answer's JSON."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            said = None if body is None else json.dumps(body)
+            connection.request(method, path, said, {"content-type": "application/json"})
+            return json.loads(connection.getresponse().read())
+
+    def script(self, *behaviors: dict[str, Any]) -> None:
+        """Queue what happens to the next requests, e.g. `{"type": "fail", "status": 429, "times": 2}`."""
+        reply = self.ask("POST", "/_llmock/scenario", {"behaviors": behaviors})
+        assert reply.get("queued") == len(behaviors), reply
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Every request so far (the newest 10,000), with its status, fault and body."""
+        found: list[dict[str, Any]] = self.ask("GET", "/_llmock/requests")["requests"]
+        return found
+
+    def verdict(self) -> dict[str, Any]:
+        """What llmock thinks of the client: `passed`, `errors`, `warnings`, `findings`."""
+        found: dict[str, Any] = self.ask("GET", "/_llmock/verdict")
+        return found
+
+
+@pytest.fixture
+def llmock(tmp_path: Path) -> Iterator[Callable[..., Llmock]]:
+    """`llmock("--rpm", "600")` starts a server with these options; it ends with the test.
+
+    Takes the place of the fixture of the same name that llmock's own pytest plugin brings.
+    """
+    with ExitStack() as children:
+
+        def start(*options: str) -> Llmock:
+            log = children.enter_context((tmp_path / "llmock.log").open("ab+"))
+            return children.enter_context(_running(options, log))
+
+        yield start
+
+
+@contextmanager
+def _running(options: tuple[str, ...], log: IO[bytes]) -> Iterator[Llmock]:
+    command = shutil.which("llmock", path=str(Path(sys.executable).parent))
+    assert command, "llmock is not installed beside this Python: pip install -e '.[dev]'"
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    arguments = [command, "serve", "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LLMOCK_")}
+    child = subprocess.Popen([*arguments, *options], stdout=log, stderr=log, env=environment)
+    try:
+        _wait_until_ready(child, server := Llmock(port), log)
+        yield server
+    finally:
+        child.terminate()
+        child.wait()
+
+
+def _wait_until_ready(child: subprocess.Popen[bytes], server: Llmock, log: IO[bytes]) -> None:
+    for _ in range(_POLLS):
+        with suppress(OSError):
+            server.ask("GET", "/health")
+            return
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_POLL_SECONDS)
+            break
+    log.seek(0)
+    raise RuntimeError(f"llmock did not start: {log.read().decode()}")
