@@ -1,6 +1,7 @@
 """The run's one budget: reserve the worst case before a request goes out, settle when its cost is known.
 
-Pure arithmetic, no clock and no I/O. `spent + reserved <= cap` holds after every call (DESIGN promise 5).
+Pure arithmetic, no clock and no I/O. `spent + reserved <= cap` holds after every call as long as no exchange costs more
+than was reserved for it (a run that sees one pauses).
 """
 
 from decimal import Decimal

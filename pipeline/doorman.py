@@ -17,6 +17,8 @@ from pipeline.errors import BudgetExhausted
 from pipeline.records import AttemptKind, Request
 
 SLICE_SECONDS = 0.01
+QUEUED_LEAST = 256
+"""Fresh tickets that may always wait; for many slots twice their number."""
 OPEN_PER_SLOT = 4
 """At most this many requests per slot are between their first send and their outcome."""
 
@@ -86,10 +88,11 @@ class Doorman:
     # -- who brings tickets -------------------------------------------------------------------------
 
     async def offer(self, tickets: Iterable[Ticket]) -> None:
-        """Queue fresh tickets; returns when there is room for more (about two rounds of slots wait at most)."""
+        """Queue fresh tickets; returns when there is room for more."""
         self._fresh.extend(tickets)
         self._changed.set()
-        while len(self._fresh) > 2 * self._limits.concurrency and not self._stopping:
+        most = max(QUEUED_LEAST, 2 * self._limits.concurrency)
+        while len(self._fresh) > most and not self._stopping:
             self._room.clear()
             await self._room.wait()
 
@@ -115,12 +118,15 @@ class Doorman:
         and nothing is in flight that could settle for less.
         """
         ticket = await self._pick()
-        if ticket is None:
+        if ticket is None or not await self._reserve(ticket):
             return None
-        await self._reserve(ticket)
-        await self._pause_is_over()
-        await self._rates(ticket)
-        await self._slot()
+        try:
+            await self._pause_is_over()
+            await self._rates(ticket)
+            await self._slot()
+        except BaseException:  # cancelled while waiting: nothing went out
+            self._budget.settle(ticket.reserve_usd or ZERO, ZERO)
+            raise
         if self._stopping:
             self._budget.settle(ticket.reserve_usd or ZERO, ZERO)
             return None
@@ -140,15 +146,19 @@ class Doorman:
             await self._wait_for_change()
         return None
 
-    async def _reserve(self, ticket: Ticket) -> None:
+    async def _reserve(self, ticket: Ticket) -> bool:
+        """Set the worst case aside, waiting for exchanges to settle if need be; False when the door is stopping."""
         worst_case = ticket.reserve_usd or ZERO
         while not self._budget.reserve(worst_case):
+            if self._stopping:
+                return False
             if self.in_flight == 0:
                 raise BudgetExhausted(
                     f"the next request may cost up to ${worst_case:f}, but ${self._budget.left:f} of the"
                     f" budget of ${self._budget.cap:f} is left; raise it with --budget to go on"
                 )
             await self._wait_for_change()
+        return True
 
     async def _pause_is_over(self) -> None:
         loop = asyncio.get_running_loop()

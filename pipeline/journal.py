@@ -5,6 +5,7 @@ which holds an `flock` on it for its life: locked means alive, free means dead. 
 docs/design.md, "The journal".
 """
 
+import contextlib
 import fcntl
 import os
 import re
@@ -63,13 +64,19 @@ class Journal:
         self.path = folder / f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
         self.uuid = secrets.token_hex(16)
         self._size = 0
+        self._torn = False
         # Under another name until it is locked and has its header: nobody sees half a journal.
         unborn = self.path.with_suffix(".new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(unborn, flags, 0o644)
-        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self.append("header", {"format": FORMAT, "uuid": self.uuid, "ledger": ledger_id})
-        unborn.rename(self.path)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.append("header", {"format": FORMAT, "uuid": self.uuid, "ledger": ledger_id})
+            unborn.rename(self.path)
+        except BaseException:
+            os.close(self._fd)
+            unborn.unlink(missing_ok=True)
+            raise
 
     @property
     def size(self) -> int:
@@ -85,17 +92,26 @@ class Journal:
         """Write one line of this kind. Raises JournalFull after cutting back to the last whole line."""
         data = encode_line({"type": kind, **fields})
         try:
+            if self._torn:  # rule 3: never behind a torn line, both would be lost
+                self._cut_back()
             written = os.write(self._fd, data)
         except OSError as error:
-            self._cut_back()
+            self._cut_back_if_possible()
             raise JournalFull(self._full_text(error.strerror or str(error))) from error
         if written != len(data):  # rule 2: seen on a full disk
-            self._cut_back()
+            self._cut_back_if_possible()
             raise JournalFull(self._full_text("the disk is full"))
         self._size += written
 
+    def _cut_back_if_possible(self) -> None:
+        """On a failing disk the cut may fail too; then the next line tries it first."""
+        self._torn = True
+        with contextlib.suppress(OSError):
+            self._cut_back()
+
     def _cut_back(self) -> None:
         os.ftruncate(self._fd, self._size)
+        self._torn = False
 
     def _full_text(self, reason: str) -> str:
         return f"the journal {self.path} can't be written: {reason}; make room, then run the same command again"
@@ -151,7 +167,8 @@ class Piece:
 def read(path: Path, offset: int = 0, *, dead: bool, limit: int = 32 * 2**20) -> Piece:
     """Read whole lines from `offset`, at most about `limit` bytes.
 
-    Of a live journal the tail behind the last newline is left alone (rule 3); of a dead one it is reported as torn.
+    Of a live journal the tail behind the last newline is left alone (rule 3); of a dead one it is reported as torn,
+    unless nothing but its newline is missing.
     """
     with path.open("rb") as file:
         file.seek(offset)
@@ -162,7 +179,9 @@ def read(path: Path, offset: int = 0, *, dead: bool, limit: int = 32 * 2**20) ->
     end = data.rfind(b"\n") + 1
     lines, damages = _split(data[:end], offset)
     if dead and whole_file and end < len(data):
-        damages.append(Damage(offset + end, len(data) - end, torn=True))
+        line, damage = _mend(data[end:], offset + end, torn=True)
+        lines += [line] if line else []
+        damages += [damage] if damage else []
         end = len(data)
     return Piece(lines, damages, offset + end)
 
@@ -179,9 +198,22 @@ def _split(data: bytes, base: int) -> tuple[list[Line], list[Damage]]:
             at = stop + 1
             continue
         next_at = _resynchronise(data, at + 1)
-        damages.append(Damage(base + at, next_at - at, torn=False))
+        line, damage = _mend(data[at:next_at], base + at, torn=False)
+        lines += [line] if line else []
+        damages += [damage] if damage else []
         at = next_at
     return lines, damages
+
+
+def _mend(data: bytes, at: int, *, torn: bool) -> tuple[Line | None, Damage | None]:
+    """Tell what a piece that is not a line holds: all of a line but its newline (lost or flipped), or only damage."""
+    fields = decode_line(data)
+    if fields is not None:
+        return Line(at, fields), None
+    fields = decode_line(data[:-1])
+    if fields is not None:
+        return Line(at, fields), Damage(at + len(data) - 1, 1, torn=False)
+    return None, Damage(at, len(data), torn)
 
 
 def _resynchronise(data: bytes, start: int) -> int:

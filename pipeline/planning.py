@@ -192,7 +192,7 @@ class Meter:
         """Return the upper bound of one request's cost, or None if price or max_tokens leave it open."""
         if self.price is None:
             return None
-        free_output = self.price.output == 0 and self.price.reasoning_price == 0
+        free_output = self.price.output == 0 and self.price.reasoning == 0
         if self._max_tokens is None and not free_output:
             return None
         return worst_case_usd(self.price, input_bound, self._max_tokens or 0)

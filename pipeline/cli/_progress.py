@@ -36,6 +36,7 @@ class Progress:
         if self._quiet:
             return
         period = TERMINAL_SECONDS if self._terminal else PLAIN_SECONDS
+        self._samples.append((time.monotonic(), 0))
         try:
             while True:
                 await asyncio.sleep(period)

@@ -1,10 +1,8 @@
 """What `run` and `retry` share: ask, run, sum up, and the exit code."""
 
-import asyncio
 import os
 import sys
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -38,15 +36,13 @@ def send(
     from pipeline.cli._progress import Progress
 
     job = api.open_job(path, overrides)
-    progress: list[Progress] = []
 
     async def watch(run: "LocalRun") -> None:
-        progress.append(Progress(quiet=quiet, free=run.free))
-        await progress[0].watch(run)
+        await Progress(quiet=quiet, free=run.free).watch(run)
 
     options = api.RunOptions(
         environ=os.environ,
-        watch=_watcher(watch),
+        watch=watch,
         notify=warn,
         confirm=None if yes else _Confirm(quiet=quiet),
         limit=overrides.limit,
@@ -58,13 +54,6 @@ def send(
         return 2
     _sum_up(job, report, as_json=as_json, limited=overrides.limit is not None)
     return report.exit_code
-
-
-def _watcher(watch: Any) -> Any:
-    def start(run: "LocalRun") -> Awaitable[None]:
-        return asyncio.ensure_future(watch(run))
-
-    return start
 
 
 class _Confirm:

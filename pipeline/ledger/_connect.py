@@ -11,7 +11,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Self
 
@@ -25,11 +26,20 @@ _POLL = 0.02
 _GATE_AFTER = 2.0
 _GATE_HELD = 1.0
 _HOLDER = re.compile(r"\(PID (\d+)\)")
+_BAD_WAL = re.compile(r'replaying WAL file "(.+?)": .*(?:[Cc]orrupt|does not match)', re.DOTALL)
 
 _in_this_process = threading.Lock()
 """One connection of this process at a time: two modes at once are an error in DuckDB."""
 
 Waiting = Callable[[str], None]
+
+
+class _BadWal(LedgerError):
+    """DuckDB can't replay its write-ahead log, so no process has the ledger open."""
+
+    def __init__(self, wal: Path) -> None:
+        super().__init__(f"{wal} is damaged and can't be moved aside; make its folder writable, or rename it to .bad")
+        self.wal = wal
 
 
 def gate_path(path: Path) -> Path:
@@ -47,28 +57,45 @@ def reading(
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the ledger read-only; fetch everything you need, then leave. Raises LedgerBusy or LedgerError."""
     with _in_this_process:
-        connection = _patiently(path, read_only=True, patience=patience, waiting=waiting, config=config)
-        try:
+        connection = _patiently(path, read_only=True, patience=patience, waiting=waiting, report=waiting, config=config)
+        with _translated(path), closing(connection):
             yield connection
-        finally:
-            connection.close()
 
 
 @contextmanager
 def writing(
-    path: Path, *, patience: float = READER_PATIENCE, waiting: Waiting | None = None
+    path: Path,
+    *,
+    patience: float = READER_PATIENCE,
+    waiting: Waiting | None = None,
+    report: Waiting | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open the ledger read-write, making the file if it is missing. Raises LedgerBusy or LedgerError."""
+    """Open the ledger read-write, making the file if it is missing. Raises LedgerBusy or LedgerError.
+
+    `waiting` hears who holds the file; `report` hears when a damaged write-ahead log was set aside.
+    """
     with _in_this_process:
-        connection = _patiently(path, read_only=False, patience=patience, waiting=waiting)
-        try:
+        connection = _patiently(path, read_only=False, patience=patience, waiting=waiting, report=report or waiting)
+        with _translated(path), closing(connection):
             yield connection
-        finally:
-            connection.close()
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        raise translate(path, error) from error
 
 
 def _patiently(
-    path: Path, *, read_only: bool, patience: float, waiting: Waiting | None, config: dict[str, str] | None = None
+    path: Path,
+    *,
+    read_only: bool,
+    patience: float,
+    waiting: Waiting | None,
+    report: Waiting | None,
+    config: dict[str, str] | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Poll for the file's lock. Readers pass the gate only to open; a writer closes the gate after a while."""
     start = time.monotonic()
@@ -76,9 +103,14 @@ def _patiently(
     with _Gate(path) as gate:
         while True:
             waited = time.monotonic() - start
-            gate.shut_or_open(waited, reader=read_only)
             try:
+                gate.shut_or_open(waited, reader=read_only)
                 return _open(path, read_only=read_only, config=config)
+            except _BadWal:
+                if gate.absent:
+                    raise
+                gate.shut()
+                _set_wal_aside(path, report)
             except LedgerBusy as busy:
                 if waited >= patience:
                     raise
@@ -99,6 +131,11 @@ class _Gate:
         self._fd: int | None = None
         self._shut = False
 
+    @property
+    def absent(self) -> bool:
+        """Tell whether the folder is read-only."""
+        return self._fd is None
+
     def __enter__(self) -> Self:
         try:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -111,17 +148,27 @@ class _Gate:
             os.close(self._fd)
 
     def shut_or_open(self, waited: float, *, reader: bool) -> None:
-        """Readers pass only while no loader has shut the gate; a loader shuts it for 1 of every 3 seconds."""
+        """Readers pass only while no loader has shut the gate; a loader shuts it for 1 of every 3 seconds.
+
+        Raises LedgerBusy for a reader before a shut gate: it comes again, and gives up when its patience ends.
+        """
         if self._fd is None:
             return
         if reader:
-            fcntl.flock(self._fd, fcntl.LOCK_SH)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LedgerBusy(f"a run is waiting to write {self._path}; run the command again") from None
         elif waited % (_GATE_AFTER + _GATE_HELD) >= _GATE_AFTER:
-            if not self._shut:
-                fcntl.flock(self._fd, fcntl.LOCK_EX)
-                self._shut = True
+            self.shut()
         else:
             self.open()
+
+    def shut(self) -> None:
+        """Let nobody else pass; waits for those who are passing."""
+        if self._fd is not None and not self._shut:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            self._shut = True
 
     def open(self) -> None:
         """Let others pass."""
@@ -137,9 +184,37 @@ def _open(path: Path, *, read_only: bool, config: dict[str, str] | None) -> duck
         raise translate(path, error) from error
 
 
+def _set_wal_aside(path: Path, report: Waiting | None) -> None:
+    """Rule 13: give a damaged write-ahead log another name. Called with the gate shut, so two never do it at once.
+
+    While the log is damaged nobody can open the ledger, so the log can't be one that a process is writing.
+    """
+    try:
+        _open(path, read_only=True, config=None).close()
+    except _BadWal as bad:
+        aside = _free_name(bad.wal)
+        try:
+            bad.wal.rename(aside)
+        except OSError as error:
+            raise LedgerError(f"{bad} ({error.strerror})") from error
+        if report is not None:
+            report(
+                f"the ledger's write-ahead log was damaged and is now {aside}; what it held is loaded again from the"
+                " journals, but the list of rows may have gaps at its end: run the job again to complete it"
+            )
+
+
+def _free_name(wal: Path) -> Path:
+    names = (wal.with_name(f"{wal.name}.bad{number or ''}") for number in count())
+    return next(name for name in names if not name.exists())
+
+
 def translate(path: Path, error: duckdb.Error) -> LedgerError:
     """Turn DuckDB's words into ours: busy (try again) or unusable (say what to do)."""
     text = str(error)
+    bad = _BAD_WAL.search(text)
+    if bad is not None:
+        return _BadWal(Path(bad.group(1)))
     if "Could not set lock on file" in text:
         holder = _HOLDER.search(text)
         who = f"process {holder.group(1)}" if holder else "another process"
@@ -149,4 +224,4 @@ def translate(path: Path, error: duckdb.Error) -> LedgerError:
     if "not a valid DuckDB database file" in text:
         return LedgerError(f"{path} is not a DuckDB file; name another with --ledger, or move it away")
     first = " ".join(text.split())[:300]
-    return LedgerError(f"the ledger {path} can't be opened: {first}")
+    return LedgerError(f"the ledger {path} can't be used: {first}")

@@ -1,8 +1,8 @@
 """Journals into the ledger: each line exactly once, whoever loads it (rules 5 to 10 of the journal page)."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from pipeline.errors import LedgerError
 from pipeline.ledger import schema
 from pipeline.ledger._frames import ATTEMPTS, JOURNAL_DAMAGE, Bundle, RunFacts, book_line, lost_attempt, microseconds
 
+CHECKPOINT_THRESHOLD = "256MB"
+"""DuckDB tidies the file when it is closed; in mid-session that would only cost time."""
 BURST_BYTES = 32 * 2**20
 """At most this much of a journal goes into one transaction."""
 
@@ -28,7 +30,7 @@ class JournalState:
     closed: bool
 
 
-class Contended(Exception):
+class Contended(LedgerError):
     """Another loader was faster; what was read is out of date."""
 
 
@@ -39,14 +41,20 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        connection.rollback()
+        with suppress(duckdb.Error):  # a dead connection can't roll back, and has nothing to
+            connection.rollback()
         raise
     connection.commit()
 
 
+def set_up(connection: duckdb.DuckDBPyConnection) -> None:
+    """Set what every session that writes wants."""
+    connection.execute(f"set checkpoint_threshold = '{CHECKPOINT_THRESHOLD}'")
+
+
 def migrate(connection: duckdb.DuckDBPyConnection, ledger_id: str) -> None:
     """Bring the file to this version's schema, step by step."""
-    connection.execute("set checkpoint_threshold = '256MB'")
+    set_up(connection)
     done = schema_step(connection)
     connection.execute(
         "create table if not exists migrations (step integer primary key, name varchar, applied_at timestamp)"
@@ -56,15 +64,17 @@ def migrate(connection: duckdb.DuckDBPyConnection, ledger_id: str) -> None:
             continue
         with transaction(connection):
             connection.execute(step.sql)
-            connection.execute("insert into migrations values (?, ?, now()::timestamp)", [step.step, step.name])
+            connection.execute("insert into migrations values (?, ?, now() at time zone 'UTC')", [step.step, step.name])
             if step.step == 1:
-                connection.execute("insert into ledger_identity values (?, now()::timestamp)", [ledger_id])
+                connection.execute("insert into ledger_identity values (?, now() at time zone 'UTC')", [ledger_id])
 
 
 def schema_step(connection: duckdb.DuckDBPyConnection) -> int:
     """Return the last migration applied, 0 for a new file. Raises LedgerError for a file of a newer version."""
     tables = connection.execute(
-        "select count(*) filter (where table_name = 'migrations'), count(*) from duckdb_tables()"
+        "select count(*) filter (where table_name = 'migrations' and list_contains("
+        " (select list(column_name) from duckdb_columns() c where c.table_oid = t.table_oid), 'step')),"
+        " count(*) from duckdb_tables() t"
     ).fetchone()
     if tables is None or tables[0] == 0:
         if tables is not None and tables[1] > 0:
@@ -93,7 +103,7 @@ def states(connection: duckdb.DuckDBPyConnection) -> dict[str, JournalState]:
     return {row[0]: JournalState(*row) for row in found}
 
 
-def behind(known: dict[str, JournalState], folder: Path) -> list[Path]:
+def behind(known: Mapping[str, JournalState], folder: Path) -> list[Path]:
     """Return the dead journals that hold more than the ledger does.
 
     Raises LedgerError when a journal is shorter than what was loaded from it, or is another file of the same name.
@@ -109,7 +119,7 @@ def behind(known: dict[str, JournalState], folder: Path) -> list[Path]:
     return late
 
 
-def missing(known: dict[str, JournalState], folder: Path) -> list[str]:
+def missing(known: Mapping[str, JournalState], folder: Path) -> list[str]:
     """Name the journals that were not loaded to their end and are gone."""
     return [
         s.journal_id
@@ -129,10 +139,21 @@ def _check_same(path: Path, state: JournalState, size: int) -> None:
 
 def run_facts(path: Path) -> RunFacts | None:
     """Read the `run` line of a journal (its second line), or None if the run died before writing it."""
-    for line in journal.read(path, 0, dead=False, limit=2**20).lines[:2]:
+    for line in journal.read(path, 0, dead=False, limit=2**14).lines[:2]:
         if line.fields.get("type") == "run":
             return RunFacts.from_line(line.fields)
     return None
+
+
+def _facts_in_ledger(connection: duckdb.DuckDBPyConnection, journal_id: str) -> RunFacts | None:
+    """Find what a `run` line that was damaged later had said."""
+    row = connection.execute(
+        "select r.run_id, s.provider, s.model, 'realtime', max(p.price_id) from run_starts r"
+        " join plan_starts s using (plan_id) left join prices p on p.run_id = r.run_id"
+        " where r.journal_id = ? group by all",
+        [journal_id],
+    ).fetchone()
+    return None if row is None else RunFacts(*row)
 
 
 def catch_up(connection: duckdb.DuckDBPyConnection, paths: list[Path]) -> int:
@@ -145,6 +166,7 @@ def _load_whole(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
     if header["ledger"] != ledger_id_of(connection):
         raise LedgerError(f"{path} belongs to another ledger; put the ledger and its .journal folder back together")
     loaded = 0
+    failed: JournalState | None = None
     while True:
         state = states(connection).get(path.stem) or JournalState(path.stem, header["uuid"], 0, closed=False)
         if state.closed:
@@ -154,6 +176,9 @@ def _load_whole(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
         try:
             load_piece(connection, path, state, piece, last=last)
         except (Contended, duckdb.TransactionException, duckdb.ConstraintException):
+            if state == failed:
+                raise  # nobody was faster: the disk is full, or the line can't be booked
+            failed = state
             continue  # another process loads the same journal: look again where it is
         loaded += len(piece.lines)
 
@@ -169,7 +194,12 @@ def load_piece(
 ) -> None:
     """Insert a piece and move the journal's offset in one transaction; `last` also books what was lost."""
     bundle = Bundle() if extra is None else extra
-    run = run_facts(path)
+    run = run_facts(path) or _facts_in_ledger(connection, state.journal_id)
+    if run is None and any(line.fields.get("type") != "header" for line in piece.lines):
+        raise LedgerError(
+            f"{path}: the line that says which run wrote it is damaged, so its answers can't be booked; restore the"
+            " file, or move it out of the folder (its answers are then lost)"
+        )
     _book_piece(bundle, run, state.journal_id, piece)
     if last and run is not None:
         bundle.extend(ATTEMPTS, _lost(path, run, state.journal_id))
@@ -210,7 +240,7 @@ def _advance(
         [piece.end, len(piece.lines), len(piece.damages), checksum, last, state.journal_id, state.offset],
     ).fetchone()
     if changed is None or changed[0] != 1:
-        raise Contended
+        raise Contended(f"{path} is being loaded by somebody else; run the command again")
 
 
 def _lost(path: Path, run: RunFacts, journal_id: str) -> list[Any]:

@@ -8,6 +8,8 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from pipeline.records import Status
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -15,7 +17,7 @@ class Known:
 
     own: Mapping[str, tuple[str, int | None]] = field(default_factory=dict)
     """key -> (status, the answer's max_tokens): outcomes of this job's runs."""
-    others: Mapping[str, tuple[str, int | None, int, int]] = field(default_factory=dict)
+    others: Mapping[str, tuple[Status, int | None, int, int]] = field(default_factory=dict)
     """key -> (status, max_tokens, run, attempt): `ok` and `truncated` answers that other jobs paid for."""
 
 
@@ -28,7 +30,8 @@ def known_keys(connection: duckdb.DuckDBPyConnection, job: str, *, reuse: str) -
     if reuse == "ledger":
         others = connection.execute(
             "select key, best.status, best.max_tokens, best.answer_run, best.answer_attempt from best_outcomes"
-            " where job <> ? and best.status in ('ok', 'truncated') order by best.status desc",
+            " where job <> ? and best.status in ('ok', 'truncated')"
+            " order by best.status desc, best.max_tokens nulls last",  # the best answer comes last and stays
             [job],
         ).fetchall()
     return Known(
@@ -65,9 +68,6 @@ def plan_facts(connection: duckdb.DuckDBPyConnection, job: str, fingerprint: str
 
 
 def _existing_plan(connection: duckdb.DuckDBPyConnection, plan_id: int, *, complete: bool) -> PlanFacts:
-    stored = connection.execute(
-        "select coalesce(max(row_index) + 1, 0) from rows where plan_id = ?", [plan_id]
-    ).fetchone()
     spent = connection.execute(
         "select coalesce(sum(coalesce(a.cost_usd, a.reserved_usd)), 0),"
         " count(*) filter (where a.cost_usd is null and a.reserved_usd is null)"
@@ -75,7 +75,20 @@ def _existing_plan(connection: duckdb.DuckDBPyConnection, plan_id: int, *, compl
         [plan_id],
     ).fetchone()
     usd, unknown = spent or (Decimal(0), 0)
-    return PlanFacts(plan_id, False, int(stored[0]) if stored else 0, complete, usd, int(unknown), False)
+    return PlanFacts(plan_id, False, rows_stored(connection, plan_id), complete, usd, int(unknown), False)
+
+
+def rows_stored(connection: duckdb.DuckDBPyConnection, plan_id: int) -> int:
+    """Return the index below which all rows of a plan are stored."""
+    stored = connection.execute(
+        "select coalesce(max(row_index) + 1, 0) from rows where plan_id = ?", [plan_id]
+    ).fetchone()
+    return int(stored[0]) if stored else 0
+
+
+def has_estimate(connection: duckdb.DuckDBPyConnection, run_id: int) -> bool:
+    """Tell whether a run's estimate is booked."""
+    return connection.execute("select 1 from estimates where run_id = ?", [run_id]).fetchone() is not None
 
 
 def next_run_id(connection: duckdb.DuckDBPyConnection) -> int:

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +98,23 @@ class Ledger:
         if self.path.exists():
             with _connect.reading(self.path, waiting=self._notify) as connection:
                 step = loading.schema_step(connection)
-                late = loading.behind(loading.states(connection), self.folder) if step == schema.NEWEST else []
+                known = loading.states(connection) if step == schema.NEWEST else {}
+            late = loading.behind(known, self.folder)
+            self._warn_of_missing(known)
             if step == schema.NEWEST and not late:
                 return
         elif not journal.files_in(self.folder):
             raise LedgerError(f"there is no ledger {self.path}; `promptmill run JOB` makes one, --ledger names another")
         with _connect.writing(self.path, waiting=self._notify) as connection:
             self._prepare(connection)
+
+    def _warn_of_missing(self, known: Mapping[str, loading.JournalState]) -> None:
+        lost = loading.missing(known, self.folder)
+        if lost and self._notify is not None:
+            self._notify(
+                f"the journal {lost[0]} is missing from {self.folder} and was not loaded to its end: what follows may"
+                " be incomplete; restore the file"
+            )
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Migrate, then load every dead journal to its end."""
@@ -143,9 +153,14 @@ class Ledger:
             known = queries.known_keys(connection, request.job, reuse=request.reuse)
             run_id = queries.next_run_id(connection)
             started = Journal(self.folder, loading.ledger_id_of(connection))
-            _open_journal(started, request, run_id, plan)
-            state = loading.JournalState(started.journal_id, started.uuid, 0, closed=False)
-            loading.load_piece(connection, started.path, state, journal.read(started.path, 0, dead=False), last=False)
+            try:
+                _open_journal(started, request, run_id, plan)
+                state = loading.JournalState(started.journal_id, started.uuid, 0, closed=False)
+                piece = journal.read(started.path, 0, dead=False)
+                loading.load_piece(connection, started.path, state, piece, last=False)
+            except BaseException:
+                started.close()
+                raise
         return RunStart(run_id, plan, known, started)
 
     def _check_writable(self) -> None:
@@ -160,21 +175,54 @@ class Ledger:
                 f"the ledger {self.path} can't be written; name another with --ledger or $PROMPTMILL_LEDGER"
             )
 
-    def burst(self, path: Path, state: loading.JournalState, burst: Burst, *, last: bool, patience: float) -> None:
-        """Load what a live run has gathered, in one transaction. Raises LedgerBusy after `patience` seconds."""
-        bundle = Bundle()
-        bundle.extend(ROWS, burst.rows)
-        now = microseconds(time.time())
-        if burst.plan_end is not None:
-            bundle.add(PLAN_ENDS, (*burst.plan_end, now))
-        if burst.estimate is not None:
-            bundle.add(ESTIMATES, (*(burst.estimate.get(name) for name in list(ESTIMATES.columns)[:-1]), now))
-        with _connect.writing(self.path, patience=patience) as connection:
-            try:
-                connection.execute("set checkpoint_threshold = '256MB'")
-                loading.load_piece(connection, path, state, burst.piece, last=last, extra=bundle)
-            except duckdb.Error as error:
-                raise _connect.translate(self.path, error) from error
+    def burst(self, path: Path, state: loading.JournalState, burst: Burst, *, patience: float) -> loading.JournalState:
+        """Load what a live run has gathered, in one transaction; return how far its journal is loaded now.
+
+        What the ledger holds already is left out, so a burst may be repeated: on a full disk DuckDB can fail after the
+        commit. Raises LedgerBusy after `patience` seconds, LedgerError when the file can't be used.
+        """
+        if not self.path.exists():  # DuckDB would make an empty one
+            raise LedgerError(f"the ledger {self.path} is gone; the next command makes it again from {self.folder}")
+        with _connect.writing(self.path, patience=patience, report=self._notify) as connection:
+            loading.set_up(connection)
+            state, burst = _what_is_new(connection, self.path, state, burst)
+            loading.load_piece(connection, path, state, burst.piece, last=False, extra=_bundle(burst))
+        return replace(state, offset=burst.piece.end)
+
+
+def _bundle(burst: Burst) -> Bundle:
+    bundle = Bundle()
+    bundle.extend(ROWS, burst.rows)
+    now = microseconds(time.time())
+    if burst.plan_end is not None:
+        bundle.add(PLAN_ENDS, (*burst.plan_end, now))
+    if burst.estimate is not None:
+        bundle.add(ESTIMATES, (*(burst.estimate.get(name) for name in list(ESTIMATES.columns)[:-1]), now))
+    return bundle
+
+
+def _what_is_new(
+    connection: duckdb.DuckDBPyConnection, path: Path, state: loading.JournalState, burst: Burst
+) -> tuple[loading.JournalState, Burst]:
+    """Cut off a burst's front what an earlier one, thought to have failed, did bring into the ledger.
+
+    Raises LedgerError if the ledger holds less than this run has loaded (a restored copy, a lost write-ahead log): the
+    list of rows would get a gap.
+    """
+    found = loading.states(connection).get(state.journal_id) if loading.schema_step(connection) else None
+    if found is None or found.offset < state.offset:
+        raise LedgerError(f"the ledger {path} lost what this run had loaded; the next command loads it again")
+    offset, piece, rows, estimate = found.offset, burst.piece, burst.rows, burst.estimate
+    if offset > state.offset:
+        lines = [line for line in piece.lines if line.offset >= offset]
+        damages = [damage for damage in piece.damages if damage.offset >= offset]
+        piece = journal.Piece(lines, damages, max(piece.end, offset))
+    if rows:
+        stored = queries.rows_stored(connection, rows[-1][0])
+        rows = [row for row in rows if row[1] >= stored] if rows[0][1] < stored else rows
+    if estimate is not None and queries.has_estimate(connection, estimate["run_id"]):
+        estimate = None
+    return found, Burst(piece, rows, burst.plan_end, estimate)
 
 
 def _open_journal(started: Journal, request: RunRequest, run_id: int, plan: queries.PlanFacts) -> None:

@@ -4,18 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.runners._local_model import LocalModel
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """An address and the key for it, which never leaves this value but for the wire."""
-
-    base_url: str
-    api_key: str | None
-
-    def __repr__(self) -> str:
-        return f"Endpoint({self.base_url})"
+from pipeline.runners._local_model import Endpoint, LocalModel
 
 
 class Connection(Protocol):
@@ -30,13 +19,14 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A provider's address."""
+    """A provider's address, and the key for it if it has one."""
 
-    target: Endpoint
+    base_url: str
+    api_key: str | None
 
     async def endpoint(self) -> Endpoint:
         """Return the address."""
-        return self.target
+        return Endpoint(self.base_url, self.api_key)
 
     async def close(self) -> None:
         """Nothing was started."""
@@ -54,8 +44,7 @@ class Bundled:
         """Start the model the first time."""
         async with self._starting:
             if self._endpoint is None:
-                started = await self._model.start()
-                self._endpoint = Endpoint(started.base_url, started.api_key)
+                self._endpoint = await self._model.start()
         return self._endpoint
 
     async def close(self) -> None:

@@ -5,9 +5,8 @@ A locked ledger never stops a run: what can't be loaded now stays in the journal
 
 import random
 import threading
-import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from pipeline.journal import Journal
 from pipeline.ledger import Burst, JournalState, Ledger
 
 BURST_SECONDS = 2.0
+BURST_PATIENCE = 3.5
+"""Seconds a burst waits for a locked ledger: long enough to shut the readers' gate once (rule 11)."""
 BURST_BYTES = 32 * 2**20
 SYNC_SECONDS = 1.0
 LAST_PATIENCE = 30.0
@@ -27,6 +28,8 @@ MOST_ROWS = 250_000
 
 PlanRow = tuple[int, int, str, str, bool]
 """(plan_id, row_index, row_id, key, repeated)."""
+Planned = tuple[tuple[int, int], Mapping[str, Any] | None]
+"""((plan_id, rows), the estimate's record): what is known at the end of the input."""
 
 
 class Loader:
@@ -38,11 +41,14 @@ class Loader:
         self._path: Path = started.path
         self._state = JournalState(started.journal_id, started.uuid, started.size, closed=False)
         self._rows: deque[PlanRow] = deque()
-        self._plan_end: tuple[int, int] | None = None
-        self._estimate: Mapping[str, Any] | None = None
+        self._planned: Planned | None = None
         self._stop = threading.Event()
         self._room = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="promptmill-loader", daemon=True)
+        # Two threads: a burst that waits for a locked ledger must not keep the journal from the disk.
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=f"promptmill-{name}", daemon=True)
+            for name, work in (("loader", self._load_bursts), ("sync", self._sync))
+        ]
         self.problem: str | None = None
         """Why the last burst could not be loaded, for the progress line; None when all is well."""
         self.broken: BaseException | None = None
@@ -50,7 +56,8 @@ class Loader:
 
     def start(self) -> None:
         """Begin loading."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def add_rows(self, rows: list[PlanRow]) -> None:
         """Queue planned rows; waits while too many are queued already."""
@@ -61,15 +68,15 @@ class Loader:
 
     def planned(self, plan_end: tuple[int, int], estimate: Mapping[str, Any] | None) -> None:
         """Tell that the end of the input was reached."""
-        self._estimate = estimate
-        self._plan_end = plan_end
+        self._planned = (plan_end, estimate)
 
     def stop(self) -> None:
         """Stop the regular bursts; the rest is loaded by `finish`."""
         self._stop.set()
         self._room.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
 
     def finish(self, patience: float = LAST_PATIENCE) -> str | None:
         """After `stop`: load everything, close the journal, book what was lost; return what could not be done."""
@@ -93,22 +100,25 @@ class Loader:
             " the next command loads them, and the same run command completes the list of rows"
         )
 
-    def _work(self) -> None:
-        due = time.monotonic() + BURST_SECONDS
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            while not self._stop.wait(SYNC_SECONDS):
-                self._journal.sync()
-                if time.monotonic() >= due:
-                    self._one_burst(patience=BURST_SECONDS)
-                    due = time.monotonic() + BURST_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 -- spreads load
+            work()
         except Exception as error:  # noqa: BLE001 -- the thread's edge: whatever it was, the run must hear of it
             self.broken = error
 
+    def _sync(self) -> None:
+        while not self._stop.wait(SYNC_SECONDS):
+            self._journal.sync()
+
+    def _load_bursts(self) -> None:
+        while not self._stop.wait(BURST_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311 -- spreads load
+            self._one_burst(patience=BURST_PATIENCE)
+
     def _drain(self, patience: float) -> None:
-        while self._journal.size > self._state.offset or self._rows or self._plan_end:
-            before = self._state.offset, len(self._rows), self._plan_end
+        while self._journal.size > self._state.offset or self._rows or self._planned:
+            before = self._state.offset, len(self._rows), self._planned
             self._load(patience)
-            if before == (self._state.offset, len(self._rows), self._plan_end):
+            if before == (self._state.offset, len(self._rows), self._planned):
                 return
 
     def _one_burst(self, patience: float) -> None:
@@ -121,16 +131,23 @@ class Loader:
     def _load(self, patience: float) -> None:
         """Read before opening; what was loaded is forgotten only after the commit."""
         piece = journal.read(self._path, self._state.offset, dead=False, limit=BURST_BYTES)
-        plan_end, estimate = self._plan_end, self._estimate
-        count = len(self._rows)
-        if not (piece.lines or piece.damages or count or plan_end):
+        planned = self._planned  # before the rows: the end of a plan must not be booked without all of them
+        rows = list(islice(self._rows, len(self._rows)))
+        if not (piece.lines or piece.damages or rows or planned):
             return
-        rows = list(islice(self._rows, count))
-        burst = Burst(piece, rows, plan_end, estimate)
-        self._ledger.burst(self._path, self._state, burst, last=False, patience=patience)
-        self._state = JournalState(self._state.journal_id, self._state.uuid, piece.end, closed=False)
-        for _ in range(count):
+        burst = Burst(piece, rows, *(planned or (None, None)))
+        self._state = self._burst_again_if_it_fails(burst, patience)
+        for _ in rows:
             self._rows.popleft()
-        if plan_end is not None:
-            self._plan_end = self._estimate = None
+        if planned is not None:
+            self._planned = None
         self._room.set()
+
+    def _burst_again_if_it_fails(self, burst: Burst, patience: float) -> JournalState:
+        """DuckDB can fail behind the commit; a second try finds what is in the file and goes on from there."""
+        try:
+            return self._ledger.burst(self._path, self._state, burst, patience=patience)
+        except LedgerBusy:
+            raise
+        except LedgerError:
+            return self._ledger.burst(self._path, self._state, burst, patience=patience)

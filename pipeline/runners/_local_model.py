@@ -36,7 +36,7 @@ class Endpoint:
     """Where the model answers, in OpenAI's dialect, and the key for it."""
 
     base_url: str
-    api_key: str = field(repr=False)
+    api_key: str | None = field(repr=False)
 
 
 def require_local_model(model: str = MODEL) -> None:

@@ -20,7 +20,7 @@ from pipeline.ledger import Ledger, RunRequest, RunStart
 from pipeline.planning import Meter, Plan, Selection
 from pipeline.pricing import Price, load_prices
 from pipeline.prompts import KeyMaker
-from pipeline.runners._connection import Bundled, Connection, Endpoint, Remote
+from pipeline.runners._connection import Bundled, Connection, Remote
 from pipeline.runners._loader import Loader
 from pipeline.runners._local_model import require_local_model
 from pipeline.runners._lock import job_lock
@@ -150,7 +150,7 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
     """Run the job in this process. Raises LedgerError before anything is sent; afterwards it always reports."""
     job = prepared.job
     if _is_bundled(job):
-        require_local_model()
+        require_local_model(job.model.name)
     with job_lock(how.ledger.folder, job.name, account_of(job)) as others:
         if others and not _is_bundled(job):
             how.notify(f"{', '.join(others)} runs on the same account: the stated limits are not shared between jobs")
@@ -187,7 +187,7 @@ def _request(prepared: Prepared, how: Launch) -> RunRequest:
 
 def _connection(job: Job, key: str | None) -> Connection:
     url = job.provider.base_url
-    return Bundled(job.model.name) if url is None else Remote(Endpoint(url, key))
+    return Bundled(job.model.name) if url is None else Remote(url, key)
 
 
 async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Launch) -> RunReport:

@@ -1,0 +1,398 @@
+"""Row -> messages -> key: the prompt's template, and the hash that says which requests are the same.
+
+A template sees a row's values as they stand in the file. Templates are Jinja in a sandbox; a name that a row does
+not have is an error. Equal requests get equal keys whatever the order or the number of rows around them.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jinja2
+import orjson
+from jinja2 import meta, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from pipeline.errors import InputError, JobFileError, did_you_mean
+from pipeline.records import Message, ModelSpec, Row
+
+_SYSTEM_LINE = "--- system ---"
+_USER_LINE = "--- user ---"
+_UNDEFINED = re.compile(r"'(\w+)' is undefined")
+_UNSTEADY = ("lipsum", "random")  # the same row must always make the same request
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSpec:
+    """Where the messages come from: exactly one of `user`, `file` and `messages_column`."""
+
+    system: str | None = None
+    """A template, with `user` or with a `file` that has no system part of its own."""
+    user: str | None = None
+    """A template."""
+    messages_column: str | None = None
+    """A column that holds a chat: a list of `{role, content, ...}`, or such a list as JSON text."""
+    file: str | None = None
+    """A template in a file, relative to the current directory; see `split_prompt_file`."""
+
+    def problems(self) -> list[str]:
+        """Say what is wrong with the combination, in sentences that start with the section."""
+        given = [name for name in ("user", "file", "messages_column") if getattr(self, name) is not None]
+        if not given:
+            return ["[prompt] needs one of user, file and messages_column"]
+        if len(given) > 1:
+            return [f"[prompt] takes one of user, file and messages_column, not {' and '.join(given)}"]
+        if self.messages_column is not None and self.system is not None:
+            return ["[prompt] system can't go with messages_column: the column's chats bring their own"]
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The text of one message's template, and where it stands."""
+
+    role: str
+    text: str
+    place: str
+    lines_before: int = 0
+
+
+def split_prompt_file(text: str) -> tuple[str | None, str]:
+    """Split a prompt file into its system text (None if there is none) and its user text.
+
+    The whole file is the user message, unless a line says `--- user ---`: then what follows the first such line is
+    the user message and what precedes it is the system prompt, whose first line may say `--- system ---`. The line
+    break at the end of each part belongs to the file and not to the prompt. A blank system part is none.
+    """
+    parts = {part.role: part.text for part in _split(text, "")}
+    return parts.get("system"), parts["user"]
+
+
+def _split(text: str, place: str) -> list[_Part]:
+    lines = text.removesuffix("\n").split("\n")
+    marks = [line.rstrip() for line in lines]
+    first = 1 if marks[0] == _SYSTEM_LINE else 0
+    if _USER_LINE not in marks:
+        if first:
+            raise JobFileError(f"{place} begins with {_SYSTEM_LINE} and has no line {_USER_LINE}")
+        return [_Part("user", "\n".join(lines), place)]
+    at = marks.index(_USER_LINE)
+    system = _Part("system", "\n".join(lines[first:at]), place, first)
+    user = _Part("user", "\n".join(lines[at + 1 :]), place, at + 1)
+    return [system, user] if system.text.strip() else [user]
+
+
+class Template:
+    """A compiled prompt.
+
+    Values print as they stand in the file: `1.0` as `1.0`, null as `null` (write `{{ x or "" }}` for nothing), true
+    and false so, lists and objects as JSON. `x.key` reads an object's key; `row["any name"]` reads a column whose
+    name is not a word. Text from the data is never rendered again. A system prompt that renders blank is left out.
+    """
+
+    def __init__(self, spec: PromptSpec) -> None:
+        """Compile the templates, reading the prompt file if there is one. Raises JobFileError."""
+        for problem in spec.problems():
+            raise JobFileError(problem)
+        self._column = spec.messages_column
+        environment = _environment()
+        parts = _parts(spec)
+        trees = [_parse(environment, part) for part in parts]
+        self._renderers = [(part.role, _renderer(environment, tree)) for part, tree in zip(parts, trees, strict=True)]
+        names = {name for tree in trees for name in meta.find_undeclared_variables(tree)}
+        self._passes_row = "row" in names
+        sure = {name for tree in trees for name in _sure_names(tree)} & names
+        own = {self._column} if self._column is not None else set()
+        self.columns: frozenset[str] = frozenset(names - {"row"} | own)
+        """The columns that the template names."""
+        self._required = frozenset(sure - {"row"} | own)
+
+    def check_columns(self, available: Iterable[str]) -> None:
+        """Raise InputError if every rendering would ask for a column that is not there.
+
+        Names under a condition, a default or an `is defined` may never be asked for; rendering decides about them.
+        """
+        there = list(available)
+        for name in sorted(self._required.difference(there)):
+            near = did_you_mean(name, there) or f"; columns: {', '.join(there[:20])}"
+            raise InputError(f"the prompt uses column {name!r}, which the input does not have{near}")
+
+    def render(self, row: Row) -> tuple[Message, ...]:
+        """Return the messages for a row. Raises InputError that names the row."""
+        if self._column is not None:
+            return _chat(row, self._column)
+        values = row.values
+        if self._passes_row and "row" not in values:
+            values = {**values, "row": values}
+        try:
+            texts = [(role, render(values)) for role, render in self._renderers]
+        except Exception as error:  # a template is its author's program and may raise anything
+            raise InputError(self._explain(row, error)) from error
+        if not all(_is_text(text) for _, text in texts):
+            raise InputError(f"{row.origin}: the prompt holds half of a surrogate pair, which can't be sent")
+        return tuple({"role": role, "content": text} for role, text in texts if role != "system" or text.strip())
+
+    def _explain(self, row: Row, error: Exception) -> str:
+        name = _UNDEFINED.fullmatch(str(error)) if isinstance(error, jinja2.UndefinedError) else None
+        if name is not None and name[1] in self.columns:
+            near = did_you_mean(name[1], row.values) or f"; its columns: {', '.join(list(row.values)[:20])}"
+            return f"{row.origin}: the prompt uses column {name[1]!r}, which this row does not have{near}"
+        lines = str(error).splitlines() or [""]
+        return f"{row.origin}: the prompt can't be rendered: {type(error).__name__}: {lines[0][:200]}"
+
+
+def _parts(spec: PromptSpec) -> list[_Part]:
+    if spec.messages_column is not None:
+        return []
+    if spec.file is None:
+        parts = [_Part("user", spec.user or "", "[prompt] user")]
+    else:
+        parts = _split(_read(spec.file), spec.file)
+    if spec.system is None:
+        return parts
+    if len(parts) > 1:
+        raise JobFileError(f"[prompt] system is set, and {spec.file} has a system part too; keep one of them")
+    return [_Part("system", spec.system, "[prompt] system"), *parts]
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise JobFileError(f"[prompt] file: there is no file {file}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobFileError(f"[prompt] file: {file} can't be read: {error}") from error
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """`order.items` is the key `items` of an object from the data, and not Python's method."""
+        if isinstance(obj, dict) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+def _environment() -> jinja2.Environment:
+    environment = _Environment(
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # a prompt is text, not HTML
+        keep_trailing_newline=True,
+        finalize=_printed,
+    )
+    environment.filters["tojson"] = _to_json
+    for name in _UNSTEADY:
+        environment.globals.pop(name, None)
+        environment.filters.pop(name, None)
+    return environment
+
+
+def _parse(environment: jinja2.Environment, part: _Part) -> nodes.Template:
+    try:
+        environment.from_string(part.text)  # finds unknown filters too, which parsing alone does not
+        return environment.parse(part.text)
+    except jinja2.TemplateSyntaxError as error:
+        line = error.lineno + part.lines_before
+        raise JobFileError(f"{part.place}, line {line}: {error.message}") from error
+
+
+def _renderer(environment: jinja2.Environment, tree: nodes.Template) -> Callable[[Mapping[str, Any]], str]:
+    parts = [each for output in tree.body for each in output.iter_child_nodes()]
+    if all(isinstance(each, nodes.TemplateData) for each in parts):
+        text = "".join(each.data for each in parts if isinstance(each, nodes.TemplateData))
+        return lambda _: text  # a system prompt is mostly plain text; rendering costs 10 us a row
+    return environment.from_string(tree).render
+
+
+def _printed(value: Any) -> Any:
+    if isinstance(value, str | jinja2.Undefined):
+        return value  # an undefined name raises when it becomes text
+    if value is None or isinstance(value, bool | dict | list | tuple):
+        return _to_json(value)
+    if callable(value):
+        raise jinja2.TemplateRuntimeError("a function stands where a value should; add () or use another name")
+    return value
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    """Plain JSON: Jinja's own filter writes `<` as an escape, which is for HTML."""
+    if isinstance(value, jinja2.Undefined):
+        return str(value)  # raises
+    return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+
+
+def _sure_names(node: nodes.Node) -> Iterator[str]:
+    """Yield the names that every rendering looks up: not those under a condition, a loop or a guard."""
+    if isinstance(node, nodes.Name):
+        if node.ctx == "load":
+            yield node.name
+        return
+    children: Iterable[nodes.Node] = node.iter_child_nodes()
+    if isinstance(node, nodes.If | nodes.CondExpr):
+        children = [node.test]
+    elif isinstance(node, nodes.And | nodes.Or):
+        children = [node.left]
+    elif isinstance(node, nodes.For):
+        children = [node.iter]
+    elif isinstance(node, nodes.Macro | nodes.CallBlock):
+        children = []
+    elif (isinstance(node, nodes.Test) and node.name in {"defined", "undefined"}) or (
+        isinstance(node, nodes.Filter) and node.name in {"default", "d"}
+    ):
+        children = [] if isinstance(node.node, nodes.Name) else [node.node] if node.node is not None else []
+    for child in children:
+        yield from _sure_names(child)
+
+
+def _chat(row: Row, column: str) -> tuple[Message, ...]:
+    if column not in row.values:
+        near = did_you_mean(column, row.values)
+        raise InputError(f"{row.origin}: this row has no column {column!r} ([prompt] messages_column){near}")
+    value = row.values[column]
+    if isinstance(value, str):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError as error:
+            raise InputError(f"{row.origin}: column {column!r} is not JSON: {error.msg}") from error
+    if not isinstance(value, list) or not value:
+        raise InputError(f"{row.origin}: column {column!r} must hold a list of messages, at least one")
+    messages = tuple(_message(each, f"{row.origin}: column {column!r}, message {n}") for n, each in enumerate(value, 1))
+    try:
+        orjson.dumps(messages)
+    except TypeError as error:
+        raise InputError(f"{row.origin}: column {column!r} holds a chat that can't be sent: {error}") from error
+    return messages
+
+
+def _message(value: Any, place: str) -> Message:
+    if not isinstance(value, dict):
+        raise InputError(f"{place} must be an object with role and content")
+    # Parquet gives every message every field, null where there is none; the same chat must make the same key.
+    message = {name: content for name, content in value.items() if content is not None or name == "content"}
+    role, content = message.get("role"), message.get("content")
+    if not isinstance(role, str) or not role:
+        raise InputError(f"{place} has no role")
+    if isinstance(content, list):
+        message["content"] = [_without_nulls(part) for part in content]
+    elif not isinstance(content, str) and not (content is None and message.get("tool_calls")):
+        raise InputError(f"{place} has no content: it must be text or a list of parts")
+    return message
+
+
+def _without_nulls(part: Any) -> Any:
+    return {name: value for name, value in part.items() if value is not None} if isinstance(part, dict) else part
+
+
+class KeyMaker:
+    """Makes the keys of one model's requests; what all of them share is hashed once.
+
+    A key is `v1` + BLAKE2b-128 of the request's canonical JSON: sorted keys, no spaces, whole numbers as integers,
+    unset parameters absent. Its members: base_url (if overridden), extra, messages, model, occurrence (if not 0),
+    params, provider, schema. `max_tokens` is not one of them.
+    """
+
+    def __init__(self, model: ModelSpec) -> None:
+        """Prepare for this model. Raises JobFileError if its base_url is no address."""
+        shared = _canonical(_shared(model))
+        before = _members({name: shared[name] for name in shared if name < "messages"})
+        self._start = hashlib.blake2b(b"{" + before + (b"," if before else b"") + b'"messages":', digest_size=16)
+        self._model = b"," + _members({"model": shared["model"]})
+        self._end = b"," + _members({name: shared[name] for name in shared if name > "occurrence"}) + b"}"
+
+    def key(self, messages: Sequence[Message], occurrence: int = 0) -> str:
+        """Return the key of a request; `occurrence` numbers equal requests that must stay apart."""
+        digest = self._start.copy()
+        digest.update(_dumps(messages if _is_plain(messages) else _canonical(messages)))
+        digest.update(self._model)
+        if occurrence:
+            digest.update(b',"occurrence":%d' % occurrence)
+        digest.update(self._end)
+        return "v1" + digest.hexdigest()
+
+
+def broken_key(digest: str) -> str:
+    """Return the key of a line that never became a request, from the digest of its bytes."""
+    return "v1" + hashlib.blake2b(_dumps({"broken": digest}), digest_size=16).hexdigest()
+
+
+def _shared(model: ModelSpec) -> dict[str, Any]:
+    params = {name: value for name, value in model.params.items() if value is not None}
+    members = {
+        "base_url": None if model.base_url is None else _address(model.base_url),
+        "extra": model.extra or None,
+        "model": model.name,
+        "params": params or None,
+        "provider": model.provider,
+        "schema": model.schema,
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _address(url: str) -> str:
+    """Return scheme, host, port and path: never a password, and the same for the same place."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise JobFileError(f"[model] base_url is not an address: {error}") from error
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    return f"{parts.scheme}://{host}{'' if port in (None, usual) else f':{port}'}{parts.path.rstrip('/')}"
+
+
+def _is_plain(messages: Sequence[Message]) -> bool:
+    for message in messages:
+        if type(message) is not dict:
+            return False
+        for value in message.values():
+            if type(value) is not str:
+                return False
+    return True
+
+
+def _members(content: Mapping[str, Any]) -> bytes:
+    return _dumps(content)[1:-1]
+
+
+def _canonical(value: Any) -> Any:
+    """Return the value as the key sees it: 1.0 is 1, and integers of any size are written out."""
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, float):
+        value = int(value) if value.is_integer() else value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**64 else orjson.Fragment(str(value))
+    if isinstance(value, Mapping):
+        return {str(name): _canonical(content) for name, content in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(content) for content in value]
+    return value if isinstance(value, float) else str(value)
+
+
+def _dumps(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        return orjson.dumps(_escaped(value), option=orjson.OPT_SORT_KEYS)
+
+
+def _escaped(value: Any) -> Any:
+    """Write half surrogate pairs, which orjson refuses, as escapes."""
+    if isinstance(value, str):
+        return value if _is_text(value) else orjson.Fragment(json.dumps(value))
+    if isinstance(value, Mapping):
+        return {name.encode(errors="backslashreplace").decode(): _escaped(each) for name, each in value.items()}
+    return [_escaped(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

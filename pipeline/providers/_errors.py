@@ -1,0 +1,305 @@
+"""What a failed exchange means: retry it, reject the row, or pause the run. The only place that knows status codes.
+
+The order of evidence: the error's code, then the server's explicit `x-should-retry`, then the status. The error's
+generic type and its wording count only where there is no error status (an error inside a 200).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pipeline.errors import WireError
+from pipeline.providers._json import load
+from pipeline.providers._redact import clean, redact
+from pipeline.providers._said import Said, said_by
+from pipeline.providers._waits import wait_from
+from pipeline.records import Failure, Usage, WireReply
+
+Verdict = Literal["retry", "door", "reject", "refuse", "pause"]
+"""door: retry, and everybody waits."""
+
+LONGEST_WAIT = 1800.0
+"""Seconds. A server that asks for more (a daily limit) pauses the run instead of holding it."""
+
+
+def _table(words: dict[Verdict, tuple[str, ...]]) -> dict[str, Verdict]:
+    return {word: verdict for verdict, several in words.items() for word in several}
+
+
+_CODES = _table(
+    {
+        "pause": (
+            "insufficient_quota",
+            "credit_balance_exhausted",
+            "organization_spend_limit_exceeded",
+            "project_spend_limit_exceeded",
+            "organization_usage_limit_exceeded",
+            "enforced_spend_limit_reached",
+            "contract_spend_limit_reached",
+            "billing_error",
+            "billing_hard_limit_reached",
+            "billing_not_active",
+            "insufficient_credits",
+            "payment_required",
+            "invalid_api_key",
+            "authentication_error",
+            "account_deactivated",
+            "model_not_found",
+        ),
+        "refuse": (
+            "content_filter",
+            "content_policy_violation",
+            "content_moderation",
+            "moderation_blocked",
+            "responsibleaipolicyviolation",
+            "invalid_prompt",
+        ),
+        "door": (
+            "rate_limit_exceeded",
+            "rate_limit_error",
+            "rate_limited",
+            "slow_down",
+            "too_many_requests",
+            "ramp_limit_exceeded",
+            "capacity_exceeded",
+        ),
+        "reject": ("context_length_exceeded", "string_above_max_length", "request_too_large"),
+        "retry": ("overloaded_error", "engine_overloaded", "timeout_error"),
+    }
+)
+
+# OpenAI calls a missing key (401) and a wrong path (404) `invalid_request_error` too: these say less than a status.
+_TYPES = _table(
+    {
+        "pause": (
+            "permission_error",
+            "not_found_error",
+            "permissiondeniederror",
+            "notfounderror",
+            "authenticationerror",
+        ),
+        "reject": ("invalid_request_error", "badrequesterror", "unprocessableentityerror"),
+        "door": ("ratelimiterror",),
+        "retry": ("server_error", "api_error", "internalservererror"),
+    }
+)
+
+_STATUSES: dict[int, Verdict] = {
+    401: "pause",
+    402: "pause",
+    403: "pause",
+    404: "pause",
+    405: "pause",
+    407: "pause",
+    408: "retry",
+    409: "retry",
+    410: "pause",
+    424: "retry",
+    425: "retry",
+    429: "door",
+    498: "door",
+    499: "retry",
+}
+
+_MAYBE_BILLED = frozenset({408, 504, 522, 524})
+"""Somebody on the way gave up waiting; the model may have worked on, and billed."""
+
+_HINTS = {
+    401: "check the API key",
+    402: "the account has no credit left",
+    403: "the key, the plan or the region does not allow this",
+    404: "check [model] name and base_url",
+    405: "check base_url",
+    407: "the proxy asks for a password",
+    410: "check [model] name",
+}
+
+# The last resort, where there is neither a code nor an error status, or where a vendor is known to use neither.
+_SPEND = re.compile(r"credit balance is too low|reached your .{0,20}usage limit|spend(ing)? limit", re.IGNORECASE)
+_FLAGGED = re.compile(r"(moderation|flagged|guardrail|content (policy|filter))", re.IGNORECASE)
+_NEVER_FITS = re.compile(r"request too large", re.IGNORECASE)
+_WORDING: tuple[tuple[re.Pattern[str], Verdict], ...] = (
+    (re.compile(r"(invalid|incorrect|missing) (api )?key|unauthori[sz]ed", re.IGNORECASE), "pause"),
+    (re.compile(r"(insufficient|not enough|out of) (credits?|balance|funds)", re.IGNORECASE), "pause"),
+    (re.compile(r"rate limit|too many requests|queued requests", re.IGNORECASE), "door"),
+)
+
+_ACTIONS: dict[Verdict, Literal["retry", "reject", "pause"]] = {
+    "retry": "retry",
+    "door": "retry",
+    "reject": "reject",
+    "refuse": "reject",
+    "pause": "pause",
+}
+_RESULTS: dict[Verdict, Literal["rejected", "refused", "rate_limited", "unavailable", "fatal"]] = {
+    "retry": "unavailable",
+    "door": "rate_limited",
+    "reject": "rejected",
+    "refuse": "refused",
+    "pause": "fatal",
+}
+_WIRE: dict[str, Verdict] = {
+    "too_large": "reject",  # it was computed; the next one would be as long, and cost as much
+    "bad_request": "pause",  # the address or the key: no row will pass
+}
+
+
+def failure_from(
+    reply: WireReply,
+    now: float,
+    *,
+    body: Any = None,
+    secrets: Sequence[str] = (),
+    usage: Usage | None = None,
+    model: str | None = None,
+) -> Failure:
+    """Classify an answer that is an error, by status or (in a 2xx) by content.
+
+    `body` is the parsed body, if the caller has it. The message never holds one of `secrets`, nor what looks like
+    a key.
+    """
+    body = load(reply.body) if body is None else body
+    said = said_by(body, reply)
+    wait = wait_from(reply.headers, body, now)
+    status = said.status if _is_success(reply.status) and said.status is not None else reply.status
+    verdict = _verdict(reply, said, status)
+    failure = Failure(
+        action=_ACTIONS[verdict],
+        result=_RESULTS[verdict],
+        error_type=clean(redact(said.code or said.kind or _fallback_type(reply), secrets), 80),
+        message=_message(reply, said, status, secrets),
+        http_status=reply.status,
+        wait_seconds=wait,
+        closes_door=verdict == "door",
+        cost_unknown=status in _MAYBE_BILLED or (_is_success(reply.status) and usage is None),
+        usage=usage,
+        model=model,
+        request_id=request_id_of(reply, body),
+    )
+    return _paused_if_long(failure, now)
+
+
+def failure_from_wire(error: WireError) -> Failure:
+    """Classify an exchange that brought no HTTP answer."""
+    verdict = _WIRE.get(error.kind, "retry")
+    return Failure(
+        action=_ACTIONS[verdict],
+        result=_RESULTS[verdict],
+        error_type=error.kind,
+        message=clean(str(error), 300),
+        cost_unknown=error.maybe_sent,
+        not_sent=not error.maybe_sent,
+    )
+
+
+def request_id_of(reply: WireReply, body: Any) -> str | None:
+    """Find the provider's name for this exchange: header `x-request-id` (or `request-id`), else the body's id."""
+    inside = body if isinstance(body, dict) else {}
+    for found in (
+        reply.headers.get("x-request-id"),
+        reply.headers.get("request-id"),
+        inside.get("request_id"),
+        inside.get("id"),
+    ):
+        if isinstance(found, str) and found.strip():
+            return clean(found, 200)
+    return None
+
+
+def _verdict(reply: WireReply, said: Said, status: int) -> Verdict:
+    by_code = _by_code(reply, said, status)
+    if by_code in {"pause", "refuse"}:
+        return by_code
+    order = reply.headers.get("x-should-retry", "").strip().lower()
+    otherwise = by_code or _by_status(reply, said, status)
+    if order == "true" and otherwise != "door":
+        return "retry"
+    if order == "false" and otherwise in {"retry", "door"}:
+        return "reject"
+    return otherwise
+
+
+def _by_code(reply: WireReply, said: Said, status: int) -> Verdict | None:
+    for word in (said.code, said.kind):
+        verdict = _CODES.get((word or "").lower())
+        if verdict is not None:
+            never = verdict == "door" and _NEVER_FITS.search(said.message)
+            return "reject" if never else verdict
+    if status == HTTPStatus.BAD_REQUEST and (said.param == "service_tier" or _SPEND.search(said.message)):
+        return "pause"
+    if status == HTTPStatus.FORBIDDEN and (said.flagged or _FLAGGED.search(said.message)):
+        return "refuse"
+    if _is_success(status):
+        return _by_content(said)
+    if status == HTTPStatus.PAYMENT_REQUIRED and "retry-after" in reply.headers:
+        return "door"  # OpenRouter: credit is being topped up
+    return None
+
+
+def _by_content(said: Said) -> Verdict | None:
+    by_type = _TYPES.get((said.kind or "").lower()) or _TYPES.get((said.code or "").lower())
+    if by_type is not None:
+        return by_type
+    return next((verdict for pattern, verdict in _WORDING if pattern.search(said.message)), None)
+
+
+def _by_status(reply: WireReply, said: Said, status: int) -> Verdict:
+    if status == HTTPStatus.TOO_MANY_REQUESTS and _NEVER_FITS.search(said.message):
+        return "reject"  # larger than the limit itself: no wait makes it fit
+    if 300 <= reply.status < 400:  # noqa: PLR2004 (redirects)
+        return "pause"
+    if 400 <= status < 500:  # noqa: PLR2004 (the request's fault, unless listed)
+        return _STATUSES.get(status, "reject")
+    return "retry"
+
+
+def _is_success(status: int) -> bool:
+    return 200 <= status < 300  # noqa: PLR2004
+
+
+def _paused_if_long(failure: Failure, now: float) -> Failure:
+    wait = failure.wait_seconds
+    if failure.action != "retry" or wait is None or wait <= LONGEST_WAIT:
+        return failure
+    again = datetime.fromtimestamp(now + wait, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return replace(
+        failure,
+        action="pause",
+        result="fatal",
+        closes_door=False,
+        message=f"{failure.message}; the server asks to come back after {again}",
+    )
+
+
+def _message(reply: WireReply, said: Said, status: int, secrets: Sequence[str]) -> str:
+    words = clean(redact(said.message, secrets), 300)
+    if 300 <= reply.status < 400:  # noqa: PLR2004 (redirects)
+        host = clean(redact(_redirect_host(reply), secrets), 100)
+        return f"the server redirects to {host} (HTTP {reply.status}); set base_url to the address that answers"
+    hint = f"; {_HINTS[status]}" if status in _HINTS else ""
+    inside = f", {status} inside" if status != reply.status else ""
+    return f"{words or _phrase(status)} (HTTP {reply.status}{inside}{hint})"
+
+
+def _fallback_type(reply: WireReply) -> str:
+    return "undecodable_answer" if _is_success(reply.status) else f"http_{reply.status}"
+
+
+def _phrase(status: int) -> str:
+    if _is_success(status):
+        return "the answer holds neither choices nor an error"
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "the server gave no reason"
+
+
+def _redirect_host(reply: WireReply) -> str:
+    try:
+        return urlsplit(reply.headers.get("location", "")).hostname or "another path"
+    except ValueError:
+        return "another address"

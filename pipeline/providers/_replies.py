@@ -1,0 +1,152 @@
+"""Decode a chat completion of OpenAI's dialect: whatever a server sends becomes a `Reply` or a `Failure`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import orjson
+
+from pipeline.providers._errors import failure_from, request_id_of
+from pipeline.providers._json import load
+from pipeline.providers._redact import clean
+from pipeline.records import Failure, Reply, Usage, WireReply
+
+Finish = Literal["stop", "length", "refused", "other"]
+
+_FINISH: dict[str, Finish] = {
+    "stop": "stop",
+    "tool_calls": "stop",
+    "function_call": "stop",
+    "length": "length",
+    "content_filter": "refused",
+}
+_BROKE_OFF = {"type": "server_error", "message": "the model failed while it was answering"}
+
+_MOST_TOKENS = 10**12
+_LONGEST_USAGE = 10_000
+"""Bytes of the provider's own usage object that are kept; real ones have a few hundred."""
+
+
+def decode(reply: WireReply, *, now: float, secrets: Sequence[str] = ()) -> Reply | Failure:
+    """Translate one answer; never raises. Only a 2xx with `choices` and without `error` is a `Reply`."""
+    if not 200 <= reply.status < 300:  # noqa: PLR2004 (success)
+        return failure_from(reply, now, secrets=secrets)
+    body = load(reply.body)
+    fields = body if isinstance(body, dict) else {}
+    usage, model, choice = usage_of(fields.get("usage")), _name(fields.get("model")), _first_choice(fields)
+    if fields.get("error") or choice is None:
+        return failure_from(reply, now, body=body, secrets=secrets, usage=usage, model=model)
+    if choice.get("error") or choice.get("finish_reason") == "error":
+        # OpenRouter, once the model has begun: the choice ends with `error`, and may say why.
+        said = {"id": fields.get("id"), "error": choice.get("error") or _BROKE_OFF}
+        return failure_from(reply, now, body=said, secrets=secrets, usage=usage, model=model)
+    message = _part(choice, "message")
+    reason, reasoned = _name(choice.get("finish_reason")), _has_reasoned(message, usage)
+    text, finish = _answer(message, reason, reasoned=reasoned)
+    request_id = request_id_of(reply, fields)
+    return Reply(text, finish, reason, usage, model, request_id, reasoned)
+
+
+def usage_of(raw: Any) -> Usage | None:
+    """Normalise a usage object; None where it is absent, or contradicts itself so that no cost follows from it."""
+    if not isinstance(raw, dict):
+        return None
+    into, out = _part(raw, "prompt_tokens_details"), _part(raw, "completion_tokens_details")
+    cached = into.get("cached_tokens")
+    inputs, outputs = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
+    hits = _count(raw.get("prompt_cache_hit_tokens") if cached is None else cached, absent=0)  # DeepSeek's word
+    written = _count(into.get("cache_write_tokens"), absent=0)
+    reasoning = _count(out.get("reasoning_tokens"), absent=0)
+    if inputs is None or outputs is None or hits is None or written is None or reasoning is None:
+        return None
+    if reasoning and raw.get("total_tokens") == inputs + outputs + reasoning:
+        outputs += reasoning  # the total proves that this server (xAI) left it out
+    if hits + written > inputs or reasoning > outputs:
+        return None
+    return Usage(inputs, outputs, hits, written, reasoning, _kept(raw))
+
+
+def _first_choice(fields: dict[str, Any]) -> dict[str, Any] | None:
+    choices = fields.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    return choice if isinstance(choice, dict) else None
+
+
+def _answer(message: dict[str, Any], reason: str | None, *, reasoned: bool) -> tuple[str | None, Finish]:
+    text, finish = _content(message, reason), _FINISH.get(reason or "", "other")
+    refusal = message.get("refusal")
+    if isinstance(refusal, str) and refusal.strip():
+        return text or _encodable(refusal), "refused"
+    if finish == "stop" and reasoned and not (text or "").strip():
+        return text, "length"  # the limit was eaten by reasoning, whatever the server calls it
+    if finish == "stop" and text is None:
+        return None, "other"  # nothing was said, so nothing may count as an answer
+    return text, finish
+
+
+def _content(message: dict[str, Any], reason: str | None) -> str | None:
+    text, arguments = _text(message.get("content")), _arguments(message)
+    called = reason in {"tool_calls", "function_call"}
+    return arguments if arguments is not None and (called or not text) else text
+
+
+def _text(content: Any) -> str | None:
+    if isinstance(content, str):
+        return _encodable(content)
+    if not isinstance(content, list):
+        return None
+    parts = [part if isinstance(part, str) else _part_text(part) for part in content]
+    return _encodable("".join(part for part in parts if part is not None))
+
+
+def _part_text(part: Any) -> str | None:
+    if not isinstance(part, dict) or part.get("type") not in {None, "text", "output_text"}:
+        return None
+    text = part.get("text")
+    return text if isinstance(text, str) else None
+
+
+def _arguments(message: dict[str, Any]) -> str | None:
+    """Return what a forced tool was called with: JSON text, as the model wrote it."""
+    calls = message.get("tool_calls")
+    call = calls[0] if isinstance(calls, list) and calls else None
+    function = call.get("function") if isinstance(call, dict) else message.get("function_call")
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    if isinstance(arguments, dict):  # some servers parse it for us
+        return _dumped(arguments)
+    return _encodable(arguments) if isinstance(arguments, str) else None
+
+
+def _has_reasoned(message: dict[str, Any], usage: Usage | None) -> bool:
+    texts = (message.get(name) for name in ("reasoning_content", "reasoning", "reasoning_details"))
+    return bool(usage and usage.reasoning_tokens) or any(isinstance(text, str | list) and text for text in texts)
+
+
+def _part(raw: dict[str, Any], name: str) -> dict[str, Any]:
+    value = raw.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any, absent: int | None = None) -> int | None:
+    if value is None:
+        return absent
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
+
+
+def _kept(raw: dict[str, Any]) -> Mapping[str, Any]:
+    text = _dumped([[[[[[[[raw]]]]]]]])  # room for the levels that a journal line puts around it
+    return raw if text is not None and len(text) <= _LONGEST_USAGE else {}
+
+
+def _dumped(value: Any) -> str | None:
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # nested deeper than the writer goes
+        return None
+
+
+def _name(value: Any) -> str | None:
+    return clean(value, 200) if isinstance(value, str) and value else None
+
+
+def _encodable(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

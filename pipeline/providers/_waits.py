@@ -1,0 +1,104 @@
+"""How long a server asked us to wait, in the many ways servers say it."""
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_DURATION = re.compile(r"[+-]?(\d+(\.\d*)?(h|ms|m|s|us|µs|μs|ns))+", re.ASCII)
+_PIECE = re.compile(r"(\d+(?:\.\d*)?)(h|ms|m|s|us|µs|μs|ns)", re.ASCII)
+_UNIT = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
+
+_EPOCH_SECONDS, _EPOCH_MILLISECONDS = 1e9, 1e11
+_LONGEST = 366 * 86400.0
+"""A longer wait is a misunderstanding, not a wait."""
+
+
+def parse_wait(text: str, now: float) -> float | None:
+    """Seconds from `now` (epoch seconds) that a header's text means, at least 0; None if it can't be read.
+
+    A number is seconds, epoch seconds (from 1e9) or epoch milliseconds (from 1e11); else a Go duration
+    (`1h30m`, `120ms`), an RFC 3339 time or an HTTP date.
+    """
+    text = text.strip()[:100]
+    seconds = _seconds(text, now)
+    if seconds is None or not math.isfinite(seconds) or seconds > _LONGEST:
+        return None
+    return max(seconds, 0.0)
+
+
+def wait_from(headers: Mapping[str, str], body: Any, now: float) -> float | None:
+    """Seconds the server asked for, from lower-case headers and parsed body; None if it named no wait.
+
+    `retry-after-ms` wins over `retry-after`, which wins over `retry_after` in the body; else the later reset of the
+    limits of which nothing remains.
+    """
+    candidates = (
+        _milliseconds(headers.get("retry-after-ms")),
+        parse_wait(headers.get("retry-after", ""), now),
+        _body_wait(body, now),
+    )
+    for wait in candidates:
+        if wait is not None:
+            return wait
+    return _reset_wait(headers, now)
+
+
+def _seconds(text: str, now: float) -> float | None:
+    if _NUMBER.fullmatch(text):
+        number = float(text)
+        if number < _EPOCH_SECONDS:
+            return number
+        return (number if number < _EPOCH_MILLISECONDS else number / 1000) - now
+    if _DURATION.fullmatch(text):
+        total = sum(float(amount) * _UNIT[unit] for amount, unit in _PIECE.findall(text))
+        return -total if text.startswith("-") else total
+    moment = _moment(text)
+    return None if moment is None else moment - now
+
+
+def _moment(text: str) -> float | None:
+    for read in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            when = read(text)
+            return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, TypeError, OverflowError, IndexError):
+            continue
+    return None
+
+
+def _milliseconds(text: str | None) -> float | None:
+    if text is None or not _NUMBER.fullmatch(text.strip()):
+        return None
+    seconds = float(text) / 1000
+    return max(seconds, 0.0) if seconds <= _LONGEST else None
+
+
+def _body_wait(body: Any, now: float) -> float | None:
+    if not isinstance(body, dict):
+        return None
+    for holder in (body, body.get("error")):
+        value = holder.get("retry_after") if isinstance(holder, dict) else None
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            wait = parse_wait(str(value), now)
+            if wait is not None:
+                return wait
+    return None
+
+
+def _reset_wait(headers: Mapping[str, str], now: float) -> float | None:
+    waits = [
+        parse_wait(headers.get(f"x-ratelimit-reset{of}", ""), now)
+        for of in ("", "-requests", "-tokens")
+        if _exhausted(headers.get(f"x-ratelimit-remaining{of}"), headers.get(f"x-ratelimit-limit{of}"))
+    ]
+    return max((wait for wait in waits if wait is not None), default=None)
+
+
+def _exhausted(remaining: str | None, limit: str | None) -> bool:
+    if remaining is None or limit == "-1":  # Azure's way to say "no such limit"
+        return False
+    return bool(_NUMBER.fullmatch(remaining)) and float(remaining) <= 0  # a negative number was seen

@@ -1,0 +1,143 @@
+"""OpenAI's chat completions: the dialect that most servers speak, and OpenAI itself as the first preset."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import orjson
+
+from pipeline.errors import JobFileError
+from pipeline.providers import _replies
+from pipeline.providers._schema import obeys_strict_rules
+from pipeline.records import Failure, HttpRequest, ModelSpec, Reply, Request, WireReply
+
+Structured = Literal["json_schema", "json_object", "none"]
+
+DIALECT_OPTIONS = frozenset({"max_tokens_field", "structured_output"})
+"""`[model]` keys that every provider of this dialect understands."""
+
+_OPTIONS: Mapping[str, tuple[str, tuple[object, ...]]] = {
+    "max_tokens_field": ("max_tokens_field", ("max_tokens", "max_completion_tokens")),
+    "structured_output": ("structured", ("json_schema", "json_object", "none")),
+    "model_field": ("model_field", ("model", "model_id")),
+    "key_in_body": ("key_in_body", (True, False)),
+}
+"""Option -> the field it sets, and the values it takes."""
+
+_OURS = {
+    "model": "[model] name",
+    "model_id": "[model] name",
+    "messages": "[prompt]",
+    "key": "[model] api_key_env",
+    "max_tokens": "[model] max_tokens",
+    "max_completion_tokens": "[model] max_tokens",
+    "n": "[model] n",
+    "stream": None,
+}
+"""Body fields that `extra` may not set, and where they are set: a budget or an answer would be wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAI:
+    """A server that speaks chat completions. A vendor is one value of this class; its quirks are the fields."""
+
+    name: str
+    base_url: str | None
+    """None: known when the server runs."""
+    key_env: str | None = None
+    needs_key: bool = True
+    concurrency: int = 32
+    """Requests at a time unless the job says otherwise."""
+    dialect: str = "openai"
+    max_tokens_field: str = "max_tokens"
+    """The limit's name in the body: newer models of OpenAI refuse `max_tokens`, other servers know nothing else."""
+    structured: Structured = "json_schema"
+    """The most exact way to ask for JSON that the server has."""
+    model_field: str = "model"
+    key_in_body: bool = False
+    """Send the key as `key` in the body instead of a header."""
+    options: frozenset[str] = DIALECT_OPTIONS
+
+    def configured(self, base_url: str | None, options: Mapping[str, object]) -> "OpenAI":
+        """Return this provider at another address, and with the job's `options` (known names) applied."""
+        changes: dict[str, Any] = {}
+        if base_url is not None and base_url.rstrip("/") != (self.base_url or "").rstrip("/"):
+            changes |= {"base_url": base_url, "needs_key": False, "max_tokens_field": "max_tokens"}
+        for option, value in options.items():
+            field, allowed = _OPTIONS[option]
+            if not any(type(value) is type(one) and value == one for one in allowed):
+                shown = ", ".join(str(orjson.dumps(one), "ascii") for one in allowed)
+                raise JobFileError(f"[model] {option} must be one of {shown}")
+            changes[field] = value
+        return replace(self, **changes)
+
+    def encode(self, spec: ModelSpec, request: Request, *, base_url: str, api_key: str | None) -> HttpRequest:
+        """Make the bytes. Nothing is sent that the user did not set."""
+        head = _constant(self, spec, api_key)
+        headers = {"content-type": "application/json"}
+        if api_key and not self.key_in_body:
+            headers["authorization"] = f"Bearer {api_key}"
+        body = head + orjson.dumps(request.messages, default=_plain) + b"}"
+        return HttpRequest(f"{base_url.rstrip('/')}/chat/completions", headers, body)
+
+    def decode(self, reply: WireReply, *, now: float, secrets: Sequence[str] = ()) -> Reply | Failure:
+        """Translate the answer; `now` is epoch seconds, `secrets` never reach a message."""
+        return _replies.decode(reply, now=now, secrets=secrets)
+
+
+def check_extra(extra: Mapping[str, object]) -> None:
+    """Refuse an `[model] extra` that would replace what the budget, the key or the answer rest on."""
+    for name in extra:
+        if name in _OURS:
+            instead = _OURS[name]
+            advice = f"set {instead} instead" if instead else "promptmill reads whole answers"
+            raise JobFileError(f"[model] extra may not hold {name!r}: {advice}")
+
+
+# All rows of a job share everything but their messages, so that part is made once (and kept by identity: a spec
+# is frozen, but holds dicts and can't be hashed).
+_last: tuple[OpenAI, ModelSpec, str | None, bytes] | None = None
+
+
+def _constant(provider: OpenAI, spec: ModelSpec, api_key: str | None) -> bytes:
+    global _last  # noqa: PLW0603 (one remembered value; replaced in one step, so safe in threads)
+    last = _last
+    if last is not None and last[0] is provider and last[1] is spec and last[2] == api_key:
+        return last[3]
+    head = orjson.dumps(_fields(provider, spec, api_key), default=_plain)[:-1] + b',"messages":'
+    _last = (provider, spec, api_key, head)
+    return head
+
+
+def _fields(provider: OpenAI, spec: ModelSpec, api_key: str | None) -> dict[str, object]:
+    check_extra(spec.extra)
+    fields: dict[str, object] = {provider.model_field: spec.name, **spec.params}
+    if spec.max_tokens is not None:
+        fields[provider.max_tokens_field] = spec.max_tokens
+    if spec.schema is not None and provider.structured != "none":
+        fields["response_format"] = _response_format(provider.structured, spec.schema)
+    fields |= spec.extra
+    if provider.key_in_body and api_key:
+        fields["key"] = api_key
+    return fields
+
+
+def _response_format(structured: Structured, schema: Mapping[str, Any]) -> dict[str, object]:
+    if structured == "json_object":
+        return {"type": "json_object"}
+    strict = obeys_strict_rules(schema)
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": strict, "schema": schema}}
+
+
+def _plain(value: object) -> dict[str, object]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError
+
+
+PROVIDER = OpenAI(
+    name="openai",
+    base_url="https://api.openai.com/v1",
+    key_env="OPENAI_API_KEY",
+    max_tokens_field="max_completion_tokens",
+)

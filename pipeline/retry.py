@@ -1,0 +1,46 @@
+"""How long to wait before a request goes out again, or not at all. Pure: no clock, no randomness, no sleeping."""
+
+from dataclasses import dataclass
+
+from pipeline.records import Failure
+
+_SERVER_SPREAD = 0.1
+"""Added to a wait the server named, so that all who were told the same do not come back together."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Exponential backoff with jitter; what the server asked for always wins, and is never cut short.
+
+    Two counters that the caller keeps apart:
+    - `tries`, per request: exchanges of this request so far that count, the failed one included. A failure with
+      `closes_door` (a rate limit) does not count, so rate limits alone never use a row up.
+    - `streak`, per endpoint: closings of the door in a row since the last exchange that did not close it.
+    """
+
+    attempts: int = 6
+    """Tries that count, in all, the first one included."""
+    base_seconds: float = 0.5
+    cap_seconds: float = 60.0
+    """Bounds our own backoff, not a wait the server named."""
+
+    def wait_before(self, tries: int, failure: Failure, jitter: float) -> float | None:
+        """Seconds until this request may go out again; None: give it up. `jitter` is a number in [0, 1)."""
+        if failure.action != "retry":
+            return None
+        if tries >= self.attempts and not failure.closes_door:
+            return None
+        return self._wait(tries, failure.wait_seconds, jitter)
+
+    def wait_for_door(self, streak: int, failure: Failure, jitter: float) -> float:
+        """Seconds the door stays closed for everybody after the `streak`-th closing in a row (from 1)."""
+        return self._wait(streak, failure.wait_seconds, jitter)
+
+    def _wait(self, count: int, named: float | None, jitter: float) -> float:
+        doublings = min(max(count - 1, 0), 30)
+        backoff = min(self.base_seconds * 2.0**doublings, self.cap_seconds) * (0.5 + 0.5 * jitter)
+        if named is None:
+            return backoff
+        asked = named * (1 + _SERVER_SPREAD * jitter)
+        # "Retry-After: 0" with a rate limit, which never uses up tries, would be a loop without a pause.
+        return max(asked, backoff) if named < self.base_seconds else asked

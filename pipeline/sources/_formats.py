@@ -1,0 +1,77 @@
+"""The formats there are: the modules of this package whose names don't start with `_`, loaded when asked for."""
+
+import importlib
+import pkgutil
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from pipeline.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from pipeline.sources._where import Where
+
+CHUNK_ROWS = 1000
+"""Rows that are read, filtered and handed on together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A line that is not a row."""
+
+    problem: str
+    """One sentence without the line's content."""
+    digest: str
+    """BLAKE2b-128 of the line's bytes, hex."""
+
+
+Item = tuple[int, int, Mapping[str, Any] | Broken]
+"""0-based position among the file's rows, the number shown to people, and the values."""
+
+
+class Format(Protocol):
+    """What a format's module states."""
+
+    ENDINGS: tuple[str, ...]
+    """The file names it reads end with one of these, in lower case, with the dot."""
+    MARK: str
+    """What stands between file name and number in a row's origin: `:` before a line, `#` before a row."""
+
+    def stream(self, file: Path, where: "Where | None") -> Generator[list[Item], None, int]:
+        """Yield the selected rows and all broken lines, in order; return how many rows the file has in all.
+
+        A chunk has at most CHUNK_ROWS. Raises InputError when the file can't be read.
+        """
+        ...
+
+
+@cache
+def format_names() -> tuple[str, ...]:
+    """List the formats by listing this package."""
+    found = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return tuple(sorted(module.name for module in found if not module.name.startswith("_")))
+
+
+def find_format(name: str) -> Format:
+    """Load a format by its name. Raises InputError."""
+    if name not in format_names():
+        near = did_you_mean(name, format_names())
+        raise InputError(f"[input] format: unknown name {name!r}{near}; known: {', '.join(format_names())}")
+    return cast("Format", importlib.import_module(f"pipeline.sources.{name}"))
+
+
+def format_of(file: Path) -> str | None:
+    """Return the name of the format that reads files with this ending, if one does."""
+    lower = file.name.lower()
+    for name in format_names():
+        if lower.endswith(find_format(name).ENDINGS):
+            return name
+    return None
+
+
+def known_endings(names: Iterable[str] | None = None) -> str:
+    """Return the endings that can be read, for messages."""
+    chosen = format_names() if names is None else names
+    return ", ".join(ending for name in chosen for ending in find_format(name).ENDINGS)

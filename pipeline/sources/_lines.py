@@ -1,0 +1,102 @@
+r"""Lines of a text file, whatever it is compressed with. Only `\n` ends a line; a BOM at the file's start is skipped.
+
+Plain files are read here and not with Polars' `scan_lines`: at a byte that is not UTF-8, polars 2.1 drops the
+block around it, hands out the lines behind it under shifted numbers, and raises only tens of thousands of lines later.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import polars as pl
+
+from pipeline.errors import InputError
+from pipeline.sources._formats import CHUNK_ROWS
+from pipeline.sources._frames import FAILURES, frames, reason
+
+_BLOCK_BYTES = 1 << 20
+_BOM = b"\xef\xbb\xbf"
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_REPLACEMENT = "\ufffd"
+
+
+def read_lines(file: Path) -> Iterator[list[bytes] | list[str]]:
+    """Yield all lines, blank ones too, without their ends, at most CHUNK_ROWS at a time. Raises InputError.
+
+    Compression is known by the file's first bytes. A line of a compressed file comes as text; one whose bytes are
+    not UTF-8 comes as bytes that are not either.
+    """
+    try:
+        with file.open("rb", buffering=0) as stream:
+            start = stream.read(len(_ZSTD))
+            if not start.startswith((_GZIP, _ZSTD)):
+                stream.seek(0)
+                yield from _plain(stream.read)
+                return
+    except OSError as error:
+        raise InputError(f"{file} can't be read: {error.strerror}") from error
+    try:
+        yield from _decompressed(file)
+    except FAILURES as error:
+        raise InputError(f"{file} can't be read to its end: {reason(error)}. Is the file complete?") from error
+
+
+def _plain(read: Callable[[int], bytes | None]) -> Iterator[list[bytes]]:
+    pending: list[bytes] = []  # a line longer than a block is joined once, at its end
+    block = (read(_BLOCK_BYTES) or b"").removeprefix(_BOM)
+    while block:
+        head, newline, tail = block.rpartition(b"\n")
+        if newline:
+            yield from _in_chunks(b"".join([*pending, head]).split(b"\n"))
+            pending = []
+        pending.append(tail)
+        block = read(_BLOCK_BYTES) or b""
+    if last := b"".join(pending):
+        yield [last]
+
+
+def _in_chunks(lines: list[bytes]) -> Iterator[list[bytes]]:
+    for start in range(0, len(lines), CHUNK_ROWS):
+        yield lines[start : start + CHUNK_ROWS]
+
+
+def _decompressed(file: Path) -> Iterator[list[bytes] | list[str]]:
+    """Let Polars decompress, and read lines as a CSV of one column without quotes.
+
+    That is the only reader in it that goes on behind a byte that is not UTF-8. It puts U+FFFD there, so a line with
+    that character calls for a look at the whole file.
+    """
+    scan = pl.scan_csv(
+        file,
+        has_header=False,
+        schema={"line": pl.String},
+        separator="\n",
+        quote_char=None,
+        empty_string_is_null=False,
+        encoding="utf8-lossy",
+        raise_if_empty=False,
+        glob=False,
+    )
+    utf8: bool | None = None
+    for frame in frames(scan):
+        column = frame.get_column("line")
+        lines = column.to_list()
+        if utf8 is not True and column.str.contains(_REPLACEMENT, literal=True).any():
+            utf8 = _is_utf8(file) if utf8 is None else utf8
+            if not utf8:
+                yield [_spoiled(line) for line in lines]
+                continue
+        yield lines
+
+
+def _spoiled(line: str) -> bytes:
+    # Which of the file's U+FFFD are its own can't be told any more: all count as bytes that are not UTF-8.
+    return line.encode().replace(_REPLACEMENT.encode(), b"\xff")
+
+
+def _is_utf8(file: Path) -> bool:
+    scan = pl.scan_lines(file, name="line", glob=False).select(pl.col("line").str.len_bytes().sum())
+    try:
+        scan.collect(engine="streaming")
+    except pl.exceptions.ComputeError:
+        return False
+    return True

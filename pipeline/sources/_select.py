@@ -1,0 +1,81 @@
+"""From the path a job names to the files it stands for, in a fixed order, all of one format."""
+
+import glob
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import InputError, did_you_mean
+from pipeline.sources._formats import find_format, format_of, known_endings
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_ADVICE = "Convert the data to JSON Lines or Parquet, or name its true format with [input] format"
+
+
+def select_files(path: str, format_name: str | None) -> tuple[tuple[Path, ...], str]:
+    """Return the files, sorted by name, and their format's name. Raises InputError."""
+    if _URL.match(path):
+        raise InputError(
+            f"[input] path: {path} is an address; this version reads local files only. Copy the data here first"
+        )
+    if format_name is not None:
+        find_format(format_name)  # an unknown name is said before anything about the files
+    place = Path(path)
+    if place.is_dir():
+        files = _in_folder(place, format_name)
+    elif place.exists():
+        files = [place]
+    elif glob.has_magic(path):
+        files = [Path(name) for name in sorted(glob.glob(path, recursive=True))]  # noqa: PTH207 - absolute patterns too
+        files = [file for file in files if file.is_file()]
+        if not files:
+            raise InputError(f"[input] path: no file matches {path}")
+    else:
+        raise InputError(_missing(place))
+    if not all(file.is_file() for file in files):
+        raise InputError(f"[input] path: {path} is not a regular file, so it can't be read twice")
+    return tuple(files), format_name or _common_format(path, files)
+
+
+def _in_folder(folder: Path, format_name: str | None) -> list[Path]:
+    visible = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    files = [p for p in visible if (format_of(p) if format_name is None else _reads(format_name, p))]
+    if not files:
+        wanted = known_endings(None if format_name is None else [format_name])
+        raise InputError(
+            f"[input] path: the folder {folder} itself holds no file with a known ending ({wanted}). "
+            f"For files in its subfolders write a glob such as {folder}/**/*.jsonl"
+        )
+    return files
+
+
+def _reads(format_name: str, file: Path) -> bool:
+    return file.name.lower().endswith(find_format(format_name).ENDINGS)
+
+
+def _common_format(path: str, files: Sequence[Path]) -> str:
+    formats: dict[str, Path] = {}
+    for file in files:
+        name = format_of(file)
+        if name is None:
+            raise InputError(
+                f"[input] path: {file} has an ending this version does not read; "
+                f"it reads {known_endings()} (not csv). {_ADVICE}"
+            )
+        formats.setdefault(name, file)
+    if len(formats) > 1:
+        examples = ", ".join(f"{name} ({file.name})" for name, file in sorted(formats.items()))
+        raise InputError(
+            f"[input] path: {path} mixes formats: {examples}. An input has one format; choose it with "
+            "[input] format or a glob"
+        )
+    return next(iter(formats))
+
+
+def _missing(place: Path) -> str:
+    folder = place.parent
+    if not folder.is_dir():
+        return f"[input] path: there is no file {place}; the folder {folder} does not exist either"
+    names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+    near = did_you_mean(place.name, names) or ("" if names else f"; the folder {folder} is empty")
+    return f"[input] path: there is no file {place}{near}"

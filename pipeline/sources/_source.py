@@ -1,0 +1,161 @@
+"""One input: its files in order, read as rows in bounded batches, every row under its true number."""
+
+import hashlib
+import json
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from pipeline.errors import InputError, did_you_mean
+from pipeline.records import BrokenRow, Row
+from pipeline.sources._formats import Broken, Format, Item
+
+if TYPE_CHECKING:
+    from pipeline.sources._where import Where
+
+COLUMNS_FROM = 1000
+"""Rows that decide which columns an input has."""
+_EDGE_BYTES = 64 * 1024
+
+
+class Source:
+    """The rows of an input. It can be scanned any number of times, and holds nothing open between scans."""
+
+    def __init__(
+        self,
+        files: tuple[Path, ...],
+        reader: Format,
+        *,
+        format_name: str,
+        id_column: str | None,
+        where: str | None,
+        limit: int | None,
+        reject: bool,
+    ) -> None:
+        self.files = files
+        self._reader = reader
+        self._format_name = format_name
+        self._id_column = id_column
+        self._where = where
+        self._limit = limit
+        self._reject = reject
+
+    def batches(self, size: int = 1000) -> Iterator[list[Row | BrokenRow]]:
+        """Yield the selected rows in file order, `size` at a time; abandon it when you like. Raises InputError.
+
+        An index is the row's position among all rows of the input, before `where` and `limit`. A broken line stops
+        the scan with an error, or comes as a BrokenRow (which `where` can't hide, and `limit` counts).
+        """
+        where = self.check_where()
+        self._check_columns(where)
+        with closing(self._chunks(where)) as chunks:
+            rows = islice(chain.from_iterable(chunks), self._limit)
+            while batch := list(islice(rows, size)):
+                yield batch
+
+    def first_columns(self, rows: int = COLUMNS_FROM) -> tuple[str, ...]:
+        """Return the columns of the first rows (before `where` and `limit`), in order of appearance."""
+        names: dict[str, None] = {}
+        with closing(self._chunks(None)) as chunks:
+            for row in islice(chain.from_iterable(chunks), rows):
+                if isinstance(row, Row):
+                    names.update(dict.fromkeys(row.values))
+        return tuple(names)
+
+    def fingerprint(self) -> str:
+        """Return a hash that changes when the input does.
+
+        It is made of the files' names, sizes, times of change and first and last 64 KiB, the format, the id column,
+        `where` and `limit`.
+        """
+        facts = [_facts(file) for file in self.files]
+        content = [facts, self._format_name, self._id_column, self._where, self._limit]
+        return hashlib.blake2b(orjson.dumps(content), digest_size=16).hexdigest()
+
+    def check_where(self) -> "Where | None":
+        """Parse the filter, if there is one; each scan needs its own. Raises InputError."""
+        if self._where is None:
+            return None
+        from pipeline.sources._where import Where  # noqa: PLC0415 - loads Polars only where there is a filter
+
+        return Where(self._where)
+
+    def _check_columns(self, where: "Where | None") -> None:
+        wanted = [("where", name) for name in (where.names if where else ())]
+        if self._id_column is not None:
+            wanted.append(("id", self._id_column))
+        columns = self.first_columns() if wanted else ()
+        for key, name in wanted if columns else ():  # no columns: nothing but broken rows so far
+            if name not in columns:
+                near = did_you_mean(name, columns) or f"; columns: {', '.join(columns[:20])}"
+                raise InputError(
+                    f"[input] {key}: the first {COLUMNS_FROM:,} rows have no column {name!r}{near} ({self.files[0]})"
+                )
+
+    def _chunks(self, where: "Where | None") -> Generator[list[Row | BrokenRow], None, None]:
+        rows_before = 0
+        for file in self.files:
+            prefix = f"{file}{self._reader.MARK}"
+            with closing(_Counted(self._reader.stream(file, where))) as chunks:
+                for items in chunks:
+                    yield self._rows(items, prefix, rows_before)
+                rows_before += chunks.total
+        if not rows_before:
+            one = len(self.files) == 1
+            names = f"{self.files[0]} has no rows" if one else f"the {len(self.files)} files have no rows"
+            raise InputError(f"[input] path: {names}")
+
+    def _rows(self, items: list[Item], prefix: str, rows_before: int) -> list[Row | BrokenRow]:
+        column = self._id_column
+        rows: list[Row | BrokenRow] = []
+        for position, number, values in items:
+            index = rows_before + position
+            if isinstance(values, Broken):
+                rows.append(self._broken(values, index, f"{prefix}{number}"))
+                continue
+            value = None if column is None else values.get(column)
+            row_id = str(index + 1) if value is None else value if isinstance(value, str) else _as_text(value)
+            rows.append(Row(index, row_id, values, f"{prefix}{number}"))
+        return rows
+
+    def _broken(self, line: Broken, index: int, origin: str) -> BrokenRow:
+        if self._reject:
+            return BrokenRow(index, str(index + 1), origin, line.problem, line.digest)
+        raise InputError(
+            f'{origin}: the line {line.problem}. Mend it, or set [input] bad_rows = "reject" to book such lines as '
+            "rejected rows and go on"
+        )
+
+
+class _Counted:
+    """A format's stream that keeps what the stream returns: the number of rows in the file."""
+
+    def __init__(self, stream: Generator[list[Item], None, int]) -> None:
+        self._stream = stream
+        self.total = 0
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        self.total = yield from self._stream
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _as_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, bool | list | dict) else str(value)
+
+
+def _facts(file: Path) -> list[object]:
+    try:
+        status = file.stat()
+        with file.open("rb") as stream:
+            edges = hashlib.blake2b(stream.read(_EDGE_BYTES), digest_size=16)
+            stream.seek(max(0, status.st_size - _EDGE_BYTES))
+            edges.update(stream.read(_EDGE_BYTES))
+    except OSError as error:
+        raise InputError(f"{file} can't be read: {error.strerror}") from error
+    return [str(file), status.st_size, status.st_mtime_ns, edges.hexdigest()]

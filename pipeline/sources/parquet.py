@@ -1,0 +1,97 @@
+"""Parquet. Values come as JSON has them, exactly, apart from decimals, which stay `Decimal`.
+
+Dates, times and durations are ISO 8601 text, binary is base64 text, categories are text, a 32-bit float is the
+shortest number that means it (0.1, not 0.10000000149), lists and structs are lists and dicts.
+"""
+
+import base64
+import datetime as dt
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from pipeline.errors import InputError
+from pipeline.sources._formats import Item
+from pipeline.sources._frames import FAILURES, frames, reason
+
+if TYPE_CHECKING:
+    from pipeline.sources._where import Where
+
+ENDINGS = (".parquet",)
+MARK = "#"
+
+
+def stream(file: Path, where: "Where | None") -> Generator[list[Item], None, int]:
+    """See `Format.stream`. The filter runs inside the scan, so that row groups it rules out are not read."""
+    try:
+        return (yield from _stream(file, where))
+    except FAILURES as error:
+        raise InputError(f"{file} can't be read as Parquet: {reason(error)}") from error
+
+
+def _stream(file: Path, where: "Where | None") -> Generator[list[Item], None, int]:
+    schema = pl.scan_parquet(file, glob=False, hive_partitioning=False).collect_schema()
+    position = _unused_name(schema)
+    scan = pl.scan_parquet(file, glob=False, hive_partitioning=False, row_index_name=position)
+    total: int = scan.select(pl.len()).collect().item()
+    if where is not None:
+        scan = _filtered(scan, where, schema)
+    scan = scan.with_columns(*_as_json(schema))
+    for frame in frames(scan):
+        yield list(_items(frame, position, schema))
+    return total
+
+
+def _unused_name(schema: Mapping[str, pl.DataType]) -> str:
+    return "_" + "".join(schema)
+
+
+def _filtered(scan: pl.LazyFrame, where: "Where", schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+    missing = [name for name in where.names if name not in schema]  # in this file; another has them: null here
+    scan = scan.with_columns(pl.lit(None).alias(name) for name in missing) if missing else scan
+    try:
+        answer = scan.select(where.expr.alias("answer")).collect_schema()["answer"]
+        if answer not in (pl.Boolean, pl.Null):
+            raise where.not_a_condition(answer)
+        return scan.filter(where.expr).drop(missing)
+    except FAILURES as error:
+        raise where.error(reason(error)) from error
+
+
+def _as_json(schema: Mapping[str, pl.DataType]) -> Iterator[pl.Expr]:
+    for name, dtype in schema.items():
+        column = pl.col(name)
+        if dtype == pl.Datetime:
+            yield column.dt.to_string("iso:strict")
+        elif dtype in (pl.Date, pl.Time, pl.Duration):
+            yield column.dt.to_string("iso")
+        elif dtype in (pl.Categorical, pl.Enum):
+            yield column.cast(pl.String)
+        elif dtype == pl.Binary:
+            yield column.bin.encode("base64")
+        elif dtype == pl.Float32:
+            yield column.cast(pl.String).cast(pl.Float64)
+
+
+def _items(frame: pl.DataFrame, position: str, schema: Mapping[str, pl.DataType]) -> Iterator[Item]:
+    nested = [name for name, dtype in schema.items() if dtype.is_nested()]
+    for values in frame.iter_rows(named=True):
+        at = values.pop(position)
+        for name in nested:
+            values[name] = _plain(values[name])
+        yield at, at + 1, values
+
+
+def _plain(value: Any) -> Any:
+    """Nested values by hand, to the microsecond; whole columns are turned by Polars, to the last digit."""
+    if isinstance(value, dict):
+        return {name: _plain(content) for name, content in value.items()}
+    if isinstance(value, list):
+        return [_plain(content) for content in value]
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, dt.timedelta):
+        return f"PT{value.total_seconds()}S"
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value

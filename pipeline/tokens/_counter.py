@@ -1,0 +1,158 @@
+"""Counter: messages in, tokens out, with an honest word on how sure the number is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from pipeline.records import CountMethod, Message, TokenCount
+from pipeline.tokens._attachments import (
+    APPROXIMATE,
+    EXACT,
+    FORMULA,
+    NOTHING,
+    Size,
+    attachments_size,
+    json_size,
+    part_size,
+)
+from pipeline.tokens._families import Family
+
+if TYPE_CHECKING:
+    from pipeline.tokens._encodings import TextSize
+
+_METHODS: tuple[CountMethod, CountMethod, CountMethod] = ("exact", "formula", "approximate")
+_PLAIN_ROLES = frozenset({"system", "developer", "user", "assistant"})
+_PLAIN_KEYS = frozenset({"role", "content", "name"})
+
+# Where the count is not exact, the bound takes one token per byte (no tokenizer that leaves the text as it is
+# makes more) and allows for what chat templates add around a message and in front of a conversation.
+MESSAGE_ALLOWANCE = 16
+REQUEST_ALLOWANCE = 512
+
+
+@dataclass(slots=True)
+class _Remembered:
+    """The schema and extra last seen and their size: they are the same objects for every row of a job."""
+
+    schema: Mapping[str, Any] | None = None
+    extra: Mapping[str, Any] | None = None
+    size: Size = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """Counts the input tokens of requests to one model. Safe to use from several threads."""
+
+    family: Family
+    method: CountMethod
+    """The best it can give; a single count may be less sure (tools, images, odd texts), never more."""
+    note: str
+    """One sentence for people: which tokenizer, and why this method."""
+    counts_schema: bool = True
+    """False where the server enforces a schema by grammar and doesn't show it to the model."""
+    _cache: list[_Remembered] = field(default_factory=lambda: [_Remembered()], repr=False, compare=False)
+
+    @property
+    def encoding(self) -> str:
+        """Name of the encoding that texts are counted with."""
+        return self.family.encoding
+
+    def count(
+        self,
+        messages: Sequence[Message],
+        *,
+        schema: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> TokenCount:
+        """Tokens of one request's input. `schema` and `extra` must not be changed between calls."""
+        template = self.family.template
+        tokens, bound, grade = self._attachments(schema, extra)
+        overhead = template.per_request
+        if template.without_system and not _starts_with_system(messages):
+            overhead += template.without_system
+        last = len(messages) - 1
+        for position, message in enumerate(messages):
+            # The last message is the row; what stands before it is mostly the same for every row.
+            size = self._message(message, repeated=position < last)
+            overhead += template.by_role.get(message.get("role", ""), template.per_message)
+            tokens += size.tokens
+            bound += size.bound
+            grade = max(grade, size.grade)
+        bound += REQUEST_ALLOWANCE + MESSAGE_ALLOWANCE * len(messages)
+        total = overhead + (tokens * self.family.percent + 50) // 100
+        return self._result(total, bound, grade)
+
+    def _result(self, tokens: int, bound: int, grade: int) -> TokenCount:
+        method = _METHODS[max(grade, _METHODS.index(self.method))]
+        return TokenCount(tokens, method, tokens if method == "exact" else max(tokens, bound))
+
+    def _message(self, message: Message, *, repeated: bool) -> Size:
+        content = message.get("content")
+        if isinstance(content, str):
+            size = self._text(content, repeated=repeated)
+        elif isinstance(content, Sequence):
+            size = self._parts(content)
+        else:
+            size = NOTHING if content is None else json_size(content, self._count)
+        if len(message) == 2 and message.get("role") in _PLAIN_ROLES:  # noqa: PLR2004 - role and content
+            return size
+        return _sum([size, *self._unusual(message)])
+
+    def _parts(self, parts: Sequence[Any]) -> Size:
+        # How parts are joined is not published, so even text parts only give a formula.
+        text = partial(self._text, repeated=False)
+        return _sum([Size(0, 0, FORMULA), *(part_size(part, text, self._count) for part in parts)])
+
+    def _unusual(self, message: Message) -> list[Size]:
+        """Sizes of everything in a message that is not a known role with content."""
+        sizes = [] if message.get("role") in _PLAIN_ROLES else [Size(0, 0, FORMULA)]
+        name = message.get("name")
+        if isinstance(name, str):
+            size = self._text(name, repeated=True)
+            sizes.append(size._replace(tokens=size.tokens + self.family.template.per_name))
+        rest = {key: value for key, value in message.items() if key not in _PLAIN_KEYS and value is not None}
+        if rest:
+            sizes.append(json_size(rest, self._count))
+        return sizes
+
+    def _attachments(self, schema: Mapping[str, Any] | None, extra: Mapping[str, Any] | None) -> Size:
+        if schema is None and not extra:
+            return NOTHING
+        seen = self._cache[0]
+        if seen.schema is schema and seen.extra is extra:
+            return seen.size
+        calls = 10 if self.encoding == "cl100k_base" else 7
+        size = attachments_size(schema, extra, self._count, function_tokens=calls)
+        if schema is not None and not self.counts_schema:
+            shown = attachments_size(None, extra, self._count, function_tokens=calls)
+            size = Size(shown.tokens, size.bound, APPROXIMATE)
+        self._cache[0] = _Remembered(schema, extra, size)
+        return size
+
+    def _text(self, text: str, *, repeated: bool) -> Size:
+        measure, measure_repeated = _measures()
+        size = (measure_repeated if repeated else measure)(self.family.encoding, text)
+        return Size(size.tokens, size.utf8_bytes, EXACT if size.certain else FORMULA)
+
+    def _count(self, text: str) -> int:
+        return self._text(text, repeated=False).tokens
+
+
+@cache
+def _measures() -> tuple[Callable[[str, str], "TextSize"], Callable[[str, str], "TextSize"]]:
+    from pipeline.tokens import _encodings  # noqa: PLC0415 - tiktoken takes long to import
+
+    return _encodings.measure, _encodings.measure_repeated
+
+
+def _starts_with_system(messages: Sequence[Message]) -> bool:
+    return bool(messages) and messages[0].get("role") in {"system", "developer"}
+
+
+def _sum(sizes: Sequence[Size]) -> Size:
+    return Size(
+        sum(size.tokens for size in sizes),
+        sum(size.bound for size in sizes),
+        max(size.grade for size in sizes),
+    )

@@ -1,0 +1,105 @@
+"""The portable wire: httpx, for platforms or proxy set-ups the native one does not serve, and for tests.
+
+It takes any `httpx.AsyncBaseTransport` (`httpx.MockTransport` makes a server out of a function).
+"""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import httpx
+
+from pipeline.errors import WireError
+from pipeline.records import WireReply
+from pipeline.wire import (
+    WireOptions,
+    certificates,
+    check_headers,
+    closed,
+    first_of_each,
+    one_line,
+    target_of,
+    timed_out,
+    too_large,
+)
+
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+_UNSENDABLE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)
+
+
+class HttpxWire:
+    """A `Wire` over `httpx.AsyncClient`."""
+
+    def __init__(self, options: WireOptions, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._options = options
+        self._client = httpx.AsyncClient(
+            transport=transport,
+            verify=_trust(options) if transport is None else True,
+            trust_env=not options.direct,
+            follow_redirects=False,
+            headers={"user-agent": "promptmill"},
+            # httpx would keep cookies and send them with the next row's request.
+            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
+            timeout=httpx.Timeout(None, connect=options.connect_seconds),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=options.concurrency),
+        )
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> WireReply:
+        """Send one request and read the whole answer."""
+        target = target_of(url)
+        check_headers(headers)
+        if self._client.is_closed:
+            raise closed(target)
+        try:
+            async with asyncio.timeout(self._options.timeout_seconds):
+                return await self._exchange(url, headers, body, target)
+        except TimeoutError as error:
+            raise timed_out(target, self._options.timeout_seconds) from error
+        except _NOT_SENT as error:
+            raise self._no_connection(error, target) from error
+        except _UNSENDABLE:
+            raise WireError("bad_request", "the address is not a valid URL", maybe_sent=False) from None
+        except (httpx.HTTPError, httpx.StreamError, OSError, RuntimeError) as error:
+            # RuntimeError: the client was closed under the exchange.
+            reason = one_line(str(error)) or type(error).__name__
+            raise WireError("broken", f"the exchange with {target} broke off: {reason}", maybe_sent=True) from error
+
+    async def close(self) -> None:
+        """Drop all connections."""
+        await self._client.aclose()
+
+    def _no_connection(self, error: Exception, target: str) -> WireError:
+        if isinstance(error, httpx.TimeoutException):  # in a handshake its chain holds an SSLError ("want read") too
+            seconds = self._options.connect_seconds
+            return WireError("connect", f"no connection to {target} within {seconds:g} s", maybe_sent=False)
+        reason = one_line(str(error)) or type(error).__name__
+        if _is_tls(error):
+            return WireError("tls", f"no secure connection to {target}: {reason}", maybe_sent=False)
+        return WireError("connect", f"no connection to {target}: {reason}", maybe_sent=False)
+
+    async def _exchange(self, url: str, headers: Mapping[str, str], body: bytes, target: str) -> WireReply:
+        async with self._client.stream("POST", url, headers=headers, content=body) as response:
+            chunks, size = [], 0
+            async for chunk in response.aiter_bytes():
+                size += len(chunk)
+                if size > self._options.max_body_bytes:
+                    raise too_large(target, self._options.max_body_bytes)
+                chunks.append(chunk)
+            return WireReply(response.status_code, first_of_each(response.headers.multi_items()), b"".join(chunks))
+
+
+def _trust(options: WireOptions) -> ssl.SSLContext:
+    context = httpx.create_ssl_context(trust_env=not options.direct)
+    if options.root_certificates is not None:
+        for der in certificates(options.root_certificates):
+            context.load_verify_locations(cadata=der)
+    return context
+
+
+def _is_tls(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
