@@ -3,7 +3,6 @@
 Unknown keys, wrong types and missing values are errors that name the file, the key and the nearest valid name.
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -17,9 +16,9 @@ import orjson
 
 from pipeline import providers
 from pipeline.doorman import Limits
-from pipeline.errors import JobFileError
+from pipeline.errors import JobFileError, did_you_mean
 from pipeline.pricing import Price, price_from_table
-from pipeline.prompts import PromptSpec
+from pipeline.prompts import PromptSpec, Template
 from pipeline.providers import Provider
 from pipeline.records import ModelSpec
 from pipeline.retry import RetryPolicy
@@ -147,12 +146,6 @@ def _similar_file(file: Path) -> str:
     return did_you_mean(file.name, names)
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return `; did you mean X?` for the nearest choice, or nothing."""
-    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def _override(table: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     section, dot, name = key.strip().partition(".")
@@ -168,7 +161,15 @@ def _override(table: dict[str, Any], override: str) -> None:
 
 
 def build_job(table: dict[str, Any], path: str) -> Job:
-    """Check a job's content and put its values together. Raises JobFileError, PriceError."""
+    """Check a job's content and put its values together. Raises JobFileError (naming the file), PriceError."""
+    try:
+        return _build(table, path)
+    except JobFileError as error:
+        text = str(error)
+        raise JobFileError(text if text.startswith(path) else f"{path}: {text}") from error
+
+
+def _build(table: dict[str, Any], path: str) -> Job:
     name = table.get("name", Path(path).stem)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise JobFileError(f"{path}: name must be letters, digits, '.', '_' and '-', at most 100 long; it is {name!r}")
@@ -281,15 +282,11 @@ def _provider(model: dict[str, Any], path: str) -> Provider:
     for key in ("base_url", "dialect"):
         if key in model:
             _check_type(path, "model", key, model[key], str)
-    try:
-        plain = providers.find(model["provider"], base_url=base_url, dialect=dialect, options={})
-        options = {key: model.pop(key) for key in list(model) if key in plain.options and key not in SECTIONS["model"]}
-        _check_section(path, "model", model, also=plain.options)
-        providers.check_extra(model.get("extra", {}))
-        return providers.find(model["provider"], base_url=base_url, dialect=dialect, options=options)
-    except JobFileError as error:
-        text = str(error)
-        raise JobFileError(text if text.startswith(path) else f"{path}: {text}") from error
+    plain = providers.find(model["provider"], base_url=base_url, dialect=dialect, options={})
+    options = {key: model.pop(key) for key in list(model) if key in plain.options and key not in SECTIONS["model"]}
+    _check_section(path, "model", model, also=plain.options)
+    providers.check_extra(model.get("extra", {}))
+    return providers.find(model["provider"], base_url=base_url, dialect=dialect, options=options)
 
 
 def _key_source(model: Mapping[str, Any], provider: Provider) -> tuple[str | None, bool]:
@@ -352,7 +349,9 @@ def _model(table: Mapping[str, Any], schema: Mapping[str, Any] | None, path: str
 
 
 def _prompt(table: Mapping[str, Any]) -> PromptSpec:
-    return PromptSpec(**table)
+    spec = PromptSpec(**table)
+    Template(spec)  # a template that doesn't compile is a mistake in the job file
+    return spec
 
 
 def _limits(table: Mapping[str, Any], provider: Provider, path: str) -> Limits:

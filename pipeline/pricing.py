@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, Self
 
-from pipeline.errors import PriceError
+from pipeline.errors import PriceError, did_you_mean
 from pipeline.records import Usage
 
 COMPONENTS = ("input", "output", "cached_input", "cache_write", "reasoning", "per_request")
@@ -311,8 +311,5 @@ def _check_keys(table: Iterable[str], known: Iterable[str], place: str) -> None:
     known = tuple(known)
     for key in table:
         if key not in known:
-            from difflib import get_close_matches  # noqa: PLC0415 - only for the message
-
-            near = get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            raise PriceError(f"{place}: unknown key {key!r}; {hint}")
+            hint = did_you_mean(key, known) or f"; known keys: {', '.join(known)}"
+            raise PriceError(f"{place}: unknown key {key!r}{hint}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, did_you_mean
 
 ORDER = ("run", "estimate", "check", "status", "stop", "results", "errors", "retry", "spend", "sql")
 """How `--help` lists them: as one meets them. Commands not named here follow in alphabetical order."""
@@ -38,10 +38,7 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Name the nearest command for a typo."""
         if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
-            import difflib
-
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "; `promptmill --help` lists the commands"
+            hint = did_you_mean(args[0], self.list_commands(ctx)) or "; `promptmill --help` lists the commands"
             raise click.UsageError(f"there is no command {args[0]!r}{hint}", ctx)
         return super().resolve_command(ctx, args)
 

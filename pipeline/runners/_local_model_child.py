@@ -42,7 +42,8 @@ def choose_threads(cores: float, idle: float) -> int:
     """Return as many threads as there are idle cores among those we may use, from 1 to MAX_THREADS.
 
     llama.cpp's threads wait for each other after every layer: one that has to share its core holds up all.
-    Measured on 2 quiet cores, rows of 120 tokens in and 40 out: 2 threads 1.7-2.0 rows/s, 1 thread 0.9.
+    Measured on 2 cores, 28 rows of 120 tokens in and 40 out: quiet, 2 threads took 17 s and 1 thread 31 s; beside one
+    busy process 1 thread took 83 s and 2 threads had not finished after 100 s.
     """
     return max(1, min(MAX_THREADS, round(min(cores, idle))))
 

@@ -20,8 +20,10 @@ def job_lock(folder: Path, job: str, account: str) -> Iterator[list[str]]:
 
     `account` says whose limits the run uses (provider and address, and the NAME of the key's variable).
     """
+    if not folder.parent.is_dir():
+        raise LedgerError(f"the folder {folder.parent} doesn't exist; make it, or name another ledger with --ledger")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         fd = os.open(folder / f"{job}{SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise LedgerError(f"the folder {folder} can't be written: {error.strerror}; choose another --ledger") from error

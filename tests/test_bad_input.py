@@ -1,0 +1,242 @@
+"""Mistakes are found before money is spent: exit 2, nothing sent, no traceback, and words that help."""
+
+import gzip
+import os
+import subprocess
+import sys
+
+import pytest
+from project import Project, texts
+
+
+@pytest.fixture
+def project(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(3))
+    return project
+
+
+def refuse(project, stub, *says, arguments=("run", "job.toml", "--yes")):
+    done = project.run(*arguments, code=2)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    for words in says:
+        assert words in done.stderr, done.stderr
+    assert stub.calls == 0
+    assert len(done.stderr.strip().splitlines()) <= 4, "one clear error, not a wall of text"
+
+
+def edit(project, old, new):
+    path = project.folder / "job.toml"
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_a_missing_job_file_names_the_nearest_one(project, stub):
+    project.job()
+    refuse(project, stub, "there is no job file jop.toml", "did you mean 'job.toml'", arguments=("run", "jop.toml"))
+
+
+def test_a_missing_input_file_is_named_with_the_nearest_one(project, stub):
+    project.job(data="row.jsonl")
+    refuse(project, stub, "row.jsonl", "rows.jsonl")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n  \n"])
+def test_an_empty_input_is_an_error(project, stub, content):
+    (project.folder / "rows.jsonl").write_bytes(content)
+    project.job()
+    refuse(project, stub, "rows.jsonl", "no rows")
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_broken_line_is_named_with_file_and_line_number(project, stub, ending):
+    data = b'{"id": "a", "text": "x"}\n\n{"id": "b", "text": "y"\n'
+    path = project.folder / f"rows.jsonl{ending}"
+    path.write_bytes(gzip.compress(data) if ending else data)
+    project.job(data=path.name)
+    refuse(project, stub, f"{path.name}:3")
+
+
+def test_invalid_utf_8_is_named_with_its_line_number(project, stub):
+    (project.folder / "rows.jsonl").write_bytes(b'{"id": "a", "text": "x"}\n{"id": "b", "text": "caf\xe9"}\n')
+    project.job()
+    refuse(project, stub, "rows.jsonl:2", "UTF-8")
+
+
+def test_a_byte_order_mark_is_no_mistake(project, stub):
+    (project.folder / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"id": "a", "text": "with a mark"}\n')
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 1
+
+
+def test_duplicate_ids_are_a_warning_with_their_count(project, stub):
+    project.rows([{"id": "same", "text": f"text {i}"} for i in range(4)])
+    project.job()
+    assert "3 rows repeat the 'id' of an earlier row" in project.run("run", "job.toml", "--yes").stderr
+    assert stub.calls == 4
+    assert "3 rows repeat the 'id'" in project.run("estimate", "job.toml").stderr
+
+
+def test_a_missing_template_column_is_named_with_the_nearest_one(project, stub):
+    project.job()
+    edit(project, "{{ text }}", "{{ txet }}")
+    refuse(project, stub, "txet", "text")
+
+
+def test_a_missing_id_column_is_named_with_the_nearest_one(project, stub):
+    project.job(more_input='id = "idd"')
+    refuse(project, stub, "idd", "'id'")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("[limits]", "[limit]", ["[limit]", "did you mean 'limits'"]),
+        ("concurrency", "concurency", ["concurency", "did you mean 'concurrency'"]),
+        ("max_tokens = 50", "max_token = 50", ["max_token", "did you mean 'max_tokens'"]),
+        ("max_tokens = 50", 'max_tokens = "50"', ["max_tokens must be a whole number, not a string"]),
+        ("max_tokens = 50", "max_tokens = 0", ["max_tokens must be at least 1"]),
+        ("max_tokens = 50", "n = 3", ["n is not supported"]),
+        ("concurrency = 8", "concurrency = true", ["concurrency must be a whole number, not true or false"]),
+        ('id = "id"', 'bad_rows = "rejct"', ["bad_rows must be", "did you mean 'reject'"]),
+        ('id = "id"', 'where = "nonsense = = 3"', ["where"]),
+        ('id = "id"', "where = \"txet = 'x'\"", ["where", "text"]),
+        ('input = "0.25"', "input = 0.25", ["[price]"]),
+        ('input = "0.25"', 'input = "-1"', ["[price]"]),
+        ('input = "0.25"', 'inptu = "0.25"', ["inptu", "input"]),
+        ('name = "test-model"', "", ["[model] name is missing"]),
+        ("max_tokens = 50", 'dialect = "anthropic"', ["anthropic", "not in this version"]),
+        ('user = "{{ text }}"', "", ["[prompt]"]),
+        ('user = "{{ text }}"', 'user = "{{ text"', ["[prompt]"]),
+        ('name = "job"', 'name = "my job/1"', ["name must be letters"]),
+        ('path = "rows.jsonl"', 'path = "rows.csv"', ["rows.csv"]),
+    ],
+)
+def test_a_mistake_in_the_job_file_is_named(project, stub, old, new, says):
+    project.job()
+    edit(project, old, new)
+    refuse(project, stub, "job.toml" if "[" in says[0] or "must be" in says[0] else "", *says)
+
+
+def test_a_job_file_that_is_not_toml_is_named_with_the_place(project, stub):
+    project.job()
+    edit(project, "[limits]", "[limits")
+    refuse(project, stub, "job.toml is not valid TOML", "line")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'api_key = "abc"',
+        'extra = { key = "abc" }',
+        'api_key_env = "sk-abcdefghijklmnopqrstuvwxyz"',
+        'base_url = "https://user:secret@example.com/v1"',
+    ],
+)
+def test_a_key_in_the_job_file_is_refused_and_not_repeated(project, stub, line):
+    project.job()
+    edit(project, "max_tokens = 50", line)
+    if "base_url" in line:
+        edit(project, f'base_url = "{stub.base_url}"', "")
+    refuse(project, stub, "api_key_env")
+    assert "secret@" not in project.run("check", "job.toml", code=2).stderr
+    assert "sk-abc" not in project.run("check", "job.toml", code=2).stderr
+
+
+def test_a_missing_environment_variable_is_named(project, stub):
+    project.job(model='api_key_env = "MY_PROVIDER_KEY"')
+    refuse(project, stub, "MY_PROVIDER_KEY is not set")
+
+
+def test_an_unknown_provider_names_the_nearest_preset(project, stub):
+    project.job()
+    edit(project, 'provider = "stub"', 'provider = "modellab"')
+    edit(project, f'base_url = "{stub.base_url}"', "")
+    refuse(project, stub, "modellab", "did you mean 'modelslab'")
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ('{ type = "objekt" }', "not a valid JSON Schema"),
+        ('{ "$ref" = "http://127.0.0.1:9/schema" }', "not a valid JSON Schema"),
+        ('"text"', "schema must be a table"),
+    ],
+)
+def test_a_schema_that_is_not_a_schema_is_an_error(project, stub, schema, says):
+    project.job(more=f"[output]\nschema = {schema}")
+    refuse(project, stub, says)
+
+
+def test_a_file_that_is_not_a_ledger_is_an_error(project, stub):
+    project.job()
+    (project.folder / "promptmill.duckdb").write_text("this is not a database, but it is long enough to look like one")
+    refuse(project, stub, "not a DuckDB file")
+
+
+def test_a_ledger_in_a_folder_that_does_not_exist_is_an_error(project, stub):
+    project.job()
+    arguments = ("run", "job.toml", "--yes", "--ledger", "no/such/folder/l.duckdb")
+    refuse(project, stub, "no/such/folder", "--ledger", arguments=arguments)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_ledger_is_an_error(project, stub):
+    project.job()
+    project.run("run", "job.toml", "--yes", "--limit", "1")
+    (project.folder / "promptmill.duckdb").chmod(0o444)
+    done = project.run("run", "job.toml", "--yes", code=2)
+    assert "can't be written" in done.stderr
+    assert stub.calls == 1
+
+
+def test_a_ledger_that_another_process_holds_is_an_error_that_names_it(project, stub, monkeypatch):
+    project.job()
+    project.run("run", "job.toml", "--yes", "--limit", "1")
+    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); input()"
+    command = [sys.executable, "-c", hold, str(project.folder / "promptmill.duckdb")]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "open\n"
+    monkeypatch.setattr("pipeline.ledger._connect.READER_PATIENCE", 0.2)
+    try:
+        done = project.run("run", "job.toml", "--yes", code=2)
+    finally:
+        holder.communicate("\n")
+    assert f"process {holder.pid}" in done.stderr
+    assert stub.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("rnu", "job.toml"), "did you mean 'run'"),
+        (("run",), "Missing argument 'JOB'"),
+        (("run", "job.toml", "--budget", "lots"), "not an amount"),
+        (("run", "job.toml", "--price", "1"), "--price"),
+        (("run", "job.toml", "--set", "nonsense"), "--set"),
+        (("retry", "job.toml", "--status", "fine"), "--status fine"),
+        (("spend", "--by", "colour"), "colour"),
+        (("results", "job.toml", "-o", "out.xlsx"), ".jsonl"),
+        (("sql", "drop table attempts"), "SQL"),
+        (("sql", "select * from nowhere"), "nowhere"),
+        (("sql", "select * from read_csv('/etc/hostname')"), "SQL"),
+        (("status", "nobody"), "no job 'nobody'"),
+        (("errors", "nobody"), "no job 'nobody'"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named(project, stub, arguments, says):
+    project.job()
+    project.run("run", "job.toml", "--yes", "--limit", "1")
+    done = project.run(*arguments, code=2)
+    assert says in done.stderr
+    assert stub.calls == 1
+
+
+@pytest.mark.parametrize("command", ["status", "spend", "errors", "sql", "results"])
+def test_a_reading_command_without_a_ledger_says_how_one_is_made(project, command):
+    more = {"errors": ["job"], "sql": ["select 1"], "results": ["job", "-o", "out.jsonl"]}
+    done = project.run(command, *more.get(command, []), code=2)
+    assert "there is no ledger" in done.stderr
+    assert "promptmill run" in done.stderr
+    assert not (project.folder / "promptmill.duckdb").exists()

@@ -1,0 +1,450 @@
+"""Token counts: the published vectors, the traps of the tokenizer library, and the honesty of the method label."""
+
+import json
+import lzma
+import subprocess
+import sys
+from importlib import resources
+from types import SimpleNamespace
+
+import pytest
+import tiktoken
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tiktoken_ext import openai_public
+
+from pipeline.errors import PromptmillError
+from pipeline.tokens import counter_for
+from pipeline.tokens._encodings import count_tokens, encoding, measure, measure_repeated
+from pipeline.tokens._families import HARMONY_SYSTEM_BLOCK, family_of
+from pipeline.tokens._ranks import OFFICIAL_SHA256, load_ranks, pack, unpack, verified_ranks
+
+# The example conversation of OpenAI's cookbook ("How to count tokens with tiktoken"), with the API's own counts.
+JARGON = [
+    {
+        "role": "system",
+        "content": "You are a helpful, pattern-following assistant that translates corporate jargon into"
+        " plain English.",
+    },
+    {"role": "system", "name": "example_user", "content": "New synergies will help drive top-line growth."},
+    {
+        "role": "system",
+        "name": "example_assistant",
+        "content": "Things working well together will increase revenue.",
+    },
+    {
+        "role": "system",
+        "name": "example_user",
+        "content": "Let's circle back when we have more bandwidth to touch base on opportunities for increased"
+        " leverage.",
+    },
+    {
+        "role": "system",
+        "name": "example_assistant",
+        "content": "Let's talk later when we're less busy about how to do better.",
+    },
+    {
+        "role": "user",
+        "content": "This late pivot means we don't have time to boil the ocean for the client deliverable.",
+    },
+]
+WEATHER = [
+    {"role": "system", "content": "You are a helpful assistant that can answer to questions about the weather."},
+    {"role": "user", "content": "What's the weather like in San Francisco?"},
+]
+WEATHER_TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_current_weather",
+            "description": "Get the current weather in a given location",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "location": {"type": "string", "description": "The city and state, e.g. San Francisco, CA"},
+                    "unit": {
+                        "type": "string",
+                        "description": "The unit of temperature to return",
+                        "enum": ["celsius", "fahrenheit"],
+                    },
+                },
+                "required": ["location"],
+            },
+        },
+    }
+]
+HELLO = [{"role": "user", "content": "Hello"}]
+EXACT = counter_for("openai", "gpt-4o-mini")
+GPT_OSS = counter_for("modelslab", "gpt-oss-20b")
+BLANKS = " " * 1_200_000 + "x"
+
+
+def packed(name):
+    return resources.files("pipeline.tokens").joinpath("data", f"{name}.xz").read_bytes()
+
+
+# --- the rank files
+
+
+@pytest.mark.parametrize("name", OFFICIAL_SHA256)
+def test_the_shipped_ranks_rebuild_the_official_file_and_pack_back_into_the_same_content(name):
+    shipped = packed(name)
+    official = unpack(shipped)
+    assert verified_ranks(name, shipped) == load_ranks(name)
+    assert official.startswith(b"IQ== 0\nIg== 1\n")
+    again = pack(official)
+    assert unpack(again) == official
+    # Compared unpacked: liblzma's versions may compress the same content to different bytes.
+    assert lzma.decompress(again) == lzma.decompress(shipped)
+
+
+def test_the_shipped_ranks_stay_small():
+    assert sum(len(packed(name)) for name in OFFICIAL_SHA256) < 1_300_000
+
+
+def _flipped(data, position):
+    return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
+
+
+def _changed_inside(data):
+    payload = lzma.decompress(data)
+    return lzma.compress(_flipped(payload, len(payload) // 2))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda data: _flipped(data, len(data) // 2), id="a flipped bit"),
+        pytest.param(lambda data: data[:-1000], id="a cut end"),
+        pytest.param(lambda _: b"", id="an empty file"),
+        pytest.param(lambda _: lzma.compress(b""), id="empty content"),
+        pytest.param(_changed_inside, id="sound xz around wrong content"),
+    ],
+)
+def test_a_damaged_rank_file_is_a_clear_error(damage):
+    with pytest.raises(PromptmillError, match=r"cl100k_base\.xz .* damaged .* Install promptmill again"):
+        verified_ranks("cl100k_base", damage(packed("cl100k_base")))
+
+
+def test_ranks_with_a_hole_are_not_packed():
+    with pytest.raises(ValueError, match="rank 2 stands where 1"):
+        pack(b"IQ== 0\nIg== 2\n")
+
+
+@pytest.mark.parametrize("name", ["cl100k_base", "o200k_base", "o200k_harmony"])
+def test_our_encodings_are_those_of_tiktoken(name, monkeypatch):
+    ranks = "cl100k_base" if name == "cl100k_base" else "o200k_base"
+    monkeypatch.setattr(openai_public, "load_tiktoken_bpe", lambda *_, **__: load_ranks(ranks))
+    theirs = openai_public.ENCODING_CONSTRUCTORS[name]()
+    ours = encoding(name)
+    assert ours._special_tokens == theirs["special_tokens"]
+    text = "I'LL pay 12345,67 €\r\n\r\n  naïve Ünïcode\t\tनमस्ते 漢字かな 🙂👩‍👩‍👧 don't//\n/x<|endoftext|> \u00a0  "
+    assert ours.encode(text, allowed_special="all") == tiktoken.Encoding(**theirs).encode(text, allowed_special="all")
+
+
+def test_counting_needs_no_network(monkeypatch):
+    def refuse(*_, **__):
+        pytest.fail("the network was asked for")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    encoding.cache_clear()
+    load_ranks.cache_clear()
+    measure_repeated.__globals__["_remembered"].cache_clear()
+    assert EXACT.count(HELLO).tokens == 8
+
+
+def test_asking_for_a_counter_does_not_load_the_tokenizer():
+    code = "import sys, pipeline.tokens as t; t.counter_for('openai', 'gpt-4o'); print('tiktoken' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+# --- published counts
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens"),
+    [("gpt-4", 129), ("gpt-4-0613", 129), ("gpt-3.5-turbo", 129), ("gpt-4o", 124), ("gpt-4o-mini-2024-07-18", 124)],
+)
+def test_the_cookbook_conversation_is_counted_exactly_and_the_count_is_its_own_bound(model, tokens):
+    count = counter_for("openai", model).count(JARGON)
+    assert (count.tokens, count.method, count.bound) == (tokens, "exact", tokens)
+
+
+@pytest.mark.parametrize(("model", "tokens"), [("gpt-4", 105), ("gpt-3.5-turbo", 105), ("gpt-4o", 101)])
+def test_the_cookbook_tools_are_counted_by_formula(model, tokens):
+    count = counter_for("openai", model).count(WEATHER, extra={"tools": WEATHER_TOOLS})
+    assert (count.tokens, count.method) == (tokens, "formula")
+    assert count.bound > tokens
+
+
+@pytest.mark.parametrize(
+    ("messages", "tokens"),
+    [
+        (HELLO, 7),
+        ([{"role": "system", "content": "Always respond in riddles"}, *HELLO], 7 + 7 + 5),
+        ([*HELLO, {"role": "assistant", "content": "Hello"}, *HELLO], 7 + 6 + 1 + 5),
+    ],
+)
+def test_gpt_oss_is_counted_in_the_harmony_format(messages, tokens):
+    count = GPT_OSS.count(messages)
+    assert (count.tokens, count.method) == (HARMONY_SYSTEM_BLOCK + tokens, "formula")
+
+
+@pytest.mark.parametrize(("date", "tokens"), [("Current date: 2026-11-23\n", HARMONY_SYSTEM_BLOCK), ("", 50)])
+@pytest.mark.parametrize("effort", ["low", "medium", "high"])
+def test_the_harmony_system_block_has_the_size_that_is_counted_for_it(date, tokens, effort):
+    block = (
+        "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"
+        f"Knowledge cutoff: 2024-06\n{date}\nReasoning: {effort}\n\n"
+        "# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>"
+    )
+    assert len(encoding("o200k_harmony").encode(block, allowed_special="all")) == tokens
+
+
+@pytest.mark.parametrize(("messages", "tokens"), [(HELLO, 31), ([{"role": "system", "content": "S"}, *HELLO], 16)])
+def test_the_bundled_models_template_is_counted_as_llama_cpp_reported_it(messages, tokens):
+    count = counter_for("local", "smollm2-135m-instruct").count(messages)
+    assert (count.tokens, count.method) == (tokens, "approximate")
+
+
+def test_a_factor_is_rounded_to_the_nearest_token():
+    counter = counter_for("local", "smollm2-135m-instruct")  # 4 tokens x 1.15 are 4.6
+    assert measure("o200k_base", "one two three four").tokens == 4
+    assert counter.count([{"role": "system", "content": "one two three four"}]).tokens == 4 + 5 + 5
+
+
+@pytest.mark.parametrize("name", ["o200k_base", "cl100k_base"])
+@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant", "tool", "function"])
+def test_every_role_is_one_token_as_the_chat_overhead_assumes(name, role):
+    assert measure(name, role).tokens == 1
+
+
+# --- which method, for which model
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "overridden", "expected"),
+    [
+        ("openai", "gpt-4o", False, ("o200k_base", "exact")),
+        ("openai", "gpt-4-0613", False, ("cl100k_base", "exact")),
+        ("openai", "gpt-4o", True, ("o200k_base", "formula")),
+        ("azure", "gpt-4o", False, ("o200k_base", "formula")),
+        ("openrouter", "openai/gpt-4o-mini", False, ("o200k_base", "formula")),
+        ("openai", "gpt-3.5-turbo-0301", False, ("cl100k_base", "formula")),
+        ("openai", "gpt-4-turbo", False, ("cl100k_base", "formula")),
+        ("openai", "gpt-4o-search-preview", False, ("o200k_base", "formula")),
+        ("openai", "ft:gpt-4o-mini-2024-07-18:acme::x1", False, ("o200k_base", "formula")),
+        ("openai", "gpt-4.1-nano", False, ("o200k_base", "formula")),
+        ("openai", "gpt-5-nano", False, ("o200k_base", "formula")),
+        ("openai", "o4-mini", False, ("o200k_base", "formula")),
+        ("modelslab", "gpt-oss-20b", False, ("o200k_harmony", "formula")),
+        ("modelslab", "openai-gpt-oss-20b", False, ("o200k_harmony", "formula")),
+        ("openrouter", "openai/gpt-oss-20b:free", False, ("o200k_harmony", "formula")),
+        ("bedrock", "openai.gpt-oss-120b-1:0", False, ("o200k_harmony", "formula")),
+        ("fireworks", "accounts/fireworks/models/gpt-oss-20b", False, ("o200k_harmony", "formula")),
+        ("openai", "gpt-6", False, ("o200k_base", "approximate")),
+        ("openai", "", False, ("o200k_base", "approximate")),
+        ("anthropic", "claude-haiku-5-5", False, ("o200k_base", "approximate")),
+        ("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo", False, ("o200k_base", "approximate")),
+    ],
+)
+def test_the_label_says_how_far_the_count_can_be_trusted(provider, model, overridden, expected):
+    counter = counter_for(provider, model, overridden=overridden)
+    assert (counter.encoding, counter.method) == expected
+    assert counter.count(HELLO).method == expected[1]
+    assert counter.encoding in counter.note
+
+
+@pytest.mark.parametrize(
+    ("model", "percent"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", 100),
+        ("accounts/fireworks/models/llama-v3p1-8b-instruct", 100),
+        ("qwen/qwen3-8b", 104),
+        ("smollm2-135m-instruct", 115),
+        ("mistral-small-latest", 110),
+        ("qwen3.5-plus", 110),
+    ],
+)
+def test_an_approximation_states_its_factor(model, percent):
+    assert family_of(model).percent == percent
+    assert f"x {percent / 100:.2f}" in counter_for("any", model).note
+    text = "word " * 1000
+    one, many = (counter_for("any", model).count([{"role": "user", "content": text * n}]).tokens for n in (1, 2))
+    assert many - one == pytest.approx(1000 * percent / 100, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("messages", "schema", "extra", "method"),
+    [
+        (HELLO, None, {}, "exact"),
+        (HELLO, None, {"service_tier": "flex", "metadata": {"run": "7"}}, "exact"),
+        (HELLO, {"type": "object"}, None, "formula"),
+        (HELLO, None, {"response_format": {"type": "json_object"}}, "formula"),
+        (HELLO, None, {"something_new": 1}, "formula"),
+        ([{"role": "tool", "content": "4", "tool_call_id": "a"}], None, None, "formula"),
+        ([{"role": "narrator", "content": "x"}], None, None, "formula"),
+        ([{"role": "user", "content": [{"type": "text", "text": "Hello"}]}], None, None, "formula"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], None, None, "approximate"),
+    ],
+)
+def test_whatever_is_not_plain_text_lowers_the_label(messages, schema, extra, method):
+    count = EXACT.count(messages, schema=schema, extra=extra)
+    assert count.method == method
+    assert (count.bound == count.tokens) == (method == "exact")
+
+
+# --- bounds
+
+ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=60)  # lone surrogates too
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | ANY_TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+PARTS = st.lists(
+    ANY_JSON
+    | st.fixed_dictionaries(
+        {"type": st.sampled_from(["text", "image_url", "file", "refusal"])}, optional={"text": ANY_JSON}
+    ),
+    max_size=3,
+)
+MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["system", "user", "assistant", "tool"])},
+        optional={
+            "content": ANY_TEXT | PARTS | ANY_JSON,
+            "name": ANY_TEXT,
+            "tool_calls": ANY_JSON,
+        },
+    ),
+    max_size=4,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(messages=MESSAGES, schema=st.none() | st.dictionaries(ANY_TEXT, ANY_JSON, max_size=3), tools=ANY_JSON)
+@example(messages=[], schema=None, tools=None)
+def test_any_message_is_counted_and_never_above_its_bound(messages, schema, tools):
+    for counter in (EXACT, GPT_OSS, counter_for("local", "smollm2-135m-instruct")):
+        count = counter.count(messages, schema=schema, extra={"tools": tools} if tools else None)
+        assert 0 < count.tokens <= count.bound
+        assert count.method != "exact" or count.bound == count.tokens
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=200))
+def test_no_text_has_more_tokens_than_utf8_bytes(text):
+    for name in ("o200k_base", "cl100k_base"):
+        size = measure(name, text)
+        assert size.tokens <= size.utf8_bytes == len(text.encode())
+
+
+@pytest.mark.parametrize("text", ["Grüße aus Köln", "नमस्ते दुनिया", "漢字かな交じり文", "🙂" * 20, "plain"])
+def test_a_bound_counts_every_byte_of_text_schema_and_extra(text):
+    schema = {"type": "object", "properties": {text: {"type": "string"}}}
+    extra = {"instructions": text}
+    bound = GPT_OSS.count([{"role": "user", "content": text}], schema=schema, extra=extra).bound
+    sent = [text, json.dumps(schema, ensure_ascii=False), json.dumps(extra, ensure_ascii=False)]
+    assert bound >= sum(len(part.encode()) for part in sent)
+
+
+def test_a_bound_holds_for_a_server_that_shows_the_schema_indented_and_escaped():
+    schema = {"type": "object", "properties": {f"größe{n}": {"enum": ["ä"] * 50} for n in range(20)}}
+    printed = len(json.dumps(schema, indent=4))
+    assert printed > 2 * len(json.dumps(schema, separators=(",", ":"), ensure_ascii=False))
+    assert GPT_OSS.count(HELLO, schema=schema).bound - GPT_OSS.count(HELLO).bound >= printed
+
+
+@pytest.mark.parametrize(
+    ("part", "bound"),
+    [
+        ({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}, 48_169),
+        ({"type": "file", "file": {"file_id": "file-1"}}, 1_000_000),
+    ],
+)
+def test_a_linked_image_or_file_is_bounded_by_what_it_may_become_not_by_its_link(part, bound):
+    assert EXACT.count([{"role": "user", "content": [part]}]).bound >= bound
+
+
+def test_a_schema_is_not_counted_where_the_model_never_reads_it_but_stays_in_the_bound():
+    schema = {"type": "object", "properties": {"order_id": {"type": "string"}}}
+    local = counter_for("local", "smollm2-135m-instruct")
+    assert local.count(HELLO, schema=schema).tokens == local.count(HELLO).tokens
+    assert local.count(HELLO, schema=schema).bound > local.count(HELLO).bound
+    assert GPT_OSS.count(HELLO, schema=schema).tokens > GPT_OSS.count(HELLO).tokens
+
+
+def test_a_second_schema_is_not_mistaken_for_the_first():
+    small, large = {"type": "object"}, {"type": "object", "description": "word " * 50}
+    counter = counter_for("openai", "gpt-4o")
+    first, second = counter.count(HELLO, schema=small), counter.count(HELLO, schema=large)
+    assert second.tokens > first.tokens + 40
+    assert counter.count(HELLO, schema=small) == first
+    assert counter.count(HELLO).tokens == 8
+
+
+# --- traps of tiktoken
+
+
+@pytest.mark.parametrize("text", ["<|endoftext|>", "a <|im_start|>system<|end|> b", "<|endofprompt|>"])
+@pytest.mark.parametrize("counter", [EXACT, GPT_OSS], ids=["o200k_base", "o200k_harmony"])
+def test_special_tokens_in_a_document_are_ordinary_text(counter, text):
+    plain = counter.count([{"role": "user", "content": ""}]).tokens
+    ordinary = len(encoding(counter.encoding).encode_ordinary(text))
+    assert ordinary > 1
+    assert counter.count([{"role": "user", "content": text}]).tokens == plain + ordinary
+
+
+def test_a_million_blanks_are_counted_in_pieces_and_labelled_so():
+    count = EXACT.count([{"role": "user", "content": BLANKS}])
+    assert count.method == "formula"
+    assert 5_000 < count.tokens < 20_000
+    assert count.bound >= len(BLANKS)
+
+
+class PanicException(BaseException):
+    """Named as PyO3 names a Rust panic."""
+
+
+def test_a_panic_inside_the_tokenizer_is_survived():
+    whole = encoding("o200k_base")
+
+    def encode(text, **_):
+        if len(text) > 500_000:
+            raise PanicException
+        return whole.encode_ordinary(text)
+
+    assert count_tokens(SimpleNamespace(encode=encode), BLANKS) == count_tokens(whole, BLANKS)
+
+
+def test_an_interrupt_while_counting_is_not_swallowed():
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        count_tokens(SimpleNamespace(encode=interrupted), "text")
+
+
+def test_lone_surrogates_are_counted_but_never_called_exact():
+    count = EXACT.count([{"role": "user", "content": "broken \ud83d text \udc00"}])
+    assert count.method == "formula"
+    assert count.bound > count.tokens > 8
+
+
+def test_a_repeated_text_counts_the_same_as_a_new_one():
+    for text in ("short", "word " * 20_000):
+        assert measure_repeated("o200k_base", text) == measure_repeated("o200k_base", text)
+        assert measure_repeated("o200k_base", text) == measure("o200k_base", text)
+
+
+def test_memory_for_repeated_texts_is_bounded():
+    remembered = measure_repeated.__globals__["_remembered"]
+    for number in range(remembered.cache_parameters()["maxsize"] + 10):
+        measure_repeated("o200k_base", f"system prompt {number}")
+    assert remembered.cache_info().currsize == remembered.cache_parameters()["maxsize"]
+    before = remembered.cache_info().misses
+    measure_repeated("o200k_base", "long " * 10_000)
+    assert remembered.cache_info().misses == before
