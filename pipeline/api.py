@@ -81,10 +81,7 @@ def check(job: Job, environ: Mapping[str, str], *, limit: int | None = None) -> 
         warnings += key_warnings(job, api_key(job, environ))
     except UserError as error:
         warnings.append(str(error))
-    rows = prepared.plan.check_first_rows()
-    if not rows:
-        raise UserError(f"{job.file}: no row of {job.input.path} is selected; look at [input] where")
-    first = rows[0]
+    first = prepared.plan.check_first_rows()[0]
     ticket = None if first.request is None else prepared.meter.ticket(first.request)
     return Checked(
         prepared=prepared,

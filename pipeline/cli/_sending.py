@@ -106,7 +106,7 @@ def _sentence(job: "Job", report: "RunReport", *, limited: bool) -> str:
     if pending:
         statuses += f"{', ' if statuses else ''}{pending:,} pending"
     if tally.sent == 0 and report.paused is None:
-        nothing = "nothing to send: " + ("no row is selected" if tally.rows == 0 else "every row has its outcome")
+        nothing = "nothing to send: every row has its outcome" if tally.rows else "no row has this status: nothing to send"
         return f"{job.name}: {nothing} ({statuses})" if statuses else f"{job.name}: {nothing}"
     spent = "free" if report.free else f"{money(report.spent)} spent"
     more = " (--limit)" if limited else ""

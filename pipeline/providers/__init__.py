@@ -75,7 +75,8 @@ def names() -> tuple[str, ...]:
 def find(name: str, *, base_url: str | None, dialect: str | None, options: Mapping[str, object]) -> Provider:
     """Return a preset by its name, or any other name with a `base_url`. Raises `JobFileError`.
 
-    At an overridden address a key is not required, and the limit is called `max_tokens`; `options` have the last word.
+    On another server than the preset's no key is required (nor the preset's key sent), and the limit is called
+    `max_tokens`; `options` have the last word.
     """
     _check_dialect(dialect)
     if base_url is not None:

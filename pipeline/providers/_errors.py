@@ -109,7 +109,7 @@ _MAYBE_BILLED = frozenset({408, 504, 522, 524})
 """Somebody on the way gave up waiting; the model may have worked on, and billed."""
 
 _HINTS = {
-    401: "check the API key",
+    401: "check the API key, and [model] api_key_env",
     402: "the account has no credit left",
     403: "the key, the plan or the region does not allow this",
     404: "check [model] name and base_url",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -59,10 +60,15 @@ class OpenAI:
     options: frozenset[str] = DIALECT_OPTIONS
 
     def configured(self, base_url: str | None, options: Mapping[str, object]) -> "OpenAI":
-        """Return this provider at another address, and with the job's `options` (known names) applied."""
+        """Return this provider at another address, and with the job's `options` (known names) applied.
+
+        On another server the preset's key is not the one to send (a job names its own in `api_key_env`).
+        """
         changes: dict[str, Any] = {}
-        if base_url is not None and base_url.rstrip("/") != (self.base_url or "").rstrip("/"):
-            changes |= {"base_url": base_url, "needs_key": False, "max_tokens_field": "max_tokens"}
+        if base_url is not None:
+            changes["base_url"] = base_url
+            if urlsplit(base_url)[:2] != urlsplit(self.base_url or "")[:2]:
+                changes |= {"key_env": None, "needs_key": False, "max_tokens_field": "max_tokens"}
         for option, value in options.items():
             field, allowed = _OPTIONS[option]
             if not any(type(value) is type(one) and value == one for one in allowed):

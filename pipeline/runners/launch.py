@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from pipeline.budget import Budget
-from pipeline.errors import LedgerError, PriceError, UserError
+from pipeline.errors import InputError, LedgerError, PriceError, UserError
 from pipeline.estimating import Forecast
 from pipeline.job import Job
 from pipeline.ledger import Ledger, RunRequest, RunStart
@@ -58,7 +58,8 @@ def prepare(job: Job, *, limit: int | None = None) -> Prepared:
     price = find_price(job)
     _check_budget(job, price)
     plan = Plan(job, limit=limit)
-    plan.check_first_rows()
+    if not plan.check_first_rows():
+        raise InputError(f"{job.file}: no row of {job.input.path} is selected; look at [input] where")
     warnings = []
     if price is None:
         warnings.append(

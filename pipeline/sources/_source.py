@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from itertools import chain, islice
+from itertools import chain, islice, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,17 +53,20 @@ class Source:
         where = self.check_where()
         self._check_columns(where)
         with closing(self._chunks(where)) as chunks:
-            rows = islice(chain.from_iterable(chunks), self._limit)
+            rows = islice(chain.from_iterable(starmap(self._rows, chunks)), self._limit)
             while batch := list(islice(rows, size)):
                 yield batch
 
     def first_columns(self, rows: int = COLUMNS_FROM) -> tuple[str, ...]:
-        """Return the columns of the first rows (before `where` and `limit`), in order of appearance."""
+        """Return the columns of the first rows (before `where` and `limit`), in order of appearance.
+
+        Broken lines have no columns; they are an error when their turn comes, which `limit` may prevent.
+        """
         names: dict[str, None] = {}
         with closing(self._chunks(None)) as chunks:
-            for row in islice(chain.from_iterable(chunks), rows):
-                if isinstance(row, Row):
-                    names.update(dict.fromkeys(row.values))
+            for _, _, values in islice(chain.from_iterable(items for items, _, _ in chunks), rows):
+                if not isinstance(values, Broken):
+                    names.update(dict.fromkeys(values))
         return tuple(names)
 
     def fingerprint(self) -> str:
@@ -96,31 +99,30 @@ class Source:
                     f"[input] {key}: the first {COLUMNS_FROM:,} rows have no column {name!r}{near} ({self.files[0]})"
                 )
 
-    def _chunks(self, where: "Where | None") -> Generator[list[Row | BrokenRow], None, None]:
+    def _chunks(self, where: "Where | None") -> Generator[tuple[list[Item], str, int], None, None]:
+        """Yield the files' chunks, each with what its origins begin with and how many rows earlier files have."""
         rows_before = 0
         for file in self.files:
             prefix = f"{file}{self._reader.MARK}"
             with closing(_Counted(self._reader.stream(file, where))) as chunks:
                 for items in chunks:
-                    yield self._rows(items, prefix, rows_before)
+                    yield items, prefix, rows_before
                 rows_before += chunks.total
         if not rows_before:
             one = len(self.files) == 1
             names = f"{self.files[0]} has no rows" if one else f"the {len(self.files)} files have no rows"
             raise InputError(f"[input] path: {names}")
 
-    def _rows(self, items: list[Item], prefix: str, rows_before: int) -> list[Row | BrokenRow]:
+    def _rows(self, items: list[Item], prefix: str, rows_before: int) -> Iterator[Row | BrokenRow]:
         column = self._id_column
-        rows: list[Row | BrokenRow] = []
         for position, number, values in items:
             index = rows_before + position
             if isinstance(values, Broken):
-                rows.append(self._broken(values, index, f"{prefix}{number}"))
+                yield self._broken(values, index, f"{prefix}{number}")
                 continue
             value = None if column is None else values.get(column)
             row_id = str(index + 1) if value is None else value if isinstance(value, str) else _as_text(value)
-            rows.append(Row(index, row_id, values, f"{prefix}{number}"))
-        return rows
+            yield Row(index, row_id, values, f"{prefix}{number}")
 
     def _broken(self, line: Broken, index: int, origin: str) -> BrokenRow:
         if self._reject:

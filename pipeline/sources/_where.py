@@ -1,7 +1,6 @@
 """The filter of an input: Polars SQL, asked about one row at a time, so that it can be asked in batches."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -100,9 +99,7 @@ def _kind(values: Sequence[Any]) -> Kind:
         return "bool"
     if types == {int} and all(value is None or value in _INT64 for value in values):
         return "int"
-    if types <= {int, float} and all(value is None or abs(value) <= sys.float_info.max for value in values):
-        return "float"
-    return "text"
+    return "float" if types <= {int, float} else "text"
 
 
 def _wider(one: Kind, other: Kind) -> Kind:

@@ -76,8 +76,8 @@ def _with_exact_integers(line: bytes | str, values: dict[str, Any]) -> Mapping[s
         return values
     try:
         exact: dict[str, Any] = json.loads(text)
-    except (ValueError, RecursionError):
-        return _broken(_bytes(line), "holds a number with more digits, or deeper nesting, than can be read exactly")
+    except RecursionError:
+        return _broken(_bytes(line), "is nested too deeply for its long numbers to be read exactly")
     return exact
 
 

@@ -28,6 +28,8 @@ def stream(file: Path, where: "Where | None") -> Generator[list[Item], None, int
     try:
         return (yield from _stream(file, where))
     except FAILURES as error:
+        if where is not None and not isinstance(error, OSError) and not str(error).startswith("parquet"):
+            raise where.error(f"{reason(error)} ({file})") from error
         raise InputError(f"{file} can't be read as Parquet: {reason(error)}") from error
 
 
@@ -51,13 +53,10 @@ def _unused_name(schema: Mapping[str, pl.DataType]) -> str:
 def _filtered(scan: pl.LazyFrame, where: "Where", schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
     missing = [name for name in where.names if name not in schema]  # in this file; another has them: null here
     scan = scan.with_columns(pl.lit(None).alias(name) for name in missing) if missing else scan
-    try:
-        answer = scan.select(where.expr.alias("answer")).collect_schema()["answer"]
-        if answer not in (pl.Boolean, pl.Null):
-            raise where.not_a_condition(answer)
-        return scan.filter(where.expr).drop(missing)
-    except FAILURES as error:
-        raise where.error(reason(error)) from error
+    answer = scan.select(where.expr.alias("answer")).collect_schema()["answer"]
+    if answer not in (pl.Boolean, pl.Null):
+        raise where.not_a_condition(answer)
+    return scan.filter(where.expr).drop(missing)
 
 
 def _as_json(schema: Mapping[str, pl.DataType]) -> Iterator[pl.Expr]:

@@ -1,0 +1,258 @@
+"""What becomes of an answer in OpenAI's dialect: tables of bodies, from the documented one to the hostile."""
+
+from dataclasses import replace
+
+import orjson
+import pytest
+from completions import STANDARD, answered
+
+from pipeline.providers._json import UNREADABLE, load
+from pipeline.providers.openai import PROVIDER
+from pipeline.records import Reply, Usage, WireReply
+
+
+def decode(body, status=200, **headers):
+    raw = body if isinstance(body, bytes) else orjson.dumps(body)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return PROVIDER.decode(WireReply(status, named, raw), now=0.0)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"[" * 100_000,
+        b'{"choices":' * 100_000,
+        b'{"usage":' + b'{"a":' * 900 + b"1" + b"}" * 901,
+        b'{"choices": [], "usage": null}',
+        b'{"choices": null}',
+        b'{"choices": {"0": 1}}',
+        b'{"choices": [null]}',
+        b'{"choices": [[]]}',
+        b"null",
+        b'"text"',
+        b"17",
+        b"{}",
+        b"[]",
+        b"[[]]",
+    ],
+)
+def test_a_200_without_an_answer_is_retried_and_its_cost_unknown(raw):
+    failure = decode(raw)
+    assert (failure.action, failure.error_type, failure.cost_unknown) == ("retry", "undecodable_answer", True)
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "finish"),
+    [
+        (answered(), '{"number":"17"}', "stop"),
+        (answered(finish_reason="length"), '{"number":"17"}', "length"),
+        (answered(finish_reason="content_filter"), '{"number":"17"}', "refused"),
+        (answered(finish_reason=None), '{"number":"17"}', "other"),
+        (answered(finish_reason="eos"), '{"number":"17"}', "other"),
+        (answered(finish_reason=7), '{"number":"17"}', "other"),
+        (answered({"content": None, "refusal": "I can't."}), "I can't.", "refused"),
+        (answered({"content": "x", "refusal": ""}), "x", "stop"),
+        (answered({"content": None, "tool_calls": [{"function": {"arguments": '{"a":1}'}}]}), '{"a":1}', "stop"),
+        (answered({"content": "", "tool_calls": [{"function": {"arguments": {"a": 1}}}]}), '{"a":1}', "stop"),
+        (
+            answered(
+                {"content": "Calling.", "tool_calls": [{"function": {"arguments": "{}"}}]}, finish_reason="tool_calls"
+            ),
+            "{}",
+            "stop",
+        ),
+        (answered({"content": "Done.", "tool_calls": [{"function": {"arguments": "{}"}}]}), "Done.", "stop"),
+        (answered({"content": "Done.", "tool_calls": []}), "Done.", "stop"),
+        (
+            answered({"content": None, "function_call": {"arguments": "{}"}}, finish_reason="function_call"),
+            "{}",
+            "stop",
+        ),
+        (
+            answered({"content": None, "tool_calls": [{"function": {"arguments": '{"a'}}]}, finish_reason="length"),
+            '{"a',
+            "length",
+        ),
+        (
+            answered(
+                {"content": [{"type": "text", "text": "a"}, {"type": "thinking", "text": "no"}, {"text": "b"}, "c"]}
+            ),
+            "abc",
+            "stop",
+        ),
+    ],
+)
+def test_every_ending_is_told_apart(body, text, finish):
+    reply = decode(body)
+    assert (reply.text, reply.finish) == (text, finish)
+
+
+def without_reasoning(message, **choice):
+    usage = {"prompt_tokens": 9, "completion_tokens": 5}
+    return answered(message, **choice) | {"usage": usage}
+
+
+@pytest.mark.parametrize("content", [None, "", " \n"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        answered({"content": "placeholder"}),
+        without_reasoning({"reasoning_content": "Let me think"}),
+        without_reasoning({"reasoning": "Let me think"}),
+        without_reasoning({"reasoning_details": [{"text": "Let me think"}]}),
+    ],
+)
+def test_an_answer_that_was_all_reasoning_was_cut_off_whatever_the_server_calls_it(body, content):
+    message = body["choices"][0]["message"] | {"content": content}
+    reply = decode(body | {"choices": [{"finish_reason": "stop", "message": message}]})
+    assert (reply.finish, reply.finish_reason, reply.reasoned) == ("length", "stop", True)
+
+
+def test_nothing_at_all_is_no_answer_but_an_empty_text_is_one():
+    assert decode(without_reasoning({"content": None})).finish == "other"
+    empty = decode(without_reasoning({"content": ""}))
+    assert (empty.text, empty.finish, empty.reasoned) == ("", "stop", False)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "expected"),
+    [({"x_request_id": "req_1"}, STANDARD, "req_1"), ({}, STANDARD, "chatcmpl-1"), ({}, STANDARD | {"id": 4}, None)],
+)
+def test_an_answer_carries_the_providers_name_for_the_exchange(headers, body, expected):
+    assert decode(body, **headers).request_id == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "action", "error_type"),
+    [
+        (None, "retry", "server_error"),
+        ({"code": 502, "message": "upstream"}, "retry", "undecodable_answer"),
+        ({"code": 402, "message": "no credit"}, "pause", "undecodable_answer"),
+        ({"code": "content_filter"}, "reject", "content_filter"),
+    ],
+)
+def test_a_model_that_failed_while_answering_is_a_failure_that_knows_its_usage(error, action, error_type):
+    failure = decode(answered(finish_reason="error", error=error), x_request_id="req_1")
+    assert (failure.action, failure.error_type, failure.request_id) == (action, error_type, "req_1")
+    assert (failure.cost_unknown, failure.usage.output_tokens, failure.model) == (False, 200, "m-2026-01-01")
+    body = answered(finish_reason="error") | {"usage": None}
+    assert decode(body).cost_unknown is True
+
+
+@pytest.mark.parametrize("error", [None, {}, "", False, []])
+def test_an_empty_error_beside_an_answer_is_no_error(error):
+    assert isinstance(decode(STANDARD | {"error": error}), Reply)
+
+
+def test_an_error_beside_an_answer_wins():
+    failure = decode(STANDARD | {"error": {"code": 429, "message": "slow"}})
+    assert (failure.closes_door, failure.cost_unknown) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}, Usage(9, 5)),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, Usage(0, 0)),
+        (STANDARD["usage"], Usage(1000, 200, 600, 100, 150)),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": None}, Usage(9, 5)),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": None}}, Usage(9, 5)),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "completion_tokens_details": []}, Usage(9, 5)),
+        # DeepSeek
+        (
+            {"prompt_tokens": 9, "completion_tokens": 5, "prompt_cache_hit_tokens": 4, "prompt_cache_miss_tokens": 5},
+            Usage(9, 5, 4),
+        ),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "prompt_cache_hit_tokens": 4,
+                "prompt_tokens_details": {"cached_tokens": 3},
+            },
+            Usage(9, 5, 3),
+        ),
+        # the total proves that reasoning was left out of the output
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "total_tokens": 34,
+                "completion_tokens_details": {"reasoning_tokens": 20},
+            },
+            Usage(9, 25, 0, 0, 20),
+        ),
+        # a total without details proves nothing
+        ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 34}, Usage(9, 5)),
+        (None, None),
+        ([], None),
+        ({}, None),
+        ({"prompt_tokens": 9}, None),
+        ({"prompt_tokens": 9, "completion_tokens": None}, None),
+        ({"prompt_tokens": 9, "completion_tokens": "5"}, None),
+        ({"prompt_tokens": 9, "completion_tokens": 5.5}, None),
+        ({"prompt_tokens": -9, "completion_tokens": 5}, None),
+        ({"prompt_tokens": True, "completion_tokens": 5}, None),
+        ({"prompt_tokens": 10**13, "completion_tokens": 5}, None),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": -1}}, None),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 10}}, None),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 6}}, None),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "prompt_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 5},
+            },
+            None,
+        ),
+    ],
+)
+def test_usage_has_one_form_and_numbers_that_contradict_each_other_are_none(raw, expected):
+    usage = decode(STANDARD | {"usage": raw}).usage
+    assert usage == (expected and replace(expected, raw=raw))
+
+
+def test_a_usage_object_too_large_to_keep_still_counts():
+    usage = decode(STANDARD | {"usage": {"prompt_tokens": 9, "completion_tokens": 5, "x": "y" * 20_000}}).usage
+    assert (usage.input_tokens, usage.output_tokens, usage.raw) == (9, 5, {})
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b'{"a": NaN, "b": [Infinity, -Infinity], "c": 1}', {"a": None, "b": [None, None], "c": 1}),
+        (rb'{"a": "half \ud83d"}', {"a": "half \ufffd"}),
+        (
+            rb'{"a": "\ude00 low, \ud83d\ude00 whole, \\ud83d text"}',
+            {"a": "\ufffd low, \U0001f600 whole, \\ud83d text"},
+        ),
+        (b'{"a": "\xff"}', {"a": "\ufffd"}),
+        (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),
+        (
+            b'{"n": NaN, "a": ' + b"9" * 5000 + b', "b": 1e999, "c": 9223372036854775807}',
+            {"n": None, "a": None, "b": None, "c": 2**63 - 1},
+        ),
+        (b"{", UNREADABLE),
+        (b"", UNREADABLE),
+        (b"<html>", UNREADABLE),
+    ],
+)
+def test_json_that_a_strict_parser_refuses_is_mended_because_it_was_paid_for(raw, expected):
+    assert load(raw) == expected
+
+
+def test_an_answer_cut_in_the_middle_of_an_emoji_is_not_lost():
+    raw = orjson.dumps(answered({"content": "MARK"}, finish_reason="length")).replace(b"MARK", rb"so \ud83d")
+    reply = decode(raw)
+    assert (reply.text, reply.finish) == ("so \ufffd", "length")
+
+
+@pytest.mark.parametrize("depth", [1, 100, 250])
+def test_usage_that_is_nested_absurdly_can_still_be_written_into_a_journal_line(depth):
+    nested = None
+    for _ in range(depth):
+        nested = {"a": nested}
+    usage = decode(STANDARD | {"usage": {"prompt_tokens": 9, "completion_tokens": 5, "x": nested}}).usage
+    assert (usage.input_tokens, usage.output_tokens) == (9, 5)
+    assert orjson.dumps({"t": "attempt", "v": {"attempt": {"usage": {"raw": usage.raw}}}})
+    assert bool(usage.raw) is (depth < 250)

@@ -1,0 +1,436 @@
+"""What each failure means: one table of real error bodies, and what may never stand in a message."""
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import providers
+from pipeline.errors import WireError
+from pipeline.providers._errors import failure_from
+from pipeline.providers._redact import clean, redact
+from pipeline.records import Usage, WireReply
+
+NOW = 1795392000.0  # 2026-11-23T00:00:00Z
+
+
+def reply(status, body=b"", **headers):
+    raw = body if isinstance(body, bytes) else orjson.dumps(body)
+    return WireReply(status, {name.replace("_", "-"): value for name, value in headers.items()}, raw)
+
+
+def classify(status, body=b"", **headers):
+    return failure_from(reply(status, body, **headers), NOW)
+
+
+def openai(code=None, kind=None, message="Words.", param=None):
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+RETRY, DOOR, REJECT, REFUSE, PAUSE = (
+    ("retry", "unavailable", False),
+    ("retry", "rate_limited", True),
+    ("reject", "rejected", False),
+    ("reject", "refused", False),
+    ("pause", "fatal", False),
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "cost_unknown"),
+    [
+        (301, PAUSE, False),
+        (308, PAUSE, False),
+        (400, REJECT, False),
+        (401, PAUSE, False),
+        (402, PAUSE, False),
+        (403, PAUSE, False),
+        (404, PAUSE, False),
+        (405, PAUSE, False),
+        (407, PAUSE, False),
+        (408, RETRY, True),
+        (409, RETRY, False),
+        (410, PAUSE, False),
+        (413, REJECT, False),
+        (418, REJECT, False),
+        (422, REJECT, False),
+        (424, RETRY, False),
+        (425, RETRY, False),
+        (429, DOOR, False),
+        (498, DOOR, False),
+        (499, RETRY, False),
+        (500, RETRY, False),
+        (502, RETRY, False),
+        (503, RETRY, False),
+        (504, RETRY, True),
+        (520, RETRY, False),
+        (521, RETRY, False),
+        (522, RETRY, True),
+        (523, RETRY, False),
+        (524, RETRY, True),
+        (529, RETRY, False),
+        (599, RETRY, False),
+        (999, RETRY, False),
+        (100, RETRY, False),
+    ],
+)
+def test_a_status_alone_decides_when_nothing_else_is_said(status, expected, cost_unknown):
+    failure = classify(status)
+    assert (failure.action, failure.result, failure.closes_door) == expected
+    assert failure.cost_unknown is cost_unknown
+    assert failure.http_status == status
+    assert failure.error_type == f"http_{status}"
+    assert f"HTTP {status}" in failure.message
+    assert failure.not_sent is False
+
+
+QUOTA = [
+    "insufficient_quota",
+    "credit_balance_exhausted",
+    "organization_spend_limit_exceeded",
+    "project_spend_limit_exceeded",
+    "organization_usage_limit_exceeded",
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected", "error_type"),
+    [
+        # the code wins over the status
+        *[(429, openai(code, "insufficient_quota"), PAUSE, code) for code in QUOTA],
+        (429, openai(None, "insufficient_quota"), PAUSE, "insufficient_quota"),
+        (
+            429,
+            {"error": {"type": "rate_limit_error", "details": {"error_code": "enforced_spend_limit_reached"}}},
+            PAUSE,
+            "enforced_spend_limit_reached",
+        ),
+        (
+            429,
+            {"error": {"type": "rate_limit_error", "details": {"code": "contract_spend_limit_reached"}}},
+            PAUSE,
+            "contract_spend_limit_reached",
+        ),
+        (429, openai("rate_limit_exceeded", "tokens"), DOOR, "rate_limit_exceeded"),
+        (429, openai("slow_down"), DOOR, "slow_down"),
+        (429, {"type": "error", "error": {"type": "rate_limit_error", "message": "x"}}, DOOR, "rate_limit_error"),
+        (429, {"error": {"type": "ramp_limit_exceeded"}}, DOOR, "ramp_limit_exceeded"),
+        (
+            429,
+            openai("rate_limit_exceeded", "tokens", "Request too large for m in org o: Limit 100, Requested 200"),
+            REJECT,
+            "rate_limit_exceeded",
+        ),
+        (429, {"error": "Request too large"}, REJECT, "http_429"),
+        (429, openai(None, None, "resource unavailable"), DOOR, "http_429"),
+        (498, openai("capacity_exceeded"), DOOR, "capacity_exceeded"),
+        (400, openai("context_length_exceeded", "invalid_request_error"), REJECT, "context_length_exceeded"),
+        (400, openai("rate_limit_exceeded"), DOOR, "rate_limit_exceeded"),
+        (400, openai("model_not_found", "invalid_request_error"), PAUSE, "model_not_found"),
+        (400, openai(None, "invalid_request_error", param="service_tier"), PAUSE, "invalid_request_error"),
+        (
+            400,
+            openai(None, "invalid_request_error", "Your credit balance is too low to access the API."),
+            PAUSE,
+            "invalid_request_error",
+        ),
+        (
+            400,
+            openai(None, "invalid_request_error", "You have reached your specified API usage limits."),
+            PAUSE,
+            "invalid_request_error",
+        ),
+        (400, openai(None, "invalid_request_error", "Invalid value: 'billing'"), REJECT, "invalid_request_error"),
+        (400, openai("content_filter"), REFUSE, "content_filter"),
+        (400, openai("content_policy_violation"), REFUSE, "content_policy_violation"),
+        (400, openai("invalid_prompt", "invalid_request_error"), REFUSE, "invalid_prompt"),
+        # the type says less than the status
+        (401, openai(None, "invalid_request_error", "You didn't provide an API key."), PAUSE, "invalid_request_error"),
+        (401, openai("invalid_api_key", "invalid_request_error"), PAUSE, "invalid_api_key"),
+        (404, openai(None, "invalid_request_error", "Invalid URL"), PAUSE, "invalid_request_error"),
+        (
+            404,
+            {
+                "object": "error",
+                "message": "The model `x` does not exist.",
+                "type": "NotFoundError",
+                "param": None,
+                "code": 404,
+            },
+            PAUSE,
+            "NotFoundError",
+        ),
+        (
+            400,
+            {"object": "error", "message": "too long", "type": "BadRequestError", "code": 400},
+            REJECT,
+            "BadRequestError",
+        ),
+        (402, {"error": {"code": 402, "message": "Insufficient credits"}}, PAUSE, "http_402"),
+        (
+            403,
+            {"error": {"code": 403, "message": "x", "metadata": {"reasons": ["violence"], "flagged_input": "..."}}},
+            REFUSE,
+            "http_403",
+        ),
+        (403, {"error": {"code": 403, "message": "Input was flagged"}}, REFUSE, "http_403"),
+        (403, {"error": {"type": "permission_error", "message": "x"}}, PAUSE, "permission_error"),
+        (413, {"error": {"type": "request_too_large", "message": "x"}}, REJECT, "request_too_large"),
+        (
+            529,
+            {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+            RETRY,
+            "overloaded_error",
+        ),
+        (504, {"type": "error", "error": {"type": "timeout_error", "message": "x"}}, RETRY, "timeout_error"),
+        (
+            429,
+            {"status": "error", "message": "Maximum 5 queued requests allowed.", "retry_after": 30},
+            DOOR,
+            "http_429",
+        ),
+        (402, {"status": "error", "messege": "out of credits"}, PAUSE, "http_402"),
+        (422, {"detail": [{"loc": ["body"], "msg": "field required"}]}, REJECT, "http_422"),
+        (500, {"detail": "Internal Server Error"}, RETRY, "http_500"),
+        (502, b"<html><head><title>502 Bad Gateway</title></head></html>", RETRY, "http_502"),
+        (503, b"", RETRY, "http_503"),
+        (400, [{"error": {"code": 400, "message": "bad", "status": "INVALID_ARGUMENT"}}], REJECT, "http_400"),
+        # errors inside a 200
+        (200, {"error": {"code": 502, "message": "upstream"}}, RETRY, "undecodable_answer"),
+        (200, {"error": {"code": 429, "message": "slow"}}, DOOR, "undecodable_answer"),
+        (200, {"error": {"code": "429", "message": "slow"}}, DOOR, "undecodable_answer"),
+        (200, {"error": {"code": 402, "message": "no credit"}}, PAUSE, "undecodable_answer"),
+        (200, {"object": "error", "message": "x", "type": "NotFoundError", "code": 404}, PAUSE, "NotFoundError"),
+        (200, {"object": "error", "message": "x", "type": "BadRequestError", "code": 400}, REJECT, "BadRequestError"),
+        (200, openai("insufficient_quota"), PAUSE, "insufficient_quota"),
+        (200, openai("rate_limit_exceeded"), DOOR, "rate_limit_exceeded"),
+        (200, openai(None, "invalid_request_error"), REJECT, "invalid_request_error"),
+        (200, openai(None, "server_error"), RETRY, "server_error"),
+        (200, {"status": "error", "message": "Invalid API key"}, PAUSE, "undecodable_answer"),
+        (200, {"status": "error", "messege": "Not enough credits"}, PAUSE, "undecodable_answer"),
+        (200, {"status": "error", "message": "Rate limit: maximum 5 queued requests"}, DOOR, "undecodable_answer"),
+        (200, {"status": "error", "message": "something"}, RETRY, "undecodable_answer"),
+        (200, {"error": "text"}, RETRY, "undecodable_answer"),
+        (200, b'{"choices": [{"mess', RETRY, "undecodable_answer"),
+        (200, b"", RETRY, "undecodable_answer"),
+    ],
+)
+def test_every_known_error_body_is_understood(status, body, expected, error_type):
+    failure = classify(status, body)
+    assert (failure.action, failure.result, failure.closes_door) == expected
+    assert failure.error_type == error_type
+    assert failure.cost_unknown is (status in {200, 504})
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "order", "expected"),
+    [
+        (400, b"", "true", RETRY),
+        (404, b"", "True", RETRY),
+        (429, b"", "true", DOOR),
+        (500, b"", "false", REJECT),
+        (429, b"", "false", REJECT),
+        (401, b"", "false", PAUSE),
+        (400, b"", "false", REJECT),
+        (429, openai("insufficient_quota"), "true", PAUSE),
+        (400, openai("content_filter"), "true", REFUSE),
+        (500, b"", "perhaps", RETRY),
+    ],
+)
+def test_the_servers_order_to_retry_wins_over_the_status_but_not_over_a_code(status, body, order, expected):
+    failure = classify(status, body, x_should_retry=order)
+    assert (failure.action, failure.result, failure.closes_door) == expected
+
+
+def test_credit_that_is_being_topped_up_closes_the_door_instead_of_pausing():
+    failure = classify(402, b"", retry_after="20")
+    assert (failure.action, failure.closes_door, failure.wait_seconds) == ("retry", True, 20)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "action"),
+    [
+        (429, {"retry_after": "1800"}, "retry"),
+        (429, {"retry_after": "1801"}, "pause"),
+        (503, {"retry_after": "7200"}, "pause"),
+        (429, {"x_ratelimit_remaining_requests": "0", "x_ratelimit_reset_requests": "5h0m0s"}, "pause"),
+        (400, {"retry_after": "7200"}, "reject"),
+    ],
+)
+def test_a_wait_of_more_than_half_an_hour_pauses_the_run_and_names_the_time(status, headers, action):
+    failure = classify(status, b"", **headers)
+    assert failure.action == action
+    if action == "pause":
+        assert failure.result == "fatal"
+        assert not failure.closes_door
+        again = {1801: "2026-11-23 00:30 UTC", 7200: "2026-11-23 02:00 UTC", 18000: "2026-11-23 05:00 UTC"}
+        assert again[failure.wait_seconds] in failure.message
+
+
+def test_the_wait_of_a_vendor_that_names_it_in_the_body_is_kept():
+    failure = classify(429, {"status": "error", "message": "Maximum 5 queued requests allowed.", "retry_after": 30})
+    assert failure.wait_seconds == 30
+
+
+@pytest.mark.parametrize(
+    ("location", "host"),
+    [
+        ("https://login.example/v2?token=abc", "login.example"),
+        ("https://jane:hunter2@login.example/", "login.example"),
+        ("/v2/chat", "another path"),
+        ("http://[::bad", "another address"),
+        ("", "another path"),
+    ],
+)
+def test_a_redirect_names_the_host_and_what_to_set(location, host):
+    failure = classify(307, b"", location=location)
+    assert f"redirects to {host} " in failure.message
+    assert "base_url" in failure.message
+    assert "hunter2" not in failure.message
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (429, openai("slow_down", message="Too\n fast,\tplease\x00 wait"), "Too fast, please wait (HTTP 429)"),
+        (502, b"<html><head><title>502 Bad\nGateway</title></head><body>x</body></html>", "502 Bad Gateway (HTTP 502)"),
+        (502, b"<p>upstream <b>down</b></p>", "upstream down (HTTP 502)"),
+        (500, b"plain words", "plain words (HTTP 500)"),
+        (500, b"\xff\xfe", "\ufffd\ufffd (HTTP 500)"),
+        (503, b"", "Service Unavailable (HTTP 503)"),
+        (599, b"", "the server gave no reason (HTTP 599)"),
+        (401, openai(message="No."), "No. (HTTP 401; check the API key, and [model] api_key_env)"),
+        (422, {"detail": [{"msg": "field required"}]}, "field required (HTTP 422)"),
+        (200, openai(message="x") | {"error": {"code": 503, "message": "busy"}}, "busy (HTTP 200, 503 inside)"),
+        (200, {"a": 1}, "the answer holds neither choices nor an error (HTTP 200)"),
+        (200, b'{"choices": [{"message": {"content": "half of a pri', "the answer is not JSON (HTTP 200)"),
+    ],
+)
+def test_a_message_is_one_line_with_the_servers_words_and_a_hint(status, body, message):
+    assert classify(status, body).message == message
+
+
+def test_a_long_message_is_cut():
+    failure = classify(400, openai(message="a b " * 5000))
+    assert len(failure.message) < 350
+    assert "…" in failure.message
+
+
+KEY = "Zt9-my.own/key+with=signs"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        openai("invalid_api_key", message=f"Incorrect API key provided: {KEY}."),
+        openai(message=f"{'x ' * 120}{KEY} and more"),
+        openai(code=f"bad_{KEY}"),
+        openai(kind=KEY),
+        {"error": KEY},
+        {"status": "error", "messege": f"key {KEY}{KEY} is blocked"},
+        {"detail": f"got body {{'key': '{KEY}', 'model_id': 'm'}}"},
+        f"<title>{KEY}</title>".encode(),
+        KEY.encode(),
+        (" " * 19_990 + KEY).encode(),
+    ],
+)
+@pytest.mark.parametrize("status", [400, 401, 500, 200])
+def test_the_key_is_never_in_a_failure_wherever_the_server_echoes_it(status, body):
+    failure = failure_from(reply(status, body), NOW, secrets=(f"{KEY}\n",))
+    shown = f"{failure.error_type} {failure.message}"
+    assert KEY not in shown
+    assert KEY[:9] not in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Incorrect API key provided: sk-abc***xyz. Find it at https://x.example/keys.",
+        "Incorrect API key provided: mykey123.",
+        "key sk-proj-abcdefgh is disabled",
+        "header 'authorization: Bearer abc.def'",
+        "api_key=abcdef is wrong",
+        'invalid api-key: "abcdef"',
+        '{"key": "abcdef", "model_id": "m"}',
+        "{'key': 'abcdef'}",
+        "gsk_abcdefgh1234 expired",
+        "token eyJhbGciOiJIUzI1.eyJzdWIiOiIx.c2lnbmF0dXJl refused",
+        "AIzaSyA1234567890abcdef refused",
+        "proxy http://jane:hunter2@proxy.example failed",
+        "unknown a1B2c3D4e5F6g7H8i9J0a1B2c3D4e5F6g7H8i9J0",
+    ],
+)
+def test_what_looks_like_a_key_is_hidden_even_from_one_who_does_not_know_it(text):
+    shown = redact(text, ())
+    assert "[redacted]" in shown
+    hidden = ("abc", "mykey", "eyJ", "AIza", "hunter2", "a1B2")
+    assert not any(secret in shown for secret in hidden)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The model `gpt-oss-20b` does not exist",
+        "Rate limit reached for m in organization org-abc123 on tokens per min (TPM): Limit 30000, Used 29000",
+        "context_length_exceeded: maximum context length is 128000 tokens, however you requested 130000",
+        "unknown key: max_output_tokens_for_a_very_long_option_name_indeed",
+        "request 5f0c1d2e-3b4a-4c5d-8e6f-7a8b9c0d1e2f failed, see https://status.example/now",
+        "risk-free, task-based, ask_user",
+    ],
+)
+def test_ordinary_words_stay_readable(text):
+    assert redact(text, ("", "x", " ab ")) == text
+
+
+def test_hiding_keys_takes_time_in_proportion_to_the_text_and_stops_at_its_limit():
+    # A regular expression that backtracks would not come back from these.
+    for text in ("a" * 10**6, "a1" * 10**6, "sk-" * 10**6, "://" * 10**6, "key: " * 10**6, " " * 10**6):
+        assert len(redact(text, ())) <= 10**5
+
+
+@settings(deadline=None)
+@given(st.text(), st.integers(1, 50))
+def test_a_cleaned_text_is_one_short_line_that_can_be_written_as_utf8(text, longest):
+    line = clean(text, longest)
+    assert len(line) <= longest
+    assert line.isprintable() or not any(ord(letter) < 32 for letter in line)
+    assert line.encode().decode() == line
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "expected"),
+    [
+        ({"x_request_id": "req_1"}, {"id": "gen-1"}, "req_1"),
+        ({"request_id": "req_2"}, {}, "req_2"),
+        ({}, {"request_id": "req_3", "error": {}}, "req_3"),
+        ({}, {"id": "gen-4"}, "gen-4"),
+        ({}, {"id": 5}, None),
+        ({}, b"", None),
+    ],
+)
+def test_a_failure_carries_the_providers_name_for_the_exchange(headers, body, expected):
+    assert classify(500, body, **headers).request_id == expected
+
+
+def test_an_error_inside_a_200_that_says_what_it_used_has_a_known_cost():
+    failure = failure_from(reply(200, {"error": {"code": 502}}), NOW, usage=Usage(10, 2), model="m")
+    assert (failure.cost_unknown, failure.usage, failure.model) == (False, Usage(10, 2), "m")
+
+
+@pytest.mark.parametrize(
+    ("kind", "maybe_sent", "expected", "cost_unknown", "not_sent"),
+    [
+        ("connect", False, RETRY, False, True),
+        ("tls", False, RETRY, False, True),
+        ("timeout", True, RETRY, True, False),
+        ("broken", True, RETRY, True, False),
+        ("broken", False, RETRY, False, True),
+        ("too_large", True, REJECT, True, False),
+        ("bad_request", False, PAUSE, False, True),
+    ],
+)
+def test_a_failure_below_http_says_whether_it_may_have_been_billed(kind, maybe_sent, expected, cost_unknown, not_sent):
+    failure = providers.failure_from_wire(WireError(kind, "host:1: broke\noff", maybe_sent=maybe_sent))
+    assert (failure.action, failure.result, failure.closes_door) == expected
+    assert (failure.cost_unknown, failure.not_sent) == (cost_unknown, not_sent)
+    assert (failure.error_type, failure.message, failure.http_status) == (kind, "host:1: broke off", None)

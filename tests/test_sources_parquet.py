@@ -1,0 +1,116 @@
+"""Parquet: what each type becomes, and what is not Parquet."""
+
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.records import Row
+from pipeline.sources import InputSpec, open_source
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def read(path: str = "data.parquet", **settings: Any) -> list[Row]:
+    return [row for batch in open_source(InputSpec(path, **settings)).batches() for row in batch]
+
+
+def utc(*parts: int) -> dt.datetime:
+    return dt.datetime(*parts, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("series", "expected"),
+    [
+        (pl.Series([dt.date(2026, 11, 23)]), "2026-11-23"),
+        (pl.Series([utc(2026, 11, 23, 10).replace(tzinfo=None)]), "2026-11-23T10:00:00.000000"),
+        (pl.Series([utc(2026, 11, 23, 10)]), "2026-11-23T10:00:00.000000+00:00"),
+        (pl.Series([1], dtype=pl.Datetime("ns")), "1970-01-01T00:00:00.000000001"),
+        (pl.Series([dt.timedelta(hours=26)]), "P1DT2H"),
+        (pl.Series([dt.time(10, 30)]), "10:30:00"),
+        (pl.Series([Decimal("1.50")]), Decimal("1.50")),
+        (pl.Series([b"\xff\x00"]), "/wA="),
+        (pl.Series([0.1], dtype=pl.Float32), 0.1),
+        (pl.Series([1.0]), 1.0),
+        (pl.Series([2**63], dtype=pl.UInt64), 2**63),
+        (pl.Series([2**100], dtype=pl.Int128), 2**100),
+        (pl.Series(["x"], dtype=pl.Categorical), "x"),
+        (pl.Series(["x"], dtype=pl.Enum(["x", "y"])), "x"),
+        (pl.Series([[1, None]]), [1, None]),
+        (pl.Series([[1, 2]], dtype=pl.Array(pl.Int64, 2)), [1, 2]),
+        (
+            pl.Series([{"d": dt.date(2026, 1, 2), "b": [b"a"], "n": None}]),
+            {"d": "2026-01-02", "b": ["YQ=="], "n": None},
+        ),
+        (pl.Series([{"t": dt.timedelta(seconds=1.5)}]), {"t": "PT1.5S"}),
+        (pl.Series([None], dtype=pl.Date), None),
+        (pl.Series([True]), True),
+    ],
+)
+def test_each_type_becomes_what_json_has_or_an_exact_decimal(series, expected):
+    pl.DataFrame({"v": series}).write_parquet("data.parquet")
+    (row,) = read()
+    assert row.values == {"v": expected}
+    assert type(row.values["v"]) is type(expected)
+    assert str(row.values["v"]) == str(expected)
+    orjson.dumps(row.values, default=str, option=orjson.OPT_PASSTHROUGH_DATETIME) if expected != 2**100 else None
+
+
+def test_a_condition_sees_the_true_types():
+    days = [dt.date(2026, 1, day) for day in range(1, 31)]
+    pl.DataFrame({"d": days, "v": [Decimal(n) / 2 for n in range(30)]}).write_parquet("data.parquet", row_group_size=7)
+    rows = read(where="d >= date '2026-01-10' and v < 6")
+    assert [row.index for row in rows] == [9, 10, 11]
+    assert rows[0].origin == "data.parquet#10"
+    assert rows[0].values == {"d": "2026-01-10", "v": Decimal("4.5")}
+
+
+def test_a_column_that_a_later_file_lacks_is_null_there():
+    Path("d").mkdir()
+    pl.DataFrame({"a": [1, 2], "lang": ["en", "de"]}).write_parquet("d/1.parquet")
+    pl.DataFrame({"a": [3]}).write_parquet("d/2.parquet")
+    pl.DataFrame({"a": [4], "lang": ["en"]}).write_parquet("d/3.parquet")
+    rows = read("d", where="lang = 'en'")
+    assert [(row.index, row.values) for row in rows] == [(0, {"a": 1, "lang": "en"}), (3, {"a": 4, "lang": "en"})]
+    assert [row.values for row in read("d", where="lang is null")] == [{"a": 3}]
+
+
+def test_a_folder_named_like_a_partition_adds_no_column():
+    Path("year=2026").mkdir()
+    pl.DataFrame({"a": [1]}).write_parquet("year=2026/x.parquet")
+    assert [row.values for row in read("year=2026/x.parquet")] == [{"a": 1}]
+
+
+def test_columns_may_have_any_names():
+    frame = pl.DataFrame({"_": [1], "_a": [2], "first name": [3], "": [4], "index": [5]})
+    frame.write_parquet("data.parquet")
+    assert [row.values for row in read()] == [frame.to_dicts()[0]]
+
+
+@pytest.mark.parametrize("content", [b"", b"not parquet at all, but long enough", b"PAR1" + b"x" * 50 + b"PAR1"])
+def test_what_is_not_parquet_is_named(content):
+    Path("data.parquet").write_bytes(content)
+    with pytest.raises(InputError, match=r"^data\.parquet can't be read as Parquet: "):
+        read()
+
+
+def test_damage_inside_a_file_is_an_error_and_shifts_no_row():
+    pl.DataFrame({"n": range(50_000), "t": [f"{n:x}" * 9 for n in range(50_000)]}).write_parquet(
+        "data.parquet", row_group_size=2000
+    )
+    content = bytearray(Path("data.parquet").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 20_000] = b"\xff" * 20_000
+    Path("data.parquet").write_bytes(content)
+    seen = []
+    with pytest.raises(InputError, match=r"^data\.parquet can't be read as Parquet: "):
+        seen.extend(row for batch in open_source(InputSpec("data.parquet")).batches() for row in batch)
+    assert all(row.values["n"] == row.index for row in seen)

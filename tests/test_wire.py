@@ -1,0 +1,380 @@
+"""The contract of `Wire`, held to both implementations with a server that is scripted down to the bytes."""
+
+import asyncio
+import builtins
+import contextlib
+import gzip
+import ssl
+
+import httpx
+import pytest
+from certificates import certificate, new_key, private_pem
+from raw_server import answer, free_port, raw_server
+
+from pipeline.errors import UsageError, WireError
+from pipeline.records import WireReply
+from pipeline.wire import WireOptions, open_wire
+from pipeline.wire.httpx import HttpxWire
+from pipeline.wire.native import NativeWire
+
+HEADERS = {"authorization": "Bearer sk-secret-key", "content-type": "application/json"}
+BODY = b'{"private": "prompt"}'
+
+
+@pytest.fixture(params=["native", "httpx"])
+def wire_kind(request):
+    return request.param
+
+
+@pytest.fixture
+def open_one(wire_kind, monkeypatch):
+    """Open a wire of either kind; proxies of the machine that runs the tests don't count."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    @contextlib.asynccontextmanager
+    async def opened(**options):
+        wire = open_wire(wire_kind, WireOptions(**options))
+        try:
+            yield wire
+        finally:
+            await wire.close()
+
+    return opened
+
+
+def always(data):
+    async def script(seen, peer):
+        await peer.send(data)
+
+    return script
+
+
+async def stall(seen, peer):
+    await peer.stall()
+
+
+async def fails(wire, url, headers=HEADERS):
+    """Post, and return the WireError; its text must be fit for a log."""
+    with pytest.raises(WireError) as caught:
+        await wire.post(url, headers, BODY)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert not any(secret in text for secret in ("sk-secret-key", "private", "/v1/chat", "jane", "hunter2"))
+    return caught.value
+
+
+@pytest.mark.parametrize("status", [200, 204, 400, 404, 429, 500, 529])
+async def test_every_status_is_a_reply_with_its_body(open_one, status):
+    body = b"" if status == 204 else b'{"status": %d}' % status
+    async with raw_server(always(answer(status, body))) as server, open_one() as wire:
+        assert await wire.post(server.url, HEADERS, BODY) == WireReply(status, {"content-length": str(len(body))}, body)
+
+
+async def test_the_request_arrives_as_it_was_given_and_says_who_sends_it(open_one):
+    async with raw_server(always(answer(200))) as server, open_one() as wire:
+        await wire.post(server.url, HEADERS, BODY)
+    (seen,) = server.requests
+    assert seen.line == "POST /v1/chat/completions HTTP/1.1"
+    assert seen.body == BODY
+    assert seen.headers["authorization"] == "Bearer sk-secret-key"
+    assert seen.headers["user-agent"] == "promptmill"
+    assert not {"referer", "cookie"} & seen.headers.keys()
+
+
+async def test_header_names_are_lower_case_and_the_first_of_repeated_ones_counts(open_one):
+    data = answer(200, b"ok", "X-Request-ID: one", "x-request-id: two", "Retry-After: 3")
+    async with raw_server(always(data)) as server, open_one() as wire:
+        reply = await wire.post(server.url, HEADERS, BODY)
+    assert reply.headers == {"x-request-id": "one", "retry-after": "3", "content-length": "2"}
+
+
+async def test_a_header_that_is_not_text_does_not_lose_the_answer(open_one):
+    async with raw_server(always(answer(200, b"paid", "X-Odd: \xff\xfe", "X-Good: yes"))) as server, open_one() as wire:
+        reply = await wire.post(server.url, HEADERS, BODY)
+    assert (reply.body, reply.headers["x-good"]) == (b"paid", "yes")
+
+
+async def test_a_compressed_answer_is_unpacked(open_one):
+    data = answer(200, gzip.compress(b"x" * 5000), "Content-Encoding: gzip")
+    async with raw_server(always(data)) as server, open_one() as wire:
+        assert (await wire.post(server.url, HEADERS, BODY)).body == b"x" * 5000
+
+
+async def test_cookies_are_not_sent_back(open_one):
+    async with raw_server(always(answer(200, b"", "Set-Cookie: id=1; Path=/"))) as server, open_one() as wire:
+        await wire.post(server.url, HEADERS, BODY)
+        await wire.post(server.url, HEADERS, BODY)
+    assert "cookie" not in server.requests[1].headers
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_is_not_followed_so_the_key_goes_nowhere_else(open_one, status):
+    async with raw_server(always(answer(200))) as elsewhere, open_one() as wire:
+        async with raw_server(always(answer(status, b"", f"Location: {elsewhere.url}"))) as server:
+            reply = await wire.post(server.url, HEADERS, BODY)
+        assert (reply.status, reply.headers["location"]) == (status, elsewhere.url)
+        assert elsewhere.connections == 0
+
+
+async def test_no_answer_within_the_timeout_may_have_been_sent(open_one):
+    async with raw_server(stall) as server, open_one(timeout_seconds=0.15) as wire:
+        error = await fails(wire, server.url)
+    assert (error.kind, error.maybe_sent) == ("timeout", True)
+    assert server.base.removeprefix("http://") in str(error)
+
+
+async def test_a_body_that_drips_is_bounded_by_the_total_timeout(open_one):
+    async def drip(seen, peer):
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        while True:
+            await peer.send(b"x")
+            await asyncio.sleep(0.02)
+
+    async with raw_server(drip) as server, open_one(timeout_seconds=0.2) as wire:
+        error = await fails(wire, server.url)
+    assert (error.kind, error.maybe_sent) == ("timeout", True)
+
+
+async def test_a_refused_connection_was_not_sent(open_one):
+    port = free_port()
+    async with open_one() as wire:
+        error = await fails(wire, f"http://127.0.0.1:{port}/v1/chat/completions")
+    assert (error.kind, error.maybe_sent) == ("connect", False)
+    assert f"127.0.0.1:{port}" in str(error)
+
+
+async def test_a_handshake_that_stalls_is_a_connection_that_was_not_made(open_one):
+    async with raw_server(stall) as server, open_one(connect_seconds=0.15) as wire:
+        error = await fails(wire, server.url.replace("http://", "https://"))
+    assert (error.kind, error.maybe_sent) == ("connect", False)
+    assert server.requests == []
+
+
+async def reset_at_once(seen, peer):
+    peer.reset()
+
+
+async def close_at_once(seen, peer):
+    peer.hang_up()
+
+
+async def reset_in_the_body(seen, peer):
+    await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf an ans")
+    peer.reset()
+
+
+async def end_in_the_body(seen, peer):
+    await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf an ans")
+    peer.hang_up()
+
+
+async def end_in_a_chunk(seen, peer):
+    await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\nhalf")
+    peer.hang_up()
+
+
+async def not_http(seen, peer):
+    await peer.send(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
+    peer.hang_up()
+
+
+async def broken_gzip(seen, peer):
+    await peer.send(answer(200, b"not gzip at all", "Content-Encoding: gzip"))
+
+
+BREAKS = [reset_at_once, close_at_once, reset_in_the_body, end_in_the_body, end_in_a_chunk, not_http, broken_gzip]
+
+
+@pytest.mark.parametrize("script", BREAKS, ids=lambda script: script.__name__)
+async def test_an_exchange_that_breaks_after_sending_may_have_been_billed(open_one, script):
+    async with raw_server(script) as server, open_one() as wire:
+        error = await fails(wire, server.url)
+    assert (error.kind, error.maybe_sent) == ("broken", True)
+    assert len(server.requests) == 1
+
+
+async def test_a_request_that_dies_on_a_reused_connection_is_not_sent_again_by_the_library(open_one):
+    async def first_only(seen, peer):
+        if len(server.requests) == 1:
+            await peer.send(answer(200, b"one"))
+        else:
+            peer.hang_up()
+
+    async with raw_server(first_only) as server, open_one() as wire:
+        await wire.post(server.url, HEADERS, BODY)
+        error = await fails(wire, server.url)
+    assert (error.kind, error.maybe_sent) == ("broken", True)
+    assert [seen.connection for seen in server.requests] == [1, 1]
+
+
+async def test_a_wire_works_on_after_a_broken_exchange(open_one):
+    async def second_only(seen, peer):
+        if len(server.requests) == 1:
+            peer.reset()
+        else:
+            await peer.send(answer(200, b"well"))
+
+    async with raw_server(second_only) as server, open_one() as wire:
+        await fails(wire, server.url)
+        assert (await wire.post(server.url, HEADERS, BODY)).body == b"well"
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+async def test_an_answer_longer_than_the_limit_is_given_up_and_may_have_been_billed(open_one, packed):
+    long = b"x" * 100_001
+    data = answer(200, gzip.compress(long), "Content-Encoding: gzip") if packed else answer(200, long)
+    async with raw_server(always(data)) as server:
+        async with open_one(max_body_bytes=100_000) as wire:
+            error = await fails(wire, server.url)
+            assert (error.kind, error.maybe_sent) == ("too_large", True)
+        async with open_one(max_body_bytes=100_001) as wire:
+            assert (await wire.post(server.url, HEADERS, BODY)).body == long
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nowhere",
+        "ftp://host/x",
+        "http:///x",
+        "http://127.0.0.1:99999/",
+        "https://jane:hunter2@127.0.0.1/v1",
+        "http://[::1/",
+    ],
+)
+async def test_an_address_that_cannot_be_used_is_said_before_anything_is_sent(open_one, url):
+    async with open_one() as wire:
+        error = await fails(wire, url)
+    assert (error.kind, error.maybe_sent) == ("bad_request", False)
+
+
+@pytest.mark.parametrize(
+    "value", ["Bearer sk-secret-key\n", "Bearer sk-secret-key\r\nX-Injected: 1", "Bearer schlüssel"]
+)
+async def test_a_header_that_cannot_be_sent_is_refused_without_showing_its_value(open_one, value):
+    async with raw_server(always(answer(200))) as server, open_one() as wire:
+        error = await fails(wire, server.url, {"authorization": value})
+    assert (error.kind, error.maybe_sent) == ("bad_request", False)
+    assert "authorization" in str(error)
+    assert server.requests == []
+    assert error.__cause__ is None
+
+
+async def test_a_hundred_requests_at_once_share_a_wire_and_get_their_own_answers(open_one):
+    async def echo(seen, peer):
+        await peer.send(answer(200, seen.body))
+
+    async with raw_server(echo) as server, open_one(concurrency=100) as wire:
+        bodies = [b"%d" % number for number in range(100)]
+        for _ in range(2):
+            replies = await asyncio.gather(*(wire.post(server.url, HEADERS, body) for body in bodies))
+            assert [reply.body for reply in replies] == bodies
+    assert server.connections <= 100  # the second round found the first one's connections idle
+
+
+async def test_a_cancelled_request_leaves_the_wire_usable(open_one):
+    async def slow_first(seen, peer):
+        if len(server.requests) == 1:
+            arrived.set()
+            await peer.stall()
+        await peer.send(answer(200, b"next"))
+
+    arrived = asyncio.Event()
+    async with raw_server(slow_first) as server, open_one() as wire:
+        task = asyncio.create_task(wire.post(server.url, HEADERS, BODY))
+        await arrived.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await wire.post(server.url, HEADERS, BODY)).body == b"next"
+
+
+async def test_a_closed_wire_sends_nothing_and_closing_twice_is_harmless(open_one):
+    async with raw_server(always(answer(200))) as server, open_one() as wire:
+        await wire.post(server.url, HEADERS, BODY)
+        await wire.close()
+        error = await fails(wire, server.url)
+    assert (error.kind, error.maybe_sent) == ("connect", False)
+    assert len(server.requests) == 1
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """A throw-away certificate authority (PEM), and a server's TLS set-up that it signed."""
+    ca_key, key = new_key(), new_key()
+    ca_pem = certificate("Test CA", ca_key, "Test CA", ca_key, is_authority=True)
+    pem = certificate("127.0.0.1", key, "Test CA", ca_key, is_authority=False)
+    chain = tmp_path_factory.mktemp("tls") / "server.pem"
+    chain.write_bytes(pem + private_pem(key))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    return ca_pem, context
+
+
+async def test_a_certificate_nobody_vouches_for_is_refused_before_the_key_is_sent(open_one, authority):
+    async with raw_server(always(answer(200)), tls=authority[1]) as server, open_one() as wire:
+        error = await fails(wire, server.url)
+    assert (error.kind, error.maybe_sent) == ("tls", False)
+    assert "certificate" in str(error)
+    assert server.requests == []
+
+
+async def test_a_certificate_of_an_added_authority_is_accepted_wherever_it_stands_in_the_file(open_one, authority):
+    key = new_key()
+    bundle = certificate("Other CA", key, "Other CA", key, is_authority=True) + authority[0]
+    safe = raw_server(always(answer(200, b"safe")), tls=authority[1])
+    async with safe as server, open_one(root_certificates=bundle) as wire:
+        assert (await wire.post(server.url, HEADERS, BODY)).body == b"safe"
+
+
+async def test_root_certificates_that_are_none_are_a_usage_error(wire_kind):
+    with pytest.raises(UsageError, match="not a PEM file"):
+        open_wire(wire_kind, WireOptions(root_certificates=b"not a certificate"))
+
+
+async def test_a_proxy_from_the_environment_is_used_unless_the_wire_is_direct(open_one, monkeypatch):
+    async with raw_server(always(answer(200, b"proxy"))) as proxy, raw_server(always(answer(200, b"server"))) as server:
+        monkeypatch.setenv("http_proxy", proxy.base)
+        monkeypatch.setenv("no_proxy", "")
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        async with open_one() as wire:
+            assert (await wire.post(server.url, HEADERS, BODY)).body == b"proxy"
+        async with open_one(direct=True) as wire:
+            assert (await wire.post(server.url, HEADERS, BODY)).body == b"server"
+
+
+def _without_pyreqwest(monkeypatch):
+    real = builtins.__import__
+
+    def refusing(name, *args, **kwargs):
+        if name.startswith(("pyreqwest", "pipeline.wire.native")):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refusing)
+
+
+async def test_auto_is_native_and_falls_back_to_httpx_where_native_has_no_build(monkeypatch):
+    first = open_wire("auto", WireOptions())
+    _without_pyreqwest(monkeypatch)
+    second = open_wire("auto", WireOptions())
+    assert (type(first), type(second)) == (NativeWire, HttpxWire)
+    await first.close()
+    await second.close()
+
+
+async def test_asking_for_a_native_wire_that_cannot_be_loaded_names_the_way_out(monkeypatch):
+    _without_pyreqwest(monkeypatch)
+    with pytest.raises(UsageError, match='wire = "httpx"'):
+        open_wire("native", WireOptions())
+
+
+async def test_a_function_can_stand_in_for_the_server():
+    def respond(request):
+        return httpx.Response(200, json={"path": request.url.path})
+
+    wire = HttpxWire(WireOptions(), httpx.MockTransport(respond))
+    reply = await wire.post("https://vendor.example/v1/chat/completions", HEADERS, BODY)
+    await wire.close()
+    assert reply.body == b'{"path":"/v1/chat/completions"}'
