@@ -135,6 +135,7 @@ class RunOptions:
 def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
     """Run a job, or go on with it; None if `confirm` said no. Raises UserError before anything is sent."""
     key = api_key(job, options.environ)
+    total = None
     if options.confirm is None:
         prepared = prepare(job, limit=options.limit)
     else:
@@ -142,9 +143,10 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
         if not options.confirm(prepared, counted):
             return None
         prepared = prepared.rescanned()
+        total = counted.rows if options.selection.retry is None else counted.to_send
     for warning in (*prepared.warnings, *key_warnings(job, key)):
         options.notify(warning)
-    how = Launch(ledger, options.watch, options.notify, options.command, options.selection)
+    how = Launch(ledger, options.watch, options.notify, options.command, options.selection, total)
     report = launch(prepared, key, how)
     if prepared.plan.duplicate_ids:
         options.notify(f"{prepared.plan.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")

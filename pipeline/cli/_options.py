@@ -1,5 +1,6 @@
 """Options that several commands share, under one name and one help text each."""
 
+import sys
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -71,10 +72,11 @@ def overrides_of(
 
 
 def warn(text: str) -> None:
-    """Say something on stderr, on a line of its own."""
+    """Say something on stderr, on a line of its own: in a terminal the progress line makes room."""
     from pipeline.cli._show import printable
 
-    click.echo(f"promptmill: {printable(text)}", err=True)
+    room = "\r\x1b[K" if sys.stderr.isatty() else ""
+    click.echo(f"{room}promptmill: {printable(text)}", err=True)
 
 
 def open_ledger(path: Path) -> "Ledger":

@@ -65,7 +65,7 @@ class Progress:
         if run.in_flight:
             parts.append(f"{run.in_flight} in flight")
         parts.append(f"{rate:.1f} rows/s")
-        parts.append("free" if self._free else f"{money(run.spent)} spent")
+        parts.append("free" if self._free else f"{money(run.spent)} spent" if run.spent is not None else "cost unknown")
         left = None if tally.total is None else tally.total - tally.done
         if left and rate:
             parts.append(f"{duration(left / rate)} left")

@@ -87,8 +87,8 @@ def _sum_up(job: "Job", report: "RunReport", *, as_json: bool, limited: bool) ->
         facts = {
             "job": job.name, "run_id": report.run_id, "rows": tally.rows, "statuses": dict(tally.statuses),
             "sent": tally.sent, "reused": tally.reused, "already": tally.already, "repeated": tally.repeated,
-            "spent_usd": report.spent, "plan_spent_usd": report.plan_spent, "paused": report.paused,
-            "seconds": round(report.seconds, 3), "exit_code": report.exit_code,
+            "spent_usd": report.spent, "uncertain_usd": report.uncertain, "plan_spent_usd": report.plan_spent,
+            "paused": report.paused, "seconds": round(report.seconds, 3), "exit_code": report.exit_code,
         }  # fmt: skip
         click.echo(json.dumps(facts, default=json_value))
     else:
@@ -106,14 +106,23 @@ def _sentence(job: "Job", report: "RunReport", *, limited: bool) -> str:
     if pending:
         statuses += f"{', ' if statuses else ''}{pending:,} pending"
     if tally.sent == 0 and report.paused is None:
-        nothing = "nothing to send: every row has its outcome" if tally.rows else "no row has this status: nothing to send"
+        nothing = (
+            "nothing to send: every row has its outcome" if tally.rows else "no row has this status: nothing to send"
+        )
         return f"{job.name}: {nothing} ({statuses})" if statuses else f"{job.name}: {nothing}"
-    spent = "free" if report.free else f"{money(report.spent)} spent"
+    spent = "free" if report.free else _spent(report)
     more = " (--limit)" if limited else ""
     return (
         f"{job.name}: {tally.done:,} of {tally.rows:,} rows{more} have their outcome ({statuses});"
         f" {tally.sent:,} requests in {duration(report.seconds)}, {spent}"
     )
+
+
+def _spent(report: "RunReport") -> str:
+    if report.spent is None:
+        return "cost unknown (no price)"
+    more = f" (and at most {money(report.uncertain)} for exchanges of unknown cost)" if report.uncertain else ""
+    return f"{money(report.spent)} spent{more}"
 
 
 def _ok_first(item: tuple[str, int]) -> tuple[bool, str]:

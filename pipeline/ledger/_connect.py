@@ -23,6 +23,7 @@ from pipeline.errors import LedgerBusy, LedgerError
 READER_PATIENCE = 20.0
 """Seconds a reading command waits for the file."""
 _POLL = 0.02
+_TELL_AFTER = 1.0
 _GATE_AFTER = 2.0
 _GATE_HELD = 1.0
 _HOLDER = re.compile(r"\(PID (\d+)\)")
@@ -114,7 +115,7 @@ def _patiently(
             except LedgerBusy as busy:
                 if waited >= patience:
                     raise
-                if waiting is not None and not told and waited > 1:
+                if waiting is not None and not told and waited > _TELL_AFTER:
                     waiting(str(busy))
                     told = True
             finally:

@@ -99,7 +99,7 @@ def _text(content: Any) -> str | None:
 
 
 def _part_text(part: Any) -> str | None:
-    if not isinstance(part, dict) or part.get("type") not in {None, "text", "output_text"}:
+    if not isinstance(part, dict) or part.get("type") not in (None, "text", "output_text"):
         return None
     text = part.get("text")
     return text if isinstance(text, str) else None

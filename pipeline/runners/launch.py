@@ -136,6 +136,8 @@ class Launch:
     notify: Callable[[str], None]
     command: str = "run"
     selection: Selection = field(default_factory=Selection)
+    total: int | None = None
+    """Rows of the plan, if they were counted before."""
 
 
 def _is_bundled(job: Job) -> bool:
@@ -227,6 +229,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         exchanger=exchanger,
         journal=started.journal,
         loader=Loader(how.ledger, started.journal),
+        total=how.total,
     )
     _listen_to_signals(run, how.notify)
     try:

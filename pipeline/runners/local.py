@@ -37,10 +37,12 @@ class RunReport:
 
     run_id: int
     tally: Tally
-    spent: Decimal
-    """Dollars this run spent (unknown costs at their worst case)."""
+    spent: Decimal | None
+    """Dollars this run's answers cost; None without a price."""
+    uncertain: Decimal
+    """Upper bound of what its exchanges of unknown cost may add."""
     plan_spent: Decimal
-    """Dollars all runs of the plan spent, this one included."""
+    """Dollars all runs of the plan spent, this one included, as the budget counts: unknown costs at their worst."""
     paused: str | None
     """Why the run paused, None if it finished."""
     left_over: str | None
@@ -63,6 +65,7 @@ class LocalRun:
         exchanger: Exchanger,
         journal: Journal,
         loader: Loader,
+        total: int | None = None,
     ) -> None:
         self._planner, self._limits, self._budget = planner, limits, budget
         self._exchanger, self._journal, self._loader = exchanger, journal, loader
@@ -73,11 +76,12 @@ class LocalRun:
         self._limited_in_a_row = 0
         self._unconnected_in_a_row = 0
         self._spent_before = budget.spent
+        self._spent = ZERO
         self._dispatcher: asyncio.Task[None] | None = None
         self._main: asyncio.Task[RunReport] | None = None
         self._bug: BaseException | None = None
         self._hurried = False
-        self.tally = Tally()
+        self.tally = Tally(total=total)
         self.paused: str | None = None
         """Why the run is on its way out, None while it goes on."""
 
@@ -100,9 +104,14 @@ class LocalRun:
         return self._door.shut_seconds
 
     @property
-    def spent(self) -> Decimal:
-        """Dollars this run has spent so far."""
-        return self._budget.spent - self._spent_before
+    def spent(self) -> Decimal | None:
+        """Dollars this run's answers have cost so far; None without a price."""
+        return None if self._exchanger.meter.price is None else self._spent
+
+    @property
+    def uncertain(self) -> Decimal:
+        """Upper bound of what exchanges of unknown cost may add to `spent`."""
+        return self._budget.spent - self._spent_before - self._spent
 
     @property
     def ledger_problem(self) -> str | None:
@@ -146,6 +155,7 @@ class LocalRun:
             run_id=self._exchanger.run_id,
             tally=self.tally,
             spent=self.spent,
+            uncertain=self.uncertain,
             plan_spent=self._budget.spent,
             paused=self.paused,
             left_over=left_over,
@@ -237,6 +247,7 @@ class LocalRun:
             attempt, result = await self._exchanger.send(ticket)
             self._journal.append("attempt", attempt_line(attempt, ticket))
             cost, used = attempt.computed_usd, _tokens_used(attempt)
+            self._spent += cost or ZERO
         finally:
             self._door.back(ticket, cost=cost, used_tokens=used)
         self.tally.sent += 1
@@ -309,7 +320,7 @@ class LocalRun:
 
     def _planned(self) -> None:
         plan, plan_id = self._planner.plan, self._planner.plan_id
-        self.tally.total = plan.rows
+        self.tally.total = self.tally.rows
         if plan.complete:
             estimate = self._planner.forecast.record(self._exchanger.run_id, plan_id, plan.rows)
             self._loader.planned((plan_id, plan.rows), estimate)

@@ -15,6 +15,10 @@ from urllib.parse import urlsplit
 from pipeline.errors import UsageError, WireError
 from pipeline.records import WireReply
 
+IDLE_SECONDS = 4.0
+"""How long an idle connection is kept. Many servers close theirs after 5 s, and a request that crosses with
+the closing is one of unknown cost; a new connection is cheaper than that."""
+
 WireChoice = Literal["auto", "native", "httpx"]
 
 

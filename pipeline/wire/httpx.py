@@ -13,6 +13,7 @@ import httpx
 from pipeline.errors import WireError
 from pipeline.records import WireReply
 from pipeline.wire import (
+    IDLE_SECONDS,
     WireOptions,
     certificates,
     check_headers,
@@ -42,7 +43,11 @@ class HttpxWire:
             # httpx would keep cookies and send them with the next row's request.
             cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
             timeout=httpx.Timeout(None, connect=options.connect_seconds),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=options.concurrency),
+            limits=httpx.Limits(
+                max_connections=None,
+                max_keepalive_connections=options.concurrency,
+                keepalive_expiry=IDLE_SECONDS,
+            ),
         )
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> WireReply:

@@ -15,6 +15,7 @@ from pyreqwest.response import Response
 from pipeline.errors import WireError
 from pipeline.records import WireReply
 from pipeline.wire import (
+    IDLE_SECONDS,
     WireOptions,
     certificates,
     check_headers,
@@ -96,6 +97,7 @@ def _client(options: WireOptions) -> Client:
         .timeout(timedelta(seconds=options.timeout_seconds))
         .connect_timeout(timedelta(seconds=options.connect_seconds))
         .pool_max_idle_per_host(options.concurrency)
+        .pool_idle_timeout(timedelta(seconds=IDLE_SECONDS))
     )
     if options.root_certificates is not None:
         for der in certificates(options.root_certificates):

@@ -1,0 +1,174 @@
+"""What one exchange means: graded, priced, and what comes next."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from pipeline.doorman import Ticket
+from pipeline.errors import WireError
+from pipeline.pricing import Price
+from pipeline.providers import find
+from pipeline.records import Failure, ModelSpec, Reply, Request, Usage, WireReply
+from pipeline.retry import RetryPolicy
+from pipeline.runners._connection import Remote
+from pipeline.runners.attempt import Again, Done, Exchanger, Halt, judge
+from pipeline.schemas import AnswerCheck
+
+PRICE = Price("p", "m", input=Decimal("0.25"), output=Decimal(2))
+TICKET = Ticket(Request("v1k", ({"role": "user", "content": "hi"},)), Decimal("0.001"), 60, 10, "exact")
+CHECK = AnswerCheck({"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}})
+GOOD = b'{"model": "m-1", "choices": [{"finish_reason": "stop", "message": {"content": "%s"}}], "usage": %s}'
+USAGE = b'{"prompt_tokens": 1000, "completion_tokens": 200}'
+
+
+class Meter:
+    """Counts nothing; knows the price."""
+
+    def __init__(self, price):
+        self.price = price
+
+    def ticket(self, request):
+        return replace(TICKET, request=request)
+
+
+class Wire:
+    """Answers with what it was given, bytes or an error."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    async def post(self, url, headers, body):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    async def close(self):
+        pass
+
+
+def exchanger(answer=None, *, price=PRICE, check=None, repair=0, attempts=2):
+    provider = find("any", base_url="http://127.0.0.1:1/v1", dialect=None, options={})
+    return Exchanger(
+        run_id=7,
+        spec=ModelSpec("any", "m", base_url="http://127.0.0.1:1/v1", max_tokens=50),
+        provider=provider,
+        connection=Remote("http://127.0.0.1:1/v1", None),
+        wire=Wire(answer),
+        meter=Meter(price),
+        policy=RetryPolicy(attempts=attempts),
+        check=check,
+        repair=repair,
+    )
+
+
+def http(status, body=b"{}", **headers):
+    return WireReply(status, headers, body)
+
+
+@pytest.mark.parametrize(
+    ("answer", "result", "cost"),
+    [
+        (http(200, GOOD % (b"fine", USAGE)), "ok", "0.00065"),
+        (http(200, GOOD % (b"fine", b"null")), "ok", None),
+        (http(200, b"not json"), "unavailable", None),
+        (http(500), "unavailable", "0"),
+        (http(504), "unavailable", None),
+        (http(429), "rate_limited", "0"),
+        (http(400), "rejected", "0"),
+        (http(401), "fatal", "0"),
+        (WireError("timeout", "slow", maybe_sent=True), "unavailable", None),
+        (WireError("connect", "nobody there", maybe_sent=False), "unavailable", "0"),
+    ],
+)
+async def test_an_exchange_costs_what_the_provider_bills_and_is_unknown_where_it_does_not_say(answer, result, cost):
+    attempt, _ = await exchanger(answer).send(TICKET)
+    assert attempt.result == result
+    assert attempt.computed_usd == (None if cost is None else Decimal(cost))
+    assert attempt.reserved_usd == Decimal("0.001")
+
+
+async def test_without_a_price_no_cost_is_known():
+    attempt, _ = await exchanger(http(500), price=None).send(TICKET)
+    assert attempt.computed_usd is None
+
+
+async def test_a_free_model_costs_nothing_even_if_it_does_not_tell_its_usage():
+    free = Price("p", "m", input=Decimal(0), output=Decimal(0))
+    attempt, _ = await exchanger(http(200, GOOD % (b"fine", b"null")), price=free).send(TICKET)
+    assert attempt.computed_usd == 0
+
+
+@pytest.mark.parametrize(
+    ("reply", "result"),
+    [
+        (Reply("fine", "stop", "stop", None), "ok"),
+        (Reply("fine", "other", None, None), "ok"),
+        (Reply("half", "length", "length", None), "truncated"),
+        (Reply(None, "length", "length", None), "truncated"),
+        (Reply("", "stop", "stop", None), "invalid"),
+        (Reply(None, "stop", "stop", None), "invalid"),
+        (Reply("no", "refused", "content_filter", None), "refused"),
+    ],
+)
+def test_only_a_whole_answer_is_a_success(reply, result):
+    assert judge(reply, None)[0] == result
+
+
+def test_a_cut_off_answer_is_truncated_even_if_it_fits_the_schema():
+    assert judge(Reply('{"n": 1}', "length", "length", None), CHECK)[0] == "truncated"
+
+
+def step(it, result, ticket=TICKET, **attempt_facts):
+    attempt = replace(it._attempt(ticket, result, sent_at=0.0, latency_ms=1.0, status=None), **attempt_facts)
+    return it.next_step(ticket, attempt, result, streak=1, jitter=0.0)
+
+
+FAILED = Failure("retry", "unavailable", "http_503", "busy", http_status=503)
+
+
+def test_a_failure_goes_out_again_until_its_attempts_are_used_up():
+    it = exchanger(attempts=2)
+    again = step(it, FAILED)
+    assert isinstance(again, Again)
+    assert (again.ticket.attempt, again.ticket.tries, again.ticket.kind) == (2, 1, "retry")
+    done = step(it, FAILED, again.ticket)
+    assert isinstance(done, Done)
+    assert (done.outcome.status, done.outcome.attempts, done.outcome.answer_run) == ("failed", 2, None)
+
+
+def test_a_rate_limit_shuts_the_door_and_uses_up_nothing():
+    it = exchanger(attempts=1)
+    limited = replace(FAILED, result="rate_limited", closes_door=True, wait_seconds=3.0)
+    again = step(it, limited)
+    assert isinstance(again, Again)
+    assert (again.shuts_door, again.ticket.tries, again.wait_seconds >= 3.0) == (True, 0, True)
+
+
+def test_a_rejection_ends_the_row_and_a_dead_quota_halts_the_run():
+    rejected = step(exchanger(), replace(FAILED, action="reject", result="rejected"))
+    assert isinstance(rejected, Done)
+    assert rejected.outcome.status == "rejected"
+    refused = step(exchanger(), replace(FAILED, action="reject", result="refused"))
+    assert refused.outcome.status == "refused"
+    assert step(exchanger(), replace(FAILED, action="pause", result="fatal")) == Halt("busy")
+
+
+def test_a_repair_is_filed_under_the_rows_key_and_allowed_only_so_often():
+    it = exchanger(check=CHECK, repair=1)
+    reply = Reply('{"n": "x"}', "stop", "stop", Usage(1, 1))
+    again = step(it, reply)
+    assert isinstance(again, Again)
+    assert (again.ticket.kind, again.ticket.request.key, again.wait_seconds) == ("repair", "v1k", 0.0)
+    assert again.ticket.request.messages[-2]["content"] == '{"n": "x"}'
+    done = step(it, reply, again.ticket)
+    assert done.outcome.status == "invalid"
+    assert (done.outcome.answer_run, done.outcome.answer_attempt) == (7, 2), "the invalid answer is kept"
+
+
+async def test_a_key_that_a_provider_repeats_never_shows_in_a_failure():
+    key = "sk-0123456789abcdefghij"
+    body = b'{"error": {"message": "Incorrect API key provided: %s", "code": "invalid_api_key"}}' % key.encode()
+    it = replace(exchanger(http(401, body)), connection=Remote("http://127.0.0.1:1/v1", key))
+    attempt, _ = await it.send(TICKET)
+    assert key not in attempt.error

@@ -1,0 +1,109 @@
+"""The command line's own manners: light at the start, safe in a terminal, quiet at the end of a pipe."""
+
+import json
+import re
+import subprocess
+import sys
+from decimal import Decimal
+
+import pytest
+from project import COMMAND, Project, texts
+
+from pipeline.cli._show import cell, duration, money, printable, table
+
+HEAVY = ("polars", "duckdb", "tiktoken", "httpx", "pyreqwest", "jinja2", "jsonschema_rs", "asyncio")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"]])
+def test_help_loads_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom pipeline.cli import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit: pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+
+
+def test_control_characters_in_answers_never_reach_the_terminal_raw(tmp_path, stub):
+    stub.answer = lambda _: "red \x1b[31m alarm\a\r\n\u202e end"
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(1))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    shown = project.run("sql", "select output from results").stdout
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", shown)
+    assert "alarm" in shown
+    assert json.loads(project.run("sql", "--json", "select output from results").stdout)[0]["output"].startswith("red")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain", "plain"),
+        ("a\nb", "a\u21b5b"),
+        ("a\tb", "a b"),
+        ("\x1b[0m", "\ufffd[0m"),
+        ("caf\u00e9 \u6f22", "caf\u00e9 \u6f22"),
+    ],
+)
+def test_text_is_made_printable(text, shown):
+    assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [
+        (None, "unknown"),
+        (Decimal(0), "$0.00"),
+        (Decimal("0.000000000001"), "$0.000000000001"),
+        (Decimal("12.340000"), "$12.34"),
+        (Decimal("1E+3"), "$1000.00"),
+    ],
+)
+def test_money_keeps_every_digit_that_says_something(amount, shown):
+    assert money(amount) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, "unknown"), (0.4, "0 s"), (59, "59 s"), (61, "1 min 01 s"), (3660, "1 h 01 min"), (90000, "1 d 1 h")],
+)
+def test_durations_read_as_people_say_them(seconds, shown):
+    assert duration(seconds) == shown
+
+
+def test_a_table_is_aligned_and_says_when_it_is_empty():
+    rows = [{"name": "a", "n": 5}, {"name": "longer", "n": None}]
+    assert table(["name", "n"], rows) == "name    n\n------  -\na       5\nlonger"
+    assert table(["name"], []) == "(no rows)"
+    assert cell(Decimal("0.500000")) == "0.5"
+
+
+def test_a_closed_pipe_ends_quietly(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(1))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    query = "select range from range(100000)"
+    asked = subprocess.Popen(
+        [*COMMAND, "sql", query], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    asked.stdout.readline()
+    asked.stdout.close()
+    assert asked.stderr.read() == ""
+    asked.stderr.close()
+    assert asked.wait(30) == 0
+
+
+def test_sql_reads_its_query_from_standard_input(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(2))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    assert "2" in project.run("sql", stdin="select count(*) from results").stdout
+
+
+def test_the_module_is_the_command(tmp_path):
+    project = Project(tmp_path)
+    assert "promptmill" in project.process("--version").stdout

@@ -1,0 +1,104 @@
+"""A job file becomes one frozen value, or an error that names the file, the key and the nearest valid name."""
+
+from decimal import Decimal
+
+import pytest
+from project import Project
+
+from pipeline.errors import JobFileError
+from pipeline.job import job_name, load_job
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Project(tmp_path)
+
+
+def test_what_is_not_said_has_its_default(project):
+    job = load_job(str(project.job(model="")))
+    assert (job.repair, job.dedupe, job.reuse, job.wire, job.timeout_seconds) == (0, True, "ledger", "auto", 300.0)
+    assert (job.budget_usd, job.model.max_tokens, job.limits.requests_per_minute) == (None, None, None)
+    assert (job.retry.attempts, job.input.bad_rows) == (6, "stop")
+
+
+def test_a_job_is_called_by_its_name_else_by_its_files_stem(project):
+    path = project.job("orders")
+    assert load_job(str(path)).name == "orders"
+    path.write_text(path.read_text().replace('name = "orders"\n', "", 1))
+    assert (load_job(str(path)).name, job_name(str(path))) == ("orders", "orders")
+    assert job_name("a-job-by-name") == "a-job-by-name"
+    assert job_name(str(project.folder / "gone.toml")) == "gone"
+
+
+@pytest.mark.parametrize(
+    ("override", "look", "value"),
+    [
+        ("model.max_tokens=300", lambda job: job.model.max_tokens, 300),
+        ("model.temperature=0.5", lambda job: job.model.params["temperature"], 0.5),
+        ("model.name=other", lambda job: job.model.name, "other"),
+        ('model.name="quoted"', lambda job: job.model.name, "quoted"),
+        ("limits.concurrency=3", lambda job: job.limits.concurrency, 3),
+        ("budget.usd=1.5", lambda job: job.budget_usd, Decimal("1.5")),
+        ("run.dedupe=false", lambda job: job.dedupe, False),
+    ],
+)
+def test_set_changes_a_key_for_one_command(project, override, look, value):
+    assert look(load_job(str(project.job()), [override])) == value
+
+
+@pytest.mark.parametrize("override", ["max_tokens=3", "model.max_tokens", "name.x=1", "model.max_token=3"])
+def test_a_wrong_set_is_an_error(project, override):
+    with pytest.raises(JobFileError):
+        load_job(str(project.job()), [override])
+
+
+def test_money_is_read_as_exact_decimals(project):
+    job = load_job(str(project.job(more="[budget]\nusd = 0.1")))
+    assert job.budget_usd == Decimal("0.1")
+
+
+def test_a_presets_key_never_goes_to_an_address_that_the_job_chose(project):
+    path = project.job(model="max_tokens = 5")
+    path.write_text(path.read_text().replace('provider = "stub"', 'provider = "openai"'))
+    job = load_job(str(path))
+    assert (job.api_key_env, job.key_required) == (None, False)
+    path.write_text(path.read_text().replace(f'base_url = "{project.base_url}"', ""))
+    assert load_job(str(path)).api_key_env == "OPENAI_API_KEY"
+
+
+def test_the_presets_concurrency_holds_unless_the_job_says_otherwise(project):
+    path = project.job(model='api_key_env = "X"')
+    path.write_text(
+        path.read_text().replace('provider = "stub"', 'provider = "modelslab"').replace("concurrency = 8", "")
+    )
+    assert load_job(str(path)).limits.concurrency == 4
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        ('schema = { type = "object" }\nschema_file = "s.json"', "not both"),
+        ('schema_file = "missing.json"', "can't be read"),
+        ('schema_file = "list.json"', "must hold a JSON object"),
+        ('schema_file = "broken.json"', "is not JSON"),
+        ("repair = 1", "repair needs a schema"),
+        ("repair = -1\nschema = {}", "at least 0"),
+    ],
+)
+def test_what_makes_no_sense_in_output_is_an_error(project, output, says):
+    (project.folder / "list.json").write_text("[]")
+    (project.folder / "broken.json").write_text("{")
+    with pytest.raises(JobFileError, match=says):
+        load_job(str(project.job(more=f"[output]\n{output}")))
+
+
+def test_a_schema_may_stand_in_a_file(project):
+    (project.folder / "s.json").write_text('{"type": "object"}')
+    assert load_job(str(project.job(more='[output]\nschema_file = "s.json"'))).model.schema == {"type": "object"}
+
+
+def test_the_booked_configuration_is_plain_json(project):
+    config = load_job(str(project.job(model="temperature = 0.0"))).config
+    assert config["model"]["temperature"] == 0.0
+    assert isinstance(config["model"]["temperature"], float)

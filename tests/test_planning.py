@@ -1,0 +1,115 @@
+"""What a key means for a run, before anything is counted or sent."""
+
+from decimal import Decimal
+
+import pytest
+from project import Project, texts
+
+from pipeline.errors import InputError
+from pipeline.estimating import estimate
+from pipeline.job import load_job
+from pipeline.ledger import Known
+from pipeline.planning import Meter, Plan, Selection, decide
+from pipeline.records import Request
+
+NORMAL, FRESH = Selection(), Selection(fresh=True)
+RETRY = Selection(retry=frozenset({"truncated", "failed"}))
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "selection", "max_tokens", "expected"),
+    [
+        (None, None, NORMAL, 50, "send"),
+        (("ok", 50), None, NORMAL, 900, "ended"),
+        (("failed", 50), None, NORMAL, 900, "ended"),
+        (("truncated", 50), None, NORMAL, 50, "ended"),
+        (("truncated", 50), None, NORMAL, 40, "ended"),
+        (("truncated", 50), None, NORMAL, 51, "send"),
+        (("truncated", 50), None, NORMAL, None, "send"),
+        (("truncated", None), None, NORMAL, 900, "ended"),
+        (None, ("ok", 50, 1, 1), NORMAL, 900, "reuse"),
+        (None, ("truncated", 50, 1, 1), NORMAL, 50, "reuse"),
+        (None, ("truncated", 50, 1, 1), NORMAL, 51, "send"),
+        (("ok", 50), None, FRESH, 50, "send"),
+        (None, ("ok", 50, 1, 1), FRESH, 50, "send"),
+        (("truncated", 50), None, RETRY, 50, "send"),
+        (("failed", 50), None, RETRY, 50, "send"),
+        (("ok", 50), None, RETRY, 50, "skip"),
+        (("invalid", 50), None, RETRY, 50, "skip"),
+        (None, None, RETRY, 50, "skip"),
+    ],
+)
+def test_a_key_is_sent_only_if_nothing_known_serves_it(own, others, selection, max_tokens, expected):
+    known = Known({"k": own} if own else {}, {"k": others} if others else {})
+    assert decide(known, "k", selection, max_tokens).what == expected
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Project(tmp_path)
+
+
+def test_a_plan_is_complete_only_at_the_end_of_the_input(project):
+    project.rows(texts(10))
+    job = load_job(str(project.job()))
+    part, whole = Plan(job, limit=4), Plan(job)
+    assert len([row for batch in part.batches() for row in batch]) == 4
+    assert len([row for batch in whole.batches(3) for row in batch]) == 10
+    assert (part.complete, whole.complete) == (False, True)
+
+
+def test_checking_the_first_rows_does_not_lose_them(project):
+    project.rows(texts(10))
+    plan = Plan(load_job(str(project.job())))
+    assert len(plan.check_first_rows()) == 10
+    assert [row.index for batch in plan.batches(4) for row in batch] == list(range(10))
+
+
+def test_a_row_that_cannot_be_rendered_stops_or_is_planned_as_rejected(project):
+    project.rows([{"id": "a", "text": "x"}, {"id": "b"}])
+    stopping = Plan(load_job(str(project.job())))
+    with pytest.raises(InputError, match=r"rows.jsonl:2.*'text'"):
+        stopping.check_first_rows()
+    rejecting = Plan(load_job(str(project.job(more_input='bad_rows = "reject"'))))
+    first, second = rejecting.check_first_rows()
+    assert first.request is not None
+    assert second.request is None
+    assert "rows.jsonl:2" in second.problem
+
+
+@pytest.mark.parametrize(
+    ("price", "max_tokens", "bounded"),
+    [
+        ('input = "1"\noutput = "2"', "max_tokens = 10", True),
+        ('input = "1"\noutput = "2"', "", False),
+        ('input = "1"\noutput = "0"', "", True),
+        ('input = "0"\noutput = "0"', "", True),
+    ],
+)
+def test_the_worst_case_is_known_only_with_a_price_and_a_bound_on_output(project, price, max_tokens, bounded):
+    project.rows(texts(1))
+    path = project.job(model=max_tokens)
+    path.write_text(path.read_text().replace('input = "0.25"\noutput = "2.00"', price))
+    job = load_job(str(path))
+    ticket = Meter(job, job.price).ticket(Request("k", ({"role": "user", "content": "hello"},)))
+    assert (ticket.reserve_usd is not None) == bounded
+
+
+def test_an_estimate_without_a_price_has_no_dollars(project):
+    project.rows(texts(3))
+    path = project.job()
+    path.write_text(path.read_text().replace('[price]\ninput = "0.25"\noutput = "2.00"', ""))
+    job = load_job(str(path))
+    found = estimate(Plan(job), Known(), Meter(job, None), job.limits, selection=NORMAL, max_tokens=50)
+    assert (found.low_usd, found.ceiling_usd, found.to_send) == (None, None, 3)
+
+
+def test_an_estimate_adds_up_exactly(project):
+    project.rows(texts(3))
+    job = load_job(str(project.job()))
+    meter = Meter(job, job.price)
+    tickets = [meter.ticket(row.request) for batch in Plan(job).batches() for row in batch]
+    found = estimate(Plan(job), Known(), meter, job.limits, selection=NORMAL, max_tokens=50)
+    assert found.ceiling_usd == sum(ticket.reserve_usd for ticket in tickets)
+    assert found.low_usd == sum(ticket.input_tokens for ticket in tickets) * Decimal("0.25") / 1_000_000
