@@ -64,6 +64,11 @@ def test_a_200_without_an_answer_is_retried_and_its_cost_unknown(raw):
         (answered({"content": "Done.", "tool_calls": [{"function": {"arguments": "{}"}}]}), "Done.", "stop"),
         (answered({"content": "Done.", "tool_calls": []}), "Done.", "stop"),
         (
+            answered({"content": [{"type": []}, {"type": "text", "text": 1}, {"type": "text", "text": "a"}]}),
+            "a",
+            "stop",
+        ),
+        (
             answered({"content": None, "function_call": {"arguments": "{}"}}, finish_reason="function_call"),
             "{}",
             "stop",

@@ -119,7 +119,7 @@ def limits(*, requests=None, tokens=None, plain=None):
         (limits(requests=("0", "2m"), tokens=("500", "1h")), 120),
         (limits(requests=("12", "2m"), tokens=("0", "33.023s")), 33.023),
         (limits(requests=("0", "2s"), tokens=("0", "7s")), 7),
-        (limits(requests=("0", "9s"), tokens=("-3", "7s")), 9),
+        (limits(requests=("0", "5s"), tokens=("-3", "7s")), 7),
         (limits(requests=("12", "2m"), tokens=("500", "1h")), None),
         (limits(plain=("0", "1795392042000")), 42),
         (limits(plain=("3", "1795392042000")), None),

@@ -267,10 +267,20 @@ async def test_a_hundred_requests_at_once_share_a_wire_and_get_their_own_answers
 
     async with raw_server(echo) as server, open_one(concurrency=100) as wire:
         bodies = [b"%d" % number for number in range(100)]
+        replies = await asyncio.gather(*(wire.post(server.url, HEADERS, body) for body in bodies))
+    assert [reply.body for reply in replies] == bodies
+
+
+async def test_as_many_idle_connections_are_kept_as_requests_may_run_at_once(open_one):
+    async def all_together(seen, peer):
+        await everybody.wait()
+        await peer.send(answer(200))
+
+    everybody = asyncio.Barrier(12)
+    async with raw_server(all_together) as server, open_one(concurrency=12) as wire:
         for _ in range(2):
-            replies = await asyncio.gather(*(wire.post(server.url, HEADERS, body) for body in bodies))
-            assert [reply.body for reply in replies] == bodies
-    assert server.connections <= 100  # the second round found the first one's connections idle
+            await asyncio.gather(*(wire.post(server.url, HEADERS, BODY) for _ in range(12)))
+    assert server.connections == 12
 
 
 async def test_a_cancelled_request_leaves_the_wire_usable(open_one):
