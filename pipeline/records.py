@@ -143,8 +143,9 @@ class HttpRequest:
     """What a provider's translator makes of a request: bytes for the wire."""
 
     url: str
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    """Not shown: headers or body hold the key."""
 
 
 @dataclass(frozen=True, slots=True)

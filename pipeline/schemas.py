@@ -28,8 +28,11 @@ class AnswerCheck:
         """Return the answer as JSON (None if it is none) and what is wrong with it (None if it is valid)."""
         try:
             value = orjson.loads(unfenced(text))
+            orjson.dumps([[[value]]])  # it must fit into a journal line, too
         except ValueError as error:
             return None, f"the answer is not JSON: {error}"[:_MESSAGE_LENGTH]
+        except TypeError:  # orjson reads deeper than it writes
+            return None, "the answer is nested too deeply"
         for problem in self._validator.iter_errors(value):
             where = "/".join(str(step) for step in problem.instance_path)
             return value, f"{where or 'the answer'}: {problem.message}"[:_MESSAGE_LENGTH]

@@ -320,7 +320,8 @@ def test_parameters_and_extras_go_into_the_body_as_they_are_and_extras_win():
 
 
 @pytest.mark.parametrize(
-    "name", ["model", "model_id", "messages", "key", "max_tokens", "max_completion_tokens", "n", "stream"]
+    "name",
+    ["model", "model_id", "messages", "key", "max_tokens", "max_completion_tokens", "n", "stream", "service_tier"],
 )
 def test_extras_may_not_replace_what_the_budget_or_the_answer_rests_on(name):
     with pytest.raises(JobFileError, match=f"extra may not hold '{name}'"):

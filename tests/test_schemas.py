@@ -33,3 +33,7 @@ def test_a_schema_never_reaches_out_of_itself():
 
 def test_text_around_a_fence_is_left_alone():
     assert unfenced("see ```x```") == "see ```x```"
+
+
+def test_an_answer_nested_too_deeply_for_a_journal_line_is_a_misfit():
+    assert AnswerCheck({}).check("[" * 400 + "]" * 400) == (None, "the answer is nested too deeply")

@@ -26,16 +26,17 @@ _OPTIONS: Mapping[str, tuple[str, tuple[object, ...]]] = {
 """Option -> the field it sets, and the values it takes."""
 
 _OURS = {
-    "model": "[model] name",
-    "model_id": "[model] name",
-    "messages": "[prompt]",
-    "key": "[model] api_key_env",
-    "max_tokens": "[model] max_tokens",
-    "max_completion_tokens": "[model] max_tokens",
-    "n": "[model] n",
-    "stream": None,
+    "model": "set [model] name instead",
+    "model_id": "set [model] name instead",
+    "messages": "set [prompt] instead",
+    "key": "set [model] api_key_env instead",
+    "max_tokens": "set [model] max_tokens instead",
+    "max_completion_tokens": "set [model] max_tokens instead",
+    "n": "one answer per request is kept",
+    "stream": "promptmill reads whole answers",
+    "service_tier": "another tier has other prices, which this version does not book",
 }
-"""Body fields that `extra` may not set, and where they are set: a budget or an answer would be wrong."""
+"""Body fields that `extra` may not set, and why or what instead: a budget or an answer would be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,7 @@ def check_extra(extra: Mapping[str, object]) -> None:
     """Refuse an `[model] extra` that would replace what the budget, the key or the answer rest on."""
     for name in extra:
         if name in _OURS:
-            instead = _OURS[name]
-            advice = f"set {instead} instead" if instead else "promptmill reads whole answers"
-            raise JobFileError(f"[model] extra may not hold {name!r}: {advice}")
+            raise JobFileError(f"[model] extra may not hold {name!r}: {_OURS[name]}")
 
 
 # All rows of a job share everything but their messages, so that part is made once (and kept by identity: a spec
