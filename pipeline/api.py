@@ -6,7 +6,7 @@ Money is Decimal; mistakes raise errors.UserError; nothing here prints or reads 
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import polars as pl
 from pipeline import estimating, exporting
 from pipeline.errors import UsageError, UserError
 from pipeline.estimating import Estimate
-from pipeline.job import Job, job_name, load_job
+from pipeline.job import Job, job_name, load_job, overridden
 from pipeline.ledger import Ledger
 from pipeline.planning import Plan, Selection
 from pipeline.pricing import parse_price_option
@@ -50,13 +50,10 @@ class Overrides:
 def open_job(path: str, overrides: Overrides = Overrides()) -> Job:
     """Read a job file and apply what the command line changes. Raises JobFileError, PriceError."""
     job = load_job(path, overrides.settings)
-    if overrides.max_tokens is not None:
-        job = replace(job, model=replace(job.model, max_tokens=overrides.max_tokens))
-    if overrides.budget is not None:
-        job = replace(job, budget_usd=overrides.budget)
+    price = None
     if overrides.price is not None:
-        job = replace(job, price=parse_price_option(overrides.price, job.model.provider, job.model.name))
-    return job
+        price = parse_price_option(overrides.price, job.model.provider, job.model.name)
+    return overridden(job, max_tokens=overrides.max_tokens, budget=overrides.budget, price=price)
 
 
 @dataclass(frozen=True, slots=True)

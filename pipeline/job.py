@@ -6,7 +6,7 @@ Unknown keys, wrong types and missing values are errors that name the file, the 
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -189,7 +189,7 @@ def _build(table: dict[str, Any], path: str) -> Job:
         name=name,
         file=path,
         input=_input(sections["input"], path),
-        model=_model(model, schema, path),
+        model=_model(model, schema, table["model"].get("structured_output"), path),
         provider=provider,
         prompt=_prompt(sections["prompt"]),
         limits=_limits(sections["limits"], provider, path),
@@ -328,7 +328,9 @@ def _input(table: Mapping[str, Any], path: str) -> InputSpec:
     return InputSpec(**table)
 
 
-def _model(table: Mapping[str, Any], schema: Mapping[str, Any] | None, path: str) -> ModelSpec:
+def _model(
+    table: Mapping[str, Any], schema: Mapping[str, Any] | None, structured_output: str | None, path: str
+) -> ModelSpec:
     max_tokens = table.get("max_tokens")
     if max_tokens is not None:
         _at_least(1, max_tokens, f"{path}: [model] max_tokens")
@@ -345,6 +347,7 @@ def _model(table: Mapping[str, Any], schema: Mapping[str, Any] | None, path: str
         params={key: _plain(table[key]) for key in PARAMETERS if key in table},
         extra=_plain(table.get("extra", {})),
         schema=schema,
+        structured_output=structured_output,
     )
 
 
@@ -374,6 +377,23 @@ def _at_least(least: int, value: int, what: str) -> int:
     if value < least:
         raise JobFileError(f"{what} must be at least {least}, not {value}")
     return value
+
+
+def overridden(
+    job: Job, *, max_tokens: int | None = None, budget: Decimal | None = None, price: Price | None = None
+) -> Job:
+    """Return the job with what the command line changes, and a configuration that says so."""
+    config = dict(job.config)
+    if max_tokens is not None:
+        config["model"] = config["model"] | {"max_tokens": max_tokens}
+        job = replace(job, model=replace(job.model, max_tokens=max_tokens))
+    if budget is not None:
+        config["budget"] = {"usd": float(budget)}
+        job = replace(job, budget_usd=budget)
+    if price is not None:
+        config["price"] = {"input": f"{price.input:f}", "output": f"{price.output:f}"}
+        job = replace(job, price=price)
+    return replace(job, config=config)
 
 
 def _plain(value: Any) -> Any:

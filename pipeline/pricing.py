@@ -282,11 +282,13 @@ def _components(table: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def _component(value: Any, place: str) -> Decimal:
-    """Read one price: a decimal as text, or a whole number."""
+    """Read one price: a decimal as text, or an exact number."""
     if isinstance(value, float):
         raise PriceError(
             f'{place} = {value!r} is a float, which holds few decimal prices exactly; write it as text: "{value}"'
         )
+    if isinstance(value, Decimal) and value.is_finite():
+        value = f"{value:f}"
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise PriceError(f'{place} = {value!r} is not a price; write dollars per 1M tokens as text, such as "0.03"')
     if not _PLAIN_NUMBER.fullmatch(str(value)):

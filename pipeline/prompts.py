@@ -292,7 +292,7 @@ class KeyMaker:
 
     A key is `v1` + BLAKE2b-128 of the request's canonical JSON: sorted keys, no spaces, whole numbers as integers,
     unset parameters absent. Its members: base_url (if overridden), extra, messages, model, occurrence (if not 0),
-    params, provider, schema. `max_tokens` is not one of them.
+    params, provider, schema, structured_output (if chosen). `max_tokens` is not one of them.
     """
 
     def __init__(self, model: ModelSpec) -> None:
@@ -328,6 +328,7 @@ def _shared(model: ModelSpec) -> dict[str, Any]:
         "params": params or None,
         "provider": model.provider,
         "schema": model.schema,
+        "structured_output": model.structured_output,
     }
     return {name: value for name, value in members.items() if value is not None}
 

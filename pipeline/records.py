@@ -70,6 +70,8 @@ class ModelSpec:
     """Passed through to the request body as they are."""
     schema: Mapping[str, Any] | None = None
     """JSON Schema the answer must satisfy."""
+    structured_output: str | None = None
+    """How the provider is asked for the schema, when the job chose; None is the provider's own way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ def test_a_missing_id_column_is_named_with_the_nearest_one(project, stub):
         ('id = "id"', 'bad_rows = "rejct"', ["bad_rows must be", "did you mean 'reject'"]),
         ('id = "id"', 'where = "nonsense = = 3"', ["where"]),
         ('id = "id"', "where = \"txet = 'x'\"", ["where", "text"]),
-        ('input = "0.25"', "input = 0.25", ["[price]"]),
+        ('input = "0.25"', "input = true", ["[price]"]),
         ('input = "0.25"', 'input = "-1"', ["[price]"]),
         ('input = "0.25"', 'inptu = "0.25"', ["inptu", "input"]),
         ('name = "test-model"', "", ["[model] name is missing"]),

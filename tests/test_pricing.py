@@ -274,7 +274,7 @@ def test_a_wrong_price_option_is_refused_and_quoted(text):
 
 
 def test_a_jobs_price_table_may_name_every_component():
-    table = {"input": "0.03", "output": 1, "cached_input": "0.01", "cache_write": "0.04", "reasoning": "2"}
+    table = {"input": D("0.03"), "output": 1, "cached_input": "0.01", "cache_write": "0.04", "reasoning": "2"}
     price = price_from_table({**table, "per_request": "0.5"}, "p", "m", "jobs/a.toml")
     assert [getattr(price, name) for name in COMPONENTS] == [D(n) for n in ("0.03", "1", "0.01", "0.04", "2", "0.5")]
     assert (price.provider, price.model, price.source) == ("p", "m", "jobs/a.toml")

@@ -288,26 +288,46 @@ def test_another_selection_has_another_fingerprint(settings):
     assert fingerprint(path, **settings) != fingerprint(path)
 
 
-@pytest.mark.parametrize("place", [0, -1])
-def test_a_changed_byte_at_either_end_changes_the_fingerprint_even_under_an_old_date(place):
+@pytest.mark.parametrize("place", [0, 100_000, -1])
+def test_a_changed_byte_changes_the_fingerprint_even_under_an_old_date(place):
     path = Path(write("data"))
     before, status = fingerprint(str(path)), path.stat()
-    content = bytearray(path.read_bytes())
-    assert len(content) > 2 * 65536
-    content[place] ^= 1
-    path.write_bytes(content)
+    change_byte(path, place)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert fingerprint(str(path)) != before
 
 
-def test_a_newer_date_or_another_file_changes_the_fingerprint():
-    seen = {fingerprint(write("d/a", ROWS[:5]))}
-    os.utime("d/a.jsonl", ns=(1, 1))
-    seen.add(fingerprint("d/a.jsonl"))
-    seen.add(fingerprint("d"))
+def test_a_file_that_was_only_touched_is_the_same_input_so_its_budget_holds():
+    path = write("data")
+    before = fingerprint(path)
+    os.utime(path, ns=(1, 1))
+    assert fingerprint(path) == before
+
+
+def test_another_file_is_another_input():
+    seen = {fingerprint(write("d/a", ROWS[:5])), fingerprint("d")}
     write("d/b", ROWS[:5])
     seen.add(fingerprint("d"))
-    assert len(seen) == 3  # a folder of one file is that file
+    assert len(seen) == 2  # a folder of one file is that file
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_of_a_huge_input_the_ends_and_the_date_stand_for_the_content(place, monkeypatch):
+    monkeypatch.setattr("pipeline.sources._source._HASHED_BYTES", 1000)
+    path = Path(write("data"))
+    before, status = fingerprint(str(path)), path.stat()
+    change_byte(path, place)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    changed = fingerprint(str(path))
+    os.utime(path, ns=(1, 1))
+    assert len({before, changed, fingerprint(str(path))}) == 3
+
+
+def change_byte(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    assert len(content) > 2 * 65536
+    content[place] ^= 1
+    path.write_bytes(content)
 
 
 # What a scan leaves behind

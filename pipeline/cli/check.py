@@ -21,17 +21,32 @@ def command(
 
     opened = api.open_job(job, overrides_of(settings, limit, budget, price))
     found = api.check(opened, os.environ, limit=limit)
+    counter = found.prepared.meter.counter
+    if as_json:
+        facts = {
+            "job": opened.name,
+            "provider": opened.provider.name,
+            "model": opened.model.name,
+            "files": [str(file) for file in found.prepared.plan.source.files],
+            "key": found.key,
+            "input_tokens": found.tokens,
+            "count_method": found.count_method,
+            "count_note": counter.note,
+            "at_most_usd": found.reserve_usd,
+            "messages": found.messages,
+            "warnings": found.warnings,
+        }
+        print_facts(facts, as_json=True)
+        return 0
+    files = len(found.prepared.plan.source.files)
     facts = {
         "job": opened.name,
         "model": f"{opened.model.name} at {opened.provider.name}",
-        "input": f"{opened.input.path} ({len(found.prepared.plan.source.files)} file(s))",
+        "input": f"{opened.input.path} ({files} file{'s' if files > 1 else ''})",
         "key": found.key,
-        "tokens": f"{found.tokens} ({found.count_method}: {found.prepared.meter.counter.note})",
+        "tokens": f"{found.tokens} ({found.count_method}: {counter.note})",
         "at most": money(found.reserve_usd) + " for the first request",
     }
-    if as_json:
-        print_facts(facts | {"messages": found.messages, "warnings": found.warnings}, as_json=True)
-        return 0
     print_facts(facts, as_json=False)
     for message in found.messages or ():
         click.echo(f"\n--- {message.get('role')} ---")

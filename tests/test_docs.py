@@ -1,0 +1,222 @@
+"""The pages say what is true: links, commands and queries of all, and every name in docs/cli.md and docs/sql.md.
+
+`UPDATE_DOCS=1 pytest tests/test_docs.py` rewrites the help texts in docs/cli.md.
+"""
+
+import json
+import os
+import re
+import shutil
+from typing import get_args
+
+import click
+import pytest
+from click.testing import CliRunner
+from pages import PAGES, README, ROOT, anchors, blocks, column, commands, links, plain, prose, quoted, rows, sections
+from project import Project, texts
+from stub import StubServer
+from stub_faults import NO_USAGE, REFUSAL, status
+
+from pipeline import providers
+from pipeline.cli import group
+from pipeline.records import AttemptKind, AttemptResult, CountMethod, Status
+
+CLI, SQL = ROOT / "docs" / "cli.md", ROOT / "docs" / "sql.md"
+COMMANDS = group.list_commands(click.Context(group))
+OTHER_PROGRAMS = {"make", "git", "cd", "pip", "export", "python"}
+NOT_RUN = {"stop", "--watch"}
+"""What only makes sense beside a running job, or never ends."""
+QUIET = {"check", "estimate"}
+"""Commands whose output is the same wherever they run, so that the pages must show the true one."""
+
+
+# Every page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name} links to {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize("command", [c for page in PAGES for c in commands(page)], ids=str)
+def test_every_command_on_a_page_is_one_that_exists(command):
+    if command.program in OTHER_PROGRAMS:
+        return
+    assert command.program == "promptmill", f"{command}: is {command.program} a program? then name it in OTHER_PROGRAMS"
+    try:
+        name, known, rest = group.resolve_command(group.make_context("promptmill", list(command.args)), command.args)
+        assert known is not None
+        known.make_context(name, list(rest))
+    except click.exceptions.Exit:
+        pass  # --help and --version
+
+
+@pytest.mark.model
+def test_the_commands_of_the_pages_run_in_the_order_in_which_they_stand(tmp_path):
+    for folder in ("jobs", "sample_data"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    project = Project(tmp_path)
+    for command in [*commands(README), *commands(CLI)]:
+        if command.program != "promptmill" or NOT_RUN.intersection(command.args) or _pays(command.block.text):
+            continue
+        done = project.run(*command.args, code=None)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        if QUIET.intersection(command.args):
+            missing = [line for line in command.output if line.strip() not in {"", "..."} and line not in done.stdout]
+            assert not missing, f"{command}\nprints\n{done.stdout}"
+
+
+def _pays(block):
+    """A block that exports a key is about a provider who wants money."""
+    return bool(re.search(r"^(\$ )?export \w*KEY", block, re.MULTILINE))
+
+
+# docs/cli.md
+
+
+def help_text(name):
+    args = ["--help"] if name == "promptmill" else [name, "--help"]
+    result = CliRunner().invoke(group, args, prog_name="promptmill", terminal_width=100)
+    assert result.exit_code == 0, result.output
+    return "\n".join(line.rstrip() for line in result.output.splitlines())
+
+
+def with_help(page_text):
+    def block(match):
+        return f"<!-- help: {match[1]} -->\n\n```text\n{help_text(match[1])}\n```\n\n<!-- end of help -->"
+
+    return re.sub(r"<!-- help: (\w+) -->\n.*?<!-- end of help -->", block, page_text, flags=re.DOTALL)
+
+
+def test_the_help_texts_on_the_page_are_those_of_the_program():
+    text = CLI.read_text(encoding="utf-8")
+    assert re.findall(r"<!-- help: (\w+) -->", text) == ["promptmill", *COMMANDS]
+    if os.environ.get("UPDATE_DOCS") == "1":
+        CLI.write_text(with_help(text), encoding="utf-8")
+        text = CLI.read_text(encoding="utf-8")
+    assert text == with_help(text), "run UPDATE_DOCS=1 pytest tests/test_docs.py"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_section_with_an_example(name):
+    section = f"promptmill {name}"
+    assert section in sections(CLI)
+    assert [c for c in commands(CLI) if c.block.section == section and c.args[:1] == [name]]
+
+
+def options():
+    """The options of each command, by their long names."""
+    context = click.Context(group)
+    for name in COMMANDS:
+        for option in group.get_command(context, name).get_params(click.Context(group.get_command(context, name))):
+            if isinstance(option, click.Option):
+                yield name, max(option.opts, key=len), option
+
+
+def test_the_shared_options_are_listed_with_the_commands_that_take_them():
+    takers = {}
+    for name, option, _ in options():
+        takers.setdefault(option, []).append(name)
+    shared = {option: names for option, names in takers.items() if len(names) > 1}
+    assert {plain(cells[0]): cells[1].split(", ") for cells in rows(CLI, "option", "commands")} == shared
+
+
+def test_the_exit_codes_are_those_that_help_lists():
+    said = re.search(r"Exit codes: (.*)", " ".join(group.help.split()))[1]
+    assert column(CLI, "code", "meaning") == re.findall(r"\b(\d+) [a-z]", said)
+
+
+def test_the_environment_variables_are_those_that_are_read():
+    read = {option.envvar for _, _, option in options() if option.envvar}
+    read |= {preset(name).key_env for name in providers.names()} - {None}
+    listed = {name for cells in rows(CLI, "variable", "meaning") for name in quoted(cells[0])}
+    assert listed == read | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
+
+
+def preset(name):
+    return providers.find(name, base_url=None, dialect=None, options={})
+
+
+def test_the_keys_of_json_output_are_those_that_are_listed(tmp_path, stub):
+    stub.faults = lambda n, _: status(400) if n == 1 else None
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(2))
+    project.job()
+    assert column(CLI, "key", "meaning", section="promptmill estimate") == list(
+        printed(project, "estimate", "job.toml")
+    )
+    report = json.loads(project.run("run", "job.toml", "--yes", "--json", "--quiet", code=3).stdout)
+    assert column(CLI, "key", "meaning", section="promptmill run") == list(report)
+    for name, *args in (("check", "job.toml"), ("status",), ("errors", "job.toml"), ("spend", "--by", "job")):
+        facts = printed(project, name, *args)
+        keys = [key for key in (facts if isinstance(facts, dict) else facts[0]) if [name, key] != ["spend", "job"]]
+        listed = re.search(rf"Keys of `{name} --json`[^`]*?: (.*?)\.( |$)", prose(CLI))[1]
+        assert [key for key in quoted(listed) if key != "--by"] == keys, name
+
+
+def printed(project, *args):
+    return json.loads(project.run(*args, "--json").stdout)
+
+
+# docs/sql.md
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory):
+    """A ledger in which every query of the page finds something: two jobs, good answers and bad ones."""
+
+    def fault(_, payload):
+        text = payload["messages"][-1]["content"]
+        named = {"row 1 ": NO_USAGE, "row 2 ": status(400), "row 3 ": REFUSAL, "row 4 ": status(503)}
+        return next((what for start, what in named.items() if text.startswith(start)), None)
+
+    schema = 'schema = { type = "object", properties = { order_id = { type = "string" } } }'
+    with StubServer() as stub:
+        stub.faults, stub.answer = fault, lambda _: '{"order_id": "A-1042"}'
+        project = Project(tmp_path_factory.mktemp("ledger"), stub.base_url)
+        project.rows([*texts(12), *texts(12)])
+        for name in ("orders", "copy"):
+            project.job(name, more=f"[output]\n{schema}\n[retry]\nattempts = 1")
+            project.run("run", f"{name}.toml", "--yes", code=3)
+        yield project
+
+
+def test_every_table_and_view_is_documented_with_its_columns_and_types(ledger):
+    found = {}
+    for row in ledger.sql("select * from duckdb_columns() where not internal order by table_name, column_index"):
+        kind = row["data_type"].lower().partition("(struct")[0]
+        found.setdefault(row["table_name"], []).append([row["column_name"], re.sub(r"^struct\(.*", "struct", kind)])
+    documented = {
+        name: [[plain(cells[0]), cells[1]] for cells in rows(SQL, "column", "type", section=name)]
+        for name in sections(SQL)
+    }
+    assert {name: columns for name, columns in documented.items() if columns} == found
+
+
+@pytest.mark.parametrize(
+    ("head", "known"),
+    [
+        ("status", (*get_args(Status), "pending")),
+        ("result", get_args(AttemptResult)),
+        ("kind", get_args(AttemptKind)),
+        ("count method", get_args(CountMethod)),
+    ],
+)
+def test_the_words_for_how_things_ended_are_documented(head, known):
+    assert column(SQL, head, "meaning") == list(known)
+
+
+@pytest.mark.parametrize("block", blocks("sql"), ids=str)
+def test_every_query_runs_and_those_of_the_sql_page_find_something(ledger, block):
+    found = ledger.sql(block.text)
+    assert found or block.page != SQL
+
+
+def test_the_sums_of_results_and_of_attempts_agree_as_the_page_says(ledger):
+    (query,) = [block.text for block in blocks("sql", pages=(SQL,)) if "by_attempt" in block.text]
+    (sums,) = ledger.sql(query)
+    assert sums["by_row"] == sums["by_attempt"] != "0.000000000000"

@@ -1,0 +1,289 @@
+"""docs/jobs.md and docs/providers.md say what is true: keys, types, defaults, prices, counts, errors, waits."""
+
+import inspect
+import json
+import re
+import tomllib
+from contextlib import chdir
+from decimal import Decimal
+from itertools import pairwise
+from typing import get_args
+
+import orjson
+import pytest
+from pages import ROOT, blocks, plain, prose, quoted, rows, sections
+
+from pipeline import providers
+from pipeline.errors import WireError
+from pipeline.job import _NUMBER, SECTIONS, build_job, load_job
+from pipeline.pricing import COMPONENTS, load_prices, parse_prices
+from pipeline.prompts import KeyMaker, PromptSpec, Template
+from pipeline.providers import _errors
+from pipeline.providers.openai import _OPTIONS, _OURS
+from pipeline.records import ModelSpec, Request, Row, WireReply
+from pipeline.retry import RetryPolicy
+from pipeline.runners.local import UNCONNECTED_PATIENCE
+from pipeline.sources import InputSpec, open_source
+from pipeline.tokens import counter_for
+
+JOBS, PROVIDERS = ROOT / "docs" / "jobs.md", ROOT / "docs" / "providers.md"
+
+JOB = {
+    "input": {"path": "rows.jsonl"},
+    "model": {"provider": "openai", "name": "m"},
+    "prompt": {"user": "{{ text }}"},
+}
+"""What a fragment of a job file on a page is put into."""
+
+
+@pytest.mark.parametrize("block", blocks("toml"), ids=str)
+def test_every_toml_example_is_accepted(block, tmp_path):
+    for shown in (b for b in blocks("jinja", "json") if b.file and b.page == block.page):
+        file = tmp_path / shown.file
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(shown.text)
+    if "[[price]]" in block.text:
+        assert parse_prices(block.text, str(block))
+        return
+    with chdir(tmp_path):
+        build_job({**JOB, **tomllib.loads(block.text, parse_float=Decimal)}, str(block))
+
+
+def test_the_first_example_of_the_job_page_is_a_whole_job(tmp_path):
+    (tmp_path / "orders.toml").write_text(blocks("toml", pages=(JOBS,))[0].text)
+    assert load_job(str(tmp_path / "orders.toml")).name == "orders"
+
+
+# docs/jobs.md
+
+KINDS = {
+    str: "text",
+    int: "whole number",
+    _NUMBER: "number",
+    bool: "true or false",
+    dict: "table",
+    object: "text or list",
+}
+
+
+def job_rows(section, head="key"):
+    return {plain(cells[0]): cells[1:] for cells in rows(JOBS, head, "type", "default", section=f"[{section}]")}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_of_a_job_file_is_documented_with_its_type(section):
+    known = dict.fromkeys(COMPONENTS, str) if section == "price" else SECTIONS[section]
+    documented = {key: cells[0] for key, cells in job_rows(section).items()}
+    assert documented == {key: kind_in_words(kind) for key, kind in known.items()}
+
+
+def kind_in_words(kind):
+    return " or ".join(f'`"{choice}"`' for choice in kind) if isinstance(kind, tuple) else KINDS[kind]
+
+
+def test_the_options_of_providers_are_documented_with_their_values():
+    said = {option: cells[0] for option, cells in job_rows("model", "option").items()}
+    assert said == {
+        option: "true or false" if True in values else kind_in_words(values) for option, (_, values) in _OPTIONS.items()
+    }
+    for option in said:
+        having = {name for name in providers.names() if option in find(name).options}
+        only = re.findall(r"Only `(\w+)`", " ".join(job_rows("model", "option")[option]))
+        assert having == set(only or providers.names())
+
+
+def test_what_extra_may_not_hold_is_listed():
+    assert set(quoted(re.search(r"`extra` may not hold (.*?)\.", prose(JOBS))[1])) == set(_OURS)
+
+
+def test_the_defaults_of_a_job_file_are_those_documented():
+    job = build_job(JOB, "job.toml")
+    defaults = {
+        ("input", "bad_rows"): job.input.bad_rows,
+        ("model", "dialect"): job.provider.dialect,
+        ("output", "repair"): job.repair,
+        ("limits", "timeout_seconds"): int(job.timeout_seconds),
+        ("limits", "wire"): job.wire,
+        ("retry", "attempts"): job.retry.attempts,
+        ("run", "dedupe"): job.dedupe,
+        ("run", "reuse"): job.reuse,
+    }
+    shown = {(section, key): cells[1] for section in SECTIONS for key, cells in job_rows(section).items()}
+    for place, default in defaults.items():
+        assert shown.pop(place) == f"`{json.dumps(default)}`", place
+    assert [place for place, default in shown.items() if default.startswith("`")] == [("price", "per_request")]
+
+
+OTHER = {
+    "provider": "openai2", "name": "m2", "base_url": "http://127.0.0.1/v2", "api_key_env": "OTHER", "dialect": "openai",
+    "max_tokens": 9, "temperature": 1, "top_p": 1, "stop": "x", "seed": 1, "frequency_penalty": 1,
+    "presence_penalty": 1, "reasoning_effort": "low", "verbosity": "low", "extra": {"a": 1},
+    "max_tokens_field": "max_tokens", "structured_output": "none", "model_field": "model_id", "key_in_body": True,
+}  # fmt: skip
+
+
+def test_what_enters_a_rows_key_is_what_the_page_says():
+    model = {"provider": "modelslab", "name": "m", "base_url": "http://127.0.0.1/v1"}
+    said = job_rows("model") | job_rows("model", "option")
+    assert said.keys() == OTHER.keys()
+    for key, cells in said.items():
+        base = dict(model) if key != "provider" else model | {"provider": "openai"}
+        changed = key_of({**JOB, "model": base | {key: OTHER[key]}}) != key_of({**JOB, "model": base})
+        assert cells[2] == ("yes" if changed else "no"), key
+
+
+def test_a_schema_enters_a_rows_key_by_its_content_and_repair_does_not(tmp_path):
+    schema = {"type": "object"}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    inline = key_of({**JOB, "output": {"schema": schema}})
+    assert inline != key_of(JOB)
+    assert inline == key_of({**JOB, "output": {"schema_file": str(tmp_path / "schema.json"), "repair": 1}})
+    assert [cells[2] for cells in job_rows("output").values()] == ["yes", "yes", "no"]
+
+
+def key_of(table):
+    return KeyMaker(build_job({name: dict(content) for name, content in table.items()}, "job.toml").model).key(())
+
+
+def test_the_where_examples_select_the_rows_that_the_page_says(tmp_path):
+    (shown,) = [block for block in blocks("jsonl", pages=(JOBS,)) if block.section == "[input]"]
+    (tmp_path / "rows.jsonl").write_text(shown.text)
+    for where, selected in rows(JOBS, "where", "selects"):
+        source = open_source(InputSpec(str(tmp_path / "rows.jsonl"), id="id", where=plain(where)))
+        assert [row.id for batch in source.batches() for row in batch] == selected.split(", "), where
+
+
+def rendered(template, values):
+    return Template(PromptSpec(user=template)).render(Row(0, "1", values, "rows.jsonl:1"))[0]["content"]
+
+
+def test_values_print_in_a_prompt_as_the_page_says():
+    for value, shown in rows(JOBS, "value in the row", "prints"):
+        assert rendered("{{ value }}", {"value": orjson.loads(plain(value))}) == plain(shown)
+
+
+def test_the_templates_of_the_page_render_as_it_says():
+    row = orjson.loads(re.search(r"With the row `(.*?)`:", prose(JOBS))[1])
+    for template, shown in rows(JOBS, "template", "becomes"):
+        assert rendered(plain(template), row) == plain(shown)
+
+
+def test_the_key_goes_to_the_address_that_the_page_says():
+    for base_url, api_key_env, sent in rows(JOBS, "`base_url`", "`api_key_env`"):
+        model = dict(JOB["model"])
+        model |= {} if base_url == "not set" else {"base_url": "https://example.com/v1"}
+        model |= {} if api_key_env == "not set" else {"api_key_env": "MY_KEY"}
+        job = build_job({**JOB, "model": model}, "job.toml")
+        named = "MY_KEY" if "named variable" in sent else quoted(sent)[0] if quoted(sent) else None
+        assert (job.api_key_env, job.key_required) == (named, "must be set" in sent)
+
+
+# docs/providers.md
+
+
+def find(name, **options):
+    return providers.find(name, base_url=None, dialect=None, options=options)
+
+
+def test_every_provider_is_listed_with_its_address_key_and_slots():
+    listed = {plain(cells[0]): cells[1:] for cells in rows(PROVIDERS, "provider", "address")}
+    other = providers.find("other", base_url="http://127.0.0.1/v1", dialect=None, options={})
+    assert listed.pop("any other name")[2] == str(other.concurrency)
+    assert listed == {
+        name: [
+            f"`{preset.base_url}`" if preset.base_url else "started with the run",
+            f"`{preset.key_env}`" if preset.key_env else "none",
+            str(preset.concurrency),
+        ]
+        for name, preset in ((name, find(name)) for name in providers.names())
+    }
+    assert set(providers.names()) <= set(quoted(job_rows("model")["provider"][3]))
+    assert set(providers.names()) <= set(sections(PROVIDERS))
+
+
+def test_the_known_prices_are_those_of_the_price_files():
+    prices = [listing.price for listing in load_prices().listings]
+    known = [[p.provider, p.model, str(p.input), str(p.cached_input), str(p.output)] for p in prices]
+    assert [[plain(cell) for cell in cells] for cells in rows(PROVIDERS, "provider", "model", "input")] == known
+
+
+def test_tokens_are_counted_as_the_page_says():
+    listed = rows(PROVIDERS, "example", "at")
+    for example, at, tokenizer, method in listed:
+        counter = counter_for(plain(at), plain(example))
+        assert (counter.encoding, counter.method) == (plain(tokenizer), plain(method)), example
+    counters = [counter_for(plain(cells[1]), plain(cells[0])) for cells in listed]
+    factors = {f"{c.family.label} {c.family.percent / 100:.2f}" for c in counters if c.method == "approximate"}
+    assert factors == set(re.search(r"a stand-in times a factor \((.*?)\)", prose(PROVIDERS))[1].split(", "))
+
+
+VERDICTS = {
+    "pauses the run": ("pause", False),
+    "rejects the row": ("reject", False),
+    "retried": ("retry", False),
+    "retried, everybody waits": ("retry", True),
+}
+
+
+def verdict(failure):
+    said = next(words for words, what in VERDICTS.items() if what == (failure.action, failure.closes_door))
+    return [said, f"`{failure.result}`"]
+
+
+def error(number, code=None):
+    body = json.dumps({"error": {"message": "no", "code": code}}).encode()
+    return find("openai").decode(WireReply(number, {}, body), now=0.0)
+
+
+def test_every_error_code_has_the_consequence_that_the_page_says():
+    listed = {code: cells[1:] for cells in rows(PROVIDERS, "code", "what happens") for code in quoted(cells[0])}
+    assert {
+        code: verdict(error(500 if cells[0] == "rejects the row" else 400, code)) for code, cells in listed.items()
+    } == listed
+    assert listed.keys() == _errors._CODES.keys()
+
+
+def test_every_status_has_the_consequence_that_the_page_says():
+    table = rows(PROVIDERS, "status", "what happens")
+    listed = {int(number): cells[1:] for cells in table for number in re.findall(r"\d{3}", cells[0])}
+    (others,) = [cells[1:] for cells in table if "other 4xx" in cells[0]]
+    assert {number: verdict(error(number)) for number in listed} == listed
+    assert verdict(error(418)) == others
+    assert listed.keys() >= _errors._STATUSES.keys()
+    (unbilled,) = re.findall(r"The cost is also unknown after (.*?), and after a 200", prose(PROVIDERS))
+    assert {int(number) for number in re.findall(r"\d+", unbilled)} == _errors._MAYBE_BILLED
+
+
+def test_every_transport_error_has_the_consequence_that_the_page_says():
+    kinds = get_args(inspect.signature(WireError).parameters["kind"].annotation)
+    listed = {quoted(cells[0])[0]: cells[1:] for cells in rows(PROVIDERS, "what broke", "what happens")}
+    for kind, (*said, cost) in listed.items():
+        failure = providers.failure_from_wire(WireError(kind, "no", maybe_sent=cost == "unknown"))
+        assert verdict(failure) == said, kind
+        assert failure.cost_unknown == (cost == "unknown")
+    assert set(listed) == set(kinds)
+
+
+def test_the_waits_are_those_that_the_page_says():
+    policy = RetryPolicy()
+    failure = error(503)
+    waits = [policy.wait_for_door(streak, failure, 1.0) for streak in range(1, 10)]
+    text = prose(PROVIDERS)
+    assert f"{waits[0]} seconds, doubled each time up to {waits[-1]:g}, times a random number from 0.5 to 1" in text
+    assert all(later == min(2 * earlier, 60) for earlier, later in pairwise(waits))
+    assert policy.wait_for_door(1, failure, 0.0) == 0.5 * waits[0]
+    assert f"more than {_errors.LONGEST_WAIT / 60:g} minutes" in text
+    assert f"({UNCONNECTED_PATIENCE}, or as many as `concurrency`" in text
+
+
+def test_the_provider_of_the_page_works_when_its_file_is_added(tmp_path, monkeypatch):
+    (code,) = blocks("python", pages=(PROVIDERS,))
+    (tmp_path / "acme.py").write_text(code.text)
+    monkeypatch.setattr(providers, "__path__", [*providers.__path__, str(tmp_path)])
+    assert "acme" in providers.names()
+    job = build_job({**JOB, "model": {"provider": "acme", "name": "acme-small"}}, "job.toml")
+    sent = job.provider.encode(
+        ModelSpec("acme", "acme-small"), Request("v1", ()), base_url=job.provider.base_url, api_key="k"
+    )
+    assert sent.url == "https://api.acme.example/v1/chat/completions"
+    assert (job.api_key_env, job.limits.concurrency) == ("ACME_API_KEY", 8)
