@@ -9,6 +9,10 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any
 
+TURN = 1e-9
+"""Seconds that each turn of the loop takes: a clock that stood quite still would keep aiolimiter, which may wake a
+rounding error too early and look again, awake for ever."""
+
 
 class StandstillError(AssertionError):
     """Every task waits for something that no timer brings."""
@@ -22,6 +26,7 @@ class _Selector(selectors.DefaultSelector):
         self.now = 0.0
 
     def select(self, timeout=None):
+        self.now += TURN
         events = super().select(0)
         if events or timeout == 0:
             return events

@@ -10,6 +10,8 @@ import polars as pl
 
 from pipeline.records import Status
 
+_FOREIGN_TO_POLARS = ("INTERVAL", "UNION(", "BIT", "BIGNUM")
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -107,6 +109,20 @@ def rows_of(
 
 
 def frame_of(connection: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any] | None = None) -> pl.DataFrame:
-    """Run a query and return its rows as a frame; Decimal stays Decimal, JSON comes as text."""
+    """Run a query and return its rows as a frame; Decimal stays Decimal; JSON, intervals and the like come as text."""
     relation = connection.sql(sql, params=parameters or [])
-    return pl.DataFrame() if relation is None else pl.DataFrame(relation)
+    return pl.DataFrame() if relation is None else pl.DataFrame(_presentable(relation))
+
+
+def _presentable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """Make what Polars refuses (with a Rust panic, for an interval) acceptable: names told apart, odd types as text."""
+    taken: set[str] = set()
+    columns: list[str] = []
+    for number, (name, kind) in enumerate(zip(relation.columns, map(str, relation.types), strict=True), 1):
+        alias = next(a for a in (name, *(f"{name}_{n}" for n in range(1, number + 1))) if a not in taken)
+        taken.add(alias)
+        cast = "::varchar" if any(odd in kind for odd in _FOREIGN_TO_POLARS) else ""
+        quoted = alias.replace('"', '""')
+        columns.append(f'#{number}{cast} as "{quoted}"')
+    changed = taken != set(relation.columns) or any("::" in column.split(" as ")[0] for column in columns)
+    return relation.project(", ".join(columns)) if changed else relation

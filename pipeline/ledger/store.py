@@ -77,7 +77,15 @@ class Ledger:
     @contextmanager
     def read(self, config: dict[str, str] | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open read-only after catching up. Fetch everything, then leave: an open reader keeps runs waiting."""
-        self._catch_up_if_behind()
+        if self.path.exists():
+            with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
+                if not self._is_behind(connection):
+                    yield connection
+                    return
+        elif not journal.files_in(self.folder):
+            raise LedgerError(f"there is no ledger {self.path}; `promptmill run JOB` makes one, --ledger names another")
+        with _connect.writing(self.path, waiting=self._notify) as connection:
+            self._prepare(connection)
         with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
             yield connection
 
@@ -94,19 +102,13 @@ class Ledger:
         """Tell whether there is anything to read: the file, or journals to rebuild it from."""
         return self.path.exists() or bool(journal.files_in(self.folder))
 
-    def _catch_up_if_behind(self) -> None:
-        if self.path.exists():
-            with _connect.reading(self.path, waiting=self._notify) as connection:
-                step = loading.schema_step(connection)
-                known = loading.states(connection) if step == schema.NEWEST else {}
-            late = loading.behind(known, self.folder)
-            self._warn_of_missing(known)
-            if step == schema.NEWEST and not late:
-                return
-        elif not journal.files_in(self.folder):
-            raise LedgerError(f"there is no ledger {self.path}; `promptmill run JOB` makes one, --ledger names another")
-        with _connect.writing(self.path, waiting=self._notify) as connection:
-            self._prepare(connection)
+    def _is_behind(self, connection: duckdb.DuckDBPyConnection) -> bool:
+        """Tell whether the schema is old or a dead journal holds more than the ledger. Raises LedgerError."""
+        if loading.schema_step(connection) != schema.NEWEST:
+            return True
+        known = loading.states(connection)
+        self._warn_of_missing(known)
+        return bool(loading.behind(known, self.folder))
 
     def _warn_of_missing(self, known: Mapping[str, loading.JournalState]) -> None:
         lost = loading.missing(known, self.folder)
