@@ -64,6 +64,8 @@ class Journal:
         self.path = folder / f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
         self.uuid = secrets.token_hex(16)
         self._size = 0
+        self.lines = 0
+        """Written so far, the header included."""
         self._torn = False
         # Under another name until it is locked and has its header: nobody sees half a journal.
         unborn = self.path.with_suffix(".new")
@@ -102,6 +104,7 @@ class Journal:
             self._cut_back_if_possible()
             raise JournalFull(self._full_text("the disk is full"))
         self._size += written
+        self.lines += 1
 
     def _cut_back_if_possible(self) -> None:
         """On a failing disk the cut may fail too; then the next line tries it first."""

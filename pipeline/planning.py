@@ -141,23 +141,33 @@ class Decision:
 
 
 SEND = Decision("send")
+Own = tuple[str, int | None]
+"""Status and max_tokens, as in `Known.own`."""
+Other = tuple[str, int | None, int, int]
+"""Status, max_tokens, run and attempt, as in `Known.others`."""
 
 
 def decide(known: Known, key: str, selection: Selection, max_tokens: int | None) -> Decision:
     """Look a key up: DESIGN 2, "Already answered?". A truncated answer serves limits no higher than its own."""
-    own = known.own.get(key)
-    if selection.retry is not None:
-        if own is not None and own[0] in selection.retry:
-            return SEND
-        return Decision("skip", own[0] if own else "pending")
+    own, other = known.own.get(key), known.others.get(key)
+    status = own[0] if own else "pending"
+    if selection.retry is not None and status not in selection.retry:
+        return Decision("skip", status)
     if selection.fresh:
         return SEND
+    return _answered(own, other, max_tokens, retrying=selection.retry is not None) or SEND
+
+
+def _answered(own: Own | None, other: Other | None, max_tokens: int | None, *, retrying: bool) -> Decision | None:
+    if own is not None and own[0] == "ok":
+        return Decision("ended", "ok")
+    if other is not None and other[0] == "ok":
+        return Decision("reuse", "ok")
+    if retrying:
+        return None
     if own is not None:
-        return SEND if own[0] == "truncated" and _raised(own[1], max_tokens) else Decision("ended", own[0])
-    other = known.others.get(key)
-    if other is not None and not (other[0] == "truncated" and _raised(other[1], max_tokens)):
-        return Decision("reuse", other[0])
-    return SEND
+        return None if own[0] == "truncated" and _raised(own[1], max_tokens) else Decision("ended", own[0])
+    return None if other is None or _raised(other[1], max_tokens) else Decision("reuse", other[0])
 
 
 def _raised(old: int | None, new: int | None) -> bool:

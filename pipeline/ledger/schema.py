@@ -124,7 +124,7 @@ select r.job, r.plan_id, a.run_id, a.provider, a.model, a.lane, a.sent_at::date 
        sum(a.input_tokens)::bigint as input_tokens, sum(a.cached_input_tokens)::bigint as cached_input_tokens,
        sum(a.output_tokens)::bigint as output_tokens, sum(a.reasoning_tokens)::bigint as reasoning_tokens,
        sum(a.cost_usd) as cost_usd,
-       sum(a.cost_usd) filter (where a.result <> 'ok') as wasted_usd,
+       sum(case when a.result = 'ok' and a.cost_usd is not null then 0 else a.cost_usd end) as wasted_usd,
        count(*) filter (where a.cost_usd is null) as unknown_cost,
        sum(a.reserved_usd) filter (where a.cost_usd is null) as unknown_at_most_usd
 from attempts a join run_starts r using (run_id)
@@ -134,8 +134,8 @@ create view forecast as
 select r.job, e.plan_id, e.run_id, e.made_at, e.rows, e.requests, e.input_tokens, e.count_method,
        e.low_usd, e.expected_usd, e.high_usd, e.ceiling_usd, s.cost_usd as actual_usd, s.attempts
 from estimates e join run_starts r using (run_id)
-left join (select plan_id, sum(cost_usd) as cost_usd, sum(attempts)::bigint as attempts from spend group by plan_id) s
-  on s.plan_id = e.plan_id;
+left join (select run_id, sum(cost_usd) as cost_usd, count(*) as attempts from attempts group by run_id) s
+  on s.run_id = e.run_id;
 """
 
 MIGRATIONS = (

@@ -5,6 +5,7 @@ A locked ledger never stops a run: what can't be loaded now stays in the journal
 
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import islice
@@ -19,6 +20,9 @@ from pipeline.ledger import Burst, JournalState, Ledger
 BURST_SECONDS = 2.0
 BURST_PATIENCE = 3.5
 """Seconds a burst waits for a locked ledger: long enough to shut the readers' gate once (rule 11)."""
+BURST_LINES = 5_000
+"""A burst is due earlier when so many lines wait."""
+TICK_SECONDS = 0.1
 BURST_BYTES = 32 * 2**20
 SYNC_SECONDS = 1.0
 LAST_PATIENCE = 30.0
@@ -40,6 +44,7 @@ class Loader:
         self._journal = started
         self._path: Path = started.path
         self._state = JournalState(started.journal_id, started.uuid, started.size, closed=False)
+        self._lines = started.lines
         self._rows: deque[PlanRow] = deque()
         self._planned: Planned | None = None
         self._stop = threading.Event()
@@ -93,11 +98,12 @@ class Loader:
             return self._left_over(error)
 
     def _left_over(self, error: LedgerError) -> str:
-        lines = self._journal.size - self._state.offset
-        rows = f" and {len(self._rows):,} planned rows" if self._rows else ""
+        late = journal.read(self._path, self._state.offset, dead=False).lines
+        attempts = sum(line.fields.get("type") == "attempt" for line in late)
+        rows = " The list of rows is not complete: run the same command again." if self._rows or self._planned else ""
         return (
-            f"{lines:,} bytes of answers{rows} are not in the ledger yet: {error}. They are safe in {self._path};"
-            " the next command loads them, and the same run command completes the list of rows"
+            f"{attempts:,} attempts are safe in the journal {self._path} and not in the ledger yet: {error}."
+            f" The next command loads them.{rows}"
         )
 
     def _guarded(self, work: Callable[[], None]) -> None:
@@ -111,8 +117,11 @@ class Loader:
             self._journal.sync()
 
     def _load_bursts(self) -> None:
-        while not self._stop.wait(BURST_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311 -- spreads load
-            self._one_burst(patience=BURST_PATIENCE)
+        due = _next_burst()
+        while not self._stop.wait(TICK_SECONDS):
+            if time.monotonic() >= due or self._journal.lines - self._lines >= BURST_LINES:
+                self._one_burst(patience=BURST_PATIENCE)
+                due = _next_burst()
 
     def _drain(self, patience: float) -> None:
         while self._journal.size > self._state.offset or self._rows or self._planned:
@@ -137,6 +146,7 @@ class Loader:
             return
         burst = Burst(piece, rows, *(planned or (None, None)))
         self._state = self._burst_again_if_it_fails(burst, patience)
+        self._lines += len(piece.lines)
         for _ in rows:
             self._rows.popleft()
         if planned is not None:
@@ -151,3 +161,7 @@ class Loader:
             raise
         except LedgerError:
             return self._ledger.burst(self._path, self._state, burst, patience=patience)
+
+
+def _next_burst() -> float:
+    return time.monotonic() + BURST_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 -- spreads the load of many runs
