@@ -48,9 +48,10 @@ def test_every_command_on_a_page_is_one_that_exists(command):
         return
     assert command.program == "promptmill", f"{command}: is {command.program} a program? then name it in OTHER_PROGRAMS"
     try:
-        name, known, rest = group.resolve_command(group.make_context("promptmill", list(command.args)), command.args)
+        context = group.make_context("promptmill", list(command.args))
+        name, known, rest = group.resolve_command(context, command.args)
         assert known is not None
-        known.make_context(name, list(rest))
+        known.make_context(name, list(rest), parent=context)
     except click.exceptions.Exit:
         pass  # --help and --version
 

@@ -52,7 +52,7 @@ def gate_path(path: Path) -> Path:
 def reading(
     path: Path,
     *,
-    patience: float = READER_PATIENCE,
+    patience: float | None = None,
     waiting: Waiting | None = None,
     config: dict[str, str] | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -67,7 +67,7 @@ def reading(
 def writing(
     path: Path,
     *,
-    patience: float = READER_PATIENCE,
+    patience: float | None = None,
     waiting: Waiting | None = None,
     report: Waiting | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -93,7 +93,7 @@ def _patiently(
     path: Path,
     *,
     read_only: bool,
-    patience: float,
+    patience: float | None,
     waiting: Waiting | None,
     report: Waiting | None,
     config: dict[str, str] | None = None,
@@ -113,7 +113,7 @@ def _patiently(
                 gate.shut()
                 _set_wal_aside(path, report)
             except LedgerBusy as busy:
-                if waited >= patience:
+                if waited >= (READER_PATIENCE if patience is None else patience):
                     raise
                 if waiting is not None and not told and waited > _TELL_AFTER:
                     waiting(str(busy))
