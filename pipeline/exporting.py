@@ -69,7 +69,7 @@ def _write_jsonl(output: Path, rows: Rows, _: pl.DataFrame | None) -> None:
     def write(part: Path) -> None:
         with part.open("wb") as file:
             for row in rows:
-                file.write(orjson.dumps(_with_json(row), default=_json_value, option=orjson.OPT_NON_STR_KEYS))
+                file.write(orjson.dumps(_with_json(row), default=json_value, option=orjson.OPT_NON_STR_KEYS))
                 file.write(b"\n")
 
     _whole(output, write)
@@ -81,7 +81,8 @@ def _with_json(row: Mapping[str, Any]) -> dict[str, Any]:
     return dict(row) | {"parsed": orjson.loads(parsed)} if isinstance(parsed, str) else dict(row)
 
 
-def _json_value(value: Any) -> Any:
+def json_value(value: Any) -> Any:
+    """Turn what JSON doesn't know into what it does: money to exact decimal strings, times to ISO form."""
     if isinstance(value, Decimal):
         return f"{value:f}"
     if isinstance(value, datetime | date):
@@ -101,7 +102,7 @@ def _write_frame(output: Path, rows: Rows, frame: pl.DataFrame | None) -> None:
 
 def _text(value: Any) -> str:
     plain = value.to_list() if isinstance(value, pl.Series) else value
-    return orjson.dumps(plain, default=_json_value).decode()
+    return orjson.dumps(plain, default=json_value).decode()
 
 
 def _frame_of_rows(output: Path, rows: Rows) -> pl.DataFrame:

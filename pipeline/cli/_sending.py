@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli._options import open_ledger, warn
-from pipeline.cli._show import duration, json_value, money, printable
+from pipeline.cli._show import as_json_text, duration, money, printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,15 +82,13 @@ class _Confirm:
 def _sum_up(job: "Job", report: "RunReport", *, as_json: bool, limited: bool) -> None:
     tally = report.tally
     if as_json:
-        import json
-
         facts = {
             "job": job.name, "run_id": report.run_id, "rows": tally.rows, "statuses": dict(tally.statuses),
             "sent": tally.sent, "reused": tally.reused, "already": tally.already, "repeated": tally.repeated,
             "spent_usd": report.spent, "uncertain_usd": report.uncertain, "plan_spent_usd": report.plan_spent,
             "paused": report.paused, "seconds": round(report.seconds, 3), "exit_code": report.exit_code,
         }  # fmt: skip
-        click.echo(json.dumps(facts, default=json_value))
+        click.echo(as_json_text(facts, indent=None))
     else:
         click.echo(_sentence(job, report, limited=limited))
     for line in _advice(job, report):

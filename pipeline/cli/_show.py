@@ -5,7 +5,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -101,20 +101,18 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "\u2026"
 
 
-def json_value(value: Any) -> Any:
-    """Money as exact decimal strings, times in ISO form."""
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    return str(value)
+def as_json_text(value: Any, *, indent: int | None = 2) -> str:
+    """Return JSON: money as exact decimal strings, times in ISO form."""
+    from pipeline.exporting import json_value
+
+    return json.dumps(value, default=json_value, indent=indent, ensure_ascii=False)
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     """Print a table, or the same as one JSON array."""
     if as_json:
         chosen = [{column: row[column] for column in columns} for row in rows]
-        click.echo(json.dumps(chosen, default=json_value, indent=2, ensure_ascii=False))
+        click.echo(as_json_text(chosen))
     else:
         click.echo(table(columns, rows))
 
@@ -122,7 +120,7 @@ def print_rows(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, as_
 def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
     """Print names and values, one per line, or one JSON object."""
     if as_json:
-        click.echo(json.dumps(dict(facts), default=json_value, indent=2, ensure_ascii=False))
+        click.echo(as_json_text(dict(facts)))
         return
     width = max(len(name) for name in facts)
     for name, value in facts.items():
