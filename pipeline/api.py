@@ -207,6 +207,8 @@ def errors(ledger: Ledger, job: str) -> tuple[Table, list[str]]:
 
 def spend(ledger: Ledger, by: Sequence[str] = ("job",)) -> Table:
     """Return money and tokens by dimensions (see reports/spend.py). Raises UsageError."""
+    if not by:
+        raise UsageError(f"--by: name at least one of {', '.join(spend_report.DIMENSIONS)}")
     for name in by:
         if name not in spend_report.DIMENSIONS:
             raise UsageError(f"--by {name}: choose from {', '.join(spend_report.DIMENSIONS)}")

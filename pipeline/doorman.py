@@ -64,6 +64,8 @@ class Ticket:
     """Attempts that count against the retry policy (rate-limited ones don't)."""
     kind: AttemptKind = "first"
     repairs: int = 0
+    answered_attempt: int | None = None
+    """The attempt whose invalid answer this one repairs: if the repair brings none, that answer is kept."""
 
 
 class Doorman:

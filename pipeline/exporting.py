@@ -47,8 +47,15 @@ def _joined(row: PlannedRow, by_key: Mapping[str, Mapping[str, Any]], columns: t
     if row.repeated:  # the first row of a key bears its cost
         result |= {"cost_usd": Decimal(0), "attempts": 0, "reused": True}
     taken = {"row_index", "row_id", *columns}
-    own = {f"input_{name}" if name in taken else name: value for name, value in (row.values or {}).items()}
+    values = row.values or {}
+    own = {_free_name(name, taken | values.keys()) if name in taken else name: v for name, v in values.items()}
     return own | {"row_index": row.index, "row_id": row.id} | result
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name = f"input_{name}"
+    return name
 
 
 Rows = Iterable[Mapping[str, Any]]

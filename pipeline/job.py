@@ -31,6 +31,10 @@ _KEY_WORDS = frozenset({"api_key", "apikey", "key", "token", "secret", "password
 
 Kind = type | tuple[str, ...]
 
+_LARGEST = 2**63 - 1
+"""What JSON libraries and the ledger's BIGINT hold."""
+_LONGEST_TIMEOUT = 86_400
+_LEAST_PER_MINUTE = Decimal("0.001")
 _NUMBER = Decimal
 """Stands for int or decimal in the tables below; TOML floats are read as exact decimals."""
 
@@ -196,11 +200,11 @@ def _build(table: dict[str, Any], path: str) -> Job:
         retry=RetryPolicy(attempts=_at_least(1, sections["retry"].get("attempts", 6), f"{path}: [retry] attempts")),
         api_key_env=api_key_env,
         key_required=key_required,
-        timeout_seconds=float(_positive(sections["limits"].get("timeout_seconds", 300), path, "timeout_seconds")),
+        timeout_seconds=_timeout(sections["limits"], path),
         wire=sections["limits"].get("wire", "auto"),
         check=None if schema is None else AnswerCheck(schema),
         repair=_at_least(0, repair, f"{path}: [output] repair"),
-        budget_usd=None if budget is None else Decimal(_positive(budget, path, "usd")),
+        budget_usd=None if budget is None else Decimal(_positive(budget, path, "[budget] usd")),
         dedupe=sections["run"].get("dedupe", True),
         reuse=sections["run"].get("reuse", "ledger"),
         price=price,
@@ -253,6 +257,14 @@ def _check_type(path: str, section: str, key: str, value: Any, kind: Kind) -> No
     if not right:
         name = {_NUMBER: "a number", int: "a whole number", str: "a string", bool: "true or false", dict: "a table"}
         raise JobFileError(f"{path}: [{section}] {key} must be {name[kind]}, not {_kind_of(value)}")
+    _check_number(path, section, key, value)
+
+
+def _check_number(path: str, section: str, key: str, value: Any) -> None:
+    if isinstance(value, Decimal) and not value.is_finite():
+        raise JobFileError(f"{path}: [{section}] {key} must be a finite number, not {value}")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise JobFileError(f"{path}: [{section}] {key} is too large: {value}")
 
 
 def _kind_of(value: Any) -> str:
@@ -359,12 +371,27 @@ def _prompt(table: Mapping[str, Any]) -> PromptSpec:
 
 def _limits(table: Mapping[str, Any], provider: Provider, path: str) -> Limits:
     per_minute = {
-        key: float(_positive(table[key], path, key))
+        key: float(_per_minute(table[key], path, key))
         for key in ("requests_per_minute", "tokens_per_minute")
         if key in table
     }
     concurrency = table.get("concurrency", provider.concurrency)
     return Limits(concurrency=_at_least(1, concurrency, f"{path}: [limits] concurrency"), **per_minute)
+
+
+def _per_minute(value: int | Decimal, path: str, key: str) -> int | Decimal:
+    if value < _LEAST_PER_MINUTE:
+        raise JobFileError(f"{path}: [limits] {key} must be at least {_LEAST_PER_MINUTE}, not {value}")
+    return value
+
+
+def _timeout(limits: Mapping[str, Any], path: str) -> float:
+    seconds = _positive(limits.get("timeout_seconds", 300), path, "[limits] timeout_seconds")
+    if seconds > _LONGEST_TIMEOUT:
+        raise JobFileError(
+            f"{path}: [limits] timeout_seconds must be at most {_LONGEST_TIMEOUT} (a day), not {seconds}"
+        )
+    return float(seconds)
 
 
 def _positive(value: int | Decimal, path: str, key: str) -> int | Decimal:

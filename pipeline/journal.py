@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,11 @@ class Journal:
 
     def append(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Write one line of this kind. Raises JournalFull after cutting back to the last whole line."""
-        data = encode_line({"type": kind, **fields})
+        self.append_all([(kind, fields)])
+
+    def append_all(self, lines: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Write lines that belong together, in one write. Raises JournalFull, and then none of them is there."""
+        data = b"".join(encode_line({"type": kind, **fields}) for kind, fields in lines)
         try:
             if self._torn:  # rule 3: never behind a torn line, both would be lost
                 self._cut_back()
@@ -104,7 +108,7 @@ class Journal:
             self._cut_back_if_possible()
             raise JournalFull(self._full_text("the disk is full"))
         self._size += written
-        self.lines += 1
+        self.lines += len(lines)
 
     def _cut_back_if_possible(self) -> None:
         """On a failing disk the cut may fail too; then the next line tries it first."""

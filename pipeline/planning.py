@@ -10,7 +10,7 @@ from itertools import chain, islice
 from typing import Any
 
 from pipeline.doorman import Ticket
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PriceError
 from pipeline.job import Job
 from pipeline.ledger import Known
 from pipeline.pricing import Price, worst_case_usd
@@ -21,6 +21,8 @@ from pipeline.tokens import Counter, counter_for
 
 CHECKED_ROWS = 1000
 """Rows that are rendered before anything is sent."""
+MOST_DOLLARS = 1_000_000
+"""What DECIMAL(18,12) can't hold any more."""
 ASSUMED_OUTPUT = 1024
 """Output tokens that a tokens-per-minute limit is charged for a request without max_tokens."""
 
@@ -205,4 +207,10 @@ class Meter:
         free_output = self.price.output == 0 and self.price.reasoning == 0
         if self._max_tokens is None and not free_output:
             return None
-        return worst_case_usd(self.price, input_bound, self._max_tokens or 0)
+        worst = worst_case_usd(self.price, input_bound, self._max_tokens or 0)
+        if worst >= MOST_DOLLARS:
+            raise PriceError(
+                f"one request may cost ${worst:,.2f}, and the ledger books less than ${MOST_DOLLARS:,} for one:"
+                " look at the price (dollars per 1M tokens) and at [model] max_tokens"
+            )
+        return worst

@@ -172,3 +172,10 @@ async def test_a_key_that_a_provider_repeats_never_shows_in_a_failure():
     it = replace(exchanger(http(401, body)), connection=Remote("http://127.0.0.1:1/v1", key))
     attempt, _ = await it.send(TICKET)
     assert key not in attempt.error
+
+
+def test_a_repair_that_brings_nothing_leaves_the_answer_that_was_to_be_repaired():
+    it = exchanger(check=CHECK, repair=1, attempts=1)
+    again = step(it, Reply('{"n": "x"}', "stop", "stop", Usage(1, 1)))
+    done = step(it, FAILED, again.ticket)
+    assert (done.outcome.status, done.outcome.answer_attempt, done.outcome.attempts) == ("invalid", 1, 2)

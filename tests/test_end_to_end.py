@@ -596,3 +596,82 @@ def test_a_server_nobody_here_wrote_finds_our_retries_well_behaved(tmp_path, llm
     verdict = server.verdict()
     assert (verdict["passed"], verdict["findings"]) == (True, [])
     assert project.value("select count(*) from results where status = 'ok'") == 12
+
+
+def test_an_answer_whose_outcome_line_was_cut_off_is_not_asked_for_again(project, stub):
+    project.rows(texts(3))
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes")
+    (project.folder / "promptmill.duckdb").unlink()
+    (path,) = (project.folder / "promptmill.journal").glob("*.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    last = max(i for i, line in enumerate(lines) if b'"type":"attempt"' in line)
+    path.write_bytes(b"".join(lines[: last + 1]) + lines[last + 1][:20])
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 3
+    assert project.value("select count(*) from results where status = 'ok'") == 3
+
+
+def test_no_row_is_lost_to_many_429s_at_once(project, stub):
+    stub.faults = first(16, status(429, "slow down"))
+    project.rows(texts(40))
+    project.job(concurrency=16)
+    project.run("run", "job.toml", "--yes")
+    assert project.value("select count(*) from results where status = 'ok'") == 40
+    assert project.value("select count(*) from attempts where result = 'rate_limited'") == 16
+
+
+def test_a_plan_that_was_left_and_came_back_keeps_its_budget(project, stub):
+    project.rows(texts(60))
+    path = project.job(concurrency=1)
+    original = path.read_text()
+    project.run("run", "job.toml", "--yes", "--budget", "0.0004", code=4)
+    spent = stub.bill
+    path.write_text(original.replace("{{ text }}", "Say: {{ text }}"))
+    project.run("run", "job.toml", "--yes", "--limit", "1")
+    path.write_text(original)
+    done = project.run("run", "job.toml", "--yes", "--budget", "0.0004", code=4)
+    assert "has already spent" in done.stderr
+    assert stub.bill - spent < Decimal("0.0001"), "only the other plan's row was paid for"
+
+
+def test_a_shorter_retry_never_hides_a_longer_answer(project, stub):
+    stub.answer = lambda _: " ".join(["word"] * 80)
+    project.rows(texts(2))
+    project.job()
+    project.run("run", "job.toml", "--yes", code=3)
+    project.run("retry", "job.toml", "--yes", "--max-tokens", "5", code=3)
+    assert project.value("select min(len(string_split(output, ' '))) from results") == 50
+    project.run("run", "job.toml", "--yes", code=3)
+    assert stub.calls == 4
+
+
+def test_a_provider_that_claims_absurd_usage_does_not_make_the_ledger_unusable(project, stub):
+    stub.answer = lambda _: Reply("fine", completion_tokens=10**12)
+    project.rows(texts(1))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    assert project.sql("select status, cost_usd from results") == [{"status": "ok", "cost_usd": None}]
+
+
+def test_a_price_that_no_ledger_can_book_is_refused(project, stub):
+    project.rows(texts(1))
+    project.job(model="max_tokens = 100_000_000")
+    done = project.run("run", "job.toml", "--yes", "--price", "1,99999", code=2)
+    assert "one request may cost" in done.stderr
+    assert stub.calls == 0
+
+
+def test_a_panic_below_python_stops_the_run_with_an_internal_error(project, stub, monkeypatch):
+    class Panic(BaseException):
+        """What Rust libraries raise; not an Exception."""
+
+    def panic(*_):
+        raise Panic("out of range")
+
+    project.rows(texts(5))
+    project.job()
+    monkeypatch.setattr("pipeline.runners.local.outcome_line", panic)
+    with pytest.raises(Panic):
+        project.run("run", "job.toml", "--yes")
+    assert project.sql("select exit_code from runs") == [{"exit_code": 1}]

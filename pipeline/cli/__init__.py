@@ -71,4 +71,7 @@ def main(args: list[str] | None = None) -> Any:
         # `| head` closed our stdout: end quietly, and keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # e.g. stdout is a full disk; what was asked for may be done all the same
+        click.echo(f"promptmill: the output can't be written: {error.strerror or error}", err=True)
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

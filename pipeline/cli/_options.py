@@ -1,5 +1,6 @@
 """Options that several commands share, under one name and one help text each."""
 
+import contextlib
 import sys
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
@@ -76,7 +77,8 @@ def warn(text: str) -> None:
     from pipeline.cli._show import printable
 
     room = "\r\x1b[K" if sys.stderr.isatty() else ""
-    click.echo(f"{room}promptmill: {printable(text)}", err=True)
+    with contextlib.suppress(OSError):  # nobody reads stderr any more: the run goes on all the same
+        click.echo(f"{room}promptmill: {printable(text)}", err=True)
 
 
 def open_ledger(path: Path) -> "Ledger":

@@ -1,6 +1,7 @@
 """The progress line of a run: in a terminal one line that is rewritten, elsewhere a plain line every few seconds."""
 
 import asyncio
+import contextlib
 import shutil
 import sys
 import time
@@ -37,14 +38,15 @@ class Progress:
             return
         period = TERMINAL_SECONDS if self._terminal else PLAIN_SECONDS
         self._samples.append((time.monotonic(), 0))
-        try:
-            while True:
-                await asyncio.sleep(period)
-                self._print(self.line(run, time.monotonic()))
-        finally:
-            if self._terminal and self._shown:
-                self._print(self.line(run, time.monotonic()))
-                click.echo(err=True)
+        with contextlib.suppress(OSError):  # nobody reads stderr any more: the run goes on all the same
+            try:
+                while True:
+                    await asyncio.sleep(period)
+                    self._print(self.line(run, time.monotonic()))
+            finally:
+                if self._terminal and self._shown:
+                    self._print(self.line(run, time.monotonic()))
+                    click.echo(err=True)
 
     def _print(self, text: str) -> None:
         if not self._terminal:

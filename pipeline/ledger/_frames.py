@@ -17,6 +17,7 @@ _TYPES: dict[str, Any] = {
     "float": pl.Float64,
     "bool": pl.Boolean,
     "usd": pl.String,
+    "sum": pl.String,
     "time": pl.Int64,
 }
 
@@ -45,7 +46,11 @@ class Table:
 
 def _expression(name: str, kind: str) -> str:
     if kind == "usd":
-        return f"cast({name} as decimal(18,12))"
+        # A provider may claim any number of tokens: what is no amount of money is unknown, and must not keep the
+        # rest of the journal out of the ledger.
+        return f"try_cast({name} as decimal(18,12))"
+    if kind == "sum":
+        return f"try_cast({name} as decimal(38,12))"
     if kind == "time":
         return f"make_timestamp({name})"
     return name
@@ -110,8 +115,8 @@ PRICES = _table(
 )  # fmt: skip
 ESTIMATES = _table(
     "estimates",
-    run_id="int", plan_id="int", rows="int", requests="int", input_tokens="int", count_method="text", low_usd="usd",
-    expected_usd="usd", high_usd="usd", ceiling_usd="usd", made_at="time",
+    run_id="int", plan_id="int", rows="int", requests="int", input_tokens="int", count_method="text", low_usd="sum",
+    expected_usd="sum", high_usd="sum", ceiling_usd="sum", made_at="time",
 )  # fmt: skip
 JOURNAL_DAMAGE = _table(
     "journal_damage", journal_id="text", journal_offset="int", length="int", torn="bool", found_at="time"
@@ -147,11 +152,17 @@ class RunFacts:
     model: str
     lane: str
     price_id: str | None
+    max_tokens: int | None = None
+    repair: int = 0
 
     @classmethod
     def from_line(cls, fields: Mapping[str, Any]) -> "RunFacts":
         """Read them from a `run` line."""
-        return cls(fields["run_id"], fields["provider"], fields["model"], fields["lane"], fields.get("price_id"))
+        repair = fields["config"].get("output", {}).get("repair", 0)
+        return cls(
+            fields["run_id"], fields["provider"], fields["model"], fields["lane"], fields.get("price_id"),
+            fields.get("max_tokens"), repair,
+        )  # fmt: skip
 
 
 def book_line(bundle: Bundle, run: RunFacts, journal_id: str, offset: int, fields: Mapping[str, Any]) -> None:
@@ -242,3 +253,24 @@ def lost_attempt(run: RunFacts, journal_id: str, offset: int, sent: Mapping[str,
         journal_id=journal_id, journal_offset=offset,
     )  # fmt: skip
     return tuple(values.values())
+
+
+_FINAL = frozenset({"ok", "truncated", "refused", "rejected"})
+"""Results of an attempt that end its key whatever comes next; an invalid one does when no repair is allowed."""
+
+
+def missing_outcome(run: RunFacts, attempt: Mapping[str, Any]) -> Sequence[Any] | None:
+    """Return the `outcomes` row of an answer whose outcome line a kill or a power cut took, None if none was due.
+
+    Without it the row would count as pending, and an answer that was paid for would be asked for again.
+    """
+    result = attempt["result"]
+    if result not in _FINAL and not (result == "invalid" and run.repair == 0):
+        return None
+    answered = attempt.get("output") is not None
+    ended_at = attempt["sent_at"] + (attempt.get("latency_ms") or 0) / 1000
+    return (
+        run.run_id, attempt["key"], result, attempt["attempt"], run.run_id if answered else None,
+        attempt["attempt"] if answered else None, run.max_tokens, False, attempt.get("error_type"),
+        attempt.get("error"), microseconds(ended_at),
+    )  # fmt: skip

@@ -12,7 +12,17 @@ import duckdb
 from pipeline import journal
 from pipeline.errors import LedgerError
 from pipeline.ledger import schema
-from pipeline.ledger._frames import ATTEMPTS, JOURNAL_DAMAGE, Bundle, RunFacts, book_line, lost_attempt, microseconds
+from pipeline.ledger._frames import (
+    ATTEMPTS,
+    JOURNAL_DAMAGE,
+    OUTCOMES,
+    Bundle,
+    RunFacts,
+    book_line,
+    lost_attempt,
+    microseconds,
+    missing_outcome,
+)
 
 CHECKPOINT_THRESHOLD = "256MB"
 """DuckDB tidies the file when it is closed; in mid-session that would only cost time."""
@@ -148,7 +158,8 @@ def run_facts(path: Path) -> RunFacts | None:
 def _facts_in_ledger(connection: duckdb.DuckDBPyConnection, journal_id: str) -> RunFacts | None:
     """Find what a `run` line that was damaged later had said."""
     row = connection.execute(
-        "select r.run_id, s.provider, s.model, 'realtime', max(p.price_id) from run_starts r"
+        "select r.run_id, s.provider, s.model, 'realtime', max(p.price_id), r.max_tokens,"
+        " coalesce((r.config->>'$.output.repair')::integer, 0) as repair from run_starts r"
         " join plan_starts s using (plan_id) left join prices p on p.run_id = r.run_id"
         " where r.journal_id = ? group by all",
         [journal_id],
@@ -202,7 +213,7 @@ def load_piece(
         )
     _book_piece(bundle, run, state.journal_id, piece)
     if last and run is not None:
-        bundle.extend(ATTEMPTS, _lost(path, run, state.journal_id))
+        _book_loose_ends(bundle, path, run, state.journal_id)
     with transaction(connection):
         _advance(connection, path, state, piece, last=last, run_id=None if run is None else run.run_id)
         bundle.insert(connection)
@@ -243,13 +254,19 @@ def _advance(
         raise Contended(f"{path} is being loaded by somebody else; run the command again")
 
 
-def _lost(path: Path, run: RunFacts, journal_id: str) -> list[Any]:
-    """Return a row for each `sent` of a dead journal that no `attempt` answers."""
+def _book_loose_ends(bundle: Bundle, path: Path, run: RunFacts, journal_id: str) -> None:
+    """Book what a dead journal left open: exchanges nobody heard of again, answers without their outcome line."""
     open_sends: dict[tuple[str, int], tuple[int, dict[str, Any]]] = {}
+    unended: dict[str, dict[str, Any]] = {}
     for line in journal.read_all(path, dead=True):
-        kind = line.fields.get("type")
+        kind, fields = line.fields.get("type"), line.fields
         if kind == "sent":
-            open_sends[line.fields["key"], line.fields["attempt"]] = (line.offset, line.fields)
+            open_sends[fields["key"], fields["attempt"]] = (line.offset, fields)
         elif kind == "attempt":
-            open_sends.pop((line.fields["key"], line.fields["attempt"]), None)
-    return [lost_attempt(run, journal_id, offset, sent) for offset, sent in open_sends.values()]
+            open_sends.pop((fields["key"], fields["attempt"]), None)
+            unended[fields["key"]] = fields
+        elif kind == "outcome":
+            unended.pop(fields["key"], None)
+    bundle.extend(ATTEMPTS, [lost_attempt(run, journal_id, offset, sent) for offset, sent in open_sends.values()])
+    outcomes = [missing_outcome(run, attempt) for attempt in unended.values()]
+    bundle.extend(OUTCOMES, [row for row in outcomes if row is not None])

@@ -62,22 +62,24 @@ def plan_facts(connection: duckdb.DuckDBPyConnection, job: str, fingerprint: str
     newest = connection.execute(
         "select plan_id, fingerprint, complete from plans where job = ? order by plan_id desc limit 1", [job]
     ).fetchone()
+    usd, unknown = _spent(connection, job, fingerprint)
     if newest is not None and newest[1] == fingerprint:
-        return _existing_plan(connection, int(newest[0]), complete=bool(newest[2]))
+        plan_id, complete = int(newest[0]), bool(newest[2])
+        return PlanFacts(plan_id, False, rows_stored(connection, plan_id), complete, usd, unknown, False)
     highest = connection.execute("select coalesce(max(plan_id), 0) from plan_starts").fetchone()
-    plan_id = int(highest[0]) + 1 if highest else 1
-    return PlanFacts(plan_id, True, 0, False, Decimal(0), 0, newest is None)
+    return PlanFacts(int(highest[0]) + 1 if highest else 1, True, 0, False, usd, unknown, newest is None)
 
 
-def _existing_plan(connection: duckdb.DuckDBPyConnection, plan_id: int, *, complete: bool) -> PlanFacts:
+def _spent(connection: duckdb.DuckDBPyConnection, job: str, fingerprint: str) -> tuple[Decimal, int]:
+    """Add up what the job spent under this fingerprint: a plan that was left and came back keeps its budget."""
     spent = connection.execute(
         "select coalesce(sum(coalesce(a.cost_usd, a.reserved_usd)), 0),"
         " count(*) filter (where a.cost_usd is null and a.reserved_usd is null)"
-        " from attempts a join run_starts r using (run_id) where r.plan_id = ?",
-        [plan_id],
+        " from attempts a join run_starts r using (run_id) join plan_starts p using (plan_id)"
+        " where p.job = ? and p.fingerprint = ?",
+        [job, fingerprint],
     ).fetchone()
-    usd, unknown = spent or (Decimal(0), 0)
-    return PlanFacts(plan_id, False, rows_stored(connection, plan_id), complete, usd, int(unknown), False)
+    return (spent[0], int(spent[1])) if spent else (Decimal(0), 0)
 
 
 def rows_stored(connection: duckdb.DuckDBPyConnection, plan_id: int) -> int:

@@ -58,8 +58,8 @@ create table prices (
     source varchar, checked varchar, note varchar);
 create table estimates (
     run_id bigint not null, plan_id bigint not null, rows bigint not null, requests bigint not null,
-    input_tokens bigint not null, count_method varchar not null, low_usd decimal(18,12),
-    expected_usd decimal(18,12), high_usd decimal(18,12), ceiling_usd decimal(18,12), made_at timestamp not null);
+    input_tokens bigint not null, count_method varchar not null, low_usd decimal(38,12),
+    expected_usd decimal(38,12), high_usd decimal(38,12), ceiling_usd decimal(38,12), made_at timestamp not null);
 
 create table journal_state (
     journal_id varchar primary key, file varchar not null, uuid varchar not null, run_id bigint,
@@ -85,14 +85,17 @@ select s.run_id, s.plan_id, s.job, s.command, s.max_tokens, s.config, s.code_ver
 from run_starts s left join run_ends e using (run_id);
 
 -- The one outcome that counts for a key in a job: a good answer is never hidden by a later failure, a cut-off
--- answer is better than none, and among equals the newest run wins.
+-- answer is better than none and a longer one better than a shorter, any answer is better than an error, and among
+-- equals the newest run wins.
 create view best_outcomes as
 select r.job, o.key,
        arg_max(struct_pack(run_id := o.run_id, status := o.status, answer_run := o.answer_run,
                            answer_attempt := o.answer_attempt, max_tokens := o.max_tokens, reused := o.reused,
                            error_type := o.error_type, error := o.error),
-               o.run_id + case o.status when 'ok' then 2000000000000 when 'truncated' then 1000000000000 else 0 end)
-           as best
+               struct_pack(grade := case o.status when 'ok' then 2 when 'truncated' then 1 else 0 end,
+                           room := case o.status when 'truncated' then coalesce(o.max_tokens, 9223372036854775807)
+                                   else 0 end,
+                           answered := o.answer_run is not null, run_id := o.run_id)) as best
 from outcomes o join run_starts r using (run_id)
 group by r.job, o.key;
 

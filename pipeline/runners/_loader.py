@@ -47,6 +47,7 @@ class Loader:
         self._lines = started.lines
         self._rows: deque[PlanRow] = deque()
         self._planned: Planned | None = None
+        self._abandoned = False
         self._stop = threading.Event()
         self._room = threading.Event()
         # Two threads: a burst that waits for a locked ledger must not keep the journal from the disk.
@@ -66,7 +67,7 @@ class Loader:
 
     def add_rows(self, rows: list[PlanRow]) -> None:
         """Queue planned rows; waits while too many are queued already."""
-        while len(self._rows) > MOST_ROWS and not self._stop.is_set():
+        while len(self._rows) > MOST_ROWS and not (self._stop.is_set() or self._abandoned):
             self._room.clear()
             self._room.wait(1.0)
         self._rows.extend(rows)
@@ -74,6 +75,11 @@ class Loader:
     def planned(self, plan_end: tuple[int, int], estimate: Mapping[str, Any] | None) -> None:
         """Tell that the end of the input was reached."""
         self._planned = (plan_end, estimate)
+
+    def abandon(self) -> None:
+        """Let a planner go that waits in `add_rows`: the run is on its way out."""
+        self._abandoned = True
+        self._room.set()
 
     def stop(self) -> None:
         """Stop the regular bursts; the rest is loaded by `finish`."""
@@ -109,7 +115,7 @@ class Loader:
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception as error:  # noqa: BLE001 -- the thread's edge: whatever it was, the run must hear of it
+        except BaseException as error:  # noqa: BLE001 -- the thread's edge: whatever it was, the run must hear of it
             self.broken = error
 
     def _sync(self) -> None:

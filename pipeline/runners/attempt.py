@@ -151,16 +151,24 @@ class Exchanger:
             {"role": "user", "content": complaint},
         )
         metered = self.meter.ticket(Request(ticket.request.key, messages))
-        return replace(metered, attempt=ticket.attempt + 1, kind="repair", repairs=ticket.repairs + 1)
+        return replace(
+            metered,
+            attempt=ticket.attempt + 1,
+            kind="repair",
+            repairs=ticket.repairs + 1,
+            answered_attempt=ticket.attempt,
+        )
 
     def _outcome(self, ticket: Ticket, attempt: Attempt, status: Status) -> Outcome:
-        answered = attempt.output is not None
+        answer = ticket.attempt if attempt.output is not None else ticket.answered_attempt
+        if attempt.output is None and answer is not None:
+            status = "invalid"  # the repair brought nothing: the answer that was to be repaired stays
         return Outcome(
             key=ticket.request.key,
             status=status,
             attempts=ticket.attempt,
-            answer_run=self.run_id if answered else None,
-            answer_attempt=ticket.attempt if answered else None,
+            answer_run=self.run_id if answer is not None else None,
+            answer_attempt=answer,
             max_tokens=self.spec.max_tokens,
             error_type=attempt.error_type,
             error=attempt.error,

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import importlib.metadata
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from pipeline.budget import Budget
-from pipeline.errors import InputError, LedgerError, PriceError, UserError
+from pipeline.errors import InputError, LedgerError, PriceError, UsageError, UserError
 from pipeline.estimating import Forecast
 from pipeline.job import Job
 from pipeline.ledger import Ledger, RunRequest, RunStart
@@ -68,7 +69,9 @@ def prepare(job: Job, *, limit: int | None = None) -> Prepared:
         )
     elif price.note:
         warnings.append(f"price of {price.model}: {price.note}")
-    return Prepared(job, plan, Meter(job, price), limit, warnings)
+    meter = Meter(job, price)
+    meter.worst_case(0)  # a price that no ledger can book shows before anything is sent
+    return Prepared(job, plan, meter, limit, warnings)
 
 
 def find_price(job: Job) -> Price | None:
@@ -152,6 +155,7 @@ def account_of(job: Job) -> str:
 def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
     """Run the job in this process. Raises LedgerError before anything is sent; afterwards it always reports."""
     job = prepared.job
+    _refuse_running_loop()
     if _is_bundled(job):
         require_local_model(job.model.name)
     with job_lock(how.ledger.folder, job.name, account_of(job)) as others:
@@ -166,7 +170,10 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
             )
         if job.budget_usd is not None and started.plan.spent_usd:
             how.notify(f"this plan has already spent ${started.plan.spent_usd:f} of its ${job.budget_usd:f}")
-        return asyncio.run(_run(prepared, key, started, how))
+        try:
+            return asyncio.run(_run(prepared, key, started, how))
+        finally:
+            started.journal.close()
 
 
 def _request(prepared: Prepared, how: Launch) -> RunRequest:
@@ -186,6 +193,14 @@ def _request(prepared: Prepared, how: Launch) -> RunRequest:
         code_version=importlib.metadata.version("promptmill"),
         reuse=job.reuse,
     )
+
+
+def _refuse_running_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise UsageError("a run needs an event loop of its own: in a notebook call it with `await asyncio.to_thread(...)`")
 
 
 def _connection(job: Job, key: str | None) -> Connection:
@@ -240,19 +255,24 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
 
 
 def _listen_to_signals(run: LocalRun, notify: Callable[[str], None]) -> None:
-    """First Ctrl-C (or SIGTERM, or `promptmill stop`): stop gently. A second Ctrl-C: leave now."""
+    """First Ctrl-C (or SIGTERM, or `promptmill stop`): stop gently. A second Ctrl-C: leave now.
+
+    Signals belong to the main thread; a run in another one is stopped by `promptmill stop` only with its program.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
     loop = asyncio.get_running_loop()
 
     def gently(name: str) -> None:
+        run.stop(f"stopped by {name}")  # first of all: saying so may fail
         notify(f"{name}: letting nothing more out, waiting for {run.in_flight} in flight (Ctrl-C again leaves now)")
-        run.stop(f"stopped by {name}")
 
     def on_interrupt() -> None:
         if run.paused is None:
             gently("Ctrl-C")
-        else:
-            notify("leaving now; answers still on the wire are lost and listed as lost attempts")
-            run.leave_now()
+            return
+        run.leave_now()
+        notify("leaving now; answers still on the wire are lost and listed as lost attempts")
 
     loop.add_signal_handler(signal.SIGINT, on_interrupt)
     loop.add_signal_handler(signal.SIGTERM, gently, "a stop request")

@@ -5,6 +5,7 @@ line is on file before anything acts on it.
 """
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
@@ -16,17 +17,19 @@ from pipeline.budget import ZERO, Budget
 from pipeline.doorman import Doorman, Limits, Ticket
 from pipeline.errors import PromptmillError, RunPaused
 from pipeline.journal import Journal
-from pipeline.records import Attempt, Failure, Outcome, Reply
+from pipeline.records import Attempt, Failure, Reply
 from pipeline.runners._lines import attempt_line, outcome_line, sent_line
 from pipeline.runners._loader import LAST_PATIENCE, Loader
 from pipeline.runners._planner import Batch, Planner
 from pipeline.runners._tally import Tally
-from pipeline.runners.attempt import Again, Done, Exchanger
+from pipeline.runners.attempt import Again, Done, Exchanger, Step
 
 UNCONNECTED_PATIENCE = 8
 """So many exchanges in a row without any connection (at least; one per slot if that is more) pause the run."""
 STOPPED = "stopped on request"
 FINISHED = "finished"
+PLANNER_PATIENCE = 1.0
+"""Seconds that a stopped run waits for its planner's thread."""
 HURRIED_PATIENCE = 2.0
 """Seconds to wait for a locked ledger when the user wants to leave now."""
 
@@ -74,6 +77,8 @@ class LocalRun:
         self._home = asyncio.Event()
         self._abandoned = threading.Event()
         self._limited_in_a_row = 0
+        self._closings = 0
+        """How often a rate limit has shut the door."""
         self._unconnected_in_a_row = 0
         self._spent_before = budget.spent
         self._spent = ZERO
@@ -122,12 +127,15 @@ class LocalRun:
         """Let nothing more out; what is in flight may come home. The first reason stays."""
         self.paused = self.paused or reason
         self._abandoned.set()
+        self._loader.abandon()
         self._door.stop()
         if self._dispatcher is not None:
             self._dispatcher.cancel()  # it may be waiting at a limiter
 
     def leave_now(self) -> None:
-        """Drop what is on the wire too, and leave."""
+        """Drop what is on the wire too, and leave. Asking more often changes nothing."""
+        if self._hurried:
+            return
         self._hurried = True
         self.stop()
         if self._main is not None:
@@ -166,7 +174,9 @@ class LocalRun:
 
     async def _run_stations(self) -> None:
         loop = asyncio.get_running_loop()
-        planner = loop.run_in_executor(None, self._plan, loop)
+        planned: asyncio.Future[None] = loop.create_future()
+        # A thread of its own, which dies with the process: a stopped run does not wait for a scan that finds nothing.
+        threading.Thread(target=self._plan, args=(loop, planned), name="promptmill-planner", daemon=True).start()
         workers = [asyncio.create_task(self._work()) for _ in range(self._limits.concurrency)]
         self._dispatcher = asyncio.create_task(self._dispatch())
         try:
@@ -179,7 +189,8 @@ class LocalRun:
             self._door.stop()
             for task in (self._dispatcher, *workers):
                 task.cancel()
-            await asyncio.gather(self._dispatcher, *workers, planner, return_exceptions=True)
+            await asyncio.gather(self._dispatcher, *workers, return_exceptions=True)
+            await asyncio.wait([planned], timeout=PLANNER_PATIENCE)
 
     async def _close(self) -> str | None:
         """Write the last line, load everything, and say what could not be loaded."""
@@ -214,7 +225,9 @@ class LocalRun:
                 self._out.put_nowait(ticket)
         except PromptmillError as error:
             self.stop(str(error))
-        except Exception as error:  # noqa: BLE001 -- the station's edge: a bug must stop the run, not hang it
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 -- the station's edge: a bug (or a panic) must stop the run
             self._fail(error)
 
     async def _announce(self, ticket: Ticket) -> None:
@@ -232,36 +245,45 @@ class LocalRun:
                 await self._exchange(ticket)
             except RunPaused as error:
                 self.stop(str(error))
-            except Exception as error:  # noqa: BLE001 -- the station's edge: a bug must stop the run, not hang it
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001 -- the station's edge: a bug (or a panic) must stop the run
                 self._fail(error)
             finally:
                 self._home.set()
 
     async def _exchange(self, ticket: Ticket) -> None:
         """Send, write down what came back, then let it have its consequences."""
-        cost: Decimal | None = (
-            None  # unknown until the line is written: an answer not on file may be billed all the same
-        )
+        cost: Decimal | None = None  # unknown until it is on file: an answer that can't be written may be billed
         used: int | None = None
+        closing = self._closings
         try:
             attempt, result = await self._exchanger.send(ticket)
-            self._journal.append("attempt", attempt_line(attempt, ticket))
+            self._count_streaks(result, closing)
+            step = self._next_step(ticket, attempt, result)
+            self._write(attempt, ticket, step)
             cost, used = attempt.computed_usd, _tokens_used(attempt)
             self._spent += cost or ZERO
         finally:
             self._door.back(ticket, cost=cost, used_tokens=used)
         self.tally.sent += 1
-        if self._loader.broken is not None:
-            self.stop(f"the ledger can't be written: {self._loader.broken}")
-        self._watch_streaks(result)
-        self._watch_bill(attempt)
-        self._go_on(ticket, attempt, result)
+        self._watch_health(result, attempt)
+        self._go_on(step)
 
-    def _go_on(self, ticket: Ticket, attempt: Attempt, result: Reply | Failure) -> None:
+    def _next_step(self, ticket: Ticket, attempt: Attempt, result: Reply | Failure) -> Step:
         jitter = random.random()  # noqa: S311 -- spreads retries, guards nothing
-        step = self._exchanger.next_step(ticket, attempt, result, streak=self._limited_in_a_row, jitter=jitter)
+        return self._exchanger.next_step(ticket, attempt, result, streak=self._limited_in_a_row, jitter=jitter)
+
+    def _write(self, attempt: Attempt, ticket: Ticket, step: Step) -> None:
+        """Put an answer and its outcome on file in one write: a kill between them would leave the row pending."""
+        lines = [("attempt", attempt_line(attempt, ticket))]
         if isinstance(step, Done):
-            self._end(step.outcome)
+            lines.append(("outcome", outcome_line(step.outcome)))
+        self._journal.append_all(lines)
+
+    def _go_on(self, step: Step) -> None:
+        if isinstance(step, Done):
+            self.tally.ended(step.outcome.key, step.outcome.status)
             self._door.ended(step.outcome.key)
         elif isinstance(step, Again):
             self._send_again(step)
@@ -275,20 +297,24 @@ class LocalRun:
             self._door.shut_for(step.wait_seconds)
         self._door.again(step.ticket, 0.0 if step.shuts_door else step.wait_seconds)
 
-    def _end(self, outcome: Outcome) -> None:
-        self._journal.append("outcome", outcome_line(outcome))
-        self.tally.ended(outcome.key, outcome.status)
-
-    def _watch_streaks(self, result: Reply | Failure) -> None:
-        """No connection at all, many times in a row, pauses the run; rate limits in a row lengthen the pause."""
+    def _count_streaks(self, result: Reply | Failure, closing: int) -> None:
+        """Count what goes wrong in a row. Of the requests let out together, only the first 429 counts."""
         failure = result if isinstance(result, Failure) else None
-        self._limited_in_a_row = self._limited_in_a_row + 1 if failure and failure.closes_door else 0
-        if failure is None or not failure.not_sent:
-            self._unconnected_in_a_row = 0
-            return
-        self._unconnected_in_a_row += 1
+        if closing == self._closings:
+            limited = failure is not None and failure.closes_door
+            self._limited_in_a_row = self._limited_in_a_row + 1 if limited else 0
+            self._closings += limited
+        unconnected = failure is not None and failure.not_sent
+        self._unconnected_in_a_row = self._unconnected_in_a_row + 1 if unconnected else 0
+
+    def _watch_health(self, result: Reply | Failure, attempt: Attempt) -> None:
+        """Pause when going on makes no sense: no connection at all, a broken ledger, a bill that breaks its bound."""
+        if self._loader.broken is not None:
+            self.stop(f"the ledger can't be written: {self._loader.broken}")
         if self._unconnected_in_a_row >= max(UNCONNECTED_PATIENCE, self._limits.concurrency):
-            self.stop(f"the provider can't be reached: {failure.message}; check the address and the network")
+            why = result.message if isinstance(result, Failure) else ""
+            self.stop(f"the provider can't be reached: {why}; check the address and the network")
+        self._watch_bill(attempt)
 
     def _watch_bill(self, attempt: Attempt) -> None:
         """Pause when a provider bills more than the worst case that max_tokens promised: the cap can't hold then."""
@@ -302,21 +328,32 @@ class LocalRun:
 
     # -- the planner's thread -----------------------------------------------------------------------
 
-    def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _plan(self, loop: asyncio.AbstractEventLoop, planned: "asyncio.Future[None]") -> None:
         """Scan the input; each batch waits until the loop has taken it."""
+        error: BaseException | None = None
         try:
-            for batch in self._planner.batches():
-                if self._abandoned.is_set():
-                    return
-                self._loader.add_rows(batch.rows)
-                asyncio.run_coroutine_threadsafe(self._take(batch), loop).result()
-            self._planned()
-        except PromptmillError as error:  # e.g. a broken line behind the rows that were checked before the start
-            loop.call_soon_threadsafe(self.stop, str(error))
-        except Exception as error:  # noqa: BLE001 -- the thread's edge: a bug must stop the run, not hang it
-            loop.call_soon_threadsafe(self._fail, error)
-        finally:
-            loop.call_soon_threadsafe(self._door.no_more)
+            self._scan(loop)
+        except BaseException as caught:  # noqa: BLE001 -- the thread's edge: a bug (or a panic) must stop the run
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits for an abandoned scan
+            loop.call_soon_threadsafe(self._scanned, planned, error)
+
+    def _scan(self, loop: asyncio.AbstractEventLoop) -> None:
+        for batch in self._planner.batches():
+            if self._abandoned.is_set():
+                return
+            self._loader.add_rows(batch.rows)
+            asyncio.run_coroutine_threadsafe(self._take(batch), loop).result()
+        self._planned()
+
+    def _scanned(self, planned: "asyncio.Future[None]", error: BaseException | None) -> None:
+        """Hear, in the loop, how the scan ended; a broken line behind the checked rows pauses the run."""
+        if isinstance(error, PromptmillError):
+            self.stop(str(error))
+        elif error is not None and not self._abandoned.is_set():
+            self._fail(error)
+        self._door.no_more()
+        planned.set_result(None)
 
     def _planned(self) -> None:
         plan, plan_id = self._planner.plan, self._planner.plan_id
@@ -333,7 +370,8 @@ class LocalRun:
             self.tally.already += status is not None
             self.tally.repeated += repeated
         for outcome in batch.outcomes:
-            self._end(outcome)
+            self._journal.append("outcome", outcome_line(outcome))
+            self.tally.ended(outcome.key, outcome.status)
             self.tally.reused += outcome.reused
         await self._door.offer(batch.tickets)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import chain, islice, starmap
@@ -164,7 +165,7 @@ def _size(file: Path) -> int:
 def _content(file: Path) -> list[object]:
     try:
         with file.open("rb") as stream:
-            return [str(file), hashlib.file_digest(stream, "sha256").hexdigest()]
+            return [os.fsencode(file).hex(), hashlib.file_digest(stream, "sha256").hexdigest()]
     except OSError as error:
         raise InputError(f"{file} can't be read: {error.strerror}") from error
 
@@ -178,4 +179,4 @@ def _facts(file: Path) -> list[object]:
             edges.update(stream.read(_EDGE_BYTES))
     except OSError as error:
         raise InputError(f"{file} can't be read: {error.strerror}") from error
-    return [str(file), status.st_size, status.st_mtime_ns, edges.hexdigest()]
+    return [os.fsencode(file).hex(), status.st_size, status.st_mtime_ns, edges.hexdigest()]
