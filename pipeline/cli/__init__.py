@@ -8,7 +8,8 @@ import importlib
 import os
 import pkgutil
 import sys
-from typing import Any
+import threading
+from typing import Any, NoReturn
 
 import click
 
@@ -74,4 +75,13 @@ def main(args: list[str] | None = None) -> Any:
     except OSError as error:  # e.g. stdout is a full disk; what was asked for may be done all the same
         click.echo(f"promptmill: the output can't be written: {error.strerror or error}", err=True)
         sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit. A scan that a stopped run left behind is not waited for, nor torn down under its feet."""
+    if any(thread.daemon and thread.name.startswith("promptmill-") for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
