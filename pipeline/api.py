@@ -27,7 +27,7 @@ from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
 from pipeline.runners._lock import live_runs
 from pipeline.runners._tally import ENDED_BADLY
-from pipeline.runners.launch import Launch, Prepared, Watch, api_key, key_warnings, launch, prepare
+from pipeline.runners.launch import Launch, Prepared, Watch, credentials, key_warnings, launch, prepare
 from pipeline.runners.local import RunReport
 
 Notify = Callable[[str], None]
@@ -75,7 +75,7 @@ def check(job: Job, environ: Mapping[str, str], *, limit: int | None = None) -> 
     prepared = prepare(job, limit=limit)
     warnings = list(prepared.warnings)
     try:
-        warnings += key_warnings(job, api_key(job, environ))
+        warnings += key_warnings(job, credentials(job, environ))
     except UserError as error:
         warnings.append(str(error))
     first = prepared.plan.check_first_rows()[0]
@@ -101,7 +101,7 @@ def estimate(
 ) -> tuple[Prepared, Estimate]:
     """Count what a run would send now, and bound what it would cost. Sends nothing. Raises UserError."""
     prepared = prepare(job, limit=limit)
-    known = ledger.known(job.name, job.reuse)
+    known = ledger.known(job.name, job.reuse, fresh=selection.fresh)
     result = estimating.estimate(
         prepared.plan,
         known,
@@ -131,13 +131,21 @@ class RunOptions:
 
 def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
     """Run a job, or go on with it; None if `confirm` said no. Raises UserError before anything is sent."""
-    key = api_key(job, options.environ)
+    if options.selection.retry is not None:
+        require_job(ledger, job.name)
+    key, missing = None, None
+    try:
+        key = credentials(job, options.environ)
+    except UserError as error:
+        missing = error  # no mistake if there is nothing to send
     total = None
-    if options.confirm is None:
+    if options.confirm is None and missing is None:
         prepared = prepare(job, limit=options.limit)
     else:
         prepared, counted = estimate(job, ledger, limit=options.limit, selection=options.selection, tick=options.tick)
-        if not options.confirm(prepared, counted):
+        if missing is not None and counted.to_send:
+            raise missing
+        if options.confirm is not None and not options.confirm(prepared, counted):
             return None
         prepared = prepared.rescanned()
         total = counted.rows if options.selection.retry is None else counted.to_send
@@ -201,8 +209,9 @@ def errors(ledger: Ledger, job: str) -> tuple[Table, list[str]]:
     name = job_name(job)
     require_job(ledger, name)
     table = run_report(ledger, errors_report.SQL, [name])
+    file = run_report(ledger, errors_report.JOB_FILE, [name]).rows[0]["file"]
     statuses = dict.fromkeys(str(row["status"]) for row in table.rows)
-    return table, [f"{status}: {errors_report.ADVICE[status].format(file=job)}" for status in statuses]
+    return table, [f"{status}: {errors_report.ADVICE[status].format(file=file)}" for status in statuses]
 
 
 def spend(ledger: Ledger, by: Sequence[str] = ("job",)) -> Table:

@@ -9,6 +9,12 @@ from decimal import Decimal
 ZERO = Decimal(0)
 
 
+def dollars(amount: Decimal) -> str:
+    """Write an amount for people: all digits that say something, at least two decimals."""
+    whole, _, fraction = f"{amount:f}".partition(".")
+    return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
 class Budget:
     """Dollars of one plan: what earlier runs spent, what this run spent, what is in flight.
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from aiolimiter import AsyncLimiter
 
-from pipeline.budget import ZERO, Budget
+from pipeline.budget import ZERO, Budget, dollars
 from pipeline.errors import BudgetExhausted
 from pipeline.records import AttemptKind, Request
 
@@ -155,9 +155,10 @@ class Doorman:
             if self._stopping:
                 return False
             if self.in_flight == 0:
+                left, cap = self._budget.left or ZERO, self._budget.cap or ZERO
                 raise BudgetExhausted(
-                    f"the next request may cost up to ${worst_case:f}, but ${self._budget.left:f} of the"
-                    f" budget of ${self._budget.cap:f} is left; raise it with --budget to go on"
+                    f"the next request may cost up to {dollars(worst_case)}, but {dollars(left)} of the budget of"
+                    f" {dollars(cap)} is left; raise it with --budget to go on"
                 )
             await self._wait_for_change()
         return True

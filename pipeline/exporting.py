@@ -23,7 +23,7 @@ def export(ledger: Ledger, job: str, output: Path) -> int:
     write = _writer(output)
     with ledger.read() as connection:
         frame = frame_of(connection, results_report.SQL, [job])
-    write(output, frame.iter_rows(named=True), frame)
+    write(output, frame.iter_rows(named=True), frame.schema)
     return frame.height
 
 
@@ -38,7 +38,7 @@ def export_with_input(ledger: Ledger, job: str, output: Path, plan: Plan) -> int
     by_key = {row["key"]: row for row in frame.iter_rows(named=True)}
     columns = tuple(frame.columns)
     joined = [_joined(row, by_key, columns) for batch in plan.batches() for row in batch]
-    write(output, joined, None)
+    write(output, joined, frame.schema)
     return len(joined)
 
 
@@ -59,7 +59,8 @@ def _free_name(name: str, taken: set[str]) -> str:
 
 
 Rows = Iterable[Mapping[str, Any]]
-Writer = Callable[[Path, Rows, pl.DataFrame | None], None]
+Writer = Callable[[Path, Rows, pl.Schema], None]
+"""The schema gives the types of the result columns, so that files of different runs have the same."""
 
 
 def _writer(output: Path) -> Writer:
@@ -72,7 +73,7 @@ def _writer(output: Path) -> Writer:
     return writer
 
 
-def _write_jsonl(output: Path, rows: Rows, _: pl.DataFrame | None) -> None:
+def _write_jsonl(output: Path, rows: Rows, _: pl.Schema) -> None:
     def write(part: Path) -> None:
         with part.open("wb") as file:
             for row in rows:
@@ -97,8 +98,8 @@ def json_value(value: Any) -> Any:
     return str(value)
 
 
-def _write_frame(output: Path, rows: Rows, frame: pl.DataFrame | None) -> None:
-    flat = frame if frame is not None else _frame_of_rows(output, rows)
+def _write_frame(output: Path, rows: Rows, schema: pl.Schema) -> None:
+    flat = _frame_of_rows(output, rows, schema)
     if output.suffix == ".parquet":
         _whole(output, flat.write_parquet)
         return
@@ -112,9 +113,9 @@ def _text(value: Any) -> str:
     return orjson.dumps(plain, default=json_value).decode()
 
 
-def _frame_of_rows(output: Path, rows: Rows) -> pl.DataFrame:
+def _frame_of_rows(output: Path, rows: Rows, schema: pl.Schema) -> pl.DataFrame:
     try:
-        return pl.DataFrame(list(rows), infer_schema_length=None)
+        return pl.DataFrame(list(rows), schema_overrides=schema, infer_schema_length=None)
     except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"-o {output}: a column of the input mixes types ({str(error).splitlines()[0]}); write .jsonl instead"

@@ -128,7 +128,7 @@ class Selection:
     """Which rows a command wants sent."""
 
     fresh: bool = False
-    """Ask again even where an answer is known."""
+    """Ask again even where an answer is known: then `Known` holds only what an interrupted fresh run has brought."""
     retry: frozenset[str] | None = None
     """Only rows that ended with one of these statuses; None is the normal run."""
 
@@ -155,8 +155,6 @@ def decide(known: Known, key: str, selection: Selection, max_tokens: int | None)
     status = own[0] if own else "pending"
     if selection.retry is not None and status not in selection.retry:
         return Decision("skip", status)
-    if selection.fresh:
-        return SEND
     return _answered(own, other, max_tokens, retrying=selection.retry is not None) or SEND
 
 

@@ -22,6 +22,8 @@ class AnswerCheck:
             self._validator = jsonschema_rs.validator_for(dict(schema), offline=True)
         except ValueError as error:  # jsonschema_rs.ValidationError and ReferencingError are ValueErrors
             reason = str(error).split("\n", 1)[0]
+            place = "/".join(str(step) for step in getattr(error, "instance_path", ()))
+            reason = f"{place}: {reason}" if place else reason
             raise JobFileError(f"[output] schema is not a valid JSON Schema: {reason}") from error
 
     def check(self, text: str) -> tuple[Any, str | None]:

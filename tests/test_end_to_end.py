@@ -675,3 +675,39 @@ def test_a_panic_below_python_stops_the_run_with_an_internal_error(project, stub
     with pytest.raises(Panic):
         project.run("run", "job.toml", "--yes")
     assert project.sql("select exit_code from runs") == [{"exit_code": 1}]
+
+
+def test_an_interrupted_fresh_run_goes_on_where_it_was(project, stub):
+    project.rows(texts(10))
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes")
+    stub.faults = lambda n, _: status(402, "no credit") if n == 15 else None
+    project.run("run", "job.toml", "--yes", "--fresh", code=4)
+    assert stub.calls == 15
+    stub.faults = None
+    project.run("run", "job.toml", "--yes", "--fresh")
+    assert stub.calls == 15 + 6, "four were asked again before the pause"
+    project.run("run", "job.toml", "--yes", "--fresh")
+    assert stub.calls == 21 + 10, "a finished fresh run is over: the next one asks for all again"
+
+
+def test_a_run_that_never_connected_leaves_no_unknown_cost_behind(project, stub):
+    stub.stop()
+    project.rows(texts(3))
+    path = project.job()
+    path.write_text(path.read_text().replace('[price]\ninput = "0.25"\noutput = "2.00"', ""))
+    project.run("run", "job.toml", "--yes", code=None)
+    stub.start()
+    project.run("retry", "job.toml", "--yes", code=None)
+    project.run("run", "job.toml", "--yes", "--price", "0.25,2.00", "--budget", "1", code=None)
+    assert project.value("select count(*) from attempts where error_type like 'connect%' and cost_usd is null") == 0
+
+
+def test_a_finished_job_needs_no_key(project, stub):
+    project.environ["STUB_KEY"] = "k"
+    project.rows(texts(3))
+    project.job(model='max_tokens = 50\napi_key_env = "STUB_KEY"')
+    project.run("run", "job.toml", "--yes")
+    del project.environ["STUB_KEY"]
+    assert "nothing to send" in project.run("run", "job.toml", "--yes").stdout
+    assert "STUB_KEY is not set" in project.run("run", "job.toml", "--yes", "--fresh", code=2).stderr

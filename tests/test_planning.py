@@ -12,7 +12,7 @@ from pipeline.ledger import Known
 from pipeline.planning import Meter, Plan, Selection, decide
 from pipeline.records import Request
 
-NORMAL, FRESH = Selection(), Selection(fresh=True)
+NORMAL = Selection()
 RETRY = Selection(retry=frozenset({"truncated", "failed"}))
 
 
@@ -34,8 +34,6 @@ RETRY = Selection(retry=frozenset({"truncated", "failed"}))
         (("truncated", 50), ("ok", 50, 1, 1), NORMAL, 900, "reuse"),
         (("truncated", 50), ("truncated", 90, 1, 1), NORMAL, 50, "ended"),
         (("truncated", 50), ("ok", 50, 1, 1), RETRY, 50, "reuse"),
-        (("ok", 50), None, FRESH, 50, "send"),
-        (None, ("ok", 50, 1, 1), FRESH, 50, "send"),
         (("truncated", 50), None, RETRY, 50, "send"),
         (("failed", 50), None, RETRY, 50, "send"),
         (("ok", 50), None, RETRY, 50, "skip"),

@@ -1,6 +1,7 @@
 """Options that several commands share, under one name and one help text each."""
 
 import contextlib
+import signal
 import sys
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pipeline.api import Overrides
     from pipeline.ledger import Ledger
 
+LEDGER_ENDINGS = (".duckdb", ".db", ".ddb")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -81,8 +83,15 @@ def warn(text: str) -> None:
         click.echo(f"{room}promptmill: {printable(text)}", err=True)
 
 
+def hear_ctrl_c() -> None:
+    """Make Ctrl-C interrupt a prompt at once: a library may have put a handler in place that restarts the read."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def open_ledger(path: Path) -> "Ledger":
-    """Return the ledger at this path."""
+    """Return the ledger at this path. Raises UsageError for a name that DuckDB would take for a data file."""
+    if path.suffix not in LEDGER_ENDINGS:
+        raise click.UsageError(f"--ledger {path}: a ledger's name ends in {', '.join(LEDGER_ENDINGS)}")
     from pipeline.ledger import Ledger
 
     return Ledger(path, notify=warn)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli._options import open_ledger, warn
-from pipeline.cli._show import as_json_text, duration, money, printable
+from pipeline.cli._options import hear_ctrl_c, open_ledger, warn
+from pipeline.cli._show import as_json_text, duration, money, plural, printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,10 +73,15 @@ class _Confirm:
         if not sys.stdin.isatty() or not sys.stderr.isatty():
             warn("nothing was sent: without a terminal nobody can be asked. Look at the estimate above, then add --yes")
             return False
+        hear_ctrl_c()
         try:
-            return click.confirm(f"Send {estimate.to_send:,} requests?", err=True)
+            agreed = click.confirm(f"Send {plural(estimate.to_send, 'request')}?", err=True)
         except click.Abort:
-            return False
+            click.echo(err=True)
+            agreed = False
+        if not agreed:
+            warn("nothing was sent")
+        return agreed
 
 
 def _sum_up(job: "Job", report: "RunReport", *, as_json: bool, limited: bool) -> None:
@@ -104,15 +109,17 @@ def _sentence(job: "Job", report: "RunReport", *, limited: bool) -> str:
     if pending:
         statuses += f"{', ' if statuses else ''}{pending:,} pending"
     if tally.sent == 0 and report.paused is None:
-        nothing = (
-            "nothing to send: every row has its outcome" if tally.rows else "no row has this status: nothing to send"
-        )
-        return f"{job.name}: {nothing} ({statuses})" if statuses else f"{job.name}: {nothing}"
+        if not tally.rows:
+            return f"{job.name}: nothing to send: no row ended that way"
+        others = f", {tally.reused:,} of them from other jobs' answers" if tally.reused else ""
+        return f"{job.name}: nothing to send: every row has its outcome ({statuses}{others})"
     spent = "free" if report.free else _spent(report)
     more = " (--limit)" if limited else ""
+    if tally.reused:
+        statuses += f", {tally.reused:,} from other jobs' answers"
     return (
         f"{job.name}: {tally.done:,} of {tally.rows:,} rows{more} have their outcome ({statuses});"
-        f" {tally.sent:,} requests in {duration(report.seconds)}, {spent}"
+        f" {plural(tally.sent, 'request')} in {duration(report.seconds)}, {spent}"
     )
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from pipeline.budget import dollars
+
 _WIDEST = 60
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -34,9 +36,12 @@ def money(amount: Decimal | None) -> str:
     """Dollars with all their digits but no idle zeros; at least two decimals; `unknown` for None."""
     if amount is None:
         return "unknown"
-    text = f"{amount:f}"
-    whole, _, fraction = text.partition(".")
-    return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
+    return dollars(amount)
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 request`, `2 requests`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float | None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli._options import job_options, json_option, ledger_option, open_ledger, overrides_of, quiet_option, warn
-from pipeline.cli._show import duration, money, print_facts
+from pipeline.cli._show import duration, money, plural, print_facts
 
 if TYPE_CHECKING:
     from pipeline.estimating import Estimate
@@ -92,7 +92,7 @@ def show_estimate(prepared: "Prepared", estimate: "Estimate") -> str:
     lines = {
         "job": f"{job.name}: {job.model.name} at {job.provider.name}",
         "rows": _rows(estimate),
-        "to send": f"{estimate.to_send:,} requests" + _savings(estimate),
+        "to send": plural(estimate.to_send, "request") + _savings(estimate),
         "input": f"{estimate.input_tokens:,} tokens ({estimate.count_method}), the longest {estimate.longest:,}",
         "output": _output(prepared, estimate),
         "cost": _cost(prepared, estimate),
@@ -100,7 +100,10 @@ def show_estimate(prepared: "Prepared", estimate: "Estimate") -> str:
         "time": _time(estimate),
     }
     if job.budget_usd is not None:
-        lines["budget"] = f"{money(job.budget_usd)} for this plan, all its runs together"
+        short = estimate.low_usd is not None and estimate.low_usd > job.budget_usd
+        lines["budget"] = f"{money(job.budget_usd)} for this plan, all its runs together" + (
+            ": not enough for the input alone" if short else ""
+        )
     return "\n".join(f"{name.ljust(8)}  {text}" for name, text in lines.items())
 
 
@@ -112,7 +115,7 @@ def _rows(estimate: "Estimate") -> str:
 def _savings(estimate: "Estimate") -> str:
     saved = {
         "repeated": estimate.repeated,
-        "answered already": estimate.already,
+        "with their outcome already": estimate.already,
         "answered by another job": estimate.reused,
         "can't be sent": estimate.rejected,
     }
@@ -144,8 +147,8 @@ def _price(prepared: "Prepared") -> str:
         return "unknown"
     if price.is_free:
         return f"free ({price.source})"
-    since = f", since {price.effective_from}" if price.effective_from else ""
-    return f"{money(price.input)} in, {money(price.output)} out per 1M tokens ({price.source}{since})"
+    since = f"; in force since {price.effective_from}" if price.effective_from else ""
+    return f"{money(price.input)} in, {money(price.output)} out per 1M tokens (source: {price.source}{since})"
 
 
 def _time(estimate: "Estimate") -> str:

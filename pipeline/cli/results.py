@@ -24,6 +24,8 @@ def command(job: str, output: Path, with_input: bool, settings: tuple[str, ...],
     """
     from pipeline import api
 
+    if with_input and not job.endswith(".toml"):
+        raise click.UsageError(f"--with-input reads the input again, so it needs the job's file, not its name {job!r}")
     opened = api.open_job(job, api.Overrides(settings)) if with_input else None
     count = api.results(open_ledger(ledger_path), job, output, with_input=opened)
     click.echo(f"{count:,} rows -> {output}")

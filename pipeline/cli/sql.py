@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli._options import json_option, ledger_option, open_ledger
+from pipeline.cli._options import hear_ctrl_c, json_option, ledger_option, open_ledger
 from pipeline.cli._show import print_rows
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.ledger import Ledger
 
+LEAVE = ("exit", "quit", ".exit", ".quit", "\\q")
 HISTORY = Path("~/.promptmill_history")
 
 
@@ -48,7 +49,8 @@ def _prompt(ledger: "Ledger", *, as_json: bool) -> None:
     """Read queries that end with `;` until Ctrl-D."""
     history = HISTORY.expanduser()
     readline = _readline(history)
-    click.echo("SQL on the ledger, read-only. End a query with ; and leave with Ctrl-D.", err=True)
+    hear_ctrl_c()
+    click.echo("SQL on the ledger, read-only. End a query with ; and leave with `exit` or Ctrl-D.", err=True)
     lines: list[str] = []
     while True:
         try:
@@ -60,6 +62,8 @@ def _prompt(ledger: "Ledger", *, as_json: bool) -> None:
             click.echo()
             lines = []
             continue
+        if not lines and line.strip().rstrip(";").lower() in LEAVE:
+            break
         lines.append(line)
         if line.rstrip().endswith(";"):
             try:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli._options import json_option, ledger_option, open_ledger, warn
+from pipeline.cli._options import hear_ctrl_c, json_option, ledger_option, open_ledger, warn
 from pipeline.cli._show import print_rows
 
-COLUMNS = ("job", "state", "rows", "ok", "bad", "pending", "cost_usd", "started_at", "reason")
+COLUMNS = ("job", "state", "rows", "ok", "bad", "pending", "cost_usd", "unknown_cost", "started_at", "reason")
 WATCH_SECONDS = 2.0
 
 
@@ -25,6 +25,7 @@ def command(job: str | None, watch: bool, ledger_path: Path, as_json: bool) -> i
     from pipeline import api
 
     ledger = open_ledger(ledger_path)
+    hear_ctrl_c()
     while True:
         table, notes = api.status(ledger, job)
         if watch:

@@ -13,6 +13,11 @@ from pipeline.records import Status
 _FOREIGN_TO_POLARS = ("INTERVAL", "UNION(", "BIT", "BIGNUM")
 
 
+FRESH = "run --fresh"
+"""`runs.command` of a run that asks again."""
+_WENT_TO_THE_END = (0, 3)
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What the ledger already knows about keys, from one job's point of view."""
@@ -23,8 +28,13 @@ class Known:
     """key -> (status, max_tokens, run, attempt): `ok` and `truncated` answers that other jobs paid for."""
 
 
-def known_keys(connection: duckdb.DuckDBPyConnection, job: str, *, reuse: str) -> Known:
-    """Read what is answered. `reuse` is "ledger" (answers of every job serve) or "job" (only this job's own)."""
+def known_keys(connection: duckdb.DuckDBPyConnection, job: str, *, reuse: str, fresh: bool = False) -> Known:
+    """Read what is answered. `reuse` is "ledger" (answers of every job serve) or "job" (only this job's own).
+
+    To a `fresh` run only what an interrupted fresh run before it has brought is known: so it can go on, too.
+    """
+    if fresh:
+        return _known_since(connection, job)
     own = connection.execute(
         "select key, best.status, best.max_tokens from best_outcomes where job = ?", [job]
     ).fetchall()
@@ -39,6 +49,25 @@ def known_keys(connection: duckdb.DuckDBPyConnection, job: str, *, reuse: str) -
     return Known(
         {row[0]: (row[1], row[2]) for row in own}, {row[0]: (row[1], row[2], row[3], row[4]) for row in others}
     )
+
+
+def _known_since(connection: duckdb.DuckDBPyConnection, job: str) -> Known:
+    runs = connection.execute(
+        "select run_id, command, exit_code from runs where job = ? order by run_id desc", [job]
+    ).fetchall()
+    first: int | None = None
+    for run_id, command, exit_code in runs:
+        if command != FRESH or exit_code in _WENT_TO_THE_END:
+            break
+        first = run_id
+    if first is None:
+        return Known()
+    ended = connection.execute(
+        "select o.key, o.status, o.max_tokens from outcomes o join run_starts r using (run_id)"
+        " where r.job = ? and r.run_id >= ? order by r.run_id",
+        [job, first],
+    ).fetchall()
+    return Known({row[0]: (row[1], row[2]) for row in ended})
 
 
 @dataclass(frozen=True, slots=True)

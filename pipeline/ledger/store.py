@@ -42,6 +42,10 @@ class RunRequest:
     config: Mapping[str, Any]
     code_version: str
     reuse: str
+    budgeted: bool = False
+    """There is a budget, so every earlier cost of the plan must have a bound."""
+    fresh: bool = False
+    """Ask again where an answer is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +134,12 @@ class Ledger:
             return str(journal.header_of(path)["ledger"])
         return secrets.token_hex(16)
 
-    def known(self, job: str, reuse: str) -> queries.Known:
+    def known(self, job: str, reuse: str, *, fresh: bool = False) -> queries.Known:
         """Read what is answered already; nothing when there is no ledger yet."""
         if not self.exists():
             return queries.Known()
         with self.read() as connection:
-            return queries.known_keys(connection, job, reuse=reuse)
+            return queries.known_keys(connection, job, reuse=reuse, fresh=fresh)
 
     def begin(self, request: RunRequest) -> RunStart:
         """Register a run: catch up, number it, start its journal, and read what is already answered.
@@ -152,7 +156,12 @@ class Ledger:
                     " lost and would be paid for again; restore it, or use another ledger (--ledger)"
                 )
             plan = queries.plan_facts(connection, request.job, request.fingerprint)
-            known = queries.known_keys(connection, request.job, reuse=request.reuse)
+            if request.budgeted and plan.unknown:
+                raise LedgerError(
+                    f"{plan.unknown} earlier attempts of this plan have neither a known cost nor an upper bound, so the"
+                    " budget can't be held; run without a budget, or under another name"
+                )
+            known = queries.known_keys(connection, request.job, reuse=request.reuse, fresh=request.fresh)
             run_id = queries.next_run_id(connection)
             started = Journal(self.folder, loading.ledger_id_of(connection))
             try:

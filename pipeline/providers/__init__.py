@@ -120,7 +120,7 @@ def _preset(name: str, base_url: str | None) -> "OpenAI":
         return preset
     if base_url is None:
         raise JobFileError(
-            f"[model] provider: unknown name {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}. "
+            f"[model] provider: unknown name {name!r}{did_you_mean(name, known)} (known: {', '.join(known)}). "
             "Any other server that speaks OpenAI's dialect works under any name with base_url"
         )
     from pipeline.providers.openai import PROVIDER  # noqa: PLC0415 (members load lazily)

@@ -6,6 +6,8 @@ select status, error_type, count(*) as rows, sum(cost_usd) as cost_usd,
 from errors where job = $1 group by status, error_type order by rows desc, status, error_type
 """
 
+JOB_FILE = "select max(job_file) as file from jobs where job = $1"
+
 ADVICE = {
     "truncated": "promptmill retry {file} --status truncated --max-tokens N    (with a larger N)",
     "invalid": "promptmill retry {file} --status invalid    (a clearer prompt or [output] repair helps more)",

@@ -12,7 +12,9 @@ with newest_run as (select job, arg_max(struct_pack(run_id := run_id, started_at
                from spend group by job),
      complete as (select job, arg_max(complete, plan_id) as complete from plans group by job)
 select j.job, coalesce(c.rows, 0) as rows, coalesce(p.complete, false) as complete, coalesce(c.ok, 0) as ok,
-       coalesce(c.bad, 0) as bad, coalesce(c.pending, 0) as pending, m.cost_usd, m.unknown_cost,
+       coalesce(c.bad, 0) as bad, coalesce(c.pending, 0) as pending,
+       case when m.job is null then 0 else m.cost_usd end as cost_usd,
+       coalesce(m.unknown_cost, 0) as unknown_cost,
        r.run.run_id as run_id, r.run.started_at as started_at, r.run.ended_at as ended_at,
        r.run.exit_code as exit_code, r.run.reason as reason
 from jobs j left join counts c using (job) left join money m using (job) left join newest_run r using (job)

@@ -41,14 +41,19 @@ class Endpoint:
 
 def require_local_model(model: str = MODEL) -> None:
     """Check that the model can be started. Raises UserError with the command that installs what is missing."""
+    require_model_name(model)
+    _model_file()
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise _missing("xllamacpp")
+
+
+def require_model_name(model: str) -> None:
+    """Raise UserError for a model that is not bundled."""
     if model != MODEL:
         raise UserError(
             f"provider local has one model, {MODEL}; the job asks for {model!r}: change [model] name,"
             " or name a server of your own with base_url"
         )
-    _model_file()
-    if importlib.util.find_spec("xllamacpp") is None:
-        raise _missing("xllamacpp")
 
 
 def _model_file() -> Path:

@@ -108,6 +108,8 @@ class Exchanger:
 
     def _cost(self, result: Reply | Failure) -> Decimal | None:
         """Usage times price; nothing for a failure that can't have been billed; else unknown."""
+        if isinstance(result, Failure) and result.not_sent:
+            return Decimal(0)
         price: Price | None = self.meter.price
         usage: Usage | None = result.usage
         if price is None:

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from pipeline.budget import Budget
-from pipeline.errors import InputError, LedgerError, PriceError, UsageError, UserError
+from pipeline.budget import Budget, dollars
+from pipeline.errors import InputError, PriceError, UsageError, UserError
 from pipeline.estimating import Forecast
 from pipeline.job import Job
 from pipeline.ledger import Ledger, RunRequest, RunStart
@@ -23,7 +23,7 @@ from pipeline.pricing import Price, load_prices
 from pipeline.prompts import KeyMaker
 from pipeline.runners._connection import Bundled, Connection, Remote
 from pipeline.runners._loader import Loader
-from pipeline.runners._local_model import require_local_model
+from pipeline.runners._local_model import require_local_model, require_model_name
 from pipeline.runners._lock import job_lock
 from pipeline.runners._planner import Planner
 from pipeline.runners.attempt import Exchanger
@@ -56,6 +56,8 @@ class Prepared:
 
 def prepare(job: Job, *, limit: int | None = None) -> Prepared:
     """Open the input, render the first rows, find the price. Raises UserError; sends nothing."""
+    if _is_bundled(job):
+        require_model_name(job.model.name)
     price = find_price(job)
     _check_budget(job, price)
     plan = Plan(job, limit=limit)
@@ -109,8 +111,13 @@ def fingerprint(prepared: Prepared) -> str:
     return hashlib.blake2b(orjson.dumps(facts), digest_size=16).hexdigest()
 
 
-def api_key(job: Job, environ: Mapping[str, str]) -> str | None:
-    """Fetch the key from the variable that the job names. Raises UserError if it must be set and isn't."""
+def credentials(job: Job, environ: Mapping[str, str]) -> str | None:
+    """Fetch the key from the variable that the job names; for the bundled model see that it is installed.
+
+    Raises UserError if what sending needs is missing.
+    """
+    if _is_bundled(job):
+        require_local_model(job.model.name)
     if job.api_key_env is None:
         return None
     key = environ.get(job.api_key_env, "").strip()
@@ -156,20 +163,14 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
     """Run the job in this process. Raises LedgerError before anything is sent; afterwards it always reports."""
     job = prepared.job
     _refuse_running_loop()
-    if _is_bundled(job):
-        require_local_model(job.model.name)
     with job_lock(how.ledger.folder, job.name, account_of(job)) as others:
         if others and not _is_bundled(job):
             how.notify(f"{', '.join(others)} runs on the same account: the stated limits are not shared between jobs")
         started = how.ledger.begin(_request(prepared, how))
-        if job.budget_usd is not None and started.plan.unknown:
-            started.journal.close()
-            raise LedgerError(
-                f"{started.plan.unknown} earlier attempts of this plan have neither a known cost nor an upper bound,"
-                " so the budget can't be held; run without a budget, or under another name"
-            )
         if job.budget_usd is not None and started.plan.spent_usd:
-            how.notify(f"this plan has already spent ${started.plan.spent_usd:f} of its ${job.budget_usd:f}")
+            how.notify(
+                f"this plan has already spent {dollars(started.plan.spent_usd)} of its {dollars(job.budget_usd)}"
+            )
         try:
             return asyncio.run(_run(prepared, key, started, how))
         finally:
@@ -192,6 +193,8 @@ def _request(prepared: Prepared, how: Launch) -> RunRequest:
         config=job.config,
         code_version=importlib.metadata.version("promptmill"),
         reuse=job.reuse,
+        budgeted=job.budget_usd is not None,
+        fresh=how.selection.fresh,
     )
 
 

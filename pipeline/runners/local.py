@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from pipeline.budget import ZERO, Budget
+from pipeline.budget import ZERO, Budget, dollars
 from pipeline.doorman import Doorman, Limits, Ticket
 from pipeline.errors import PromptmillError, RunPaused
 from pipeline.journal import Journal
@@ -322,8 +322,8 @@ class LocalRun:
         if self._budget.cap is None or cost is None or worst_case is None or cost <= worst_case:
             return
         self.stop(
-            f"the provider billed ${cost:f} for a request that could cost ${worst_case:f} at most under max_tokens:"
-            " the budget can't be held; does this provider honour max_tokens?"
+            f"the provider billed {dollars(cost)} for a request that could cost {dollars(worst_case)} at most under"
+            " max_tokens: the budget can't be held; does this provider honour max_tokens?"
         )
 
     # -- the planner's thread -----------------------------------------------------------------------
