@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import cache, lru_cache
 from importlib import resources
-from typing import Any, Self
+from typing import Any
 
 from pipeline.errors import PriceError, did_you_mean
 from pipeline.records import Usage
@@ -85,14 +85,6 @@ class Price:
         """For the journal and the ledger: every field as text, with its `price_id`."""
         return {"price_id": self.price_id} | {item.name: _as_text(getattr(self, item.name)) for item in fields(self)}
 
-    @classmethod
-    def from_record(cls, record: Mapping[str, str | None]) -> Self:
-        """Turn what `as_record` gave back into an equal price."""
-        try:
-            return cls(**{item.name: _from_text(item.name, record.get(item.name)) for item in fields(cls)})
-        except (ArithmeticError, TypeError, ValueError) as error:
-            raise PriceError(f"a recorded price can't be read ({error}): {dict(record)}") from error
-
 
 @lru_cache(maxsize=1024)
 def _price_id(price: Price) -> str:
@@ -115,16 +107,6 @@ def _as_text(value: Decimal | date | bool | str | None) -> str | None:
             return value.isoformat()
         case _:
             return value
-
-
-def _from_text(name: str, text: str | None) -> Any:
-    if name in COMPONENTS:
-        return Decimal(text) if text is not None else (_ZERO if name == "per_request" else _SAME_AS_BASE)
-    if name in {"effective_from", "checked"}:
-        return None if text is None else date.fromisoformat(text)
-    if name == "blended":
-        return text == "true"
-    return text or ("USD" if name == "currency" else "")
 
 
 def cost_usd(price: Price, usage: Usage) -> Decimal:

@@ -7,7 +7,7 @@ not have is an error. Equal requests get equal keys whatever the order or the nu
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,21 +106,9 @@ class Template:
         self._renderers = [(part.role, _renderer(environment, tree)) for part, tree in zip(parts, trees, strict=True)]
         names = {name for tree in trees for name in meta.find_undeclared_variables(tree)}
         self._passes_row = "row" in names
-        sure = {name for tree in trees for name in _sure_names(tree)} & names
         own = {self._column} if self._column is not None else set()
         self.columns: frozenset[str] = frozenset(names - {"row"} | own)
         """The columns that the template names."""
-        self._required = frozenset(sure - {"row"} | own)
-
-    def check_columns(self, available: Iterable[str]) -> None:
-        """Raise InputError if every rendering would ask for a column that is not there.
-
-        Names under a condition, a default or an `is defined` may never be asked for; rendering decides about them.
-        """
-        there = list(available)
-        for name in sorted(self._required.difference(there)):
-            near = did_you_mean(name, there) or f"; columns: {', '.join(there[:20])}"
-            raise InputError(f"the prompt uses column {name!r}, which the input does not have{near}")
 
     def render(self, row: Row) -> tuple[Message, ...]:
         """Return the messages for a row. Raises InputError that names the row."""
@@ -223,29 +211,6 @@ def _to_json(value: Any, indent: int | None = None) -> str:
     if isinstance(value, jinja2.Undefined):
         return str(value)  # raises
     return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
-
-
-def _sure_names(node: nodes.Node) -> Iterator[str]:
-    """Yield the names that every rendering looks up: not those under a condition, a loop or a guard."""
-    if isinstance(node, nodes.Name):
-        if node.ctx == "load":
-            yield node.name
-        return
-    children: Iterable[nodes.Node] = node.iter_child_nodes()
-    if isinstance(node, nodes.If | nodes.CondExpr):
-        children = [node.test]
-    elif isinstance(node, nodes.And | nodes.Or):
-        children = [node.left]
-    elif isinstance(node, nodes.For):
-        children = [node.iter]
-    elif isinstance(node, nodes.Macro | nodes.CallBlock):
-        children = []
-    elif (isinstance(node, nodes.Test) and node.name in {"defined", "undefined"}) or (
-        isinstance(node, nodes.Filter) and node.name in {"default", "d"}
-    ):
-        children = [] if isinstance(node.node, nodes.Name) else [node.node] if node.node is not None else []
-    for child in children:
-        yield from _sure_names(child)
 
 
 def _chat(row: Row, column: str) -> tuple[Message, ...]:

@@ -12,8 +12,6 @@ from typing import Any, Literal
 AttemptKind = Literal["first", "retry", "repair"]
 """Why an exchange was made: the first for its key in this run, a retry, or a repair of an invalid answer."""
 
-Lane = Literal["realtime", "flex", "batch"]
-
 AttemptResult = Literal[
     "ok", "truncated", "invalid", "refused", "rejected", "rate_limited", "unavailable", "fatal", "lost"
 ]

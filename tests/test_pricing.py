@@ -212,13 +212,12 @@ def test_components_that_are_not_given_default_to_input_and_output():
         Price("p", "m", D(0), D("1E+2")),
     ],
 )
-def test_a_recorded_price_comes_back_the_same(price):
+def test_a_recorded_price_is_plain_text_with_every_digit(price):
     record = price.as_record()
     assert all(value is None or isinstance(value, str) for value in record.values())
     assert not any("E" in record[name] for name in COMPONENTS)
-    again = Price.from_record(record)
-    assert again == price
-    assert again.price_id == price.price_id == record["price_id"]
+    assert {name: D(record[name]) for name in COMPONENTS} == {name: getattr(price, name) for name in COMPONENTS}
+    assert record["price_id"] == price.price_id
 
 
 def test_a_price_id_names_the_content_and_is_the_same_in_every_process():
@@ -227,12 +226,6 @@ def test_a_price_id_names_the_content_and_is_the_same_in_every_process():
     changed = [replace(OSS, input=D("0.031")), replace(OSS, provider="x"), replace(OSS, note="x")]
     changed += [replace(OSS, effective_from=date(2026, 4, 24)), replace(OSS, blended=True)]
     assert len({OSS.price_id, *(price.price_id for price in changed)}) == 6
-
-
-@pytest.mark.parametrize("damage", [{"input": "abc"}, {"input": None, "output": None}, {"checked": "soon"}])
-def test_a_damaged_record_is_a_price_error(damage):
-    with pytest.raises(PriceError):
-        Price.from_record({**OSS.as_record(), **damage})
 
 
 @pytest.mark.parametrize(

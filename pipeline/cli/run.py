@@ -14,7 +14,7 @@ from pipeline.cli._options import job_options, json_option, ledger_option, overr
 @click.option(
     "--yes", "-y", is_flag=True, help="Don't ask: check the first 1,000 rows, then send while planning goes on."
 )
-@click.option("--fresh", is_flag=True, help="Ask (and pay) again even where an answer is known. Interrupted, it goes on with --fresh.")
+@click.option("--fresh", is_flag=True, help="Ask (and pay) again where an answer is known; interrupted, it goes on.")
 @ledger_option
 @json_option
 @quiet_option

@@ -1,7 +1,5 @@
 """What the ledger can tell, one file per report: a SQL text and the columns people see first."""
 
-import importlib
-import pkgutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +13,6 @@ class Table:
 
     columns: tuple[str, ...]
     rows: list[dict[str, Any]]
-
-
-def names() -> tuple[str, ...]:
-    """Return the reports that exist: the modules of this folder."""
-    return tuple(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-
-
-def sql_of(name: str) -> str:
-    """Return a report's SQL text."""
-    return str(importlib.import_module(f"{__name__}.{name}").SQL)
 
 
 def run_report(ledger: Ledger, sql: str, parameters: list[Any] | None = None) -> Table:

@@ -22,8 +22,6 @@ class Tally:
     """Rows that had their outcome before this run."""
     repeated: int = 0
     """Rows that share an earlier row's request."""
-    rate_limited: int = 0
-    retries: int = 0
     _ended: dict[str, str] = field(default_factory=dict)
     _waiting: Counter[str] = field(default_factory=Counter)
 

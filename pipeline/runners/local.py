@@ -291,9 +291,7 @@ class LocalRun:
             self.stop(step.reason)
 
     def _send_again(self, step: Again) -> None:
-        self.tally.retries += 1
         if step.shuts_door:
-            self.tally.rate_limited += 1
             self._door.shut_for(step.wait_seconds)
         self._door.again(step.ticket, 0.0 if step.shuts_door else step.wait_seconds)
 
