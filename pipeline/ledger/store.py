@@ -181,7 +181,7 @@ class Ledger:
                 f"the folder {folder} of the ledger doesn't exist; make it, or name another with --ledger"
             )
         target = self.path if self.path.exists() else folder
-        if not os.access(target, os.W_OK) or not os.access(folder, os.W_OK):
+        if not (_writable(target) and _writable(folder)):
             raise LedgerError(
                 f"the ledger {self.path} can't be written; name another with --ledger or $PROMPTMILL_LEDGER"
             )
@@ -234,6 +234,10 @@ def _what_is_new(
     if estimate is not None and queries.has_estimate(connection, estimate["run_id"]):
         estimate = None
     return found, Burst(piece, rows, burst.plan_end, estimate)
+
+
+def _writable(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _open_journal(started: Journal, request: RunRequest, run_id: int, plan: queries.PlanFacts) -> None:
