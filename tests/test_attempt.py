@@ -137,6 +137,13 @@ def test_a_failure_goes_out_again_until_its_attempts_are_used_up():
     assert (done.outcome.status, done.outcome.attempts, done.outcome.answer_run) == ("failed", 2, None)
 
 
+def test_a_row_is_never_failed_for_want_of_a_connection():
+    no_connection = replace(FAILED, error_type="connect", message="nobody there", not_sent=True)
+    halt = step(exchanger(attempts=1), no_connection)
+    assert isinstance(halt, Halt)
+    assert "can't be reached: nobody there" in halt.reason
+
+
 def test_a_rate_limit_shuts_the_door_and_uses_up_nothing():
     it = exchanger(attempts=1)
     limited = replace(FAILED, result="rate_limited", closes_door=True, wait_seconds=3.0)

@@ -696,10 +696,9 @@ def test_a_run_that_never_connected_leaves_no_unknown_cost_behind(project, stub)
     project.rows(texts(3))
     path = project.job()
     path.write_text(path.read_text().replace('[price]\ninput = "0.25"\noutput = "2.00"', ""))
-    project.run("run", "job.toml", "--yes", code=None)
+    project.run("run", "job.toml", "--yes", "--set", "retry.attempts=1", code=4)
     stub.start()
-    project.run("retry", "job.toml", "--yes", code=None)
-    project.run("run", "job.toml", "--yes", "--price", "0.25,2.00", "--budget", "1", code=None)
+    project.run("run", "job.toml", "--yes", "--price", "0.25,2.00", "--budget", "1")
     assert project.value("select count(*) from attempts where error_type like 'connect%' and cost_usd is null") == 0
 
 

@@ -140,6 +140,8 @@ class Exchanger:
             return Again(once_more, self.policy.wait_for_door(streak, failure, jitter), shuts_door=True)
         tries = ticket.tries + 1
         wait = self.policy.wait_before(tries, failure, jitter)
+        if wait is None and failure.not_sent:
+            return Halt(unreachable(failure))  # no fault of this row, and the next ones would fare no better
         if wait is None:
             return Done(self._outcome(ticket, attempt, "failed"))
         return Again(replace(once_more, tries=tries), wait)
@@ -175,6 +177,11 @@ class Exchanger:
             error_type=attempt.error_type,
             error=attempt.error,
         )
+
+
+def unreachable(failure: Failure) -> str:
+    """Say that no connection can be made, and what to look at."""
+    return f"the provider can't be reached: {failure.message}; check the address and the network"
 
 
 def _status_of(result: AttemptResult) -> Status:

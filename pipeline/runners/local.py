@@ -22,7 +22,7 @@ from pipeline.runners._lines import attempt_line, outcome_line, sent_line
 from pipeline.runners._loader import LAST_PATIENCE, Loader
 from pipeline.runners._planner import Batch, Planner
 from pipeline.runners._tally import Tally
-from pipeline.runners.attempt import Again, Done, Exchanger, Step
+from pipeline.runners.attempt import Again, Done, Exchanger, Step, unreachable
 
 UNCONNECTED_PATIENCE = 8
 """So many exchanges in a row without any connection (at least; one per slot if that is more) pause the run."""
@@ -309,9 +309,9 @@ class LocalRun:
         """Pause when going on makes no sense: no connection at all, a broken ledger, a bill that breaks its bound."""
         if self._loader.broken is not None:
             self.stop(f"the ledger can't be written: {self._loader.broken}")
-        if self._unconnected_in_a_row >= max(UNCONNECTED_PATIENCE, self._limits.concurrency):
-            why = result.message if isinstance(result, Failure) else ""
-            self.stop(f"the provider can't be reached: {why}; check the address and the network")
+        patience = max(UNCONNECTED_PATIENCE, self._limits.concurrency)
+        if isinstance(result, Failure) and self._unconnected_in_a_row >= patience:
+            self.stop(unreachable(result))
         self._watch_bill(attempt)
 
     def _watch_bill(self, attempt: Attempt) -> None:
