@@ -80,7 +80,8 @@ def warn(text: str) -> None:
 
     room = "\r\x1b[K" if sys.stderr.isatty() else ""
     with contextlib.suppress(OSError):  # nobody reads stderr any more: the run goes on all the same
-        click.echo(f"{room}promptmill: {printable(text)}", err=True)
+        lines = "\n".join(printable(line) for line in text.split("\n"))
+        click.echo(f"{room}promptmill: {lines}", err=True)
 
 
 def hear_ctrl_c() -> None:
