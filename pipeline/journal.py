@@ -1,8 +1,8 @@
 """The append-only record of what was sent and received; the truth until the ledger has it.
 
 A line is `crc32-hex SPACE json NEWLINE`, written by one `os.write`. A journal belongs to one run and one process,
-which holds an `flock` on it for its life: locked means alive, free means dead. The rules are numbered in
-docs/design.md, "The journal".
+which holds an `flock` on it for its life: locked means alive, free means dead. The rules that
+comments name by number are in docs/journal.md.
 """
 
 import contextlib
@@ -23,6 +23,8 @@ from pipeline.errors import LedgerError, RunPaused
 
 FORMAT = 1
 SUFFIX = ".jsonl"
+PIECE_BYTES = 32 * 2**20
+"""About how much is read, and loaded in one transaction, at a time (rule 7)."""
 _LINE_START = re.compile(rb"[0-9a-f]{8} \{")
 
 
@@ -171,7 +173,7 @@ class Piece:
     """Read on from here."""
 
 
-def read(path: Path, offset: int = 0, *, dead: bool, limit: int = 32 * 2**20) -> Piece:
+def read(path: Path, offset: int = 0, *, dead: bool, limit: int = PIECE_BYTES) -> Piece:
     """Read whole lines from `offset`, at most about `limit` bytes.
 
     Of a live journal the tail behind the last newline is left alone (rule 3); of a dead one it is reported as torn,

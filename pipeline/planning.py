@@ -150,7 +150,7 @@ Other = tuple[str, int | None, int, int]
 
 
 def decide(known: Known, key: str, selection: Selection, max_tokens: int | None) -> Decision:
-    """Look a key up: DESIGN 2, "Already answered?". A truncated answer serves limits no higher than its own."""
+    """Look a key up (docs/design.md, "Keys"). A truncated answer serves limits no higher than its own."""
     own, other = known.own.get(key), known.others.get(key)
     status = own[0] if own else "pending"
     if selection.retry is not None and status not in selection.retry:

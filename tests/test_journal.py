@@ -1,4 +1,4 @@
-"""The journal file, rules 1 to 4 of the protocol: real files, real locks, real children that are killed."""
+"""The journal file, rules 1 to 4 of docs/journal.md: real files, real locks, real children that are killed."""
 
 import os
 import random

@@ -1,7 +1,4 @@
-"""A run's way into the ledger: rules 5 to 8 of the protocol, full disks, kills and damage.
-
-Not implemented, so not tested: rule 7's burst after 5,000 lines (bursts go by time only).
-"""
+"""A run's way into the ledger: rules 5 to 8 of docs/journal.md, full disks, kills and damage."""
 
 import shutil
 import subprocess
@@ -497,3 +494,19 @@ def test_a_burst_is_what_was_read_before_the_file_was_opened(path):
     run.answer("k2")
     run.ledger.burst(run.path, run.state, Burst(burst.piece, []), patience=5)
     assert value(path, "select count(*) from attempts") == 1
+
+
+def test_a_burst_is_due_early_when_many_lines_wait(path, monkeypatch):
+    monkeypatch.setattr("pipeline.runners._loader.BURST_SECONDS", 1e6)
+    monkeypatch.setattr("pipeline.runners._loader.BURST_LINES", 4)
+    run = Booked(path)
+    loader = Loader(run.ledger, run.journal)
+    loader.start()
+    try:
+        for key in ("k1", "k2"):  # three lines each
+            run.answer(key)
+        loaded = any(value(path, "select count(*) from answers") for _ in range(500))
+    finally:
+        loader.stop()
+        loader.finish()
+    assert loaded, "by the clock the first burst was days away"

@@ -1,4 +1,4 @@
-"""Sharing the file: rules 5 and 9 to 13 of the protocol, and the job's lock; with real processes that get killed.
+"""Sharing the file: rules 5 and 9 to 13 of docs/journal.md, and the job's lock; with real processes that get killed.
 
 Nothing here measures time: of rule 11 the gate's mechanism is tested, not how long anybody waits.
 """

@@ -1,4 +1,4 @@
-"""Files that don't belong together, or aren't what they seem: rules 10 and 14 of the protocol.
+"""Files that don't belong together, or aren't what they seem: rules 10 and 14 of docs/journal.md.
 
 Not implemented, so not tested: rule 14's copying of an old ledger's rows, and rule 15's deleting of journals (no
 command does either; a closed journal that is gone is no error).

@@ -56,7 +56,7 @@ def group() -> None:
 
 
 def main(args: list[str] | None = None) -> Any:
-    """Run the command line and exit with the code that DESIGN 6 lists."""
+    """Run the command line and exit with one of the codes that `--help` lists."""
     try:
         code = group.main(args=args, prog_name="promptmill", standalone_mode=False)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Opening the ledger file, and sharing it politely with other processes (rules 9 and 11 to 13 of the journal page).
+"""Opening the ledger file, and sharing it politely with other processes (docs/journal.md: 9, 11-13).
 
 DuckDB's lock is a kernel lock of the whole process, and any other open-and-close of the file in this process would
 drop it silently. So nothing here or elsewhere opens the ledger's path except through DuckDB; `stat` is safe.

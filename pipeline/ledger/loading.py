@@ -1,4 +1,4 @@
-"""Journals into the ledger: each line exactly once, whoever loads it (rules 5 to 10 of the journal page)."""
+"""Journals into the ledger: each line exactly once, whoever loads it (rules 5 to 10 of docs/journal.md)."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -26,8 +26,6 @@ from pipeline.ledger._frames import (
 
 CHECKPOINT_THRESHOLD = "256MB"
 """DuckDB tidies the file when it is closed; in mid-session that would only cost time."""
-BURST_BYTES = 32 * 2**20
-"""At most this much of a journal goes into one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +180,7 @@ def _load_whole(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
         state = states(connection).get(path.stem) or JournalState(path.stem, header["uuid"], 0, closed=False)
         if state.closed:
             return loaded
-        piece = journal.read(path, state.offset, dead=True, limit=BURST_BYTES)
+        piece = journal.read(path, state.offset, dead=True)
         last = piece.end >= path.stat().st_size
         try:
             load_piece(connection, path, state, piece, last=last)

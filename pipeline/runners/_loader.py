@@ -23,7 +23,6 @@ BURST_PATIENCE = 3.5
 BURST_LINES = 5_000
 """A burst is due earlier when so many lines wait."""
 TICK_SECONDS = 0.1
-BURST_BYTES = 32 * 2**20
 SYNC_SECONDS = 1.0
 LAST_PATIENCE = 30.0
 """Seconds to wait for a locked ledger at the end of a run."""
@@ -145,7 +144,7 @@ class Loader:
 
     def _load(self, patience: float) -> None:
         """Read before opening; what was loaded is forgotten only after the commit."""
-        piece = journal.read(self._path, self._state.offset, dead=False, limit=BURST_BYTES)
+        piece = journal.read(self._path, self._state.offset, dead=False)
         planned = self._planned  # before the rows: the end of a plan must not be booked without all of them
         rows = list(islice(self._rows, len(self._rows)))
         if not (piece.lines or piece.damages or rows or planned):
