@@ -47,5 +47,5 @@ def command(
         yes=yes,
         quiet=quiet,
         as_json=as_json,
-        command="run --fresh" if fresh else "run",
+        command="run",
     )

@@ -251,7 +251,7 @@ def _open_journal(started: Journal, request: RunRequest, run_id: int, plan: quer
             "job": request.job,
             "job_file": request.job_file,
             "new_job": plan.new_job,
-            "command": request.command,
+            "command": queries.FRESH if request.fresh else request.command,
             "provider": request.provider,
             "model": request.model,
             "lane": request.lane,

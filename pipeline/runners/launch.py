@@ -260,7 +260,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
 def _listen_to_signals(run: LocalRun, notify: Callable[[str], None]) -> None:
     """First Ctrl-C (or SIGTERM, or `promptmill stop`): stop gently. A second Ctrl-C: leave now.
 
-    Signals belong to the main thread; a run in another one is stopped by `promptmill stop` only with its program.
+    Only the main thread hears signals: to a run in another thread a stop request ends the whole program.
     """
     if threading.current_thread() is not threading.main_thread():
         return
