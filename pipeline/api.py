@@ -127,6 +127,8 @@ class RunOptions:
     limit: int | None = None
     selection: Selection = Selection()  # noqa: RUF009 -- a frozen value
     command: str = "run"
+    until: float | None = None
+    """Epoch seconds when the run lets nothing more out."""
 
 
 def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
@@ -151,7 +153,7 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
         total = counted.rows if options.selection.retry is None else counted.to_send
     for warning in (*prepared.warnings, *key_warnings(job, key)):
         options.notify(warning)
-    how = Launch(ledger, options.watch, options.notify, options.command, options.selection, total)
+    how = Launch(ledger, options.watch, options.notify, options.command, options.selection, total, options.until)
     report = launch(prepared, key, how)
     if prepared.plan.duplicate_ids:
         options.notify(f"{prepared.plan.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")

@@ -38,6 +38,11 @@ class Limits:
     tokens_per_minute: float | None = None
     concurrency: int = 32
 
+    @property
+    def most_open(self) -> int:
+        """How many requests may be between their first send and their outcome."""
+        return OPEN_PER_SLOT * self.concurrency
+
     def never_fits(self, tokens: int) -> str | None:
         """Say why a request of this size can never be sent, or None."""
         if self.tokens_per_minute is not None and tokens > self.tokens_per_minute:
@@ -85,6 +90,7 @@ class Doorman:
         self._no_more = False
         self._stopping = False
         self._shut_until = 0.0
+        self._slots = limits.concurrency
         self.in_flight = 0
 
     # -- who brings tickets -------------------------------------------------------------------------
@@ -140,7 +146,7 @@ class Doorman:
         while not self._stopping:
             if self._retries:
                 return self._retries.popleft()
-            if self._fresh and len(self._started) < OPEN_PER_SLOT * self._limits.concurrency:
+            if self._fresh and len(self._started) < self._limits.most_open:
                 self._room.set()
                 return self._fresh.popleft()
             if self._no_more and not self._fresh and not self._started:
@@ -183,7 +189,7 @@ class Doorman:
 
     async def _slot(self) -> None:
         """Wait for a free slot; if the door was shut meanwhile, wait for that too."""
-        while self.in_flight >= self._limits.concurrency and not self._stopping:
+        while self.in_flight >= self._slots and not self._stopping:
             await self._wait_for_change()
         await self._pause_is_over()
 
@@ -213,6 +219,11 @@ class Doorman:
     def shut_for(self, seconds: float) -> None:
         """Let nobody out for this long (a rate limit was hit); a longer pause already set stays."""
         self._shut_until = max(self._shut_until, asyncio.get_running_loop().time() + seconds)
+
+    def narrow(self, slots: int | None) -> None:
+        """Use only so many of the slots from now on; None is all of them."""
+        self._slots = self._limits.concurrency if slots is None else slots
+        self._changed.set()
 
     @property
     def shut_seconds(self) -> float:

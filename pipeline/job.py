@@ -17,6 +17,7 @@ import orjson
 from pipeline import providers
 from pipeline.doorman import Limits
 from pipeline.errors import JobFileError, did_you_mean
+from pipeline.health import StopRules
 from pipeline.pricing import Price, price_from_table
 from pipeline.prompts import PromptSpec, Template
 from pipeline.providers import Provider
@@ -80,6 +81,7 @@ SECTIONS: dict[str, dict[str, Kind]] = {
     },
     "budget": {"usd": _NUMBER},
     "retry": {"attempts": int},
+    "stop": {"invalid_share": _NUMBER, "same_rejections": int, "outage_minutes": _NUMBER},
     "run": {"dedupe": bool, "reuse": ("ledger", "job")},
     "price": {},  # checked by pricing, which knows its components
 }
@@ -100,6 +102,7 @@ class Job:
     prompt: PromptSpec
     limits: Limits
     retry: RetryPolicy
+    stop: StopRules = StopRules()  # noqa: RUF009 -- a frozen value
     api_key_env: str | None = None
     key_required: bool = False
     timeout_seconds: float = 300.0
@@ -198,6 +201,7 @@ def _build(table: dict[str, Any], path: str) -> Job:
         prompt=_prompt(sections["prompt"]),
         limits=_limits(sections["limits"], provider, path),
         retry=RetryPolicy(attempts=_at_least(1, sections["retry"].get("attempts", 6), f"{path}: [retry] attempts")),
+        stop=_stop(sections["stop"], path),
         api_key_env=api_key_env,
         key_required=key_required,
         timeout_seconds=_timeout(sections["limits"], path),
@@ -377,6 +381,18 @@ def _limits(table: Mapping[str, Any], provider: Provider, path: str) -> Limits:
     }
     concurrency = table.get("concurrency", provider.concurrency)
     return Limits(concurrency=_at_least(1, concurrency, f"{path}: [limits] concurrency"), **per_minute)
+
+
+def _stop(table: Mapping[str, Any], path: str) -> StopRules:
+    usual = StopRules()
+    share = float(table.get("invalid_share", usual.invalid_share))
+    if not 0 <= share <= 1:
+        raise JobFileError(f"{path}: [stop] invalid_share must be from 0 to 1, not {share:g}")
+    minutes = float(table.get("outage_minutes", usual.outage_minutes))
+    if minutes < 0:
+        raise JobFileError(f"{path}: [stop] outage_minutes must be at least 0, not {minutes:g}")
+    rejections = table.get("same_rejections", usual.same_rejections)
+    return StopRules(share, _at_least(0, rejections, f"{path}: [stop] same_rejections"), minutes)
 
 
 def _per_minute(value: int | Decimal, path: str, key: str) -> int | Decimal:

@@ -1,9 +1,11 @@
 """Options that several commands share, under one name and one help text each."""
 
 import contextlib
+import re
 import signal
 import sys
 from collections.abc import Callable
+from datetime import datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from pipeline.ledger import Ledger
 
 LEDGER_ENDINGS = (".duckdb", ".db", ".ddb")
+_CLOCK_TIME = re.compile(r"\d?\d:\d\d")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -34,6 +37,33 @@ class Dollars(click.ParamType):  # type: ignore[type-arg]  # generic only in cli
         return amount
 
 
+class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in click's newest stubs
+    """A time to come, as epoch seconds: `07:00` is the next seven o'clock of this machine's clock."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it."""
+        now = datetime.now().astimezone()
+        try:
+            moment = _moment(str(value).strip(), now)
+        except ValueError:
+            self.fail(f"{value!r} is no time; write 07:00, or a day too: 2026-11-25T07:00", param, ctx)
+        if moment <= now:
+            self.fail(f"{value} is over", param, ctx)
+        return moment.timestamp()
+
+
+def _moment(text: str, now: datetime) -> datetime:
+    if _CLOCK_TIME.fullmatch(text):
+        today = datetime.combine(now.date(), time.fromisoformat(text.zfill(len("07:00")))).astimezone()
+        return today if today > now else (today.replace(tzinfo=None) + timedelta(days=1)).astimezone()
+    return datetime.fromisoformat(text).astimezone()  # without a zone: this machine's
+
+
+until_option = click.option(
+    "--until", type=Moment(), metavar="TIME", help="Let nothing more out from then on: 07:00, or 2026-11-25T07:00."
+)
 ledger_option = click.option(
     "--ledger",
     "ledger_path",

@@ -72,7 +72,8 @@ class Progress:
         if left and rate:
             parts.append(f"{duration(left / rate)} left")
         if run.shut_seconds > 1:
-            parts.append(f"rate limited, going on in {duration(run.shut_seconds)}")
+            why = "provider down, trying again" if run.down else "rate limited, going on"
+            parts.append(f"{why} in {duration(run.shut_seconds)}")
         if run.ledger_problem:
             parts.append(f"waiting to load: {run.ledger_problem}")
         return "  ".join(parts)

@@ -27,6 +27,7 @@ def send(
     ledger_path: "Path",
     *,
     yes: bool,
+    until: float | None,
     quiet: bool,
     as_json: bool,
     command: str,
@@ -48,6 +49,7 @@ def send(
         limit=overrides.limit,
         selection=selection,
         command=command,
+        until=until,
     )
     report = api.run(job, open_ledger(ledger_path), options)
     if report is None:

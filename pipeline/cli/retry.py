@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli._options import job_options, json_option, ledger_option, overrides_of, quiet_option
+from pipeline.cli._options import job_options, json_option, ledger_option, overrides_of, quiet_option, until_option
 
 
 @click.command("retry", short_help="Send rows again that did not end well.")
@@ -17,6 +17,7 @@ from pipeline.cli._options import job_options, json_option, ledger_option, overr
 @click.option("--max-tokens", type=click.IntRange(min=1), help="A new limit for the answers, for this command.")
 @job_options
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+@until_option
 @ledger_option
 @json_option
 @quiet_option
@@ -29,6 +30,7 @@ def command(
     budget: Decimal | None,
     price: str | None,
     yes: bool,
+    until: float | None,
     ledger_path: Path,
     as_json: bool,
     quiet: bool,
@@ -42,4 +44,6 @@ def command(
 
     overrides = replace(overrides_of(settings, limit, budget, price), max_tokens=max_tokens)
     selection = api.statuses_to_retry(statuses)
-    return send(job, overrides, selection, ledger_path, yes=yes, quiet=quiet, as_json=as_json, command="retry")
+    return send(
+        job, overrides, selection, ledger_path, yes=yes, until=until, quiet=quiet, as_json=as_json, command="retry"
+    )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli._options import job_options, json_option, ledger_option, overrides_of, quiet_option
+from pipeline.cli._options import job_options, json_option, ledger_option, overrides_of, quiet_option, until_option
 
 
 @click.command("run", short_help="Run a job, or go on with what is left of it.")
@@ -15,6 +15,7 @@ from pipeline.cli._options import job_options, json_option, ledger_option, overr
     "--yes", "-y", is_flag=True, help="Don't ask: check the first 1,000 rows, then send while planning goes on."
 )
 @click.option("--fresh", is_flag=True, help="Ask (and pay) again where an answer is known; interrupted, it goes on.")
+@until_option
 @ledger_option
 @json_option
 @quiet_option
@@ -26,6 +27,7 @@ def command(
     price: str | None,
     yes: bool,
     fresh: bool,
+    until: float | None,
     ledger_path: Path,
     as_json: bool,
     quiet: bool,
@@ -45,6 +47,7 @@ def command(
         Selection(fresh=fresh),
         ledger_path,
         yes=yes,
+        until=until,
         quiet=quiet,
         as_json=as_json,
         command="run",

@@ -14,7 +14,7 @@ from pipeline.cli._show import print_rows
     default="job",
     show_default=True,
     metavar="NAMES",
-    help="Comma-separated: job, plan_id, run_id, provider, model, lane, day.",
+    help="Comma-separated: job, plan_id, run_id, provider, model, model_returned, lane, day.",
 )
 @ledger_option
 @json_option

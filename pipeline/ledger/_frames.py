@@ -262,9 +262,12 @@ _FINAL = frozenset({"ok", "truncated", "refused", "rejected"})
 def missing_outcome(run: RunFacts, attempt: Mapping[str, Any]) -> Sequence[Any] | None:
     """Return the `outcomes` row of an answer whose outcome line a kill or a power cut took, None if none was due.
 
-    Without it the row would count as pending, and an answer that was paid for would be asked for again.
+    Without it the row would count as pending, and an answer that was paid for would be asked for again. A rejection
+    that was held back was none.
     """
     result = attempt["result"]
+    if attempt.get("held"):
+        return None
     if result not in _FINAL and not (result == "invalid" and run.repair == 0):
         return None
     answered = attempt.get("output") is not None

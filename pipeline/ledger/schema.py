@@ -141,8 +141,23 @@ left join (select run_id, sum(cost_usd) as cost_usd, count(*) as attempts from a
   on s.run_id = e.run_id;
 """
 
+_SPEND_BY_RETURNED_MODEL = """
+create or replace view spend as
+select r.job, r.plan_id, a.run_id, a.provider, a.model, a.model_returned, a.lane, a.sent_at::date as day,
+       count(*) as attempts, count(*) filter (where a.result = 'ok') as ok,
+       sum(a.input_tokens)::bigint as input_tokens, sum(a.cached_input_tokens)::bigint as cached_input_tokens,
+       sum(a.output_tokens)::bigint as output_tokens, sum(a.reasoning_tokens)::bigint as reasoning_tokens,
+       sum(a.cost_usd) as cost_usd,
+       sum(case when a.result = 'ok' and a.cost_usd is not null then 0 else a.cost_usd end) as wasted_usd,
+       count(*) filter (where a.cost_usd is null) as unknown_cost,
+       sum(a.reserved_usd) filter (where a.cost_usd is null) as unknown_at_most_usd
+from attempts a join run_starts r using (run_id)
+group by all;
+"""
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "views", _VIEWS),
+    Migration(3, "spend by the model that answered", _SPEND_BY_RETURNED_MODEL),
 )
 NEWEST = MIGRATIONS[-1].step

@@ -1,6 +1,6 @@
 """Money and tokens of the whole ledger, by any of a few dimensions."""
 
-DIMENSIONS = ("job", "plan_id", "run_id", "provider", "model", "lane", "day")
+DIMENSIONS = ("job", "plan_id", "run_id", "provider", "model", "model_returned", "lane", "day")
 
 SQL = """
 select {by}, sum(attempts)::bigint as attempts, sum(ok)::bigint as ok, sum(input_tokens)::bigint as input_tokens,

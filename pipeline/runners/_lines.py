@@ -23,8 +23,8 @@ def sent_line(ticket: Ticket) -> Fields:
     }
 
 
-def attempt_line(attempt: Attempt, ticket: Ticket) -> Fields:
-    """Keep everything that came back."""
+def attempt_line(attempt: Attempt, ticket: Ticket, *, held: bool = False) -> Fields:
+    """Keep everything that came back. `held`: its outcome is not due yet, because the job itself may be wrong."""
     return {
         "key": attempt.key,
         "attempt": attempt.attempt,
@@ -46,6 +46,7 @@ def attempt_line(attempt: Attempt, ticket: Ticket) -> Fields:
         "error": attempt.error,
         "output": attempt.output,
         "parsed": attempt.parsed,
+        **({"held": True} if held else {}),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.doorman import Ticket
 from pipeline.errors import WireError
+from pipeline.health import unreachable
 from pipeline.planning import Meter
 from pipeline.pricing import Price, cost_usd
 from pipeline.providers import Provider, failure_from_wire
@@ -31,7 +32,7 @@ class Again:
     ticket: Ticket
     wait_seconds: float
     shuts_door: bool = False
-    """A rate limit: everybody waits, not only this request."""
+    """A rate limit or an outage: everybody waits, not only this request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,31 +121,38 @@ class Exchanger:
         return None if billed and not price.is_free else Decimal(0)
 
     def next_step(
-        self, ticket: Ticket, attempt: Attempt, result: Reply | Failure, *, streak: int, jitter: float
+        self, ticket: Ticket, attempt: Attempt, result: Reply | Failure, *, streak: int, jitter: float, outage: int = 0
     ) -> Step:
-        """Decide what comes after an exchange. `streak` counts rate-limited exchanges in a row, over all rows."""
+        """Decide what comes after an exchange. `streak` counts rate-limited exchanges in a row, over all rows.
+
+        `outage` counts probes of a provider that is down: such a failure uses up no row's attempts.
+        """
         if isinstance(result, Failure):
-            return self._after_failure(ticket, attempt, result, streak, jitter)
+            if result.closes_door or outage:
+                return self._before_the_door(ticket, result, outage or streak, jitter)
+            return self._after_failure(ticket, attempt, result, jitter)
         if attempt.result == "invalid" and ticket.repairs < self.repair:
             return Again(self._repair_ticket(ticket, attempt), 0.0)
         return Done(self._outcome(ticket, attempt, _status_of(attempt.result)))
 
-    def _after_failure(self, ticket: Ticket, attempt: Attempt, failure: Failure, streak: int, jitter: float) -> Step:
+    def _before_the_door(self, ticket: Ticket, failure: Failure, streak: int, jitter: float) -> Step:
+        """Nobody passes now, and that is no fault of this row."""
+        once_more = replace(ticket, attempt=ticket.attempt + 1, kind="retry")
+        return Again(once_more, self.policy.wait_for_door(streak, failure, jitter), shuts_door=True)
+
+    def _after_failure(self, ticket: Ticket, attempt: Attempt, failure: Failure, jitter: float) -> Step:
         if failure.action == "pause":
             return Halt(failure.message)
         if failure.action == "reject":
             status: Status = "refused" if failure.result == "refused" else "rejected"
             return Done(self._outcome(ticket, attempt, status))
-        once_more = replace(ticket, attempt=ticket.attempt + 1, kind="retry")
-        if failure.closes_door:
-            return Again(once_more, self.policy.wait_for_door(streak, failure, jitter), shuts_door=True)
         tries = ticket.tries + 1
         wait = self.policy.wait_before(tries, failure, jitter)
         if wait is None and failure.not_sent:
             return Halt(unreachable(failure))  # no fault of this row, and the next ones would fare no better
         if wait is None:
             return Done(self._outcome(ticket, attempt, "failed"))
-        return Again(replace(once_more, tries=tries), wait)
+        return Again(replace(ticket, attempt=ticket.attempt + 1, kind="retry", tries=tries), wait)
 
     def _repair_ticket(self, ticket: Ticket, attempt: Attempt) -> Ticket:
         """Show the model its answer and what is wrong with it; filed under the row's key."""
@@ -177,11 +185,6 @@ class Exchanger:
             error_type=attempt.error_type,
             error=attempt.error,
         )
-
-
-def unreachable(failure: Failure) -> str:
-    """Say that no connection can be made, and what to look at."""
-    return f"the provider can't be reached: {failure.message}; check the address and the network"
 
 
 def _status_of(result: AttemptResult) -> Status:

@@ -148,6 +148,8 @@ class Launch:
     selection: Selection = field(default_factory=Selection)
     total: int | None = None
     """Rows of the plan, if they were counted before."""
+    until: float | None = None
+    """Epoch seconds when the run lets nothing more out."""
 
 
 def _is_bundled(job: Job) -> bool:
@@ -247,9 +249,12 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         exchanger=exchanger,
         journal=started.journal,
         loader=Loader(how.ledger, started.journal),
+        rules=job.stop,
+        notify=how.notify,
+        until=how.until,
         total=how.total,
     )
-    _listen_to_signals(run, how.notify)
+    _listen_to_signals(run, how.notify, job.timeout_seconds)
     try:
         return await run.execute(how.watch)
     finally:
@@ -257,7 +262,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         await connection.close()
 
 
-def _listen_to_signals(run: LocalRun, notify: Callable[[str], None]) -> None:
+def _listen_to_signals(run: LocalRun, notify: Callable[[str], None], longest: float) -> None:
     """First Ctrl-C (or SIGTERM, or `promptmill stop`): stop gently. A second Ctrl-C: leave now.
 
     Only the main thread hears signals: to a run in another thread a stop request ends the whole program.
@@ -268,7 +273,8 @@ def _listen_to_signals(run: LocalRun, notify: Callable[[str], None]) -> None:
 
     def gently(name: str) -> None:
         run.stop(f"stopped by {name}")  # first of all: saying so may fail
-        notify(f"{name}: letting nothing more out, waiting for {run.in_flight} in flight (Ctrl-C again leaves now)")
+        waiting = f"waiting for {run.in_flight} in flight, at most {longest:g} s" if run.in_flight else "leaving"
+        notify(f"{name}: letting nothing more out, {waiting} (Ctrl-C again leaves now)")
 
     def on_interrupt() -> None:
         if run.paused is None:

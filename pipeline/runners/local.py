@@ -16,16 +16,17 @@ from decimal import Decimal
 from pipeline.budget import ZERO, Budget, dollars
 from pipeline.doorman import Doorman, Limits, Ticket
 from pipeline.errors import PromptmillError, RunPaused
+from pipeline.health import Health, Heard, StopRules
 from pipeline.journal import Journal
-from pipeline.records import Attempt, Failure, Reply
+from pipeline.records import Attempt, Failure, Outcome, Reply
 from pipeline.runners._lines import attempt_line, outcome_line, sent_line
 from pipeline.runners._loader import LAST_PATIENCE, Loader
 from pipeline.runners._planner import Batch, Planner
 from pipeline.runners._tally import Tally
-from pipeline.runners.attempt import Again, Done, Exchanger, Step, unreachable
+from pipeline.runners.attempt import Again, Done, Exchanger, Step
 
-UNCONNECTED_PATIENCE = 8
-"""So many exchanges in a row without any connection (at least; one per slot if that is more) pause the run."""
+CLOCK_SECONDS = 1.0
+"""How often the wall clock is looked at: it may be set, and stands still for a sleeping laptop's timers."""
 STOPPED = "stopped on request"
 FINISHED = "finished"
 PLANNER_PATIENCE = 1.0
@@ -68,18 +69,25 @@ class LocalRun:
         exchanger: Exchanger,
         journal: Journal,
         loader: Loader,
+        rules: StopRules,
+        notify: Callable[[str], None],
+        until: float | None = None,
         total: int | None = None,
     ) -> None:
+        """Put the stations together. `until`: epoch seconds when nothing more goes out; `notify` hears news."""
         self._planner, self._limits, self._budget = planner, limits, budget
         self._exchanger, self._journal, self._loader = exchanger, journal, loader
+        self._notify, self._until = notify, until
         self._door = Doorman(limits, budget)
+        self._health = Health(rules, concurrency=limits.concurrency, most_open=limits.most_open)
+        self._held: list[Outcome] = []
+        """Rejections that may be the job's fault: booked when that is ruled out."""
         self._out: asyncio.Queue[Ticket] = asyncio.Queue()
         self._home = asyncio.Event()
         self._abandoned = threading.Event()
         self._limited_in_a_row = 0
         self._closings = 0
         """How often a rate limit has shut the door."""
-        self._unconnected_in_a_row = 0
         self._spent_before = budget.spent
         self._spent = ZERO
         self._dispatcher: asyncio.Task[None] | None = None
@@ -107,6 +115,11 @@ class LocalRun:
     def shut_seconds(self) -> float:
         """How long a rate limit still keeps the door shut."""
         return self._door.shut_seconds
+
+    @property
+    def down(self) -> bool:
+        """Tell whether the provider is down, and asked now and then whether it is back."""
+        return self._health.down
 
     @property
     def spent(self) -> Decimal | None:
@@ -148,14 +161,15 @@ class LocalRun:
         self._main = asyncio.current_task()
         start = time.monotonic()
         self._loader.start()
-        watcher = asyncio.ensure_future(watch(self))
+        watchers = [asyncio.ensure_future(watch(self)), asyncio.create_task(self._mind_the_time())]
         try:
             await self._run_stations()
         except asyncio.CancelledError:
             if not self._hurried:
                 raise
         finally:
-            watcher.cancel()
+            for watcher in watchers:
+                watcher.cancel()
             left_over = await asyncio.shield(self._close())
         if self._bug is not None:
             raise self._bug
@@ -171,6 +185,13 @@ class LocalRun:
             exit_code=self._exit_code(),
             free=self.free,
         )
+
+    async def _mind_the_time(self) -> None:
+        if self._until is None:
+            return
+        while (left := self._until - time.time()) > 0:  # noqa: ASYNC110 -- a clock on the wall sends no events
+            await asyncio.sleep(min(CLOCK_SECONDS, left))
+        self.stop("the time given with --until has come")
 
     async def _run_stations(self) -> None:
         loop = asyncio.get_running_loop()
@@ -196,6 +217,8 @@ class LocalRun:
         """Write the last line, load everything, and say what could not be loaded."""
         await asyncio.to_thread(self._loader.stop)
         try:
+            if self.paused is None:  # too few to blame the job
+                self._book_held()
             self._journal.append(
                 "end", {"exit_code": self._exit_code(), "reason": self.paused or FINISHED, "at": time.time()}
             )
@@ -256,62 +279,90 @@ class LocalRun:
         """Send, write down what came back, then let it have its consequences."""
         cost: Decimal | None = None  # unknown until it is on file: an answer that can't be written may be billed
         used: int | None = None
-        closing = self._closings
+        closing, epoch = self._closings, self._health.epoch
         try:
             attempt, result = await self._exchanger.send(ticket)
-            self._count_streaks(result, closing)
-            step = self._next_step(ticket, attempt, result)
-            self._write(attempt, ticket, step)
+            self._count_closings(result, closing)
+            heard = self._hear(ticket, result, epoch)
+            step = self._next_step(ticket, attempt, result, heard)
+            self._write(attempt, ticket, step, heard)
             cost, used = attempt.computed_usd, _tokens_used(attempt)
             self._spent += cost or ZERO
         finally:
             self._door.back(ticket, cost=cost, used_tokens=used)
         self.tally.sent += 1
-        self._watch_health(result, attempt)
-        self._go_on(step)
+        self._mind(heard)
+        self._watch_books(attempt)
+        self._go_on(step, heard)
 
-    def _next_step(self, ticket: Ticket, attempt: Attempt, result: Reply | Failure) -> Step:
+    def _hear(self, ticket: Ticket, result: Reply | Failure, epoch: int) -> Heard:
+        now = asyncio.get_running_loop().time()
+        # Rows that somebody asks for again were looked at: if they are rejected again, the job is not news.
+        proven = self._planner.selection.retry is not None or bool(self.tally.statuses["ok"])
+        return self._health.heard(ticket.request.key, result, now, began=epoch, proven=proven)
+
+    def _next_step(self, ticket: Ticket, attempt: Attempt, result: Reply | Failure, heard: Heard) -> Step:
         jitter = random.random()  # noqa: S311 -- spreads retries, guards nothing
-        return self._exchanger.next_step(ticket, attempt, result, streak=self._limited_in_a_row, jitter=jitter)
+        streak = self._limited_in_a_row
+        return self._exchanger.next_step(ticket, attempt, result, streak=streak, jitter=jitter, outage=heard.outage)
 
-    def _write(self, attempt: Attempt, ticket: Ticket, step: Step) -> None:
+    def _write(self, attempt: Attempt, ticket: Ticket, step: Step, heard: Heard) -> None:
         """Put an answer and its outcome on file in one write: a kill between them would leave the row pending."""
-        lines = [("attempt", attempt_line(attempt, ticket))]
-        if isinstance(step, Done):
+        lines = [("attempt", attempt_line(attempt, ticket, held=heard.hold))]
+        if isinstance(step, Done) and not heard.hold:
             lines.append(("outcome", outcome_line(step.outcome)))
         self._journal.append_all(lines)
 
-    def _go_on(self, step: Step) -> None:
-        if isinstance(step, Done):
-            self.tally.ended(step.outcome.key, step.outcome.status)
-            self._door.ended(step.outcome.key)
-        elif isinstance(step, Again):
+    def _mind(self, heard: Heard) -> None:
+        """Let what an exchange told about the provider and the job have its consequences."""
+        self._door.narrow(1 if self._health.down else None)
+        if heard.notice is not None:
+            self._notify(heard.notice)
+        if heard.release:
+            self._book_held()
+        if heard.pause is not None:
+            self.stop(heard.pause)
+
+    def _book_held(self) -> None:
+        while self._held:
+            self._journal.append("outcome", outcome_line(self._held[-1]))
+            outcome = self._held.pop()
+            self.tally.ended(outcome.key, outcome.status)
+
+    def _go_on(self, step: Step, heard: Heard) -> None:
+        if isinstance(step, Again):
             self._send_again(step)
+        elif isinstance(step, Done):
+            self._ended(step.outcome, heard)
         else:
             self.stop(step.reason)
+
+    def _ended(self, outcome: Outcome, heard: Heard) -> None:
+        self._door.ended(outcome.key)
+        if heard.hold:
+            self._held.append(outcome)
+            return
+        self.tally.ended(outcome.key, outcome.status)
+        worthless = self._health.ended(outcome.status)
+        if worthless is not None:
+            self.stop(worthless)
 
     def _send_again(self, step: Again) -> None:
         if step.shuts_door:
             self._door.shut_for(step.wait_seconds)
         self._door.again(step.ticket, 0.0 if step.shuts_door else step.wait_seconds)
 
-    def _count_streaks(self, result: Reply | Failure, closing: int) -> None:
-        """Count what goes wrong in a row. Of the requests let out together, only the first 429 counts."""
-        failure = result if isinstance(result, Failure) else None
+    def _count_closings(self, result: Reply | Failure, closing: int) -> None:
+        """Count rate limits in a row. Of the requests let out together, only the first 429 counts."""
         if closing == self._closings:
-            limited = failure is not None and failure.closes_door
+            limited = isinstance(result, Failure) and result.closes_door
             self._limited_in_a_row = self._limited_in_a_row + 1 if limited else 0
             self._closings += limited
-        unconnected = failure is not None and failure.not_sent
-        self._unconnected_in_a_row = self._unconnected_in_a_row + 1 if unconnected else 0
 
-    def _watch_health(self, result: Reply | Failure, attempt: Attempt) -> None:
-        """Pause when going on makes no sense: no connection at all, a broken ledger, a bill that breaks its bound."""
+    def _watch_books(self, attempt: Attempt) -> None:
+        """Pause when what is booked can't be trusted any more: a broken ledger, a bill that breaks its bound."""
         if self._loader.broken is not None:
             self.stop(f"the ledger can't be written: {self._loader.broken}")
-        patience = max(UNCONNECTED_PATIENCE, self._limits.concurrency)
-        if isinstance(result, Failure) and self._unconnected_in_a_row >= patience:
-            self.stop(unreachable(result))
         self._watch_bill(attempt)
 
     def _watch_bill(self, attempt: Attempt) -> None:

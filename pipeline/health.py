@@ -1,0 +1,187 @@
+"""When going on makes no sense: the provider is down, the job is wrong, or its answers are worth nothing.
+
+A run tells what each exchange brought; what it hears back is a value. Pure: no clock, no I/O. Money and rates are
+watched elsewhere (budget.py, doorman.py).
+"""
+
+from collections import Counter, deque
+from dataclasses import dataclass
+
+from pipeline.records import Failure, Reply, Status
+
+LEAST_FAILING_ROWS = 8
+"""So many different rows must fail with nothing else between to call it an outage; one per slot if that is more.
+
+Fewer rows use up their attempts instead: two bad rows at a dataset's end are not an outage.
+"""
+LEAST_ANSWERS = 50
+"""Before that many answers their quality says nothing about the job."""
+RECENT_ANSWERS = 1000
+_WORTHLESS: tuple[Status, ...] = ("invalid", "truncated")
+
+
+@dataclass(frozen=True, slots=True)
+class StopRules:
+    """When a run pauses by itself, beside a budget that is used up and errors that no row can pass.
+
+    | field | a run pauses |
+    | --- | --- |
+    | invalid_share | when more than this share of its answers is `invalid` or `truncated`; 1 is never |
+    | same_rejections | when its first so many requests are all rejected for the same reason; 0 is never |
+    | outage_minutes | when a provider that had answered has been down so long |
+    """
+
+    invalid_share: float = 0.5
+    same_rejections: int = 10
+    outage_minutes: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What one exchange means for the others."""
+
+    hold: bool = False
+    """A rejection that is perhaps the job's fault: its row must not be booked as rejected yet."""
+    release: bool = False
+    """The rows held back so far were rejected on their own account."""
+    outage: int = 0
+    """Not 0: the provider is down, and this failure is not its row's fault. Probes so far, from 1."""
+    pause: str | None = None
+    """Why the run must pause now."""
+    notice: str | None = None
+    """What the user should know."""
+
+
+class Health:
+    """Hears every exchange of a run, in the order in which they come home."""
+
+    def __init__(self, rules: StopRules, *, concurrency: int, most_open: int) -> None:
+        """Take the rules, the slots, and how many requests can be between first send and outcome at a time."""
+        self._rules = rules
+        self._outage_rows = min(max(LEAST_FAILING_ROWS, concurrency), most_open)
+        self._failing: set[str] = set()
+        self._reached = False
+        """The provider has said something that is not a failure of its own."""
+        self._down_since: float | None = None
+        self._probes = 0
+        self._rejections = 0
+        self._reason: tuple[int | None, str] | None = None
+        self._proven = False
+        """Something else than a rejection came back: the job can't be all wrong."""
+        self._recent: deque[Status] = deque(maxlen=RECENT_ANSWERS)
+        self._counts: Counter[Status] = Counter()
+        self._model: str | None = None
+        self._model_changed = False
+        self.epoch = 0
+        """Of exchanges that began in the same epoch, only the first failed probe counts."""
+
+    @property
+    def down(self) -> bool:
+        """Tell whether the provider is down: then one request at a time is enough to see when it is back."""
+        return self._down_since is not None
+
+    def heard(self, key: str, result: Reply | Failure, now: float, *, began: int, proven: bool = False) -> Heard:
+        """Take in an exchange. `now` is seconds of any steady clock, `began` the epoch in which it was sent.
+
+        `proven`: the plan has rows that ended well, so that the job can't be all wrong.
+        """
+        if isinstance(result, Failure) and result.result == "unavailable":
+            return self._unavailable(key, result, now, began)
+        back = self._back(now)
+        if isinstance(result, Failure) and result.result == "rejected":
+            return self._rejected(result, proven=proven)
+        if isinstance(result, Failure) and result.result != "refused":
+            return Heard(notice=back)
+        self._proven = True
+        return Heard(release=True, notice=back or self._changed_model(result.model))
+
+    def _back(self, now: float) -> str | None:
+        """Note that the provider speaks: whatever was wrong with it is over."""
+        since, self._down_since = self._down_since, None
+        self._failing.clear()
+        self._reached, self._probes = True, 0
+        return None if since is None else f"the provider is back after {now - since:.0f} s"
+
+    def _unavailable(self, key: str, failure: Failure, now: float, began: int) -> Heard:
+        if self._down_since is not None:
+            return self._probed(failure, now, began)
+        self._failing.add(key)
+        rows = len(self._failing)
+        if rows < self._outage_rows:
+            return Heard()
+        if not self._reached:
+            return Heard(outage=1, pause=_down(failure, f"the first {rows} rows all failed"))
+        self._down_since, self._probes = now, 1
+        self.epoch += 1
+        if self._rules.outage_minutes == 0:
+            return Heard(outage=1, pause=_down(failure, f"{rows} rows in a row failed"))
+        return Heard(outage=1, notice=f"{rows} rows in a row failed ({failure.message}); trying one at a time until"
+                                      " the provider is back")  # fmt: skip
+
+    def _probed(self, failure: Failure, now: float, began: int) -> Heard:
+        if began == self.epoch:
+            self._probes += 1
+            self.epoch += 1
+        minutes = (now - (self._down_since or now)) / 60
+        patient = minutes < self._rules.outage_minutes
+        pause = None if patient else _down(failure, f"no answer for {minutes:.0f} minutes")
+        return Heard(outage=self._probes, pause=pause)
+
+    def _rejected(self, failure: Failure, *, proven: bool) -> Heard:
+        most = self._rules.same_rejections
+        reason = (failure.http_status, failure.error_type)
+        if self._proven or proven or most == 0 or self._reason not in {None, reason}:
+            self._proven = True
+            return Heard(release=True)
+        self._reason = reason
+        self._rejections += 1
+        if self._rejections < most:
+            return Heard(hold=True)
+        return Heard(
+            hold=True,
+            pause=f"the first {self._rejections} requests were all rejected for one reason, so the job is to blame and"
+            f" not its rows, which stay pending: {failure.message}. Put the job right; if the rows are to blame after"
+            " all, set [stop] same_rejections = 0",
+        )
+
+    def _changed_model(self, model: str | None) -> str | None:
+        if model is None or model == self._model or self._model_changed:
+            return None
+        first, self._model = self._model, model
+        if first is None:
+            return None
+        self._model_changed = True
+        return (
+            f"the provider answers with another model than before: {model} instead of {first}; `promptmill spend --by"
+            " model,model_returned` shows how many answers each gave"
+        )
+
+    def ended(self, status: Status) -> str | None:
+        """Take in how a row ended that was sent; return why the run must pause, if it must."""
+        if status not in {"ok", *_WORTHLESS}:
+            return None
+        if len(self._recent) == RECENT_ANSWERS:
+            self._counts[self._recent[0]] -= 1
+        self._recent.append(status)
+        self._counts[status] += 1
+        worthless = sum(self._counts[one] for one in _WORTHLESS)
+        answers = len(self._recent)
+        if answers < LEAST_ANSWERS or worthless <= self._rules.invalid_share * answers:
+            return None
+        each = " and ".join(f"{self._counts[one]:,} {one}" for one in _WORTHLESS if self._counts[one])
+        return (
+            f"of the last {answers:,} answers {each}, more than [stop] invalid_share = {self._rules.invalid_share:g}"
+            " allows; `promptmill errors` shows them. A clearer prompt or a larger max_tokens helps; invalid_share = 1"
+            " goes on regardless"
+        )
+
+
+def _down(failure: Failure, since: str) -> str:
+    if failure.not_sent:
+        return unreachable(failure)
+    return f"the provider is down ({since}, the last with: {failure.message}); no row is given up for that"
+
+
+def unreachable(failure: Failure) -> str:
+    """Say that no connection can be made, and what to look at."""
+    return f"the provider can't be reached: {failure.message}; check the address and the network"

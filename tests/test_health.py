@@ -1,0 +1,212 @@
+"""When a run should not go on: pure decisions, each exchange told by hand."""
+
+import pytest
+
+from pipeline.health import LEAST_ANSWERS, LEAST_FAILING_ROWS, RECENT_ANSWERS, Health, StopRules
+from pipeline.records import Failure, Reply
+
+ANSWER = Reply("fine", "stop", "stop", None, "m-1")
+DOWN = Failure("retry", "unavailable", "http_503", "Service Unavailable (HTTP 503)", 503)
+NOBODY = Failure("retry", "unavailable", "connect", "no connection to host:1", not_sent=True)
+LIMITED = Failure("retry", "rate_limited", "rate_limit_exceeded", "slow down", 429, closes_door=True)
+WRONG = Failure("reject", "rejected", "bad_request", "no such parameter (HTTP 400)", 400)
+TOO_LONG = Failure("reject", "rejected", "context_length_exceeded", "too long (HTTP 400)", 400)
+REFUSED = Failure("reject", "refused", "content_filter", "flagged", 400)
+
+
+class Run:
+    """Tells a Health what came back, one exchange after the other, each of another row unless named."""
+
+    def __init__(self, *, concurrency=4, **rules):
+        self.health = Health(StopRules(**rules), concurrency=concurrency, most_open=4 * concurrency)
+        self.rows = 0
+        self.now = 100.0
+
+    def hear(self, result, *, key=None, began=None, proven=False):
+        self.rows += 1
+        began = self.health.epoch if began is None else began
+        return self.health.heard(key or f"k{self.rows}", result, self.now, began=began, proven=proven)
+
+    def hear_all(self, *results):
+        return [self.hear(result) for result in results]
+
+    def outage(self):
+        """An outage after a first answer; the Heard that says so."""
+        self.hear(ANSWER)
+        return self.hear_all(*[DOWN] * LEAST_FAILING_ROWS)[-1]
+
+
+# -- the provider is down ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("failure", "says"), [(DOWN, "is down"), (NOBODY, "can't be reached")])
+def test_a_provider_that_never_answered_pauses_the_run_when_the_first_rows_all_fail(failure, says):
+    *before, last = Run().hear_all(*[failure] * LEAST_FAILING_ROWS)
+    assert not any(heard.pause for heard in before)
+    assert says in last.pause
+    assert failure.message in last.pause
+
+
+def test_a_provider_that_had_answered_is_probed_instead():
+    run = Run()
+    heard = run.outage()
+    assert (heard.pause, heard.outage, run.health.down) == (None, 1, True)
+    assert "trying one at a time" in heard.notice
+
+
+def test_one_row_that_fails_again_and_again_is_no_outage():
+    run = Run()
+    heard = [run.hear(DOWN, key="the same") for _ in range(100)]
+    assert not any(one.outage or one.pause for one in heard)
+
+
+@pytest.mark.parametrize(("concurrency", "rows"), [(1, 4), (2, 8), (8, 8), (256, 256)])
+def test_how_many_different_rows_must_fail_follows_the_slots(concurrency, rows):
+    run = Run(concurrency=concurrency)
+    *before, last = run.hear_all(*[DOWN] * rows)
+    assert not any(heard.pause for heard in before)
+    assert last.pause
+
+
+@pytest.mark.parametrize("between", [ANSWER, LIMITED, TOO_LONG, REFUSED])
+def test_whatever_else_the_provider_says_ends_the_streak(between):
+    run = Run()
+    heard = run.hear_all(*[DOWN] * 7, between, *[DOWN] * 7)
+    assert not any(one.outage for one in heard)
+
+
+def test_an_outage_is_over_with_the_first_sign_of_life():
+    run = Run()
+    run.outage()
+    run.now += 90
+    assert run.hear(ANSWER).notice == "the provider is back after 90 s"
+    assert not run.health.down
+    assert run.hear(DOWN).outage == 0
+
+
+def test_probes_are_counted_but_not_what_was_on_its_way_when_the_outage_was_seen():
+    run = Run()
+    run.hear(ANSWER)
+    before = run.health.epoch
+    run.hear_all(*[DOWN] * LEAST_FAILING_ROWS)
+    assert [run.hear(DOWN, began=before).outage for _ in range(5)] == [1] * 5
+    assert [run.hear(DOWN).outage for _ in range(3)] == [2, 3, 4]
+
+
+def test_an_outage_pauses_the_run_when_it_has_lasted_too_long():
+    run = Run(outage_minutes=5)
+    run.outage()
+    run.now += 299
+    assert run.hear(DOWN).pause is None
+    run.now += 1
+    assert "no answer for 5 minutes" in run.hear(DOWN).pause
+
+
+def test_without_patience_an_outage_pauses_at_once():
+    assert Run(outage_minutes=0).outage().pause
+
+
+# -- the job is wrong -------------------------------------------------------------------------------
+
+
+def test_equal_rejections_from_the_start_are_held_back_and_then_blamed_on_the_job():
+    *before, last = Run(same_rejections=10).hear_all(*[WRONG] * 10)
+    assert all(heard.hold and not heard.pause for heard in before)
+    assert last.hold
+    assert "the job is to blame" in last.pause
+    assert WRONG.message in last.pause
+
+
+def test_those_still_on_their_way_are_held_back_too():
+    run = Run(same_rejections=3, concurrency=8)
+    run.hear_all(*[WRONG] * 3)
+    assert run.hear(WRONG).hold
+
+
+@pytest.mark.parametrize("other", [ANSWER, TOO_LONG, REFUSED])
+def test_anything_else_releases_them_for_good(other):
+    run = Run(same_rejections=10)
+    run.hear_all(*[WRONG] * 9)
+    assert run.hear(other).release
+    assert not any(heard.hold or heard.pause for heard in run.hear_all(*[WRONG] * 20))
+
+
+@pytest.mark.parametrize("other", [DOWN, LIMITED])
+def test_failures_that_say_nothing_of_the_job_neither_release_nor_count(other):
+    run = Run(same_rejections=2)
+    run.hear(WRONG)
+    heard = run.hear(other)
+    assert not (heard.release or heard.hold)
+    assert run.hear(WRONG).pause
+
+
+def test_a_job_that_had_good_rows_before_is_not_blamed():
+    run = Run(same_rejections=2)
+    heard = [run.hear(WRONG, proven=True) for _ in range(5)]
+    assert not any(one.hold or one.pause for one in heard)
+
+
+def test_same_rejections_0_blames_every_row():
+    assert not any(heard.hold for heard in Run(same_rejections=0).hear_all(*[WRONG] * 50))
+
+
+# -- the answers are worth nothing ------------------------------------------------------------------
+
+
+def ended(run, **counts):
+    """Tell how rows ended, mixed evenly; the first reason to pause and after how many answers."""
+    order = sorted((n / count, status) for status, count in counts.items() for n in range(count))
+    for number, (_, status) in enumerate(order, 1):
+        reason = run.health.ended(status)
+        if reason:
+            return number, reason
+    return None
+
+
+def test_no_share_is_taken_of_a_few_answers():
+    assert ended(Run(), invalid=LEAST_ANSWERS - 1) is None
+
+
+def test_a_share_above_the_limit_pauses():
+    number, reason = ended(Run(), invalid=30, truncated=20)
+    assert number == LEAST_ANSWERS
+    assert "of the last 50 answers 30 invalid and 20 truncated" in reason
+
+
+@pytest.mark.parametrize(
+    ("counts", "pauses"),
+    [
+        ({"ok": 5200, "invalid": 4800}, False),
+        ({"ok": 490, "truncated": 510}, True),
+        ({"ok": 400, "refused": 1000, "rejected": 1000, "failed": 1000, "invalid": 100}, False),
+    ],
+    ids=["just below the share", "above it", "other endings don't count"],
+)
+def test_only_invalid_and_truncated_answers_count_among_answers(counts, pauses):
+    assert (ended(Run(), **counts) is not None) == pauses
+
+
+def test_answers_that_turn_bad_after_a_good_night_are_noticed():
+    run = Run()
+    assert ended(run, ok=100_000) is None
+    number, _ = ended(run, invalid=10_000)
+    assert number == RECENT_ANSWERS // 2 + 1
+
+
+def test_a_share_of_1_never_pauses():
+    assert ended(Run(invalid_share=1), invalid=5000) is None
+
+
+# -- another model answers --------------------------------------------------------------------------
+
+
+def answer_by(model):
+    return Reply("fine", "stop", "stop", None, model)
+
+
+def test_another_model_is_told_once():
+    run = Run()
+    told = [run.hear(answer_by(m)).notice for m in (None, "m-1", None, "m-1", "m-2", "m-1", "m-3")]
+    (notice,) = [text for text in told if text]
+    assert told.index(notice) == 4
+    assert "m-2 instead of m-1" in notice

@@ -1,0 +1,130 @@
+"""Promise: equal content is one request, and what was paid for is never asked for again, however the job changes."""
+
+import json
+import random
+from decimal import Decimal
+
+import polars as pl
+import pytest
+from project import Project, texts
+from stub_faults import status
+
+
+@pytest.fixture
+def project(tmp_path, stub):
+    return Project(tmp_path, stub.base_url)
+
+
+def test_rows_with_equal_prompts_are_one_request(project, stub):
+    project.rows([{"text": f"prompt {i % 10}"} for i in range(300)])
+    project.job(more_input="")
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 10
+    summary = project.sql("select count(*) n, count(output) answered, sum(cost_usd) cost from results")
+    assert summary == [{"n": 300, "answered": 300, "cost": str(stub.bill.quantize(Decimal("1e-12")))}]
+    assert project.value("select count(*) from results where reused") == 290
+
+
+def test_a_shuffled_file_with_one_row_more_and_one_less_makes_one_call(project, stub):
+    rows = texts(100)
+    project.rows(rows)
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    changed = [*rows[1:], {"id": "new", "text": "a new row"}]
+    random.Random(4).shuffle(changed)
+    project.rows(changed)
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 101
+    found = project.sql("select row_id, output from results order by row_index")
+    assert [(row["row_id"], json.loads(row["output"])["echo"]) for row in found] == [
+        (row["id"], row["text"]) for row in changed
+    ]
+
+
+def test_a_second_run_sends_nothing_and_says_so(project, stub):
+    project.rows(texts(20))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    again = project.run("run", "job.toml", "--yes")
+    assert stub.calls == 20
+    assert "nothing to send: every row has its outcome (20 ok)" in again.stdout
+
+
+def test_another_jobs_answers_serve_unless_the_job_keeps_to_its_own(project, stub):
+    project.rows(texts(10))
+    project.job("one")
+    project.job("two")
+    project.job("three", more='[run]\nreuse = "job"')
+    project.run("run", "one.toml", "--yes")
+    project.run("run", "two.toml", "--yes")
+    assert stub.calls == 10
+    assert project.sql("select count(*) n, sum(cost_usd) c, bool_and(reused) r from results where job = 'two'") == [
+        {"n": 10, "c": "0.000000000000", "r": True}
+    ]
+    project.run("run", "three.toml", "--yes")
+    assert stub.calls == 20
+    project.run("run", "one.toml", "--yes", "--fresh")
+    assert stub.calls == 30
+
+
+def test_without_dedupe_each_row_is_asked_on_its_own_and_a_resume_keeps_them_apart(project, stub):
+    project.rows([{"text": "throw a die"}] * 6)
+    project.job(more_input="", more="[run]\ndedupe = false")
+    project.run("run", "job.toml", "--yes", "--limit", "4")
+    assert stub.calls == 4
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 6
+
+
+def test_a_changed_and_restored_prompt_keeps_what_was_paid_for(project, stub):
+    project.rows(texts(5))
+    path = project.job()
+    original = path.read_text()
+    project.run("run", "job.toml", "--yes")
+    path.write_text(original.replace("{{ text }}", "Say: {{ text }}"))
+    project.run("run", "job.toml", "--yes")
+    path.write_text(original)
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 10
+    assert project.value("select count(*) from plans") == 3
+
+
+def test_limit_works_on_the_same_plan(project, stub):
+    project.rows(texts(30))
+    project.job()
+    project.run("run", "job.toml", "--yes", "--limit", "10")
+    assert stub.calls == 10
+    assert project.sql("select complete, rows from plans") == [{"complete": False, "rows": None}]
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 30
+    assert project.sql("select complete, rows from plans") == [{"complete": True, "rows": 30}]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".csv"])
+def test_results_with_input_are_joined_by_key_so_an_edited_file_cannot_shift_answers(project, ending):
+    rows = texts(10)
+    project.rows(rows)
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    project.rows([{"id": "new", "text": "not asked yet", "status": "mine"}, *reversed(rows)])
+    project.run("results", "job.toml", "--with-input", "-o", f"out{ending}")
+    readers = {".jsonl": pl.read_ndjson, ".parquet": pl.read_parquet, ".csv": pl.read_csv}
+    found = readers[ending](project.folder / f"out{ending}").to_dicts()
+    assert (found[0]["id"], found[0]["status"], found[0]["output"]) == ("new", "pending", None)
+    assert found[0]["input_status"] == "mine"
+    for row in found[1:]:
+        assert json.loads(row["output"])["echo"] == row["text"]
+
+
+def test_an_interrupted_fresh_run_goes_on_where_it_was(project, stub):
+    project.rows(texts(10))
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes")
+    stub.faults = lambda n, _: status(402, "no credit") if n == 15 else None
+    project.run("run", "job.toml", "--yes", "--fresh", code=4)
+    assert stub.calls == 15
+    stub.faults = None
+    project.run("run", "job.toml", "--yes", "--fresh")
+    assert stub.calls == 15 + 6, "four were asked again before the pause"
+    project.run("run", "job.toml", "--yes", "--fresh")
+    assert stub.calls == 21 + 10, "a finished fresh run is over: the next one asks for all again"

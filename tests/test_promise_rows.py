@@ -1,0 +1,155 @@
+"""Promise: each row has exactly one outcome, and it is the true one. A cut-off answer is never a success."""
+
+import json
+from decimal import Decimal
+
+import pytest
+from project import Project, texts
+from stub_faults import REFUSAL, Reply, every, first, reasoned_away, status
+
+
+@pytest.fixture
+def project(tmp_path, stub):
+    return Project(tmp_path, stub.base_url)
+
+
+def test_each_answer_sits_at_its_row(project, stub):
+    stub.latency = lambda n: (n * 7 % 13) / 1000
+    stub.faults = every(7, status(503))
+    project.rows(texts(200))
+    project.job(concurrency=32)
+    project.run("run", "job.toml", "--yes")
+    rows = project.sql("select row_index, row_id, output from results order by row_index")
+    assert [row["row_id"] for row in rows] == [f"r{i}" for i in range(200)]
+    assert [json.loads(row["output"])["echo"] for row in rows] == [f"row {i} says hello" for i in range(200)]
+
+
+def test_a_cut_off_answer_is_truncated_and_a_raised_limit_sends_only_those_again(project, stub):
+    long_rows = {f"row {i} says hello" for i in range(5)}
+
+    def answer(payload):
+        text = payload["messages"][-1]["content"]
+        return " ".join(["word"] * (80 if text in long_rows else 3))
+
+    stub.answer = answer
+    project.rows(texts(20))
+    project.job()
+    project.run("run", "job.toml", "--yes", code=3)
+    assert project.value("select count(*) from results where status = 'truncated'") == 5
+    errors = project.run("errors", "job.toml")
+    assert "truncated" in errors.stdout
+    assert "--max-tokens" in errors.stderr
+    project.run("run", "job.toml", "--yes", code=3)
+    assert stub.calls == 20, "the same limit can't help: nothing is sent"
+    project.run("run", "job.toml", "--yes", "--set", "model.max_tokens=100")
+    assert stub.calls == 25
+    assert project.value("select count(*) from results where status = 'ok'") == 20
+    assert Decimal(project.value("select sum(cost_usd) from results")) == stub.bill
+
+
+def test_retry_sends_only_the_rows_of_the_named_status(project, stub):
+    stub.faults = first(3, status(400, "no such thing"))
+    project.rows(texts(10))
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes", code=3)
+    assert project.value("select count(*) from results where status = 'rejected'") == 3
+    stub.faults = None
+    project.run("retry", "job.toml", "--yes", "--status", "truncated")
+    assert stub.calls == 10
+    project.run("retry", "job.toml", "--yes", "--status", "rejected")
+    assert stub.calls == 13
+    assert project.value("select count(*) from results where status = 'ok'") == 10
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault", "expected"),
+    [
+        ("not json", None, "invalid"),
+        ('{"n": "seven"}', None, "invalid"),
+        ('```json\n{"n": 7}\n```', None, "ok"),
+        ('{"n": 7}', REFUSAL, "refused"),
+        ('{"n": 7}', reasoned_away(20), "truncated"),
+        ("", None, "invalid"),
+    ],
+)
+def test_an_answer_counts_only_if_it_is_whole_and_valid(project, stub, answer, fault, expected):
+    stub.answer = lambda _: answer
+    stub.faults = None if fault is None else every(1, fault)
+    project.rows(texts(1))
+    schema = 'schema = { type = "object", required = ["n"], properties = { n = { type = "integer" } } }'
+    project.job(more=f"[output]\n{schema}")
+    project.run("run", "job.toml", "--yes", code=0 if expected == "ok" else 3)
+    (row,) = project.sql("select status, parsed, cost_usd from results")
+    assert row["status"] == expected
+    assert Decimal(row["cost_usd"]) == stub.bill, "a bad answer costs money too"
+    if expected == "ok":
+        assert json.loads(row["parsed"]) == {"n": 7}
+
+
+def test_a_repair_shows_the_model_its_mistake_and_is_filed_under_the_rows_key(project, stub):
+    def answer(payload):
+        return '{"n": 7}' if "not valid" in payload["messages"][-1]["content"] else '{"n": "seven"}'
+
+    stub.answer = answer
+    project.rows(texts(2))
+    schema = 'schema = { type = "object", properties = { n = { type = "integer" } } }'
+    project.job(more=f"[output]\n{schema}\nrepair = 1")
+    project.run("run", "job.toml", "--yes")
+    kinds = project.sql("select kind, result, count(*) n from attempts group by all order by all")
+    assert kinds == [{"kind": "first", "result": "invalid", "n": 2}, {"kind": "repair", "result": "ok", "n": 2}]
+    assert Decimal(project.value("select sum(cost_usd) from results")) == stub.bill
+    assert stub.requests[-1].payload["messages"][-2] == {"role": "assistant", "content": '{"n": "seven"}'}
+
+
+def test_a_row_whose_attempts_are_used_up_is_failed_and_the_rest_goes_on(project, stub):
+    stub.faults = lambda n, payload: status(503) if payload["messages"][-1]["content"].startswith("row 3 ") else None
+    project.rows(texts(6))
+    project.job(more="[retry]\nattempts = 2")
+    project.run("run", "job.toml", "--yes", code=3)
+    assert project.sql("select row_id, status, attempts from results where status <> 'ok'") == [
+        {"row_id": "r3", "status": "failed", "attempts": 2}
+    ]
+
+
+def test_a_broken_line_behind_the_checked_rows_pauses_or_is_booked_as_rejected(project, stub):
+    rows = project.rows(texts(1500))
+    with rows.open("a") as file:
+        file.write("{broken\n")
+    project.job(concurrency=32)
+    stopped = project.run("run", "job.toml", "--yes", code=4)
+    assert "rows.jsonl:1501" in stopped.stderr
+    project.job(concurrency=32, more_input='id = "id"\nbad_rows = "reject"')
+    project.run("run", "job.toml", "--yes", code=3)
+    assert stub.calls == 1500
+    assert project.sql("select row_index, status, error_type from results where status <> 'ok'") == [
+        {"row_index": 1500, "status": "rejected", "error_type": "bad_row"}
+    ]
+
+
+def test_a_request_that_can_never_fit_a_stated_limit_is_rejected_with_that_reason(project, stub):
+    project.rows([*texts(2), {"id": "huge", "text": "word " * 70_000}])
+    project.job()
+    project.run("run", "job.toml", "--yes", "--set", "limits.tokens_per_minute=60_000", code=3)
+    (row,) = project.sql("select row_id, status, error from results where status <> 'ok'")
+    assert (row["row_id"], row["status"]) == ("huge", "rejected")
+    assert "more than the stated limit of 60,000 tokens per minute" in row["error"]
+
+
+def test_an_answer_may_be_a_forced_tools_arguments(project, stub):
+    call = {"id": "c", "type": "function", "function": {"name": "save", "arguments": '{"n": 1}'}}
+    stub.answer = lambda _: Reply(text=None, finish_reason="tool_calls", message={"tool_calls": [call]})
+    project.rows(texts(1))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    assert project.value("select output from results") == '{"n": 1}'
+
+
+def test_a_shorter_retry_never_hides_a_longer_answer(project, stub):
+    stub.answer = lambda _: " ".join(["word"] * 80)
+    project.rows(texts(2))
+    project.job()
+    project.run("run", "job.toml", "--yes", code=3)
+    project.run("retry", "job.toml", "--yes", "--max-tokens", "5", code=3)
+    assert project.value("select min(len(string_split(output, ' '))) from results") == 50
+    project.run("run", "job.toml", "--yes", code=3)
+    assert stub.calls == 4
