@@ -136,7 +136,7 @@ def test_failures_that_say_nothing_of_the_job_neither_release_nor_count(other):
     run = Run(same_rejections=2)
     run.hear(WRONG)
     heard = run.hear(other)
-    assert not (heard.release or heard.hold)
+    assert (heard.release, heard.hold) == (False, False)
     assert run.hear(WRONG).pause
 
 

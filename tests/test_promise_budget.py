@@ -1,9 +1,12 @@
 """Promise: the budget is a hard cap, and it is used."""
 
+import json
+import zlib
 from decimal import Decimal
 
 import pytest
 from project import Project, texts
+from stub_faults import BROKEN_JSON, CUT, NO_USAGE, RESET, Reply, seeded, status
 
 
 @pytest.fixture
@@ -61,3 +64,76 @@ def test_a_run_that_never_connected_leaves_no_unknown_cost_behind(project, stub)
     stub.start()
     project.run("run", "job.toml", "--yes", "--price", "0.25,2.00", "--budget", "1")
     assert project.value("select count(*) from attempts where error_type like 'connect%' and cost_usd is null") == 0
+
+
+FAULTS = seeded(0.3, [status(500), status(429, retry_after=0.01), RESET, CUT, NO_USAGE, BROKEN_JSON], seed=7)
+
+
+@pytest.mark.parametrize("cap", ["0.02", "0.1"])
+def test_many_requests_at_once_and_many_faults_never_exceed_the_cap_and_use_it(project, stub, cap):
+    stub.answer, stub.faults = _of_any_length, FAULTS
+    stub.latency = lambda n: n * 7 % 11 / 1000
+    project.rows(texts(3000))
+    project.job(concurrency=256, more="[retry]\nattempts = 20")
+    project.run("run", "job.toml", "--yes", "--budget", cap, code=4)
+    assert stub.bill <= Decimal(cap)
+    facts = "sum(coalesce(cost_usd, reserved_usd)) booked, max(reserved_usd) worst from attempts"
+    (booked,) = project.sql(f"select {facts}")
+    left = Decimal(cap) - Decimal(booked["booked"])
+    assert left >= 0
+    assert left < max(Decimal(booked["worst"]), Decimal(cap) * Decimal("0.03"))
+
+
+def _of_any_length(payload):
+    """Between nothing to speak of and more than the limit."""
+    return " ".join(["word"] * (1 + zlib.crc32(payload["messages"][-1]["content"].encode()) % 70))
+
+
+def test_kills_and_restarts_do_not_loosen_the_cap(project, stub):
+    stub.answer, stub.faults = _of_any_length, FAULTS
+    stub.latency = lambda n: n * 7 % 11 / 100
+    project.rows(texts(3000))
+    project.job(concurrency=64, more="[retry]\nattempts = 20")
+    for kill_after in (80, 160, 240):
+        run = project.start("run", "job.toml", "--yes", "--budget", "0.05")
+        stub.wait_for_calls(kill_after)
+        run.kill()
+        run.communicate()
+    project.run("run", "job.toml", "--yes", "--budget", "0.05", code=4)
+    assert project.value("select count(*) from attempts where result = 'lost'") > 0
+    assert stub.bill <= Decimal("0.05")
+    assert Decimal(project.value("select sum(coalesce(cost_usd, reserved_usd)) from attempts")) <= Decimal("0.05")
+
+
+def test_a_request_too_dear_for_what_is_left_waits_for_those_in_flight(project, stub):
+    project.rows(texts(20))
+    project.job(concurrency=8, model="max_tokens = 50")
+    worst = worst_case(project)
+    stub.answer = lambda _: "short"
+    done = project.run("run", "job.toml", "--yes", "--budget", f"{2 * worst:f}", code=None)
+    assert stub.peak_concurrency <= 2
+    assert stub.bill <= 2 * worst
+    assert stub.calls > 2, done.stderr
+
+
+def worst_case(project):
+    """What one request of the job can cost at most."""
+    return Decimal(json.loads(project.run("check", "job.toml", "--json").stdout)["at_most_usd"])
+
+
+def test_a_provider_that_exceeds_max_tokens_pauses_the_run(project, stub):
+    stub.answer = lambda _: Reply("fine", completion_tokens=5000)
+    project.rows(texts(50))
+    project.job(concurrency=4)
+    done = project.run("run", "job.toml", "--yes", "--budget", "1", code=4)
+    assert "does this provider honour max_tokens?" in done.stderr
+    assert stub.calls <= 1 + 4
+
+
+def test_repairs_are_paid_from_the_same_budget(project, stub):
+    stub.answer = lambda _: "not json " * 20
+    project.rows(texts(200))
+    project.job(concurrency=8, more='[output]\nschema = { type = "object" }\nrepair = 3\n[stop]\ninvalid_share = 1')
+    project.run("run", "job.toml", "--yes", "--budget", "0.01", code=4)
+    assert project.value("select count(*) from attempts where kind = 'repair'") > 0
+    assert stub.bill <= Decimal("0.01")
