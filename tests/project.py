@@ -29,6 +29,7 @@ base_url = "{base_url}"
 user = "{{{{ text }}}}"
 [limits]
 concurrency = {concurrency}
+{limits}
 [price]
 input = "0.25"
 output = "2.00"
@@ -67,6 +68,7 @@ class Project:
         model: str = "max_tokens = 50",
         concurrency: int = 8,
         more_input: str = 'id = "id"',
+        limits: str = "",
         more: str = "",
         text: str | None = None,
     ) -> Path:
@@ -74,7 +76,7 @@ class Project:
         path = self.folder / f"{name}.toml"
         facts = {
             "name": name, "input": data, "base_url": self.base_url, "model": model, "concurrency": concurrency,
-            "more_input": more_input, "more": more,
+            "more_input": more_input, "limits": limits, "more": more,
         }  # fmt: skip
         path.write_text(JOB.format(**facts) if text is None else text.replace("{base_url}", self.base_url), "utf-8")
         return path

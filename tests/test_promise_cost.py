@@ -1,10 +1,28 @@
 """Promise: the cost of every answered attempt is what the provider charged; what cannot be known is never zero."""
 
+import json
 from decimal import Decimal
 
 import pytest
 from project import Project, texts
-from stub_faults import CUT, NO_USAGE, Reply, every, first, status
+from stub_faults import (
+    BROKEN_JSON,
+    CONTENT_FILTER,
+    CUT,
+    NO_CHOICES,
+    NO_USAGE,
+    REFUSAL,
+    RESET,
+    Reply,
+    error_in_200,
+    every,
+    first,
+    html,
+    other_model,
+    reasoned_away,
+    seeded,
+    status,
+)
 
 
 @pytest.fixture
@@ -63,3 +81,37 @@ def test_a_price_that_no_ledger_can_book_is_refused(project, stub):
     done = project.run("run", "job.toml", "--yes", "--price", "1,99999", code=2)
     assert "one request may cost" in done.stderr
     assert stub.calls == 0
+
+
+def test_a_provider_that_silently_answers_with_another_model_is_told_once_and_visible_in_spend(project, stub):
+    stub.faults = lambda n, _: other_model("cheap-model") if n > 5 else None
+    project.rows(texts(12))
+    project.job(concurrency=1)
+    done = project.run("run", "job.toml", "--yes")
+    assert done.stderr.count("cheap-model instead of test-model") == 1
+    rows = json.loads(project.run("spend", "--by", "model,model_returned", "--json").stdout)
+    assert [(row["model"], row["model_returned"], row["attempts"]) for row in rows] == [
+        ("test-model", "cheap-model", 7),
+        ("test-model", "test-model", 5),
+    ]
+
+
+@pytest.mark.parametrize("wire", ["native", "httpx"])
+def test_under_every_kind_of_fault_the_known_cost_and_the_bounds_hold_the_bill(project, stub, wire):
+    kinds = [status(500), status(429, retry_after=0.01), RESET, CUT, NO_USAGE, NO_CHOICES, BROKEN_JSON, REFUSAL,
+             CONTENT_FILTER, reasoned_away(20), error_in_200(billed=True), html()]  # fmt: skip
+    stub.faults = seeded(0.4, kinds, seed=11)
+    project.rows(texts(400))
+    project.job(concurrency=16, more="[retry]\nattempts = 20", limits=f'wire = "{wire}"')
+    project.run("run", "job.toml", "--yes", code=3)
+    facts = "sum(cost_usd) known, sum(reserved_usd) filter (where cost_usd is null) at_most from attempts"
+    (booked,) = project.sql(f"select {facts}")
+    known, at_most = Decimal(booked["known"]), Decimal(booked["at_most"])
+    assert known < stub.bill <= known + at_most
+    answered = project.value("select count(*) from attempts where http_status = 200 and cost_usd is not null")
+    told = [entry.usd for entry in stub.entries if stub.requests[entry.n - 1].outcome not in UNTOLD]
+    assert (answered, known) == (len(told), sum(told))
+
+
+UNTOLD = {"cut", "no usage", "broken json", "error in 200"}
+"""Faults of the stub that bill an answer whose usage never reaches the client."""

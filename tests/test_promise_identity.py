@@ -128,3 +128,60 @@ def test_an_interrupted_fresh_run_goes_on_where_it_was(project, stub):
     assert stub.calls == 15 + 6, "four were asked again before the pause"
     project.run("run", "job.toml", "--yes", "--fresh")
     assert stub.calls == 21 + 10, "a finished fresh run is over: the next one asks for all again"
+
+
+def test_a_file_that_grows_every_day_pays_only_for_what_is_new(project, stub):
+    project.job()
+    for day in (10, 25, 40):
+        project.rows(texts(day))
+        project.run("run", "job.toml", "--yes")
+        assert stub.calls == day
+        assert project.sql("select count(*) n, count(output) answered from results") == [{"n": day, "answered": day}]
+
+
+def test_equal_prompts_that_are_asked_at_the_same_time_are_still_one_request(project, stub):
+    stub.latency = 0.02
+    project.rows([{"text": "the same"}] * 500)
+    project.job(more_input="", concurrency=32)
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 1
+    assert project.sql("select count(*) n, sum(attempts)::int calls from results where status = 'ok'") == [
+        {"n": 500, "calls": 1}
+    ]
+
+
+def test_a_bad_answer_serves_all_its_rows_too_and_is_paid_for_once(project, stub):
+    stub.answer = lambda _: " ".join(["word"] * 80)
+    project.rows([{"text": "the same"}] * 20)
+    project.job(more_input="")
+    project.run("run", "job.toml", "--yes", code=3)
+    assert project.sql("select status, count(*) n, sum(cost_usd) usd from results group by all") == [
+        {"status": "truncated", "n": 20, "usd": f"{stub.bill:.12f}"}
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "limits.concurrency=3",
+        "limits.requests_per_minute=6000",
+        "model.max_tokens=49",
+        "retry.attempts=2",
+        "budget.usd=1",
+    ],
+)
+def test_settings_that_do_not_shape_an_answer_do_not_ask_again(project, stub, change):
+    project.rows(texts(5))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    project.run("run", "job.toml", "--yes", "--set", change)
+    assert stub.calls == 5
+
+
+@pytest.mark.parametrize("change", ["model.temperature=0.5", 'model.name="another"', "model.seed=7"])
+def test_settings_that_shape_an_answer_ask_again_and_what_is_changed_back_is_still_paid_for(project, stub, change):
+    project.rows(texts(5))
+    project.job()
+    for extra, calls in (([], 5), (["--set", change], 10), ([], 10), (["--set", change], 10)):
+        project.run("run", "job.toml", "--yes", *extra)
+        assert stub.calls == calls

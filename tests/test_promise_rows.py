@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 from project import Project, texts
-from stub_faults import REFUSAL, Reply, every, first, reasoned_away, status
+from stub_faults import CONTENT_FILTER, REFUSAL, Reply, every, first, reasoned_away, status
 
 
 @pytest.fixture
@@ -153,3 +153,72 @@ def test_a_shorter_retry_never_hides_a_longer_answer(project, stub):
     assert project.value("select min(len(string_split(output, ' '))) from results") == 50
     project.run("run", "job.toml", "--yes", code=3)
     assert stub.calls == 4
+
+
+def test_a_retry_with_a_larger_limit_sends_the_cut_off_rows_and_keeps_all_else(project, stub):
+    stub.answer = lambda payload: " ".join(["word"] * (80 if _number(payload) < 4 else 3))
+    stub.faults = lambda _, payload: status(400) if _number(payload) == 7 else None
+    project.rows(texts(20))
+    project.job()
+    project.run("run", "job.toml", "--yes", code=3)
+    kept = "select key, output, status from results where status <> 'truncated' order by all"
+    before = project.sql(kept)
+    project.run("retry", "job.toml", "--yes", "--status", "truncated", "--max-tokens", "100")
+    assert sorted(_number(request.payload) for request in stub.requests[20:]) == [0, 1, 2, 3]
+    assert {json.dumps(row) for row in before} < {json.dumps(row) for row in project.sql(kept)}
+    assert project.sql("select status, count(*) n from results group by all order by all") == [
+        {"status": "ok", "n": 19},
+        {"status": "rejected", "n": 1},
+    ]
+
+
+def _number(payload):
+    return int(payload["messages"][-1]["content"].split()[1])
+
+
+def test_errors_groups_every_bad_ending_by_its_cause_and_names_the_command_that_helps(project, stub):
+    faults = {
+        1: reasoned_away(),
+        2: REFUSAL,
+        3: CONTENT_FILTER,
+        4: status(400, "no such thing"),
+        5: status(400, "flagged", code="content_policy_violation"),
+        6: status(500),
+    }
+    stub.faults = lambda _, payload: faults.get(_number(payload))
+    stub.answer = lambda payload: "not json" if _number(payload) == 7 else '{"n": 7}'
+    project.rows(texts(12))
+    schema = 'schema = { type = "object", required = ["n"], properties = { n = { type = "integer" } } }'
+    project.job(more=f"[output]\n{schema}\n[retry]\nattempts = 1")
+    project.run("run", "job.toml", "--yes", code=3)
+    said = project.run("errors", "job.toml", "--json")
+    assert {(row["status"], row["error_type"], row["rows"]) for row in json.loads(said.stdout)} == {
+        ("truncated", "max_tokens", 1),
+        ("refused", "refused", 2),
+        ("refused", "content_policy_violation", 1),
+        ("rejected", "bad_request", 1),
+        ("failed", "internal_error", 1),
+        ("invalid", "schema", 1),
+    }
+    for status_name in ("truncated", "invalid", "failed"):
+        assert f"promptmill retry job.toml --status {status_name}" in said.stderr
+
+
+def test_a_kept_bad_answer_can_be_read(project, stub):
+    stub.answer = lambda _: "the dog ate the JSON"
+    project.rows(texts(1))
+    project.job(more='[output]\nschema = { type = "object" }')
+    project.run("run", "job.toml", "--yes", code=3)
+    assert project.sql("select status, output, parsed from results") == [
+        {"status": "invalid", "output": "the dog ate the JSON", "parsed": None}
+    ]
+
+
+def test_when_repairs_bring_nothing_the_first_answer_stays_and_each_is_paid_for(project, stub):
+    stub.answer = lambda payload: "still not json" if len(payload["messages"]) > 1 else "not json"
+    project.rows(texts(3))
+    project.job(more='[output]\nschema = { type = "object" }\nrepair = 2')
+    project.run("run", "job.toml", "--yes", code=3)
+    assert stub.calls == 9
+    assert project.sql("select distinct status, attempts from results") == [{"status": "invalid", "attempts": 3}]
+    assert Decimal(project.value("select sum(cost_usd) from results")) == stub.bill

@@ -1,9 +1,12 @@
 """Promise: a run can be stopped at any time, by anybody, and bounded time is all it takes."""
 
 import signal
+import time
+from decimal import Decimal
 
 import pytest
 from project import Project, texts
+from stub_faults import CUT, STALL, drip, every, first
 
 
 @pytest.fixture
@@ -72,3 +75,95 @@ def test_a_second_run_of_the_same_job_at_once_is_refused_and_names_the_process(p
     assert run.wait(60) == 0
     run.communicate()
     assert stub.calls == 4
+
+
+def test_waiting_for_what_is_in_flight_is_bounded_and_says_so(project, stub):
+    stub.faults = every(1, STALL)
+    project.rows(texts(40))
+    project.job(concurrency=4, more="[retry]\nattempts = 9", limits="timeout_seconds = 2")
+    run = project.start("run", "job.toml", "--yes")
+    stub.wait_for_in_flight(4)
+    run.send_signal(signal.SIGTERM)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 4
+    assert "waiting for 4 in flight, at most 2 s" in err
+    assert stub.calls == 4
+    assert project.value("select count(*) from attempts where error_type = 'timeout' and cost_usd is null") == 4
+
+
+def test_a_run_that_was_asked_to_stop_before_it_sent_anything_ends_at_once(project, stub):
+    project.rows(texts(4))
+    project.job(concurrency=1, more="", limits="requests_per_minute = 1")
+    run = project.start("run", "job.toml", "--yes")
+    stub.wait_until(lambda: stub.calls == 1 and stub.in_flight == 0, "the first answer")
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=60)
+    assert run.returncode == 4
+    assert stub.calls == 1
+
+
+# -- time that does strange things ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [STALL, drip(pieces=1000, gap_seconds=0.05)], ids=lambda fault: fault.name)
+def test_an_answer_that_never_comes_to_its_end_is_one_failed_row_of_unknown_cost(project, stub, fault):
+    stub.faults = lambda _, payload: fault if "row 1 " in payload["messages"][-1]["content"] else None
+    project.rows(texts(5))
+    project.job(concurrency=2, more="[retry]\nattempts = 2", limits="timeout_seconds = 0.5")
+    project.run("run", "job.toml", "--yes", code=3)
+    assert project.sql("select row_id, status, error_type, cost_usd from results where status <> 'ok'") == [
+        {"row_id": "r1", "status": "failed", "error_type": "timeout", "cost_usd": None}
+    ]
+
+
+@pytest.mark.parametrize("wire", ["native", "httpx"])
+def test_a_reset_in_mid_body_is_asked_again_and_its_cost_is_unknown(project, stub, wire):
+    stub.faults = first(3, CUT)
+    project.rows(texts(9))
+    project.job(concurrency=3, limits=f'wire = "{wire}"')
+    project.run("run", "job.toml", "--yes")
+    assert project.value("select count(*) from results where status = 'ok'") == 9
+    assert project.value("select count(*) from attempts where cost_usd is null and reserved_usd > 0") == 3
+
+
+def test_a_clock_that_jumps_neither_loses_rows_nor_spoils_latencies(project, stub, monkeypatch):
+    offset, real = [0.0], time.time
+    monkeypatch.setattr(time, "time", lambda: real() + offset[0])
+
+    def jump(n, _):
+        offset[0] = (n % 5 - 2) * 86_400.0
+
+    stub.faults = jump
+    project.rows(texts(60))
+    project.job(concurrency=4)
+    project.run("run", "job.toml", "--yes", "--until", "2099-01-01T07:00")
+    assert project.value("select count(*) from results where status = 'ok'") == 60
+    assert project.value("select max(latency_ms) < 60000 and min(latency_ms) >= 0 from attempts")
+    assert Decimal(project.value("select sum(cost_usd) from attempts")) == stub.bill
+
+
+def test_a_laptop_that_slept_while_its_connections_died_goes_on_when_it_wakes(project, stub):
+    project.rows(texts(30))
+    project.job(concurrency=4)
+    stub.hold()
+    run = project.start("run", "job.toml", "--yes")
+    stub.wait_for_in_flight(4)
+    run.send_signal(signal.SIGSTOP)
+    stub.stop()
+    stub.start()
+    stub.release()
+    run.send_signal(signal.SIGCONT)
+    run.communicate(timeout=60)
+    assert run.returncode == 0
+    assert project.value("select count(*) from results where status = 'ok'") == 30
+
+
+def test_a_reader_of_stderr_that_went_away_does_not_hold_the_run_up(project, stub):
+    project.rows(texts(30))
+    project.job(concurrency=4)
+    run = project.start("run", "job.toml", "--yes")
+    run.stderr.close()
+    assert run.wait(60) == 0
+    run.stdout.close()
+    run.stdin.close()
+    assert project.value("select count(*) from results where status = 'ok'") == 30
