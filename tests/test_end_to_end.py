@@ -253,3 +253,29 @@ def test_a_finished_job_needs_no_key(project, stub):
     del project.environ["STUB_KEY"]
     assert "nothing to send" in project.run("run", "job.toml", "--yes").stdout
     assert "STUB_KEY is not set" in project.run("run", "job.toml", "--yes", "--fresh", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "chaos",
+    [
+        ("--error-rate-429", "0.2"),
+        ("--error-rate-500", "0.2"),
+        ("--error-rate-503", "0.2"),
+        ("--error-rate", "429=0.1", "--error-rate", "500=0.1", "--error-rate", "503=0.1", "--error-rate", "408=0.05"),
+        ("--error-rate", "529=0.2", "--error-rate", "502=0.1", "--error-rate", "504=0.1"),
+        ("--error-rate", "400=0.1", "--error-rate", "422=0.1", "--error-rate", "500=0.1"),
+    ],
+    ids=lambda chaos: " ".join(one for one in chaos if not one.startswith("--error-rate") or one[-1].isdigit()),
+)
+def test_a_server_nobody_here_wrote_calls_us_resilient_in_its_chaos_runs(tmp_path, llmock, chaos):
+    server = llmock("--response-style", "echo", "--latency-ms", "5", *chaos)
+    project = Project(tmp_path, server.base_url)
+    project.rows(texts(80))
+    project.job(concurrency=16)
+    rejecting = any("400=" in one for one in chaos)
+    project.run("run", "job.toml", "--yes", code=3 if rejecting else 0)
+    verdict = server.verdict()
+    assert (verdict["passed"], verdict["errors"]) == (True, 0)
+    # Two waits of one row may be alike by chance, which it takes for a constant interval and warns of.
+    assert {finding["code"] for finding in verdict["findings"]} <= {"no_backoff"}
+    assert project.value("select count(*) from results where status not in ('ok', 'rejected')") == 0
