@@ -14,7 +14,9 @@ import pytest
 from pages import ROOT, blocks, plain, prose, quoted, rows, sections
 
 from pipeline import providers
+from pipeline.doorman import OPEN_PER_SLOT
 from pipeline.errors import WireError
+from pipeline.health import LEAST_ANSWERS, LEAST_FAILING_ROWS, RECENT_ANSWERS
 from pipeline.job import _NUMBER, SECTIONS, build_job, load_job
 from pipeline.pricing import COMPONENTS, load_prices, parse_prices
 from pipeline.prompts import KeyMaker, PromptSpec, Template
@@ -22,7 +24,6 @@ from pipeline.providers import _errors
 from pipeline.providers.openai import _OPTIONS, _OURS
 from pipeline.records import ModelSpec, Request, Row, WireReply
 from pipeline.retry import RetryPolicy
-from pipeline.runners.local import UNCONNECTED_PATIENCE
 from pipeline.sources import InputSpec, open_source
 from pipeline.tokens import counter_for
 
@@ -105,6 +106,9 @@ def test_the_defaults_of_a_job_file_are_those_documented():
         ("limits", "timeout_seconds"): int(job.timeout_seconds),
         ("limits", "wire"): job.wire,
         ("retry", "attempts"): job.retry.attempts,
+        ("stop", "invalid_share"): job.stop.invalid_share,
+        ("stop", "same_rejections"): job.stop.same_rejections,
+        ("stop", "outage_minutes"): int(job.stop.outage_minutes),
         ("run", "dedupe"): job.dedupe,
         ("run", "reuse"): job.reuse,
     }
@@ -273,7 +277,14 @@ def test_the_waits_are_those_that_the_page_says():
     assert all(later == min(2 * earlier, 60) for earlier, later in pairwise(waits))
     assert policy.wait_for_door(1, failure, 0.0) == 0.5 * waits[0]
     assert f"more than {_errors.LONGEST_WAIT / 60:g} minutes" in text
-    assert f"({UNCONNECTED_PATIENCE}, or as many as `concurrency`" in text
+
+
+def test_what_is_called_an_outage_or_a_bad_share_is_what_the_page_says():
+    text = prose(JOBS)
+    assert f"({LEAST_FAILING_ROWS}, or as many as `concurrency`" in text
+    assert f"never more than {OPEN_PER_SLOT} times `concurrency`" in text
+    said = job_rows("stop")["invalid_share"][-1]
+    assert f"the last {RECENT_ANSWERS:,} answers, and of at least {LEAST_ANSWERS}" in said
 
 
 def test_the_provider_of_the_page_works_when_its_file_is_added(tmp_path, monkeypatch):
