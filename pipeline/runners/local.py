@@ -197,7 +197,9 @@ class LocalRun:
         await asyncio.to_thread(self._loader.stop)
         try:
             self._journal.append(
-                "end", {"exit_code": self._exit_code(), "reason": self.paused or FINISHED, "at": time.time()}
+                "end",
+                {"exit_code": self._exit_code(), "reason": self.paused or FINISHED, "at": time.time()},
+                came_back=True,
             )
         except RunPaused as error:
             self.paused = self.paused or str(error)
@@ -279,7 +281,7 @@ class LocalRun:
         lines = [("attempt", attempt_line(attempt, ticket))]
         if isinstance(step, Done):
             lines.append(("outcome", outcome_line(step.outcome)))
-        self._journal.append_all(lines)
+        self._journal.append_all(lines, came_back=True)
 
     def _go_on(self, step: Step) -> None:
         if isinstance(step, Done):
@@ -307,8 +309,10 @@ class LocalRun:
 
     def _watch_health(self, result: Reply | Failure, attempt: Attempt) -> None:
         """Pause when going on makes no sense: no connection at all, a broken ledger, a bill that breaks its bound."""
-        if self._loader.broken is not None:
-            self.stop(f"the ledger can't be written: {self._loader.broken}")
+        broken = self._loader.broken
+        if broken is not None:
+            said = isinstance(broken, PromptmillError)
+            self.stop(str(broken) if said else f"the ledger can't be written: {broken}")
         patience = max(UNCONNECTED_PATIENCE, self._limits.concurrency)
         if isinstance(result, Failure) and self._unconnected_in_a_row >= patience:
             self.stop(unreachable(result))
