@@ -40,6 +40,11 @@ UNBORN_SUFFIX = ".new"
 class JournalFull(RunPaused):
     """The journal could not be written (full or failing disk); the file ends with its last whole line."""
 
+    def __init__(self, path: Path, reason: str, *, cure: str = "make room") -> None:
+        """Say which file, why, and what to do."""
+        super().__init__(f"the journal {path} can't be written: {reason}; {cure}, then run the same command again")
+        self.reason = reason
+
 
 def encode_line(fields: Mapping[str, Any]) -> bytes:
     """Return the bytes of one line: checksum, space, JSON, newline."""
@@ -83,7 +88,7 @@ class Journal:
         """Written so far, the header included."""
         self._torn = False
         self._reserve: Reserve | None = None
-        self._tight: str | None = None
+        self._tight: JournalFull | None = None
         # Under another name until it is locked, has its header, and both are on the disk: nobody sees half a journal.
         unborn = self.path.with_suffix(UNBORN_SUFFIX)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
@@ -129,12 +134,12 @@ class Journal:
         and from then on no other line is taken, so that nothing more goes out.
         """
         if self._tight is not None and not came_back:
-            raise JournalFull(self._tight)
+            raise self._tight
         data = b"".join(encode_line({"type": kind, **fields}) for kind, fields in lines)
         try:
             self._write(data)
         except JournalFull as full:
-            if not (came_back and self._give_back_reserve(str(full))):
+            if not (came_back and self._give_back_reserve(full)):
                 raise
             self._write(data)
         self._size += len(data)
@@ -147,16 +152,16 @@ class Journal:
             written = os.write(self._fd, data)
         except OSError as error:
             self._cut_back_if_possible()
-            raise JournalFull(self._full_text(error)) from error
+            raise self._full(error) from error
         if written != len(data):  # rule 2: seen on a full disk
             self._cut_back_if_possible()
-            raise JournalFull(self._full_text(None))
+            raise self._full()
 
-    def _give_back_reserve(self, reason: str) -> bool:
+    def _give_back_reserve(self, full: JournalFull) -> bool:
         if self._reserve is None or not self._reserve.give_back():
             return False
         self._reserve = None
-        self._tight = reason
+        self._tight = full
         return True
 
     def _cut_back_if_possible(self) -> None:
@@ -169,17 +174,19 @@ class Journal:
         os.ftruncate(self._fd, self._size)
         self._torn = False
 
-    def _full_text(self, error: OSError | None) -> str:
-        reason = "the disk is full" if error is None or error.errno in _FULL else error.strerror or str(error)
-        cure = "make its file system writable" if error is not None and error.errno == errno.EROFS else "make room"
-        return f"the journal {self.path} can't be written: {reason}; {cure}, then run the same command again"
+    def _full(self, error: OSError | None = None) -> JournalFull:
+        if error is None or error.errno in _FULL:
+            return JournalFull(self.path, "the disk is full")
+        if error.errno == errno.EROFS:
+            return JournalFull(self.path, "its file system is read-only", cure="make it writable")
+        return JournalFull(self.path, error.strerror or str(error), cure="see to the disk")
 
     def sync(self) -> None:
         """Push the file to the disk; safe from another thread. Raises JournalFull if the disk refuses."""
         try:
             _data_sync(self._fd)
         except OSError as error:
-            raise JournalFull(self._full_text(error)) from error
+            raise self._full(error) from error
 
     def close(self) -> None:
         """Sync and release the lock: from now on the journal is dead and anybody may load its rest.

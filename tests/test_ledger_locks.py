@@ -14,7 +14,7 @@ from bookings import COST, WORST, Booked, ask, child, each_line_once, finished, 
 
 from pipeline import journal
 from pipeline.errors import LedgerBusy, LedgerError
-from pipeline.ledger import Ledger, _connect, _journals, loading
+from pipeline.ledger import Ledger, _connect, _journals
 from pipeline.runners import _loader
 from pipeline.runners._loader import Loader
 from pipeline.runners._lock import job_lock, live_runs

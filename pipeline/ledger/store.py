@@ -82,6 +82,7 @@ class Ledger:
         self.path = path
         self.folder = path.with_name(path.name.removesuffix(".duckdb") + ".journal")
         self._notify = notify
+        self._told: set[str] = set()
 
     @contextmanager
     def read(self, config: dict[str, str] | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -130,8 +131,10 @@ class Ledger:
         )
 
     def _tell(self, texts: Iterable[str]) -> None:
+        """Notify of what has not been said before: one command may open the ledger several times."""
         for text in texts:
-            if self._notify is not None:
+            if self._notify is not None and text not in self._told:
+                self._told.add(text)
                 self._notify(text)
 
     def ask(self, query: str) -> pl.DataFrame:
@@ -224,10 +227,10 @@ class Ledger:
         try:
             return Journal(self.folder, ledger_id, reserve_bytes=size)
         except (OSError, JournalFull) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
+            reason = error.strerror if isinstance(error, OSError) else error.reason
             raise LedgerError(
-                f"no journal can be started in {self.folder}: {reason}; it needs {size // 2**20} MiB to begin with, for"
-                " answers that are on their way when the disk fills up: make room, or name another place with --ledger"
+                f"no journal can be started in {self.folder}: {reason}; it takes {size // 2**20} MiB of room, kept for"
+                " answers that are on their way when a disk fills up: make room, or name another place with --ledger"
             ) from error
 
     def _check_writable(self) -> None:

@@ -116,14 +116,21 @@ class Loader:
             return error
         return None
 
-    def _left_over(self, error: PromptmillError) -> str:
+    def _left_over(self, error: PromptmillError) -> str | None:
+        """Say what the ledger does not have yet, None if that is nothing anybody looks for."""
         late = journal.read(self._path, self._state.offset, dead=False).lines
         attempts = sum(line.fields.get("type") == "attempt" for line in late)
-        rows = " The list of rows is not complete: run the same command again." if self._rows or self._planned else ""
-        return (
-            f"{attempts:,} attempts are safe in the journal {self._path} and not in the ledger yet: {error}."
-            f" The next command loads them.{rows}"
-        )
+        rows = bool(self._rows or self._planned)
+        said = []
+        if attempts:
+            said.append(
+                f"{attempts:,} attempts are safe in the journal {self._path} and not in the ledger yet: {error}."
+                " The next command loads them."
+            )
+        if rows:
+            why = "" if attempts else f" ({error})"
+            said.append(f"The list of rows in the ledger is not complete{why}: run the same command again.")
+        return " ".join(said) or None
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
