@@ -80,6 +80,7 @@ def nothing_left_over(folder):
 
 def test_a_full_disk_pauses_the_run_and_keeps_every_answer_that_was_on_its_way(disk, stub):
     project = project_on(disk, stub)
+    stub.answer = lambda _: "x" * 5000  # more than what is left of the journal's last page
     code, out, err = interrupted_by(lambda: fill(disk), project, stub)
     assert code == 4
     assert stub.calls == IN_FLIGHT, "nothing went out after the disk was full"

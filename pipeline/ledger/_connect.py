@@ -234,7 +234,10 @@ def translate(path: Path, error: duckdb.Error) -> LedgerError:
     if "does not exist" in text:
         return LedgerError(f"there is no ledger {path}; `promptmill run JOB` makes one, --ledger names another")
     if "not a valid DuckDB database file" in text:
-        return LedgerError(f"{path} is not a DuckDB file; name another with --ledger, or move it away")
+        return LedgerError(
+            f"{path} is not a DuckDB file; name another with --ledger, or move it away: the next command makes the"
+            " ledger again from its journals, if there are any"
+        )
     for said, told in _NO_WAY_TO_WRITE.items():
         if said in text:
             return Unwritable(f"the ledger {path} can't be written: {told}")
