@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format clean
+.PHONY: demo test check torture format clean
 
 # The main job on the bundled model: real rows, a real model, no key.
 demo: $(VENV)/.demo
@@ -29,6 +29,11 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -m "not model"
+
+# Hundreds of kill -9s at random moments: `make torture SEED=7 KILLS=300`; without SEED the plan is a new one.
+KILLS ?= 300
+torture: $(VENV)/.dev
+	$(BIN)/python -W error tests/torture.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format

@@ -357,6 +357,20 @@ def test_after_a_power_cut_the_journal_holds_whatever_the_ledger_has_loaded(devi
     assert each_line_once(path)
 
 
+def test_a_journal_that_the_ledger_knows_is_on_the_disk_with_its_name_and_its_first_lines(device):
+    path = device / "l.duckdb"
+    run = Booked(path)
+    break_down(device)
+    with pytest.raises(JournalFull):
+        run.journal.close()
+    reboot(device)
+    said = []
+    with Ledger(path, said.append).read() as connection:
+        assert connection.execute("select run_id, job from runs").fetchall() == [(1, "j")]
+    assert said == []
+    assert [line.fields["type"] for line in journal.read_all(run.path, dead=True)] == ["header", "run", "price"]
+
+
 def test_a_dead_journal_is_on_the_disk_before_another_command_loads_it(device):
     path = device / "l.duckdb"
     run = Booked(path)
