@@ -1,6 +1,7 @@
 """Real file systems of a few MiB, mounted for one test: they fill up, go read-only and fail as any disk does.
 
-Mounting takes root; elsewhere the tests that need a disk are skipped and say so.
+Mounting takes root; elsewhere the tests that need a disk are skipped and say so. Those on memory disks run without root
+in a namespace: `unshare --map-root-user --mount .venv/bin/pytest tests/test_promise_disk.py`.
 """
 
 import os

@@ -1,6 +1,6 @@
 """The command line in a process that kills itself (SIGKILL) at the n-th time that something happens in any thread.
 
-    python dying.py "call pipeline.ledger._frames.Bundle.insert" 2 run job.toml --yes
+    dies(project, "call pipeline.ledger._frames.Bundle.insert 2", "run", "job.toml", "--yes")
 
 `call` and `return` are for Python functions (module and qualified name), `before` and `after` for builtins such as
 `posix.rename`. A generator is called again when it goes on, and returns when it yields. Nothing of
@@ -9,6 +9,7 @@ ours is patched: the interpreter's profiler watches.
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from itertools import count
@@ -18,6 +19,16 @@ from typing import Any
 from pipeline.cli import main
 
 EVENTS = {"call": "call", "return": "return", "before": "c_call", "after": "c_return"}
+
+
+def dies(project, moment, *command):
+    """Run a command until the moment kills it; a moment that never comes is a mistake of the test."""
+    place, nth = moment.rsplit(" ", 1)
+    arguments = [sys.executable, "-W", "error", __file__, place, nth, *command]
+    done = subprocess.run(
+        arguments, cwd=project.folder, env=project._env(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == -9, f"{moment} did not come: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
 
 
 def die_at(moment: str, nth: int) -> None:

@@ -10,13 +10,11 @@ tests/test_promise_disk.py.
 import json
 import os
 import random
-import subprocess
-import sys
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from bookings import COST, WORST, Booked, ask, each_line_once, value
+from dying import dies
 from project import Project, texts
 from stub import StubServer
 from torture import CONCURRENCY, Torture
@@ -25,21 +23,10 @@ from pipeline import journal
 from pipeline.errors import LedgerError
 from pipeline.ledger import Ledger, schema
 
-DYING = Path(__file__).with_name("dying.py")
 ROWS = 60
 STEPS = len(schema.MIGRATIONS)
 TRANSACTION = "pipeline.ledger.loading.transaction"
 INSERT = "pipeline.ledger._frames.Bundle.insert"
-
-
-def dies(project, moment, *command):
-    """Run a command until the moment kills it; a moment that never comes is a mistake of the test."""
-    place, nth = moment.rsplit(" ", 1)
-    arguments = [sys.executable, "-W", "error", str(DYING), place, nth, *command]
-    done = subprocess.run(
-        arguments, cwd=project.folder, env=project._env(), capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == -9, f"{moment} did not come: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
 
 
 def journals(project):

@@ -12,11 +12,13 @@ from decimal import Decimal
 import pytest
 from bookings import Booked, ask, each_line_once
 from disks import MIB, block_disk, break_down, fill, make_read_only, make_room, memory_disk, reboot
+from dying import dies
 from project import Project, texts
 
 from pipeline import journal
+from pipeline.errors import LedgerError
 from pipeline.journal import Journal, JournalFull
-from pipeline.ledger import Ledger
+from pipeline.ledger import Ledger, schema
 from pipeline.reserve import LEAST_BYTES, MOST_BYTES, Reserve, reserve_bytes
 from pipeline.runners._loader import Loader
 
@@ -196,6 +198,29 @@ def killed_with_answers_on_file(project, stub):
     run.send_signal(signal.SIGKILL)
     run.communicate()
     stub.release()
+
+
+def test_on_a_read_only_file_system_a_ledger_is_read_with_the_log_that_a_kill_left(device, stub):
+    project = project_on(device, stub)
+    stub.latency = 0.4
+    committed = f"return pipeline.ledger.loading.transaction {2 * (len(schema.MIGRATIONS) + 2)}"
+    dies(project, committed, "run", "job.toml", "--yes")
+    assert (device / "l.duckdb.wal").stat().st_size > 0
+    make_read_only(device)
+    rows = json.loads(project.process("sql", "--json", "select status, count(*) n from results group by 1").stdout)
+    assert {row["status"] for row in rows} == {"ok", "pending"}
+    assert sum(row["n"] for row in rows) == ROWS
+
+
+def test_a_ledger_of_an_older_version_cannot_be_read_on_a_read_only_file_system_and_that_is_told(device, monkeypatch):
+    path = device / "l.duckdb"
+    Booked(path).end()
+    newer = schema.Migration(schema.NEWEST + 1, "more", "create table more (x int)")
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, newer))
+    monkeypatch.setattr(schema, "NEWEST", newer.step)
+    make_read_only(device)
+    with pytest.raises(LedgerError, match="an older promptmill made this ledger, and it can't be updated"):
+        ask(path, "select 1")
 
 
 def test_a_ledger_that_is_gone_cannot_be_made_again_on_a_read_only_file_system_and_that_is_told(device, stub):
