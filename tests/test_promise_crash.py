@@ -153,7 +153,6 @@ def finished(project):
         ("jsonl", "call pipeline.exporting._with_json 50"),
         ("jsonl", "before posix.replace 1"),
         ("parquet", "before posix.replace 1"),
-        ("csv", "before posix.replace 1"),
     ],
 )
 def test_results_killed_before_the_rename_leave_the_old_file_whole(finished, ending, moment):
@@ -172,7 +171,6 @@ def test_results_killed_before_the_rename_leave_the_old_file_whole(finished, end
 @pytest.mark.parametrize(
     "moment",
     [
-        f"return {TRANSACTION} 2",
         f"call {TRANSACTION} {2 * (STEPS + 1)}",
         f"return {TRANSACTION} {2 * (STEPS + 1)}",
         f"return {TRANSACTION} {2 * (STEPS + 2)}",
