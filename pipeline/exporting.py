@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -128,6 +129,8 @@ def _whole(output: Path, write: Callable[[Path], Any]) -> None:
     try:
         write(part)
         os.replace(part, output)  # noqa: PTH105 -- the same call, said plainly
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"-o {output} can't be written: {error.strerror or error}") from error
+    except (OSError, pl.exceptions.PolarsError) as error:  # Polars' Parquet writer words a full disk in its own way
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise UserError(f"-o {output} can't be written: {reason or error}") from error

@@ -124,6 +124,22 @@ def has_estimate(connection: duckdb.DuckDBPyConnection, run_id: int) -> bool:
     return connection.execute("select 1 from estimates where run_id = ?", [run_id]).fetchone() is not None
 
 
+def attempts_booked(connection: duckdb.DuckDBPyConnection, run_id: int, keys: list[str]) -> set[tuple[str, int]]:
+    """Return the (key, attempt) pairs of these keys that a run has in the ledger."""
+    if not keys:
+        return set()
+    sql = "select key, attempt from attempts where run_id = ? and key = any(?)"
+    return set(connection.execute(sql, [run_id, keys]).fetchall())
+
+
+def keys_ended(connection: duckdb.DuckDBPyConnection, run_id: int, keys: list[str]) -> set[str]:
+    """Return which of these keys have an outcome of this run in the ledger."""
+    if not keys:
+        return set()
+    sql = "select key from outcomes where run_id = ? and key = any(?)"
+    return {row[0] for row in connection.execute(sql, [run_id, keys]).fetchall()}
+
+
 def next_run_id(connection: duckdb.DuckDBPyConnection) -> int:
     """Return the number of the run about to start; valid while the ledger stays open for writing."""
     row = connection.execute("select coalesce(max(run_id), 0) + 1 from run_starts").fetchone()

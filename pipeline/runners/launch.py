@@ -196,6 +196,7 @@ def _request(prepared: Prepared, how: Launch) -> RunRequest:
         code_version=importlib.metadata.version("promptmill"),
         reuse=job.reuse,
         budgeted=job.budget_usd is not None,
+        concurrency=job.limits.concurrency,
         fresh=how.selection.fresh,
     )
 

@@ -220,7 +220,9 @@ class LocalRun:
             if self.paused is None:  # too few to blame the job
                 self._book_held()
             self._journal.append(
-                "end", {"exit_code": self._exit_code(), "reason": self.paused or FINISHED, "at": time.time()}
+                "end",
+                {"exit_code": self._exit_code(), "reason": self.paused or FINISHED, "at": time.time()},
+                came_back=True,
             )
         except RunPaused as error:
             self.paused = self.paused or str(error)
@@ -311,7 +313,7 @@ class LocalRun:
         lines = [("attempt", attempt_line(attempt, ticket, held=heard.hold))]
         if isinstance(step, Done) and not heard.hold:
             lines.append(("outcome", outcome_line(step.outcome)))
-        self._journal.append_all(lines)
+        self._journal.append_all(lines, came_back=True)
 
     def _mind(self, heard: Heard) -> None:
         """Let what an exchange told about the provider and the job have its consequences."""
@@ -325,7 +327,7 @@ class LocalRun:
 
     def _book_held(self) -> None:
         while self._held:
-            self._journal.append("outcome", outcome_line(self._held[-1]))
+            self._journal.append("outcome", outcome_line(self._held[-1]), came_back=True)
             outcome = self._held.pop()
             self.tally.ended(outcome.key, outcome.status)
 
@@ -361,8 +363,10 @@ class LocalRun:
 
     def _watch_books(self, attempt: Attempt) -> None:
         """Pause when what is booked can't be trusted any more: a broken ledger, a bill that breaks its bound."""
-        if self._loader.broken is not None:
-            self.stop(f"the ledger can't be written: {self._loader.broken}")
+        broken = self._loader.broken
+        if broken is not None:
+            said = isinstance(broken, PromptmillError)
+            self.stop(str(broken) if said else f"the ledger can't be written: {broken}")
         self._watch_bill(attempt)
 
     def _watch_bill(self, attempt: Attempt) -> None:
