@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli._options import hear_ctrl_c, json_option, ledger_option, open_ledger
-from pipeline.cli._show import print_rows
+from pipeline.cli._show import print_rows, say
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _prompt(ledger: "Ledger", *, as_json: bool) -> None:
             try:
                 _answer(ledger, "\n".join(lines), as_json=as_json)
             except UserError as error:
-                click.echo(str(error), err=True)
+                say(str(error), err=True)
             lines = []
         elif not "".join(lines).strip():
             lines = []

@@ -99,6 +99,7 @@ def target_of(url: str) -> str:
     return target
 
 
+_LONGEST_REASON = 2000
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 
@@ -123,8 +124,12 @@ def first_of_each(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def one_line(text: str) -> str:
-    """Make a library's words fit for a message: one short line without an address, which may hold secrets."""
-    return re.sub(r"\S+://\S+", "the address", " ".join(text.split()))[:200]
+    """Make a library's words fit for a message: one line without an address, which may hold secrets.
+
+    It is cut between words, and late: half of a secret would not be recognised as one.
+    """
+    line = re.sub(r"\S+://\S+", "the address", " ".join(text.split()))
+    return line if len(line) <= _LONGEST_REASON else line[:_LONGEST_REASON].rpartition(" ")[0]
 
 
 def too_large(target: str, limit: int) -> WireError:

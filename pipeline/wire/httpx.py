@@ -88,10 +88,10 @@ class HttpxWire:
             received = first_of_each(response.headers.multi_items())
             read = response.is_stream_consumed  # the answer of a function (MockTransport) is whole, and unpacked
             encoding = "" if read else received.get("content-encoding", "")
-            body = Body(encoding, target, self._options.body_limit)
+            answer = Body(encoding, target, self._options.body_limit)
             async for chunk in response.aiter_bytes() if read else response.aiter_raw():
-                body.add(chunk)
-            return WireReply(response.status_code, received, body.whole())
+                answer.add(chunk)
+            return WireReply(response.status_code, received, answer.whole())
 
 
 def _trust(options: WireOptions) -> ssl.SSLContext:
