@@ -56,7 +56,7 @@ def started(prepared: "Prepared", start: "RunStart", ledger: Path) -> None:
         "host": urlsplit(job.provider.base_url or "").hostname or "this machine",
         "rows_known": start.plan.rows_stored,
         "keys_answered": len(start.known.own),
-        "budget": None if job.budget_usd is None else dollars(job.budget_usd),
+        "budget": "none" if job.budget_usd is None else dollars(job.budget_usd),
         "plan_spent": dollars(start.plan.spent_usd),
         "max_tokens": job.model.max_tokens,
         "concurrency": limits.concurrency,
@@ -76,8 +76,7 @@ def exchange(attempt: Attempt) -> None:
         LOGGER.debug("exchange: %s", _pairs(_facts(attempt)))
     elif attempt.result != "ok":
         kind = f"{attempt.result}/{attempt.error_type}"
-        shown = {name: value for name, value in _facts(attempt).items() if value is not None}
-        LOGGER.info("not well: %s", _pairs(shown), extra={"sparing": kind})
+        LOGGER.info("not well: %s", _pairs(_facts(attempt)), extra={"sparing": kind})
 
 
 def door_shut(seconds: float) -> None:
@@ -98,7 +97,7 @@ def _progress(run: "LocalRun", rate: float) -> dict[str, Any]:
         "ok": tally.statuses["ok"],
         "not_well": tally.bad,
         "sent": tally.sent,
-        "spent": None if run.spent is None else dollars(run.spent),
+        "spent": "unknown" if run.spent is None else dollars(run.spent),
         "rows_per_second": f"{rate:.2f}",
         "in_flight": run.in_flight,
         "shut_seconds": round(run.shut_seconds) or None,
@@ -117,7 +116,7 @@ def _facts(attempt: Attempt) -> dict[str, Any]:
         "latency_ms": round(attempt.latency_ms),
         "input_tokens": None if usage is None else usage.input_tokens,
         "output_tokens": None if usage is None else usage.output_tokens,
-        "cost": None if attempt.computed_usd is None else dollars(attempt.computed_usd),
+        "cost": "unknown" if attempt.computed_usd is None else dollars(attempt.computed_usd),
         "request_id": attempt.request_id,
         "error_type": attempt.error_type,
         "error": _without_answer(attempt),
@@ -130,8 +129,8 @@ def _without_answer(attempt: Attempt) -> str | None:
 
 
 def _pairs(facts: dict[str, Any]) -> str:
-    """Write `name=value name="two words"`."""
-    texts = {name: "unknown" if value is None else str(value) for name, value in facts.items()}
+    """Write `name=value name="two words"`; what is not there is left out."""
+    texts = {name: str(value) for name, value in facts.items() if value is not None}
     return " ".join(f"{name}={text if _BARE.fullmatch(text) else _quoted(text)}" for name, text in texts.items())
 
 
