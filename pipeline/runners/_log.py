@@ -157,10 +157,11 @@ class RunLog:
 
     async def watch(self, run: "LocalRun") -> None:
         """Tell every minute how far a run is, until cancelled."""
-        before, then = run.tally.done, time.monotonic()
+        clock = asyncio.get_running_loop().time
+        before, then = run.tally.done, clock()
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
-            done, now = run.tally.done, time.monotonic()
+            done, now = run.tally.done, clock()
             LOGGER.info("progress: %s", _pairs(_progress(run, (done - before) / (now - then))))
             before, then = done, now
 
