@@ -4,6 +4,8 @@ What is asked is typed by the user, but what it finds was written by strangers: 
 that forgets its `limit`, must end with a sentence and not with the machine's memory.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import duckdb
 import polars as pl
 
@@ -28,20 +30,22 @@ _UNBOUNDED = ("VARCHAR", "BLOB", "JSON", "STRUCT", "MAP", "[")
 
 
 def answer(connection: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
-    """Run a query and return what it finds. Raises UsageError, and KeyboardInterrupt for Ctrl-C."""
-    try:
-        return _answer(connection, query)
-    except duckdb.OutOfMemoryException:
-        raise UsageError(
-            f"SQL: the query needs more than {LOCKED_DOWN['memory_limit']} of memory;"
-            " name fewer columns, or add a `where` or a `limit`"
-        ) from None
-    except duckdb.Error as error:
-        raise UsageError(f"SQL: {error}") from error
-    except RuntimeError as error:
-        if "interrupted" in str(error).lower():  # DuckDB's word for Ctrl-C
-            raise KeyboardInterrupt from None
-        raise
+    """Run a query and return what it finds. Raises UsageError; Ctrl-C ends the query."""
+    # In a thread of its own: this one hears Ctrl-C, which a query under way may never look at.
+    with ThreadPoolExecutor(1, thread_name_prefix="sql") as thread:
+        asked = thread.submit(_answer, connection, query)
+        try:
+            return asked.result()
+        except duckdb.OutOfMemoryException:
+            raise UsageError(
+                f"SQL: the query needs more than {LOCKED_DOWN['memory_limit']} of memory;"
+                " name fewer columns, or add a `where` or a `limit`"
+            ) from None
+        except duckdb.Error as error:
+            raise UsageError(f"SQL: {error}") from error
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
 
 
 def _answer(connection: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
