@@ -18,7 +18,7 @@ import zlib
 
 import polars as pl
 import pytest
-from project import Project, texts
+from project import COMMAND, Project, texts
 from raw_server import answer, raw_server
 from stub import StubServer
 from stub_faults import Fault, error_body, huge, status
@@ -149,10 +149,15 @@ def test_json_text_of_any_text_is_harmless_and_exact():
 
 
 def test_a_terminal_without_unicode_gets_escapes_instead_of_an_error(answered):
-    answered.environ["PYTHONIOENCODING"] = "ascii"
-    query = "select '漢😀é' as t"
-    assert r"\u6f22\U0001f600\xe9" in answered.process("sql", query).stdout
-    assert json.loads(answered.process("sql", "--json", query).stdout) == [{"t": "漢😀é"}]
+    environ = os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+
+    def asked(*options):
+        command = [*COMMAND, "sql", *options, "select '漢😀\xe9' as t"]
+        done = subprocess.run(command, cwd=answered.folder, env=environ, capture_output=True, check=True)
+        return done.stdout.decode("latin-1")
+
+    assert "\\u6f22\\U0001f600\xe9" in asked()
+    assert json.loads(asked("--json")) == [{"t": "漢😀\xe9"}]
 
 
 # Spreadsheets

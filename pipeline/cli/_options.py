@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -97,7 +98,8 @@ def warn(text: str) -> None:
 
 def hear_ctrl_c() -> None:
     """Make Ctrl-C interrupt a prompt at once: a library may have put a handler in place that restarts the read."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def keep_secret(value: str) -> None:
