@@ -274,6 +274,18 @@ def test_an_internal_error_shows_where_it_happened_but_no_key(tmp_path, monkeypa
         assert_nowhere(project, ODD, done.stdout, done.stderr)
 
 
+@pytest.mark.parametrize("key", ["mark-\udcff-0123456789", "mark-01234\n56789", "mark-\x1b[31m-0123456789"])
+@pytest.mark.parametrize("in_body", [False, True], ids=["header", "body"])
+def test_a_key_that_is_no_text_is_a_mistake_that_does_not_show_it(tmp_path, key, in_body):
+    with ExitStack() as stack:
+        stub, project = marked(tmp_path, stack, "native", key, in_body=in_body)
+        project.rows(texts(1))
+        done = project.run("run", "job.toml", "--yes", code=2)
+        assert "MARKED holds characters that no key has" in done.stderr
+        assert "mark-" not in done.stderr
+        assert stub.calls == 0
+
+
 def test_no_record_shows_a_key_when_it_is_printed():
     records = [
         Remote("http://host/v1", PREFIXED),

@@ -127,6 +127,8 @@ def credentials(job: Job, environ: Mapping[str, str]) -> str | None:
             f"the environment variable {job.api_key_env} is not set; it must hold the key for {job.provider.name}:"
             f" export {job.api_key_env}=..."
         )
+    if not key.isprintable():  # bytes that are no text, or a line break in the middle; the value is not shown
+        raise UserError(f"the environment variable {job.api_key_env} holds characters that no key has; set it again")
     return key or None
 
 
