@@ -158,10 +158,10 @@ def rows_of(
 def frame_of(connection: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any] | None = None) -> pl.DataFrame:
     """Run a query and return its rows as a frame; Decimal stays Decimal; JSON, intervals and the like come as text."""
     relation = connection.sql(sql, params=parameters or [])
-    return pl.DataFrame() if relation is None else pl.DataFrame(_presentable(relation))
+    return pl.DataFrame() if relation is None else pl.DataFrame(presentable(relation))
 
 
-def _presentable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+def presentable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     """Make what Polars refuses (with a Rust panic, for an interval) acceptable: names told apart, odd types as text."""
     taken: set[str] = set()
     columns: list[str] = []

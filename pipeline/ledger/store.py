@@ -16,9 +16,9 @@ import duckdb
 import polars as pl
 
 from pipeline import journal
-from pipeline.errors import LedgerError, UsageError
+from pipeline.errors import LedgerError
 from pipeline.journal import Journal, JournalFull
-from pipeline.ledger import _connect, _journals, loading, queries, schema
+from pipeline.ledger import _asking, _connect, _journals, loading, queries, schema
 from pipeline.ledger._connect import Unwritable
 from pipeline.ledger._frames import ESTIMATES, PLAN_ENDS, ROWS, Bundle, microseconds
 from pipeline.ledger._journals import JournalState
@@ -139,12 +139,8 @@ class Ledger:
 
     def ask(self, query: str) -> pl.DataFrame:
         """Answer a person's SQL: read-only, without access to other files or the network. Raises UsageError."""
-        locked_down = {"enable_external_access": "false", "lock_configuration": "true"}
-        with self.read(locked_down) as connection:
-            try:
-                return queries.frame_of(connection, query)
-            except duckdb.Error as error:
-                raise UsageError(f"SQL: {error}") from error
+        with self.read(_asking.LOCKED_DOWN) as connection:
+            return _asking.answer(connection, query)
 
     def exists(self) -> bool:
         """Tell whether there is anything to read: the file, or journals to rebuild it from."""
