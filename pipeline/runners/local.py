@@ -259,6 +259,7 @@ class LocalRun:
         closing = self._closings
         try:
             attempt, result = await self._exchanger.send(ticket)
+            self._door.heard(ticket, result)
             self._count_streaks(result, closing)
             step = self._next_step(ticket, attempt, result)
             self._write(attempt, ticket, step)
@@ -272,7 +273,7 @@ class LocalRun:
 
     def _next_step(self, ticket: Ticket, attempt: Attempt, result: Reply | Failure) -> Step:
         jitter = random.random()  # noqa: S311 -- spreads retries, guards nothing
-        return self._exchanger.next_step(ticket, attempt, result, streak=self._limited_in_a_row, jitter=jitter)
+        return self._exchanger.next_step(ticket, attempt, result, streak=self._door.closed_in_a_row, jitter=jitter)
 
     def _write(self, attempt: Attempt, ticket: Ticket, step: Step) -> None:
         """Put an answer and its outcome on file in one write: a kill between them would leave the row pending."""
