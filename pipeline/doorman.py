@@ -184,8 +184,8 @@ class Doorman:
         await self._requests.draw(lowest(self._stated_requests, self._pace.requests_per_second(loop.time())))
         await self._tokens.draw(ticket.tokens, lowest(self._stated_tokens, self._pace.tokens_per_second))
         if self._minute is not None:
-            while (wait := self._minute.wait_seconds(loop.time(), ticket.tokens)) > 0:
-                await asyncio.sleep(wait)
+            minute = self._minute
+            await _sleep_until(lambda: loop.time() + minute.wait_seconds(loop.time(), ticket.tokens))
 
     async def _slot(self) -> None:
         """Wait for a free slot; if the door was shut meanwhile, wait for that too."""
@@ -234,6 +234,7 @@ class Doorman:
     def shut_for(self, seconds: float) -> None:
         """Let nobody out for this long (a rate limit was hit); a longer pause already set stays."""
         self._shut_until = max(self._shut_until, asyncio.get_running_loop().time() + seconds)
+        self._pace.shut(self._shut_until)
 
     @property
     def shut_seconds(self) -> float:
@@ -242,8 +243,8 @@ class Doorman:
 
     @property
     def requests_per_minute(self) -> float | None:
-        """The rate that was learned from the server and is in force now; None is no limit."""
-        rate = self._pace.requests_per_second(asyncio.get_running_loop().time())
+        """The rate that the server taught, by headers or 429s, and that is in force now; None is none."""
+        rate = self._pace.learned_per_second(asyncio.get_running_loop().time())
         return None if rate is None else rate * 60
 
     @property
@@ -261,5 +262,5 @@ class Doorman:
 async def _sleep_until(moment: Callable[[], float]) -> None:
     """Sleep until a moment that may move meanwhile."""
     loop = asyncio.get_running_loop()
-    while (left := moment() - loop.time()) > 0:
+    while (left := moment() - loop.time()) > 0:  # noqa: ASYNC110 -- time is what is waited for
         await asyncio.sleep(left)

@@ -29,8 +29,14 @@ FIRST_GUESS = 0.7
 """Of the rate that was let through before the first 429: servers begin with something saved up."""
 BACK_TO = 0.9
 """Share of the last good rate that the curve starts at."""
-SHORT_MEMORY = 128
-"""Requests over which the rate just before a 429 is measured."""
+GOOD_REQUESTS, GOOD_SECONDS = 24, 1.0
+"""The rate just before a 429 is measured over so many requests, or seconds if they hold more."""
+MEMORY = 1024
+"""Requests of which it is known when they went out."""
+FEW = 3
+"""Fewer requests than this between two 429s do not end a pause, and are no rate: small ones may have slipped in."""
+SLOWED = 0.7
+"""What a 429 after so few requests takes off the rate."""
 FREE_PAUSE_SECONDS = 1.5
 """A pause up to this says nothing about the rate: it is as long as we or the server chose to make it."""
 LONGEST_WINDOW_SECONDS = 90.0
@@ -39,6 +45,8 @@ SURE_REQUESTS = 50.0
 """So many requests between two 429s, about, are slow enough a probe."""
 QUICKEST, SLOWEST = 1.0, 60.0
 """Bounds of the seconds until the curve is back at the last good rate."""
+LEAST_SLOWEST, LEAST_SLOWEST_AFTER_PAUSE = 8.0, 15.0
+"""The upper bound for fast servers; after a long pause the server may count by the minute, and feels a probe late."""
 SILENCE_LEAST, SILENCE_MOST = 0.05, 1.0
 """Bounds of the seconds that the first request after a pause goes alone: a 429 would be back by then."""
 
@@ -98,9 +106,14 @@ class _Closing:
     open_seconds: float
     since_last: float | None
     """Seconds since the last closing, the pause included."""
-    slots: bool
-    """It was the number of requests at once that the server limited."""
-
+    at_once: bool
+    """It may be the number of requests at once that the server limits: the length of the pause says nothing then."""
+    certain: bool
+    """It is; the server says so."""
+    slowed: float = 1.0
+    """By how much the few requests that slipped through since then say that the rate is lower."""
+    last_at: float = 0.0
+    """When the last request before, or slipping through since, had gone out."""
 
     @property
     def estimate(self) -> float:
@@ -136,10 +149,11 @@ class Pace:
         self._curve: _Curve | None = None
         self._closing: _Closing | None = None
         self._number = 0
-        self._recent: deque[float] = deque(maxlen=SHORT_MEMORY)
+        self._recent: deque[float] = deque(maxlen=MEMORY)
         self._opened_at = 0.0
         self._opened_number = 1
         self._closed = False
+        self._shut_until = 0.0
         self._answer_seconds = SILENCE_LEAST / 2
         """How long a 429 takes to come back."""
         self._slots = _Slots()
@@ -150,7 +164,7 @@ class Pace:
     # -- facts --------------------------------------------------------------------------------------
 
     def sent(self, now: float, in_flight: int) -> Sent:
-        """A request goes out, as the `in_flight`-th that is on the wire."""
+        """Note that a request goes out, as the `in_flight`-th that is on the wire."""
         self._number += 1
         if self._closed:
             self._reopen(now)
@@ -161,7 +175,7 @@ class Pace:
         return Sent(now, self._number, in_flight)
 
     def limited(self, now: float, sent: Sent, hint: RateHint | None = None) -> None:
-        """The server answered 429. Of the requests that went out together only the first one counts."""
+        """Learn from a 429. Of the requests that went out together only the first one counts."""
         if sent.number < self._opened_number:
             return
         if self._closed:
@@ -170,26 +184,38 @@ class Pace:
         self._closed = True
         self._answer_seconds += 0.5 * (now - sent.at - self._answer_seconds)
         accepted = sent.number - self._opened_number
-        if accepted == 0 and self._closing is not None:  # the first one after a pause: the pause goes on
-            self.closed_in_a_row += 1
+        if accepted == 0 or (self._closing is not None and accepted < FEW):
+            self._goes_on(sent, accepted)
             return
         self.closed_in_a_row = 1
         certain = hint is not None and hint.at_once
-        self._slots.limited(sent, certain=certain)
+        self._slots.limited(sent, accepted, certain=certain)
         since_last = None if self._closing is None else sent.at - self._closing.at
         seconds = sent.at - self._opened_at
-        self._closing = _Closing(sent.at, sent.number, self._good(sent), accepted, seconds, since_last, certain)
+        # Where most of what was let through is still on the wire, it may be their number that is limited.
+        at_once = self._slots.suspects or (self._closing is None and 2 * (sent.in_flight - 1) >= accepted)
+        self._closing = _Closing(
+            sent.at, sent.number, self._good(sent), accepted, seconds, since_last, at_once, certain, last_at=sent.at
+        )
+
+    def shut(self, until: float) -> None:
+        """Note that nothing goes out before this moment."""
+        self._shut_until = until
 
     def heard(self, hint: RateHint) -> None:
-        """An answer named limits."""
+        """Learn from an answer that names limits."""
         self._hints["requests"].heard(hint.requests)
         self._hints["tokens"].heard(hint.tokens)
 
     # -- what follows from them ---------------------------------------------------------------------
 
     def requests_per_second(self, now: float) -> float | None:
-        """The rate in force now; None is no limit."""
-        return lowest(self._hints["requests"].per_second, self._learned(now))
+        """Return the rate in force now; None is no limit."""
+        return lowest(self._hints["requests"].per_second, self._in_force(now))
+
+    def learned_per_second(self, now: float) -> float | None:
+        """Return the rate in force now if the server taught it: a ramp is no knowledge."""
+        return lowest(self._hints["requests"].per_second, None if self._ramp is not None else self._in_force(now))
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -208,19 +234,19 @@ class Pace:
 
     def alone_until(self) -> float:
         """When a second request may follow the first one after a pause, if that is not answered by a 429."""
-        if self._closing is None or self._number != self._opened_number or self._closed:
+        if not self.closed_in_a_row or self._number != self._opened_number or self._closed:
             return 0.0
         return self._opened_at + min(max(2 * self._answer_seconds, SILENCE_LEAST), SILENCE_MOST)
 
     # -- inside -------------------------------------------------------------------------------------
 
-    def _learned(self, now: float) -> float | None:
+    def _in_force(self, now: float) -> float | None:
         if self._ramp is not None:
             return self._ramped(now, self._ramp)
         if self._curve is None:
             return None
         rate = self._curve.rate(now)
-        if rate <= self._curve.good or len(self._recent) < SHORT_MEMORY // 2:
+        if rate <= self._curve.good or len(self._recent) < GOOD_REQUESTS:
             return rate
         # A rate that is not used is not proved either: it must not grow without bounds.
         used = len(self._recent) / max(now - self._recent[0], 1e-3)
@@ -229,50 +255,64 @@ class Pace:
     def _ramped(self, now: float, start: float) -> float | None:
         if self._ramp_start is None:
             return start
-        rate = start * 2.0 ** ((now - self._ramp_start) / DOUBLING_SECONDS)
+        rate: float = start * 2.0 ** ((now - self._ramp_start) / DOUBLING_SECONDS)
         if rate < FULL_RAMP:
             return rate
         self._ramp = None
         return None
 
     def _good(self, sent: Sent) -> float:
-        """What the server let through just before it refused this request."""
-        later = self._number - sent.number + 1
-        kept = min(len(self._recent) - later, sent.number - self._opened_number)
-        if kept < 1:
-            return 1 / SLOWEST
-        since = self._recent[len(self._recent) - later - kept]
-        good = kept / max(sent.at - since, 1e-3)
-        rate = self._learned(sent.at)
-        return good if rate is None else min(good, rate)
+        """Measure what the server let through just before it refused this request."""
+        before = [at for at in self._recent if at < sent.at]
+        seconds = GOOD_SECONDS if self._ramp is None else DOUBLING_SECONDS
+        last = [at for at in before if at >= sent.at - seconds]
+        kept = max(last, before[-GOOD_REQUESTS:], key=len)
+        if kept:
+            good = len(kept) / max(sent.at - kept[0], 1e-3)
+        else:  # more were in flight than are remembered
+            good = (sent.number - self._opened_number) / max(sent.at - self._opened_at, 1e-3)
+        return min(good, self._in_force(sent.at) or good)
 
     def _earlier(self, sent: Sent) -> None:
-        """A request that went out before the one we took for the first was limited, too."""
+        """Correct the closing: a request that went out before the one we took for the first was limited, too."""
         closing = self._closing
         if closing is not None and self._opened_number < sent.number < closing.number:
             closing.accepted -= closing.number - sent.number
             closing.number, closing.open_seconds = sent.number, closing.open_seconds - (closing.at - sent.at)
             closing.at = sent.at
 
+    def _goes_on(self, sent: Sent, accepted: int) -> None:
+        """Hear the next 429 after so few requests that the pause was not over yet."""
+        self.closed_in_a_row += accepted == 0
+        if accepted and self._closing is not None:
+            self._closing.accepted += accepted
+            self._closing.slowed *= SLOWED
+            self._closing.last_at = sent.at
+
     def _reopen(self, now: float) -> None:
         closing = self._closing
         self._closed = False
-        if closing is None:
-            return
         self._opened_at, self._opened_number = now, self._number
-        pause = now - closing.at
+        if closing is None:  # refused from the start: nothing is known
+            self._ramp_start = now
+            return
+        until = min(now, self._shut_until)
+        pause = max(until - closing.at, 0.0)
         self._recent.clear()
         self._slots.reopened(now, pause)
-        if closing.slots:
+        if closing.certain:
             self._ramp, self._ramp_start, self._curve = START, now, None
             return
         self._ramp = None
-        good = closing.estimate
-        if FREE_PAUSE_SECONDS < pause <= LONGEST_WINDOW_SECONDS:
-            good = min(good, closing.accepted / (closing.open_seconds + pause - FREE_PAUSE_SECONDS))
-        longest = min(max(SURE_REQUESTS / good, 8.0), SLOWEST)
-        back = min(max(closing.open_seconds, QUICKEST), longest)
-        self._curve = _Curve(now, good, back)
+        good, evidence = closing.estimate * closing.slowed, closing.open_seconds
+        if closing.at_once:
+            evidence = QUICKEST
+        elif pause > FREE_PAUSE_SECONDS and until - closing.last_at <= LONGEST_WINDOW_SECONDS:
+            evidence += pause
+            good = min(closing.estimate, closing.accepted / (evidence - FREE_PAUSE_SECONDS))
+        least = LEAST_SLOWEST if pause <= FREE_PAUSE_SECONDS else LEAST_SLOWEST_AFTER_PAUSE
+        longest = max(min(SURE_REQUESTS / good, SLOWEST), least)
+        self._curve = _Curve(now, good, min(max(evidence, QUICKEST), longest))
 
 
 class _Slots:
@@ -284,6 +324,8 @@ class _Slots:
 
     def __init__(self) -> None:
         self.most: int | None = None
+        self.suspects = False
+        """The last 429 looked like it."""
         self._suspected: int | None = None
         """So many were on the wire, and let through, when the last 429 came."""
         self._passed: int | None = None
@@ -294,7 +336,7 @@ class _Slots:
         self._failed_tries = 0
 
     def sent(self, now: float, number: int, in_flight: int) -> None:
-        """A request goes out; if all slots have been used for long enough, the next one may try one more."""
+        """Note a request; if all slots have been used for long enough, the next one may try one more."""
         if self._suspected is not None and self._passed is None and in_flight > self._suspected + 1:
             self._passed = number
         if self.most is not None and in_flight >= self.most and now - self._since > self._patience:
@@ -302,21 +344,21 @@ class _Slots:
             self._since, self._grown = now, True
             self._patience = max(self._patience / 2, SLOT_PATIENCE_LEAST)
 
-    def limited(self, sent: Sent, *, certain: bool) -> None:
-        """The first 429 of a closing."""
-        accepted, before = sent.in_flight - 1, self._suspected
+    def limited(self, sent: Sent, accepted: int, *, certain: bool) -> None:
+        """Learn from a closing's first 429, after so many requests were let through since the last one."""
+        busy, before = sent.in_flight - 1, self._suspected
         beyond = self._passed is not None and self._passed < sent.number
-        again = before is not None and accepted > 1 and abs(accepted - before) <= 1 and not beyond
-        self._suspected, self._passed = accepted, None
-        if certain or again:
-            self.most = max(1, min(accepted, accepted if before is None or certain else before))
+        again = before is not None and 1 < busy <= accepted and abs(busy - before) <= 1 and not beyond
+        self._suspected, self._passed, self.suspects = busy, None, certain or again
+        if self.suspects:
+            self.most = max(1, busy if before is None or certain else min(busy, before))
             self._failed_tries += self._grown
             self._grown = False
         elif self.most is not None and sent.in_flight <= self.most:
             self.most = None  # refused below the number: that is not what is limited
 
     def reopened(self, now: float, pause: float) -> None:
-        """Requests go out again, after a pause of so many seconds."""
+        """Note that requests go out again, after a pause of so many seconds."""
         self._since = now
         patience = max(SLOT_PATIENCE_SECONDS, PAUSES_PER_TRY * pause) * 2.0**self._failed_tries
         self._patience = min(patience, SLOT_PATIENCE_MOST)
@@ -371,13 +413,13 @@ class Minute:
         return max(wait, 0.0)
 
     def add(self, now: float, amount: float) -> None:
-        """So much goes out now."""
+        """Note that so much goes out now."""
         grain = int(now / self._GRAIN)
         self._sums[grain] = self._sums.get(grain, 0.0) + amount
         self._total += amount
 
     def give_back(self, at: float, amount: float) -> None:
-        """Of what went out at this time, so much was not used."""
+        """Note that of what went out at this time so much was not used."""
         grain = int(at / self._GRAIN)
         if grain in self._sums:
             self._sums[grain] -= amount

@@ -27,9 +27,8 @@ class _Limiter:
         if self._limiter is not None and self._rate * (1 - LEAST_CHANGE) <= rate <= self._rate * NOTICED_RISE:
             return self._limiter
         limiter = AsyncLimiter(most, most / rate)
-        if self._limiter is not None:
-            idle = asyncio.get_running_loop().time() - self._last
-            await limiter.acquire(max(most - idle * rate, 0.0))  # passes at once: it is empty
+        spared = 1.0 if self._limiter is None else (asyncio.get_running_loop().time() - self._last) * rate
+        await limiter.acquire(max(most - spared, 0.0))  # passes at once: the limiter is new
         self._rate, self._limiter = rate, limiter
         return limiter
 
@@ -87,7 +86,7 @@ class TokenTap:
         self._owed += tokens
 
     def give_back(self, tokens: float) -> None:
-        """A request used so many tokens less than it was let through for; old credit beyond a second's worth goes."""
+        """Credit tokens that a request did not use; credit beyond a second's worth lapses."""
         if self._rate is not None:
             most = max(CREDIT_SECONDS * self._rate, tokens)
             self._owed = max(self._owed - tokens, min(self._owed, -most))

@@ -38,9 +38,6 @@ class Bucket:
         self.level -= amount
         return None
 
-    def answered(self, ticket, used):
-        pass
-
 
 class Window:
     """`most` in each window of `seconds`, the first of which began `began` ago. Counts requests, or tokens."""
@@ -59,8 +56,23 @@ class Window:
         self.count += amount
         return None
 
-    def answered(self, ticket, used):
-        pass
+
+class Refunding(Window):
+    """Admits with the worst case, and gives back what was not used when the answer is there."""
+
+    def give_back(self, tokens):
+        self.count -= tokens
+
+
+@dataclass
+class Both:
+    """Two limits at once."""
+
+    limits: tuple[Any, ...]
+
+    def admit(self, now, ticket, in_flight):
+        waits = (limit.admit(now, ticket, in_flight) for limit in self.limits)
+        return next((wait for wait in waits if wait is not None), None)
 
 
 @dataclass
@@ -73,9 +85,6 @@ class AtOnce:
     def admit(self, now, ticket, in_flight):
         return self.come_back if in_flight >= self.most else None
 
-    def answered(self, ticket, used):
-        pass
-
 
 @dataclass
 class Changing:
@@ -87,9 +96,6 @@ class Changing:
     def admit(self, now, ticket, in_flight):
         return next(limit for until, limit in self.limits if now < until).admit(now, ticket, in_flight)
 
-    def answered(self, ticket, used):
-        pass
-
 
 @dataclass
 class Outage:
@@ -100,9 +106,6 @@ class Outage:
 
     def admit(self, now, ticket, in_flight):
         return 1.0 if self.start <= now < self.end else None
-
-    def answered(self, ticket, used):
-        pass
 
 
 @dataclass
@@ -148,7 +151,8 @@ class Record:
     most_waiting: int = 0
     most_in_flight: int = 0
     seconds: float = 0.0
-    rates: list[tuple[float, float | None]] = field(default_factory=list)
+    learned: float | None = None
+    """Requests per minute that the door had learned at the end."""
 
     @property
     def waste(self):
@@ -169,13 +173,13 @@ def tickets(count, tokens=100):
 
 
 def send_all(
-    server: Server, rows: int | Iterable[Ticket] = 300, *, seed=1, until=float("inf"), trace=False, **limits
+    server: Server, rows: int | Iterable[Ticket] = 300, *, seed=1, until=float("inf"), **limits
 ) -> Record:
     """Send every row to its outcome (or until the clock shows `until`) and say what happened."""
-    return run(_night(server, tickets(rows) if isinstance(rows, int) else list(rows), seed, until, trace, limits))
+    return run(_night(server, tickets(rows) if isinstance(rows, int) else list(rows), seed, until, limits))
 
 
-async def _night(server, rows, seed, until, trace, limits):
+async def _night(server, rows, seed, until, limits):
     loop, dice, policy = asyncio.get_running_loop(), random.Random(seed), RetryPolicy()
     door = Doorman(Limits(**limits), Budget())
     record = Record(len(rows))
@@ -185,7 +189,8 @@ async def _night(server, rows, seed, until, trace, limits):
         door.heard(ticket, result)
         if accepted:
             door.back(ticket, cost=None, used_tokens=result.usage.input_tokens)
-            server.limit and server.limit.answered(ticket, result.usage.input_tokens)
+            if isinstance(server.limit, Refunding):
+                server.limit.give_back(ticket.tokens - result.usage.input_tokens)
             door.ended(ticket.request.key)
             record.outcomes[ticket.request.key] += 1
             record.seconds = loop.time()
@@ -194,9 +199,6 @@ async def _night(server, rows, seed, until, trace, limits):
         door.back(ticket, cost=None, used_tokens=None)
         door.shut_for(wait)
         door.again(replace(ticket, attempt=ticket.attempt + 1, kind="retry"), 0.0)
-        if trace:
-            print(f"{loop.time():8.3f} 429 {ticket.request.key} shut {wait:.3f} row {door.closed_in_a_row} "
-                  f"rate {door.requests_per_minute and door.requests_per_minute/60:.2f} {door._pace._closing} {door._pace._curve} {door._pace.slots}")
 
     async def bring():
         await door.offer(rows)
@@ -216,4 +218,5 @@ async def _night(server, rows, seed, until, trace, limits):
             record.refused.append(now)
         loop.call_later(seconds, home, ticket, result, accepted)
     bringing.cancel()
+    record.learned = door.requests_per_minute
     return record

@@ -29,8 +29,8 @@ def _openai(headers: Mapping[str, str], of: str, now: float) -> Allowance | None
 
 
 def _anthropic(headers: Mapping[str, str], of: str, now: float) -> Allowance | None:
-    names = (f"anthropic-ratelimit-{of}-limit", f"anthropic-ratelimit-{of}-remaining", f"anthropic-ratelimit-{of}-reset")
-    return _allowance(headers, names, now)
+    start = f"anthropic-ratelimit-{of}"
+    return _allowance(headers, (f"{start}-limit", f"{start}-remaining", f"{start}-reset"), now)
 
 
 def _allowance(headers: Mapping[str, str], names: tuple[str, str, str], now: float) -> Allowance | None:

@@ -109,6 +109,11 @@ class LocalRun:
         return self._door.shut_seconds
 
     @property
+    def requests_per_minute(self) -> float | None:
+        """The rate that the server taught and that is in force now; None is none."""
+        return self._door.requests_per_minute
+
+    @property
     def spent(self) -> Decimal | None:
         """Dollars this run's answers have cost so far; None without a price."""
         return None if self._exchanger.meter.price is None else self._spent
