@@ -24,7 +24,7 @@ class RetryPolicy:
     cap_seconds: float = 60.0
     """Bounds our own backoff, not a wait the server named."""
     door_base_seconds: float = 0.25
-    door_growth: float = 1.5
+    door_growth: float = 1.35
     """Gentler than a request's own doubling: a window that has just begun again should not be missed for long."""
 
     def wait_before(self, tries: int, failure: Failure, jitter: float) -> float | None:

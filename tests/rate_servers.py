@@ -172,9 +172,7 @@ def tickets(count, tokens=100):
     return [Ticket(Request(f"k{n}", ()), None, size(n), size(n) // 2, "exact") for n in range(count)]
 
 
-def send_all(
-    server: Server, rows: int | Iterable[Ticket] = 300, *, seed=1, until=float("inf"), **limits
-) -> Record:
+def send_all(server: Server, rows: int | Iterable[Ticket] = 300, *, seed=1, until=float("inf"), **limits) -> Record:
     """Send every row to its outcome (or until the clock shows `until`) and say what happened."""
     return run(_night(server, tickets(rows) if isinstance(rows, int) else list(rows), seed, until, limits))
 
