@@ -14,7 +14,7 @@ MARGIN = 0.997
 """Share of a stated rate that is used: what the rest is for is the network's jitter."""
 STRICT_MARGIN = 0.999
 """The same where two requests never come closer than their distance, so that lateness adds to the margin."""
-SLICE_SECONDS = 0.01
+CATCH_UP_SECONDS = 0.04
 """What timers and a busy loop are late by is caught up, if it isn't more."""
 
 START = 20.0
@@ -66,7 +66,7 @@ SMOOTHED_WINDOW = 60.0
 
 def catch_up_seconds(per_second: float) -> float:
     """How much lateness is caught up: half of what a bucket of a tenth of a second forgives, as a server may use."""
-    return min(max((0.1 - 1 / per_second) / 2, 0.0), SLICE_SECONDS)
+    return min(max((0.1 - 1 / per_second) / 2, 0.0), CATCH_UP_SECONDS)
 
 
 def paced(per_minute: float | None) -> float | None:

@@ -9,9 +9,10 @@ from pipeline.pace import catch_up_seconds
 NOTICED_RISE = 1.03
 """A smaller rise of a rate is not worth a new limiter."""
 LEAST_CHANGE = 1e-3
-TOKEN_SECONDS, TOKEN_PIECE = 0.05, 0.8
+TOKEN_SECONDS, TOKEN_PIECE = 0.1, 0.6
 """Tokens are drawn in pieces of this share of what so many seconds allow; the rest makes up for late timers."""
-CREDIT_SECONDS = 1.0
+CREDIT_SECONDS = 2.0
+"""Credit is kept for so long a lull: more would be a burst."""
 
 
 class _Limiter:
@@ -86,7 +87,7 @@ class TokenTap:
         self._owed += tokens
 
     def give_back(self, tokens: float) -> None:
-        """Credit tokens that a request did not use; credit beyond a second's worth lapses."""
+        """Credit tokens that a request did not use; credit beyond two seconds' worth lapses."""
         if self._rate is not None:
             most = max(CREDIT_SECONDS * self._rate, tokens)
             self._owed = max(self._owed - tokens, min(self._owed, -most))
