@@ -47,6 +47,8 @@ QUICKEST, SLOWEST = 1.0, 60.0
 """Bounds of the seconds until the curve is back at the last good rate."""
 LEAST_SLOWEST, LEAST_SLOWEST_AFTER_PAUSE = 8.0, 15.0
 """The upper bound for fast servers; after a long pause the server may count by the minute, and feels a probe late."""
+LEAST_RATE = 1 / 60
+"""Requests per second below which nothing is learned: closings are spread that far anyway."""
 SILENCE_LEAST, SILENCE_MOST = 0.05, 1.0
 """Bounds of the seconds that the first request after a pause goes alone: a 429 would be back by then."""
 
@@ -148,6 +150,7 @@ class Pace:
         self._ramp_start: float | None = None
         self._curve: _Curve | None = None
         self._closing: _Closing | None = None
+        self._closing_before: _Closing | None = None
         self._number = 0
         self._recent: deque[float] = deque(maxlen=MEMORY)
         self._opened_at = 0.0
@@ -185,7 +188,7 @@ class Pace:
         self._answer_seconds += 0.5 * (now - sent.at - self._answer_seconds)
         accepted = sent.number - self._opened_number
         if accepted == 0 or (self._closing is not None and accepted < FEW):
-            self._goes_on(sent, accepted)
+            self._goes_on(sent.at, accepted)
             return
         self.closed_in_a_row = 1
         certain = hint is not None and hint.at_once
@@ -194,6 +197,7 @@ class Pace:
         seconds = sent.at - self._opened_at
         # Where most of what was let through is still on the wire, it may be their number that is limited.
         at_once = self._slots.suspects or (self._closing is None and 2 * (sent.in_flight - 1) >= accepted)
+        self._closing_before = self._closing
         self._closing = _Closing(
             sent.at, sent.number, self._good(sent), accepted, seconds, since_last, at_once, certain, last_at=sent.at
         )
@@ -276,18 +280,21 @@ class Pace:
     def _earlier(self, sent: Sent) -> None:
         """Correct the closing: a request that went out before the one we took for the first was limited, too."""
         closing = self._closing
-        if closing is not None and self._opened_number < sent.number < closing.number:
+        if closing is not None and self._opened_number <= sent.number < closing.number:
             closing.accepted -= closing.number - sent.number
             closing.number, closing.open_seconds = sent.number, closing.open_seconds - (closing.at - sent.at)
-            closing.at = sent.at
+            closing.at = closing.last_at = sent.at
+            if closing.accepted < (1 if self._closing_before is None else FEW):  # the pause before goes on
+                self._closing = self._closing_before
+                self._goes_on(closing.at, closing.accepted)
 
-    def _goes_on(self, sent: Sent, accepted: int) -> None:
+    def _goes_on(self, at: float, accepted: int) -> None:
         """Hear the next 429 after so few requests that the pause was not over yet."""
         self.closed_in_a_row += accepted == 0
         if accepted and self._closing is not None:
             self._closing.accepted += accepted
             self._closing.slowed *= SLOWED
-            self._closing.last_at = sent.at
+            self._closing.last_at = at
 
     def _reopen(self, now: float) -> None:
         closing = self._closing
@@ -310,6 +317,7 @@ class Pace:
         elif pause > FREE_PAUSE_SECONDS and until - closing.last_at <= LONGEST_WINDOW_SECONDS:
             evidence += pause
             good = min(closing.estimate, closing.accepted / (evidence - FREE_PAUSE_SECONDS))
+        good = max(good, LEAST_RATE)
         least = LEAST_SLOWEST if pause <= FREE_PAUSE_SECONDS else LEAST_SLOWEST_AFTER_PAUSE
         longest = max(min(SURE_REQUESTS / good, SLOWEST), least)
         self._curve = _Curve(now, good, min(max(evidence, QUICKEST), longest))

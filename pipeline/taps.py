@@ -28,7 +28,8 @@ class _Limiter:
         if self._limiter is not None and self._rate * (1 - LEAST_CHANGE) <= rate <= self._rate * NOTICED_RISE:
             return self._limiter
         limiter = AsyncLimiter(most, most / rate)
-        spared = 1.0 if self._limiter is None else (asyncio.get_running_loop().time() - self._last) * rate
+        idle = asyncio.get_running_loop().time() - self._last
+        spared = 1.0 if self._limiter is None else min(idle * rate, 1.0)
         await limiter.acquire(max(most - spared, 0.0))  # passes at once: the limiter is new
         self._rate, self._limiter = rate, limiter
         return limiter
