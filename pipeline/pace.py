@@ -17,6 +17,8 @@ STRICT_MARGIN = 0.999
 CATCH_UP_SECONDS = 0.04
 """What timers and a busy loop are late by is caught up, if it isn't more."""
 
+CAREFUL_SECONDS = 0.01
+
 START = 20.0
 """Requests per second at the start of a ramp; a server that allows fewer says so at once."""
 DOUBLING_SECONDS = 0.25
@@ -45,6 +47,8 @@ SURE_REQUESTS = 50.0
 """So many requests between two 429s, about, are slow enough a probe."""
 QUICKEST, SLOWEST = 1.0, 60.0
 """Bounds of the seconds until the curve is back at the last good rate."""
+QUICKEST_REQUESTS = 5.0
+"""And at least so many requests."""
 LEAST_SLOWEST, LEAST_SLOWEST_AFTER_PAUSE = 8.0, 15.0
 """The upper bound for fast servers; after a long pause the server may count by the minute, and feels a probe late."""
 LEAST_RATE = 1 / 60
@@ -54,6 +58,8 @@ SILENCE_LEAST, SILENCE_MOST = 0.05, 1.0
 
 SLOT_PATIENCE_SECONDS = 30.0
 """How long a learned number of slots holds before one more is tried."""
+BELIED_MOST = 2
+"""So often refused below the number, a server's word about it counts no more."""
 PAUSES_PER_TRY = 20.0
 """And at least so many times the pause that the last try cost."""
 SLOT_PATIENCE_LEAST, SLOT_PATIENCE_MOST = 5.0, 3600.0
@@ -69,6 +75,11 @@ SMOOTHED_WINDOW = 60.0
 def catch_up_seconds(per_second: float) -> float:
     """How much lateness is caught up: half of what a bucket of a tenth of a second forgives, as a server may use."""
     return min(max((0.1 - 1 / per_second) / 2, 0.0), CATCH_UP_SECONDS)
+
+
+def careful_seconds(per_second: float) -> float:
+    """How much lateness is caught up at a rate that was learned: none where a server may save nothing up."""
+    return max(CAREFUL_SECONDS - 1 / per_second, 0.0)
 
 
 def paced(per_minute: float | None) -> float | None:
@@ -191,8 +202,7 @@ class Pace:
             self._goes_on(sent.at, accepted)
             return
         self.closed_in_a_row = 1
-        certain = hint is not None and hint.at_once
-        self._slots.limited(sent, accepted, certain=certain)
+        certain = self._slots.limited(sent, accepted, said=hint is not None and hint.at_once)
         since_last = None if self._closing is None else sent.at - self._closing.at
         seconds = sent.at - self._opened_at
         # Where most of what was let through is still on the wire, it may be their number that is limited.
@@ -307,12 +317,12 @@ class Pace:
         pause = max(until - closing.at, 0.0)
         self._recent.clear()
         self._slots.reopened(now, pause)
-        if closing.certain:
+        if closing.certain and closing.slowed == 1:
             self._ramp, self._ramp_start, self._curve = START, now, None
             return
         self._ramp = None
         good, evidence = closing.estimate * closing.slowed, closing.open_seconds
-        if closing.at_once:
+        if closing.at_once and closing.slowed == 1:
             evidence = QUICKEST
         elif pause > FREE_PAUSE_SECONDS and until - closing.last_at <= LONGEST_WINDOW_SECONDS:
             evidence += pause
@@ -320,7 +330,7 @@ class Pace:
         good = max(good, LEAST_RATE)
         least = LEAST_SLOWEST if pause <= FREE_PAUSE_SECONDS else LEAST_SLOWEST_AFTER_PAUSE
         longest = max(min(SURE_REQUESTS / good, SLOWEST), least)
-        self._curve = _Curve(now, good, min(max(evidence, QUICKEST), longest))
+        self._curve = _Curve(now, good, min(max(evidence, QUICKEST, QUICKEST_REQUESTS / good), longest))
 
 
 class _Slots:
@@ -334,6 +344,9 @@ class _Slots:
         self.most: int | None = None
         self.suspects = False
         """The last 429 looked like it."""
+        self._certain = False
+        self._belied = 0
+        """How often it was said although so many had been let through before."""
         self._suspected: int | None = None
         """So many were on the wire, and let through, when the last 429 came."""
         self._passed: int | None = None
@@ -348,22 +361,30 @@ class _Slots:
         if self._suspected is not None and self._passed is None and in_flight > self._suspected + 1:
             self._passed = number
         if self.most is not None and in_flight >= self.most and now - self._since > self._patience:
-            self.most += max(1, self.most // 10)
+            self.most += 1 if self._certain else max(1, self.most // 2)
             self._since, self._grown = now, True
             self._patience = max(self._patience / 2, SLOT_PATIENCE_LEAST)
 
-    def limited(self, sent: Sent, accepted: int, *, certain: bool) -> None:
-        """Learn from a closing's first 429, after so many requests were let through since the last one."""
+    def limited(self, sent: Sent, accepted: int, *, said: bool) -> bool:
+        """Learn from a closing's first 429, after so many requests were let through since the last one.
+
+        `said` is what the 429 says of itself; True is returned if that is to be believed.
+        """
         busy, before = sent.in_flight - 1, self._suspected
         beyond = self._passed is not None and self._passed < sent.number
-        again = before is not None and 1 < busy <= accepted and abs(busy - before) <= 1 and not beyond
+        below = self.most is not None and sent.in_flight <= self.most
+        again = before is not None and 1 < busy <= accepted and abs(busy - before) <= 1 and not beyond and not below
+        self._belied += said and below
+        certain = said and self._belied < BELIED_MOST
         self._suspected, self._passed, self.suspects = busy, None, certain or again
+        self._certain = certain or (self._certain and self.suspects)
         if self.suspects:
             self.most = max(1, busy if before is None or certain else min(busy, before))
             self._failed_tries += self._grown
             self._grown = False
-        elif self.most is not None and sent.in_flight <= self.most:
+        elif below:
             self.most = None  # refused below the number: that is not what is limited
+        return certain
 
     def reopened(self, now: float, pause: float) -> None:
         """Note that requests go out again, after a pause of so many seconds."""

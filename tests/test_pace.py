@@ -212,6 +212,16 @@ def test_a_number_that_was_passed_in_between_is_not_the_limit():
     assert pace.slots is None
 
 
+def test_a_server_that_refuses_below_the_number_it_speaks_of_is_not_believed_for_long():
+    pace = Pace(ramps=True)
+    for start, most in ((0.0, 5), (10.0, 3), (20.0, 2)):
+        pace.limited(start + 0.3, crowd(pace, start, most), AT_ONCE)
+        pace.shut(start + 1.0)
+        pace.sent(start + 1.0, 1)
+    assert pace.slots is None
+    assert pace.learned_per_second(30.0) is not None, "so it is the rate"
+
+
 def test_learned_slots_grow_after_a_while_and_each_failed_try_makes_the_next_one_later():
     pace = Pace(ramps=True)
     pace.limited(0.3, crowd(pace, 0.0, 5), AT_ONCE)
