@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from pipeline import estimating, exporting
+from pipeline import estimating, exporting, reconciling
 from pipeline.budget import dollars
 from pipeline.errors import UsageError, UserError
 from pipeline.estimating import Estimate
@@ -21,6 +21,7 @@ from pipeline.job import Job, job_name, load_job, overridden
 from pipeline.ledger import Ledger
 from pipeline.planning import Plan, Selection
 from pipeline.pricing import parse_price_option
+from pipeline.reconciling import Reconciled
 from pipeline.records import Message
 from pipeline.reports import Table, require_job, run_report, run_reports
 from pipeline.reports import drift as drift_report
@@ -260,6 +261,13 @@ def forecast(ledger: Ledger) -> Table:
 def drift(ledger: Ledger) -> Table:
     """Return how well input tokens were counted before sending, per model and method."""
     return run_report(ledger, drift_report.SQL)
+
+
+def reconcile(
+    ledger: Ledger, files: Sequence[Path], *, columns: Mapping[str, str], provider: str | None, tolerance: Decimal
+) -> Reconciled:
+    """Compare the ledger with a provider's usage exports (see reconciling.py). Raises UserError."""
+    return reconciling.reconcile(ledger, files, columns=columns, provider=provider, tolerance=tolerance)
 
 
 def sql(ledger: Ledger, query: str) -> pl.DataFrame:
