@@ -113,13 +113,13 @@ def print_chosen(
 ) -> None:
     """Print a table of the columns that say something, and of these as many as fit: --json has them all.
 
-    Columns in `always` stay when they are empty or zero. Where the line gets too long, columns that are not in `kept`
-    go first, then those in `kept` from its end.
+    Columns in `always` stay, also when they are empty or zero. Where the line gets too long, columns that are not in
+    `kept` go first, then those in `kept` from its end.
     """
     said = [name for name in headings if name in always or any(row[name] for row in rows)]
-    order = [*(name for name in kept if name in said), *(name for name in said if name not in kept)]
+    order = [*always, *dict.fromkeys(name for name in (*kept, *said) if name in said and name not in always)]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _LINE
-    while len(order) > 1 and _line_width(order, headings, rows) > width:
+    while len(order) > len(always) and _line_width(order, headings, rows) > width:
         order.pop()
     shown = [name for name in said if name in order]
     click.echo(table([headings[n] for n in shown], [{headings[n]: row[n] for n in shown} for row in rows]))

@@ -16,6 +16,7 @@ HEADINGS = {
     "day": "day", "model": "model", "figure": "figure", "ledger": "ledger", "ledger_at_most": "at_most",
     "provider": "provider", "difference": "difference", "verdict": "verdict",
 }  # fmt: skip
+ALWAYS = ("day", "model", "figure", "ledger", "provider", "difference", "verdict")
 
 
 class Columns(click.ParamType):  # type: ignore[type-arg]  # generic only in click's newest stubs
@@ -94,7 +95,7 @@ def _facts(found: "Reconciled", tolerance: Decimal) -> dict[str, Any]:
 def _show(found: "Reconciled", tolerance: Decimal, *, show_all: bool) -> None:
     lines = [_row(line) for line in found.lines if show_all or line.verdict != "agrees"]
     totals = [_row(line) | {"day": "total"} for line in found.totals]
-    print_chosen([*lines, *totals], HEADINGS, always=tuple(HEADINGS)[:4], kept=tuple(HEADINGS))
+    print_chosen([*lines, *totals], HEADINGS, always=ALWAYS, kept=())
     agreeing = sum(line.verdict == "agrees" for line in found.lines)
     click.echo(
         f"\n{agreeing:,} of {len(found.lines):,} figures agree within {tolerance} % (dollars: or $0.01);"

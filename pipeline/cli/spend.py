@@ -60,7 +60,7 @@ def _spend(found: "Spend", by: tuple[str, ...], *, as_json: bool) -> None:
         return
     total = [{**dict.fromkeys(by), **found.total, by[0]: "total"}] if len(rows) > 1 else []
     headings = {name: name for name in by} | SHOWN
-    print_chosen([*rows, *total], headings, always=(*by, *ALWAYS), kept=(*by, *KEPT))
+    print_chosen([*rows, *total], headings, always=(*by, *ALWAYS), kept=KEPT)
 
 
 def _forecast(ledger: "Ledger", *, as_json: bool) -> None:

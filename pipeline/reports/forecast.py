@@ -12,5 +12,5 @@ SHOWN = {
 }  # fmt: skip
 """What people see, and under which heading, as far as it says something and fits."""
 ALWAYS = ("run_id", "actual_usd", "verdict")
-KEPT = ("run_id", "job", "verdict", "actual_usd", "low_usd", "high_usd", "expected_usd")
+KEPT = ("job", "low_usd", "high_usd", "expected_usd")
 """Where the line is too long, columns that are not named here go first, then these from the end."""

@@ -31,7 +31,7 @@ SHOWN = {
 """What people see, and under which heading, as far as it says something and fits."""
 ALWAYS = ("attempts", "cost_usd")
 KEPT = (
-    "cost_usd", "attempts", "wasted_usd", "unknown_cost", "unknown_at_most_usd", "billed_drift_percent", "input_tokens",
+    "wasted_usd", "unknown_cost", "unknown_at_most_usd", "billed_drift_percent", "input_tokens",
     "output_tokens", "ok", "cached_input_percent", "reasoning_percent",
 )  # fmt: skip
 """Where the line is too long, columns that are not named here go first, then these from the end."""

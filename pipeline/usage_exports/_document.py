@@ -73,12 +73,18 @@ def _json(path: Path, text: str) -> Document:
 def _values(path: Path, text: str) -> Iterator[Any]:
     decoder = json.JSONDecoder(parse_float=Decimal)
     at = 0
-    while (at := at + len(text[at:]) - len(text[at:].lstrip())) < len(text):
+    while (at := _after_space(text, at)) < len(text):
         try:
             value, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path} is broken JSON ({error}); export it again") from error
         yield value
+
+
+def _after_space(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
 
 
 def _csv(path: Path, text: str) -> Document:
