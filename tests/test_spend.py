@@ -7,6 +7,7 @@ from decimal import Decimal
 import duckdb
 import pytest
 from bookings import COST, WORST, Booked, ask
+from pages import ROOT, column
 from project import Project, texts
 from stub_faults import Reply, seeded, status
 
@@ -246,6 +247,12 @@ def estimated(path, low, high, *costs, expected=None, ceiling="0.010", exit_code
 def test_each_run_is_judged_against_its_estimate(path, interval, costs, exit_code, verdict):
     estimated(path, *interval, *costs, exit_code=exit_code)
     assert ask(path, "select verdict from forecast") == [(verdict,)]
+
+
+def test_the_verdicts_on_the_sql_page_are_those_there_are():
+    assert column(ROOT / "docs" / "sql.md", "verdict", "meaning") == [
+        "inside", "above", "below", "uncertain", "unfinished",
+    ]  # fmt: skip
 
 
 def test_an_estimate_without_any_bound_is_not_judged(path):
