@@ -315,7 +315,11 @@ def test_a_csv_with_our_own_names_needs_none_and_all_providers_are_compared(proj
 @pytest.mark.parametrize(
     ("content", "args", "message"),
     [
-        ("when,what\n1,2\n", (), "Found: the columns when, what. Known: Anthropic's usage and costs (JSON)"),
+        (
+            "when,what\n1,2\n",
+            (),
+            "Found: the columns when, what. Known:\n  Anthropic's usage and costs (JSON): buckets",
+        ),
         ("when,what\n1,2\n", ("--columns", "day=date,usd=what"), "there is no column 'date'; found: when, what"),
         ("day,usd\n11/20/2026,1\n", (), "'11/20/2026' is no day"),
         ("day,usd\n2026-11-20,much\n", (), "'much' is no number"),
@@ -359,8 +363,15 @@ def test_people_see_what_differs_the_totals_and_how_much_agrees(project):
     shown = project.run("reconcile", name, code=3).stdout
     assert shown.count(SNAPSHOT) == 1
     assert "7 of 8 figures agree within 0.5 %" in shown
+    assert "at_most" not in shown
     assert shown.count("total") == 4
     assert project.run("reconcile", name, "--all", code=3).stdout.count(SNAPSHOT) == 8
+
+
+def test_people_see_how_much_more_it_may_be_where_a_cost_is_unknown(project):
+    book(project, *TWO_DAYS, (DAY, None, 0, 0, None))
+    shown = project.run("reconcile", save(project, page([costs(0.75)])), "--all").stdout
+    assert "0.75    0.754" in shown
 
 
 def test_what_a_vendor_bills_agrees_with_the_ledger_to_the_last_digit(tmp_path, stub):

@@ -95,6 +95,9 @@ def _facts(found: "Reconciled", tolerance: Decimal) -> dict[str, Any]:
 def _show(found: "Reconciled", tolerance: Decimal, *, show_all: bool) -> None:
     lines = [_row(line) for line in found.lines if show_all or line.verdict != "agrees"]
     totals = [_row(line) | {"day": "total"} for line in found.totals]
+    for row in (*lines, *totals):
+        if row["ledger_at_most"] == row["ledger"]:
+            row["ledger_at_most"] = None  # the column says something only where a cost is unknown
     print_chosen([*lines, *totals], HEADINGS, always=ALWAYS, kept=())
     agreeing = sum(line.verdict == "agrees" for line in found.lines)
     click.echo(

@@ -62,8 +62,8 @@ def _unknown(document: Document, columns: Mapping[str, str], shapes: Sequence[Sh
     if columns and document.header and missing:
         return f"{document.path}: there is no column {missing[0]!r}; found: {', '.join(document.header)}"
     found = f"the columns {', '.join(document.header)}" if document.header else document.keys
-    wanted = "; ".join(f"{shape.name} ({shape.wants})" for shape in shapes)
+    wanted = "".join(f"\n  {shape.name}: {shape.wants}" for shape in shapes)
     return (
-        f"{document.path}: this is no usage export that is known. Found: {found}. Known: {wanted}. For another CSV say"
+        f"{document.path}: this is no usage export that is known. Found: {found}. Known:{wanted}\nFor another CSV say"
         " which column is which: --columns day=...,model=...,input_tokens=...,usd=..."
     )
