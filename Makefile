@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check promises format clean
+.PHONY: demo test check promises torture format clean
 
 # The main job on the bundled model: real rows, a real model, no key.
 demo: $(VENV)/.demo
@@ -33,6 +33,11 @@ check: $(VENV)/.dev
 # The attacks that other tools failed, as a table.
 promises: $(VENV)/.dev
 	$(BIN)/python benchmarks/promises.py
+
+# Hundreds of kill -9s at random moments: `make torture SEED=7 KILLS=300`; without SEED the plan is a new one.
+KILLS ?= 300
+torture: $(VENV)/.dev
+	$(BIN)/python -W error tests/torture.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format

@@ -275,8 +275,11 @@ def sql(ledger: Ledger, query: str) -> pl.DataFrame:
     return ledger.ask(query)
 
 
-def results(ledger: Ledger, job: str, output: Path, *, with_input: Job | None = None) -> int:
-    """Write a job's rows in input order to a .jsonl, .parquet or .csv file; return how many. Raises UserError."""
+def results(ledger: Ledger, job: str, output: Path, *, with_input: Job | None = None) -> exporting.Exported:
+    """Write a job's rows in input order to a .jsonl, .parquet or .csv file. Raises UserError.
+
+    In .csv a text that a spreadsheet would run as a formula gets an apostrophe; .jsonl and .parquet are exact.
+    """
     name = job_name(job)
     require_job(ledger, name)
     if with_input is None:

@@ -2,8 +2,11 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +21,24 @@ from pipeline.reports import results as results_report
 PENDING: dict[str, Any] = {"status": "pending"}
 
 
-def export(ledger: Ledger, job: str, output: Path) -> int:
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written."""
+
+    rows: int
+    guarded: int = 0
+    """Cells of a .csv file, names of columns among them, that a spreadsheet would have run as a formula."""
+
+
+def export(ledger: Ledger, job: str, output: Path) -> Exported:
     """Write the results of a job as they stand in the ledger."""
     write = _writer(output)
     with ledger.read() as connection:
         frame = frame_of(connection, results_report.SQL, [job])
-    write(output, frame.iter_rows(named=True), frame.schema)
-    return frame.height
+    return Exported(frame.height, write(output, frame.iter_rows(named=True), frame.schema))
 
 
-def export_with_input(ledger: Ledger, job: str, output: Path, plan: Plan) -> int:
+def export_with_input(ledger: Ledger, job: str, output: Path, plan: Plan) -> Exported:
     """Write input columns and results side by side, joined by key: an edited input can't shift answers.
 
     A result column wins over an input column of the same name, which is then called `input_NAME`.
@@ -38,8 +49,7 @@ def export_with_input(ledger: Ledger, job: str, output: Path, plan: Plan) -> int
     by_key = {row["key"]: row for row in frame.iter_rows(named=True)}
     columns = tuple(frame.columns)
     joined = [_joined(row, by_key, columns) for batch in plan.batches() for row in batch]
-    write(output, joined, frame.schema)
-    return len(joined)
+    return Exported(len(joined), write(output, joined, frame.schema))
 
 
 def _joined(row: PlannedRow, by_key: Mapping[str, Mapping[str, Any]], columns: tuple[str, ...]) -> dict[str, Any]:
@@ -59,12 +69,13 @@ def _free_name(name: str, taken: set[str]) -> str:
 
 
 Rows = Iterable[Mapping[str, Any]]
-Writer = Callable[[Path, Rows, pl.Schema], None]
-"""The schema gives the types of the result columns, so that files of different runs have the same."""
+Writer = Callable[[Path, Rows, pl.Schema], int]
+"""Returns how many cells it guarded. The schema gives the types of the result columns, so that files of different runs
+have the same."""
 
 
 def _writer(output: Path) -> Writer:
-    writers: dict[str, Writer] = {".jsonl": _write_jsonl, ".parquet": _write_frame, ".csv": _write_frame}
+    writers: dict[str, Writer] = {".jsonl": _write_jsonl, ".parquet": _write_parquet, ".csv": _write_csv}
     writer = writers.get(output.suffix)
     if writer is None:
         raise UserError(f"-o {output}: name a file that ends in {', '.join(writers)}")
@@ -73,7 +84,7 @@ def _writer(output: Path) -> Writer:
     return writer
 
 
-def _write_jsonl(output: Path, rows: Rows, _: pl.Schema) -> None:
+def _write_jsonl(output: Path, rows: Rows, _: pl.Schema) -> int:
     def write(part: Path) -> None:
         with part.open("wb") as file:
             for row in rows:
@@ -81,6 +92,7 @@ def _write_jsonl(output: Path, rows: Rows, _: pl.Schema) -> None:
                 file.write(b"\n")
 
     _whole(output, write)
+    return 0
 
 
 def _with_json(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,14 +110,53 @@ def json_value(value: Any) -> Any:
     return str(value)
 
 
-def _write_frame(output: Path, rows: Rows, schema: pl.Schema) -> None:
+def _write_parquet(output: Path, rows: Rows, schema: pl.Schema) -> int:
+    _whole(output, _frame_of_rows(output, rows, schema).write_parquet)
+    return 0
+
+
+def _write_csv(output: Path, rows: Rows, schema: pl.Schema) -> int:
     flat = _frame_of_rows(output, rows, schema)
-    if output.suffix == ".parquet":
-        _whole(output, flat.write_parquet)
-        return
-    nested = [name for name, kind in flat.schema.items() if kind.is_nested()]
-    texts = [pl.Series(name, [None if v is None else _text(v) for v in flat[name]], pl.String) for name in nested]
-    _whole(output, flat.with_columns(texts).write_csv)
+    odd = [
+        name for name, kind in flat.schema.items() if kind.is_nested() or kind in {pl.Binary, pl.Duration, pl.Object}
+    ]
+    texts = [pl.Series(name, [None if v is None else _text(v) for v in flat[name]], pl.String) for name in odd]
+    safe, guarded = guard(flat.with_columns(texts))
+    _whole(output, safe.write_csv)
+    return guarded
+
+
+_FORMULA = r"""^[\s\x00"'\u{feff}\u{200b}]*[=+\-@\u{ff1d}\u{ff0b}\u{ff0d}\u{ff20}]|^[\t\r]"""
+"""How a text begins that a spreadsheet would run, also behind blanks, quotes and in full width."""
+_NUMBER = r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$"
+
+
+def guard(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Put an apostrophe before every text that a spreadsheet would run as a formula; return how many there were."""
+    names, guarded = _guarded(pl.Series(frame.columns, dtype=pl.String))
+    columns = []
+    for column, name in zip(frame.get_columns(), _told_apart(names.to_list()), strict=True):
+        cells, more = _guarded(column) if column.dtype == pl.String else (column, 0)
+        columns.append(cells.alias(name))
+        guarded += more
+    return pl.DataFrame(columns), guarded
+
+
+def _guarded(texts: pl.Series) -> tuple[pl.Series, int]:
+    runs = _runs(texts)
+    return texts.zip_with(~runs, "'" + texts), int(runs.sum())
+
+
+def _told_apart(names: list[str]) -> list[str]:
+    """Give equal names a number: a guarded name may be that of another column."""
+    kept: list[str] = []
+    for name in names:
+        kept.append(next(free for n in count(1) if (free := name if n == 1 else f"{name}_{n}") not in kept))
+    return kept
+
+
+def _runs(texts: pl.Series) -> pl.Series:
+    return (texts.str.contains(_FORMULA) & ~texts.str.contains(_NUMBER)).fill_null(value=False)
 
 
 def _text(value: Any) -> str:
@@ -128,6 +179,8 @@ def _whole(output: Path, write: Callable[[Path], Any]) -> None:
     try:
         write(part)
         os.replace(part, output)  # noqa: PTH105 -- the same call, said plainly
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"-o {output} can't be written: {error.strerror or error}") from error
+    except (OSError, pl.exceptions.PolarsError) as error:  # Polars' Parquet writer words a full disk in its own way
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise UserError(f"-o {output} can't be written: {reason or error}") from error

@@ -6,6 +6,7 @@ comments name by number are in docs/journal.md.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -19,17 +20,30 @@ from typing import Any
 
 import orjson
 
+from pipeline import reserve
 from pipeline.errors import LedgerError, RunPaused
+from pipeline.reserve import Reserve
 
 FORMAT = 1
 SUFFIX = ".jsonl"
 PIECE_BYTES = 32 * 2**20
 """About how much is read, and loaded in one transaction, at a time (rule 7)."""
+_HEADER_BYTES = 4096
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LINE_START = re.compile(rb"[0-9a-f]{8} \{")
+
+
+UNBORN_SUFFIX = ".new"
+"""Of a journal that is not locked or has no header yet."""
 
 
 class JournalFull(RunPaused):
     """The journal could not be written (full or failing disk); the file ends with its last whole line."""
+
+    def __init__(self, path: Path, reason: str, *, cure: str = "make room") -> None:
+        """Say which file, why, and what to do."""
+        super().__init__(f"the journal {path} can't be written: {reason}; {cure}, then run the same command again")
+        self.reason = reason
 
 
 def encode_line(fields: Mapping[str, Any]) -> bytes:
@@ -60,7 +74,11 @@ def decode_line(line: bytes) -> dict[str, Any] | None:
 class Journal:
     """The writer's side: one new file per run and process, never reopened."""
 
-    def __init__(self, folder: Path, ledger_id: str) -> None:
+    def __init__(self, folder: Path, ledger_id: str, *, reserve_bytes: int = 0) -> None:
+        """Make the file and lock it. Raises JournalFull or OSError, and then nothing is left behind.
+
+        `reserve_bytes` of room are kept for lines that say what came back (rule 16).
+        """
         folder.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         self.path = folder / f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
@@ -69,18 +87,26 @@ class Journal:
         self.lines = 0
         """Written so far, the header included."""
         self._torn = False
-        # Under another name until it is locked and has its header: nobody sees half a journal.
-        unborn = self.path.with_suffix(".new")
+        self._reserve: Reserve | None = None
+        self._tight: JournalFull | None = None
+        # Under another name until it is locked, has its header, and both are on the disk: nobody sees half a journal.
+        unborn = self.path.with_suffix(UNBORN_SUFFIX)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(unborn, flags, 0o644)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.append("header", {"format": FORMAT, "uuid": self.uuid, "ledger": ledger_id})
+            if reserve_bytes:
+                self._reserve = Reserve(self.path.with_suffix(reserve.SUFFIX), reserve_bytes)
+            self.sync()
             unborn.rename(self.path)
         except BaseException:
             os.close(self._fd)
             unborn.unlink(missing_ok=True)
+            if self._reserve is not None:
+                self._reserve.give_back()
             raise
+        _sync_folder(folder)
 
     @property
     def size(self) -> int:
@@ -92,25 +118,51 @@ class Journal:
         """The file's stem: what the ledger calls this journal."""
         return self.path.stem
 
-    def append(self, kind: str, fields: Mapping[str, Any]) -> None:
-        """Write one line of this kind. Raises JournalFull after cutting back to the last whole line."""
-        self.append_all([(kind, fields)])
+    @property
+    def tight(self) -> bool:
+        """Tell whether the disk has filled up, so that what is left of the reserve is for lines that come back."""
+        return self._tight is not None
 
-    def append_all(self, lines: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Write lines that belong together, in one write. Raises JournalFull, and then none of them is there."""
+    def append(self, kind: str, fields: Mapping[str, Any], *, came_back: bool = False) -> None:
+        """Write one line of this kind. Raises JournalFull after cutting back to the last whole line."""
+        self.append_all([(kind, fields)], came_back=came_back)
+
+    def append_all(self, lines: Sequence[tuple[str, Mapping[str, Any]]], *, came_back: bool = False) -> None:
+        """Write lines that belong together, in one write. Raises JournalFull, and then none of them is there.
+
+        Lines that say what `came_back` may use the reserve (rule 16): it is given back to the disk when they don't fit,
+        and from then on no other line is taken, so that nothing more goes out.
+        """
+        if self._tight is not None and not came_back:
+            raise self._tight
         data = b"".join(encode_line({"type": kind, **fields}) for kind, fields in lines)
+        try:
+            self._write(data)
+        except JournalFull as full:
+            if not (came_back and self._give_back_reserve(full)):
+                raise
+            self._write(data)
+        self._size += len(data)
+        self.lines += len(lines)
+
+    def _write(self, data: bytes) -> None:
         try:
             if self._torn:  # rule 3: never behind a torn line, both would be lost
                 self._cut_back()
             written = os.write(self._fd, data)
         except OSError as error:
             self._cut_back_if_possible()
-            raise JournalFull(self._full_text(error.strerror or str(error))) from error
+            raise self._full(error) from error
         if written != len(data):  # rule 2: seen on a full disk
             self._cut_back_if_possible()
-            raise JournalFull(self._full_text("the disk is full"))
-        self._size += written
-        self.lines += len(lines)
+            raise self._full()
+
+    def _give_back_reserve(self, full: JournalFull) -> bool:
+        if self._reserve is None or not self._reserve.give_back():
+            return False
+        self._reserve = None
+        self._tight = full
+        return True
 
     def _cut_back_if_possible(self) -> None:
         """On a failing disk the cut may fail too; then the next line tries it first."""
@@ -122,17 +174,29 @@ class Journal:
         os.ftruncate(self._fd, self._size)
         self._torn = False
 
-    def _full_text(self, reason: str) -> str:
-        return f"the journal {self.path} can't be written: {reason}; make room, then run the same command again"
+    def _full(self, error: OSError | None = None) -> JournalFull:
+        if error is None or error.errno in _FULL:
+            return JournalFull(self.path, "the disk is full")
+        if error.errno == errno.EROFS:
+            return JournalFull(self.path, "its file system is read-only", cure="make it writable")
+        return JournalFull(self.path, error.strerror or str(error), cure="see to the disk")
 
     def sync(self) -> None:
-        """Push the file to the disk; safe from another thread."""
-        _data_sync(self._fd)
+        """Push the file to the disk; safe from another thread. Raises JournalFull if the disk refuses."""
+        try:
+            _data_sync(self._fd)
+        except OSError as error:
+            raise self._full(error) from error
 
     def close(self) -> None:
-        """Sync and release the lock: from now on the journal is dead and anybody may load its rest."""
+        """Sync and release the lock: from now on the journal is dead and anybody may load its rest.
+
+        Raises JournalFull if the disk refuses the last lines.
+        """
         if self._fd < 0:
             return
+        if self._reserve is not None:
+            self._reserve.give_back()
         try:
             self.sync()
         finally:
@@ -143,6 +207,33 @@ class Journal:
 def _data_sync(fd: int) -> None:
     # macOS has no fdatasync
     getattr(os, "fdatasync", os.fsync)(fd)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put a new name on the disk, where the file system has a way to."""
+    with contextlib.suppress(OSError):
+        sync_file(folder)
+
+
+def sync_file(path: Path) -> None:
+    """Push what others wrote to the disk. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed runs left that is no journal: reserves, and files that never became one.
+
+    Only for whoever holds the ledger open for writing: journals are born under that lock, so no birth is disturbed.
+    """
+    for path in (*reserve.left_over(folder), *folder.glob(f"*{UNBORN_SUFFIX}")):
+        with contextlib.suppress(OSError):  # a read-only file system: it has to stay
+            born = path.with_suffix(SUFFIX)
+            if not (born.exists() and is_alive(born)):
+                path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +251,7 @@ class Damage:
     offset: int
     length: int
     torn: bool
-    """True for the unfinished last line of a dead journal (a kill or a power cut), False for damage inside."""
+    """True for the unfinished last line of a dead journal (a kill), False for damage inside or zeros at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +267,8 @@ class Piece:
 def read(path: Path, offset: int = 0, *, dead: bool, limit: int = PIECE_BYTES) -> Piece:
     """Read whole lines from `offset`, at most about `limit` bytes.
 
-    Of a live journal the tail behind the last newline is left alone (rule 3); of a dead one it is reported as torn,
-    unless nothing but its newline is missing.
+    Of a live journal the tail behind the last newline is left alone (rule 3); of a dead one it is reported, unless
+    nothing but its newline is missing.
     """
     with path.open("rb") as file:
         file.seek(offset)
@@ -188,7 +279,9 @@ def read(path: Path, offset: int = 0, *, dead: bool, limit: int = PIECE_BYTES) -
     end = data.rfind(b"\n") + 1
     lines, damages = _split(data[:end], offset)
     if dead and whole_file and end < len(data):
-        line, damage = _mend(data[end:], offset + end, torn=True)
+        tail = data[end:]
+        zeros = b"\0" in tail  # blocks that a power cut left unwritten: more than the last line may be gone
+        line, damage = _mend(tail, offset + end, torn=not zeros)
         lines += [line] if line else []
         damages += [damage] if damage else []
         end = len(data)
@@ -245,12 +338,12 @@ def read_all(path: Path, *, dead: bool) -> Iterator[Line]:
         offset = piece.end
 
 
-def header_of(path: Path) -> dict[str, Any]:
-    """Return the first line's fields. Raises LedgerError if the file doesn't start as a journal does."""
+def header_of(path: Path) -> dict[str, Any] | None:
+    """Return the first line's fields, None if they are damaged. Raises LedgerError for a format of another version."""
     with path.open("rb") as file:
-        fields = decode_line(file.readline().rstrip(b"\n"))
+        fields = decode_line(file.readline(_HEADER_BYTES).rstrip(b"\n"))
     if fields is None or fields.get("type") != "header":
-        raise LedgerError(f"{path} is not a promptmill journal (its first line is damaged); move it out of the folder")
+        return None
     if fields.get("format") != FORMAT:
         raise LedgerError(f"{path} has journal format {fields.get('format')}; this version reads format {FORMAT}")
     return fields

@@ -153,8 +153,9 @@ class WireReply:
     """Bytes that came back. Header names are lower case; of repeated headers the first counts."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    """Not shown: a server may echo the key."""
 
 
 @dataclass(frozen=True, slots=True)

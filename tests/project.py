@@ -99,6 +99,7 @@ class Project:
             except SystemExit as end:
                 returncode = end.code
         done = Done(int(returncode), out.getvalue(), err.getvalue())
+        assert code == 1 or "Traceback" not in done.stderr, done.stderr
         assert code is None or done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

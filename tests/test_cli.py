@@ -9,7 +9,8 @@ from decimal import Decimal
 import pytest
 from project import COMMAND, Project, texts
 
-from pipeline.cli._show import cell, duration, money, printable, table
+from pipeline.cli._show import cell, duration, money, table
+from pipeline.text import printable
 
 HEAVY = ("polars", "duckdb", "tiktoken", "httpx", "pyreqwest", "jinja2", "jsonschema_rs", "asyncio")
 

@@ -7,7 +7,6 @@ from decimal import Decimal
 import polars as pl
 import pytest
 from project import Project, texts
-from stub import StubServer
 from stub_faults import first, status
 
 
@@ -120,47 +119,6 @@ def test_spend_and_status_say_what_was_spent(project, stub):
     assert (state["state"], state["ok"], state["pending"]) == ("finished", 5, 0)
 
 
-def test_the_key_goes_to_the_provider_and_nowhere_else(project, stub):
-    stub.api_key = "sk-test-0123456789abcdef0123"
-    project.environ["STUB_KEY"] = stub.api_key
-    project.rows(texts(3))
-    project.job(model='max_tokens = 50\napi_key_env = "STUB_KEY"')
-    project.run("run", "job.toml", "--yes")
-    assert all(request.headers["authorization"] == f"Bearer {stub.api_key}" for request in stub.requests)
-    for path in project.folder.rglob("*"):
-        assert path.is_dir() or stub.api_key.encode() not in path.read_bytes(), path
-
-
-def test_modelslab_takes_key_and_model_in_the_body_and_the_key_is_never_stored(tmp_path):
-    key = "ml-0123456789abcdef0123456789"
-    with StubServer(api_key=key, key_in_body=True, max_concurrency=5) as stub:
-        project = Project(tmp_path, stub.base_url, {"MODELSLAB_API_KEY": key})
-        project.rows(texts(12))
-        project.job(
-            text="""
-[input]
-path = "rows.jsonl"
-[model]
-provider = "modelslab"
-name = "gpt-oss-20b"
-base_url = "{base_url}"
-api_key_env = "MODELSLAB_API_KEY"
-key_in_body = true
-model_field = "model_id"
-max_tokens = 50
-[prompt]
-user = "{{ text }}"
-"""
-        )
-        done = project.run("run", "job.toml", "--yes", "--price", "0.25,2.00")
-        assert stub.peak_concurrency <= 4, "the preset's own limit"
-        assert all(request.payload["model_id"] == "gpt-oss-20b" for request in stub.requests)
-        assert all("authorization" not in request.headers for request in stub.requests)
-        assert key not in done.stdout + done.stderr
-        for path in project.folder.rglob("*"):
-            assert path.is_dir() or key.encode() not in path.read_bytes(), path
-
-
 def test_a_journal_of_a_lost_ledger_rebuilds_it(project, stub):
     project.rows(texts(10))
     project.job()
@@ -240,8 +198,9 @@ def test_a_panic_below_python_stops_the_run_with_an_internal_error(project, stub
     project.rows(texts(5))
     project.job()
     monkeypatch.setattr("pipeline.runners.local.outcome_line", panic)
-    with pytest.raises(Panic):
-        project.run("run", "job.toml", "--yes")
+    done = project.run("run", "job.toml", "--yes", code=1)
+    assert "Traceback" in done.stderr
+    assert "out of range" in done.stderr
     assert project.sql("select exit_code from runs") == [{"exit_code": 1}]
 
 

@@ -478,8 +478,13 @@ def test_a_damaged_run_line_never_makes_answers_vanish(path, gone):
         ]
         return
     path.unlink()
-    with pytest.raises(LedgerError, match="which run wrote it is damaged"):
-        ask(path, "select 1")
+    said = []
+    with Ledger(path, said.append).read() as connection:
+        assert connection.execute("select count(*) from attempts").fetchall() == [(0,)]
+    assert len(said) == 1
+    with pytest.raises(LedgerError, match="which run wrote it is damaged") as refused:
+        Booked(path)
+    assert said == [str(refused.value)], "readers are told, a run that would pay again is refused"
 
 
 def test_importing_the_errors_and_the_journal_does_not_import_duckdb():

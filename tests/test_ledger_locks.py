@@ -14,7 +14,7 @@ from bookings import COST, WORST, Booked, ask, child, each_line_once, finished, 
 
 from pipeline import journal
 from pipeline.errors import LedgerBusy, LedgerError
-from pipeline.ledger import Ledger, _connect, loading
+from pipeline.ledger import Ledger, _connect, _journals
 from pipeline.runners import _loader
 from pipeline.runners._loader import Loader
 from pipeline.runners._lock import job_lock, live_runs
@@ -199,7 +199,7 @@ def test_nothing_that_the_ledger_does_beside_an_open_connection_drops_its_lock(p
     with _connect.writing(path) as connection:
         assert run.ledger.exists()
         run.ledger._check_writable()
-        loading.behind(loading.states(connection), run.ledger.folder)
+        _journals.behind(_journals.states(connection), run.ledger.folder)
         with job_lock(run.ledger.folder, "j", "account"):
             live_runs(run.ledger.folder)
         assert finished(child(OPENS, path)) == (0, "True\n")

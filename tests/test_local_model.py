@@ -172,6 +172,18 @@ async def test_the_key_is_not_on_the_command_line(behaves):
     assert endpoint.api_key not in command
 
 
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads Linux's /proc")
+async def test_the_child_sees_no_other_providers_keys(behaves, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "mark-of-a-key")
+    monkeypatch.setenv("SOME_TOKEN", "mark-of-a-token")
+    model = LocalModel(threads=1)
+    await model.start()
+    environ = Path(f"/proc/{model.pid}/environ").read_bytes()  # noqa: ASYNC240  # nobody else waits for this loop
+    await model.stop()
+    assert b"PATH=" in environ
+    assert b"mark-of" not in environ
+
+
 async def test_stopping_ends_and_reaps_the_child_and_stopping_again_does_nothing(behaves):
     model = LocalModel(threads=1)
     await model.stop()

@@ -124,14 +124,14 @@ def test_a_provider_that_is_down_from_the_start_pauses_the_run_and_fails_no_row(
 
 
 def test_a_provider_that_goes_down_in_the_night_is_probed_one_request_at_a_time_until_it_is_back(project, stub):
-    stub.faults = lambda n, _: status(503) if 100 < n <= 125 else None
+    stub.faults = lambda n, _: status(503) if 100 < n <= 112 else None
     project.rows(texts(300))
     project.job(concurrency=8)
     done = project.run("run", "job.toml", "--yes")
     assert "trying one at a time until the provider is back" in done.stderr
     assert "the provider is back after" in done.stderr
     assert project.value("select count(*) from results where status = 'ok'") == 300
-    assert stub.calls == 325
+    assert stub.calls == 312
 
 
 def test_an_outage_that_lasts_pauses_the_run_after_a_few_probes(project, stub):

@@ -5,6 +5,7 @@ click and the commands' own option lists.
 """
 
 import importlib
+import io
 import os
 import pkgutil
 import sys
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from pipeline.errors import UserError, did_you_mean
+from pipeline.text import printable_lines
 
 ORDER = ("run", "estimate", "check", "status", "stop", "results", "errors", "retry", "spend", "reconcile", "sql")
 """How `--help` lists them: as one meets them. Commands not named here follow in alphabetical order."""
@@ -57,25 +59,54 @@ def group() -> None:
 
 def main(args: list[str] | None = None) -> Any:
     """Run the command line and exit with one of the codes that `--help` lists."""
+    _cope_with_any_terminal()
+    secrets: list[str] = []  # the commands put in what must never be printed
     try:
-        code = group.main(args=args, prog_name="promptmill", standalone_mode=False)
+        code = group.main(args=args, prog_name="promptmill", standalone_mode=False, obj=secrets)
     except UserError as error:
-        click.echo(f"promptmill: {error}", err=True)
+        _complain(str(error))
         sys.exit(2)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(printable_lines(shown.getvalue()), err=True, nl=False)
         sys.exit(2)
     except click.Abort:
-        click.echo("promptmill: interrupted", err=True)
+        _complain("interrupted")
         sys.exit(130)
     except BrokenPipeError:
         # `| head` closed our stdout: end quietly, and keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:  # e.g. stdout is a full disk; what was asked for may be done all the same
-        click.echo(f"promptmill: the output can't be written: {error.strerror or error}", err=True)
+        _complain(f"the output can't be written: {error.strerror or error}")
+        sys.exit(1)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 -- the outermost edge: a bug (or a panic below Python)
+        _show_bug(error, secrets)
         sys.exit(1)
     _leave(code if isinstance(code, int) else 0)
+
+
+def _complain(text: str) -> None:
+    click.echo(f"promptmill: {printable_lines(text)}", err=True)
+
+
+def _cope_with_any_terminal() -> None:
+    """Write what the terminal has no letter for as an escape, instead of ending with an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _show_bug(error: BaseException, secrets: list[str]) -> None:
+    """Print a traceback as Python does, but without keys and without what a terminal would obey."""
+    import traceback
+
+    from pipeline.providers import hide
+
+    text = hide("".join(traceback.format_exception(error)), secrets)
+    click.echo(printable_lines(text), err=True, nl=False)
 
 
 def _leave(code: int) -> NoReturn:

@@ -4,6 +4,7 @@ import contextlib
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from datetime import datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
@@ -87,6 +88,18 @@ limit_option = click.option("--limit", type=click.IntRange(min=1), help="Look on
 budget_option = click.option("--budget", type=Dollars(), help="Never spend more on this plan, all its runs together.")
 price_option = click.option("--price", metavar="IN,OUT", help="Dollars per 1M input and output tokens.")
 
+log_option = click.option(
+    "--log",
+    "log_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Append a log of what happens to this file.",
+)
+log_level_option = click.option(
+    "--log-level",
+    type=click.Choice(["info", "debug"]),
+    help="debug: one line per exchange, too (never prompts or answers).  [default: info]",
+)
+
 
 def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that change a job."""
@@ -106,23 +119,30 @@ def overrides_of(
 
 def warn(text: str) -> None:
     """Say something on stderr, on a line of its own: in a terminal the progress line makes room."""
-    from pipeline.cli._show import printable
+    from pipeline.text import printable_lines
 
     room = "\r\x1b[K" if sys.stderr.isatty() else ""
     with contextlib.suppress(OSError):  # nobody reads stderr any more: the run goes on all the same
-        lines = "\n".join(printable(line) for line in text.split("\n"))
-        click.echo(f"{room}promptmill: {lines}", err=True)
+        click.echo(f"{room}promptmill: {printable_lines(text)}", err=True)
 
 
 def hear_ctrl_c() -> None:
     """Make Ctrl-C interrupt a prompt at once: a library may have put a handler in place that restarts the read."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def open_ledger(path: Path) -> "Ledger":
+def keep_secret(value: str) -> None:
+    """Never print this value, whatever happens: `main` hides it in the traceback of an internal error."""
+    secrets = click.get_current_context().find_object(list)
+    if secrets is not None and value:
+        secrets.append(value)
+
+
+def open_ledger(path: Path, notify: Callable[[str], None] = warn) -> "Ledger":
     """Return the ledger at this path. Raises UsageError for a name that DuckDB would take for a data file."""
     if path.suffix not in LEDGER_ENDINGS:
         raise click.UsageError(f"--ledger {path}: a ledger's name ends in {', '.join(LEDGER_ENDINGS)}")
     from pipeline.ledger import Ledger
 
-    return Ledger(path, notify=warn)
+    return Ledger(path, notify=notify)

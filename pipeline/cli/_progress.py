@@ -12,6 +12,7 @@ import click
 
 from pipeline.cli._show import duration, money
 from pipeline.runners._tally import Tally
+from pipeline.text import printable
 
 if TYPE_CHECKING:
     from pipeline.runners.local import LocalRun
@@ -76,7 +77,7 @@ class Progress:
             parts.append(f"{why} in {duration(run.shut_seconds)}")
         if run.ledger_problem:
             parts.append(f"waiting to load: {run.ledger_problem}")
-        return "  ".join(parts)
+        return printable("  ".join(parts))
 
     def _rate(self) -> float:
         (start, first), (end, last) = self._samples[0], self._samples[-1]

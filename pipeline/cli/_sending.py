@@ -1,23 +1,35 @@
 """What `run` and `retry` share: ask, run, sum up, and the exit code."""
 
+import contextlib
 import os
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli._options import hear_ctrl_c, open_ledger, warn
-from pipeline.cli._show import as_json_text, duration, money, plural, printable
+from pipeline.cli._options import hear_ctrl_c, keep_secret, open_ledger, warn
+from pipeline.cli._show import as_json_text, duration, money, plural, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pipeline.api import Overrides
     from pipeline.estimating import Estimate
     from pipeline.job import Job
     from pipeline.planning import Selection
+    from pipeline.runners._log import RunLog
     from pipeline.runners.launch import Prepared
     from pipeline.runners.local import LocalRun, RunReport
+
+
+@dataclass(frozen=True)
+class LogTo:
+    """What `--log` and `--log-level` say."""
+
+    path: "Path | None"
+    level: str | None
 
 
 def send(
@@ -31,49 +43,106 @@ def send(
     quiet: bool,
     as_json: bool,
     command: str,
+    log: LogTo,
 ) -> int:
     """Run a job and return the exit code."""
-    from pipeline import api
-    from pipeline.cli._progress import Progress
+    with _opened(log, ledger_path) as told:
+        import asyncio
 
-    job = api.open_job(path, overrides)
+        from pipeline import api
+        from pipeline.cli._progress import Progress
 
-    async def watch(run: "LocalRun") -> None:
-        await Progress(quiet=quiet, free=run.free).watch(run)
+        job = api.open_job(path, overrides)
+        told.secret(os.environ.get(job.api_key_env or "", "").strip())
 
-    options = api.RunOptions(
-        environ=os.environ,
-        watch=watch,
-        notify=warn,
-        confirm=None if yes else _Confirm(quiet=quiet),
-        limit=overrides.limit,
-        selection=selection,
-        command=command,
-        until=until,
-    )
-    report = api.run(job, open_ledger(ledger_path), options)
-    if report is None:
-        return 2
-    _sum_up(job, report, as_json=as_json, limited=overrides.limit is not None)
-    return report.exit_code
+        async def watch(run: "LocalRun") -> None:
+            await asyncio.gather(Progress(quiet=quiet, free=run.free).watch(run), told.watch(run))
+
+        options = api.RunOptions(
+            environ=os.environ,
+            watch=watch,
+            notify=told.say,
+            confirm=None if yes else _Confirm(told.say, quiet=quiet),
+            limit=overrides.limit,
+            selection=selection,
+            command=command,
+            until=until,
+        )
+        report = api.run(job, open_ledger(ledger_path, told.say), options)
+        if report is None:
+            return 2
+        _sum_up(job, report, told, as_json=as_json, limited=overrides.limit is not None)
+        return report.exit_code
+
+
+class _Told:
+    """Whoever hears what the user hears: the terminal, and the log if there is one."""
+
+    def __init__(self, log: "RunLog | None") -> None:
+        self._log = log
+
+    def say(self, text: str) -> None:
+        """Warn on stderr, and write it down."""
+        warn(text)
+        if self._log is not None:
+            self._log.tell(text)
+
+    def secret(self, value: str) -> None:
+        """Hide a key from both."""
+        keep_secret(value)
+        if self._log is not None and value:
+            self._log.hide(value)
+
+    async def watch(self, run: "LocalRun") -> None:
+        """Write down the progress."""
+        if self._log is not None:
+            await self._log.watch(run)
+
+    def end(self, report: "RunReport", sentence: str) -> None:
+        """Write down how the run ended."""
+        if self._log is not None:
+            self._log.ended(report.run_id, report.exit_code, sentence)
+
+
+@contextlib.contextmanager
+def _opened(log: LogTo, ledger_path: "Path") -> "Iterator[_Told]":
+    if log.path is None:
+        if log.level is not None:
+            raise click.UsageError("--log-level needs --log FILE")
+        yield _Told(None)
+        return
+    from pipeline.runners import _log
+
+    forbidden = (ledger_path, ledger_path.with_name(f"{ledger_path.name}.gate"))
+    with _log.opened(log.path, debug=log.level == "debug", notify=warn, forbidden=forbidden) as opened:
+        try:
+            yield _Told(opened)
+        except click.ClickException as error:
+            opened.tell(error.format_message())
+            raise
+        except BaseException as error:
+            opened.failed(error)
+            raise
 
 
 class _Confirm:
     """Show the estimate and ask, where there is somebody to ask and something to pay."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
+    def __init__(self, say: "Callable[[str], None]", *, quiet: bool) -> None:
+        self._say, self._quiet = say, quiet
 
     def __call__(self, prepared: "Prepared", estimate: "Estimate") -> bool:
         from pipeline.cli.estimate import show_estimate
 
         nothing_to_pay = estimate.to_send == 0 or (prepared.price is not None and prepared.price.is_free)
         if not self._quiet or not nothing_to_pay:
-            click.echo(show_estimate(prepared, estimate), err=True)
+            say(show_estimate(prepared, estimate), err=True)
         if nothing_to_pay:
             return True
         if not sys.stdin.isatty() or not sys.stderr.isatty():
-            warn("nothing was sent: without a terminal nobody can be asked. Look at the estimate above, then add --yes")
+            self._say(
+                "nothing was sent: without a terminal nobody can be asked. Look at the estimate above, then add --yes"
+            )
             return False
         hear_ctrl_c()
         try:
@@ -82,12 +151,12 @@ class _Confirm:
             click.echo(err=True)
             agreed = False
         if not agreed:
-            warn("nothing was sent")
+            self._say("nothing was sent")
         return agreed
 
 
-def _sum_up(job: "Job", report: "RunReport", *, as_json: bool, limited: bool) -> None:
-    tally = report.tally
+def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limited: bool) -> None:
+    tally, sentence = report.tally, _sentence(job, report, limited=limited)
     if as_json:
         facts = {
             "job": job.name, "run_id": report.run_id, "rows": tally.rows, "statuses": dict(tally.statuses),
@@ -97,9 +166,10 @@ def _sum_up(job: "Job", report: "RunReport", *, as_json: bool, limited: bool) ->
         }  # fmt: skip
         click.echo(as_json_text(facts, indent=None))
     else:
-        click.echo(_sentence(job, report, limited=limited))
+        say(sentence)
+    told.end(report, sentence)
     for line in _advice(job, report):
-        click.echo(line, err=True)
+        told.say(line)
 
 
 def _sentence(job: "Job", report: "RunReport", *, limited: bool) -> str:
@@ -139,9 +209,9 @@ def _ok_first(item: tuple[str, int]) -> tuple[bool, str]:
 def _advice(job: "Job", report: "RunReport") -> list[str]:
     lines = []
     if report.left_over:
-        lines.append(f"promptmill: {printable(report.left_over)}")
+        lines.append(report.left_over)
     if report.paused:
-        lines.append(f"promptmill: paused: {printable(report.paused)}. The same command goes on from here.")
+        lines.append(f"paused: {report.paused}. The same command goes on from here.")
     elif report.tally.bad:
-        lines.append(f"promptmill: see why with: promptmill errors {job.file}")
+        lines.append(f"see why with: promptmill errors {job.file}")
     return lines

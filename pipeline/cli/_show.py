@@ -1,9 +1,10 @@
-"""Values for people: tables, money, durations. Control characters in data never reach a terminal raw."""
+"""Values for people: tables, money, durations. Control characters in data never reach a terminal raw.
 
-import json
+Everything that a command prints goes through `say`, a table or JSON; nothing here or elsewhere echoes data itself.
+"""
+
 import shutil
 import sys
-import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -12,6 +13,7 @@ from typing import Any
 import click
 
 from pipeline.budget import dollars
+from pipeline.text import json_text, printable, printable_lines
 
 _WIDEST = 60
 _LINE = 120
@@ -19,19 +21,9 @@ _LINE = 120
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
-def printable(text: str) -> str:
-    """Replace control characters (terminal escapes among them) and line breaks by visible ones."""
-    if text.isprintable():
-        return text
-    return "".join(_visible(character) for character in text)
-
-
-def _visible(character: str) -> str:
-    if character == "\n":
-        return "\u21b5"
-    if character == "\t":
-        return " "
-    return "\ufffd" if unicodedata.category(character) in {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"} else character
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines for people: results to stdout, the rest (`err`) to stderr."""
+    click.echo(printable_lines(text), err=err)
 
 
 def money(amount: Decimal | None) -> str:
@@ -80,10 +72,10 @@ def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
         return "(no rows)"
     numeric = [all(isinstance(r[c], int | float | Decimal | None) for r in rows) for c in columns]
     texts = [[cell(row[column]) for column in columns] for row in rows]
-    widths = [max(len(column), *(len(line[i]) for line in texts)) for i, column in enumerate(columns)]
+    widths = [max(len(printable(column)), *(len(line[i]) for line in texts)) for i, column in enumerate(columns)]
     if sys.stdout.isatty():
         widths = _fitted(widths, shutil.get_terminal_size().columns)
-    head = "  ".join(_cut(column, width).ljust(width) for column, width in zip(columns, widths, strict=True))
+    head = "  ".join(_cut(printable(column), width).ljust(width) for column, width in zip(columns, widths, strict=True))
     rule = "  ".join("-" * width for width in widths)
     body = [
         "  ".join(
@@ -137,7 +129,8 @@ def as_json_text(value: Any, *, indent: int | None = 2) -> str:
     """Return JSON: money as exact decimal strings, times in ISO form."""
     from pipeline.exporting import json_value
 
-    return json.dumps(value, default=json_value, indent=indent, ensure_ascii=False)
+    unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    return json_text(value, json_value, indent=indent, only_ascii=not unicode)
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
@@ -156,4 +149,4 @@ def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
         return
     width = max(len(name) for name in facts)
     for name, value in facts.items():
-        click.echo(f"{name.ljust(width)}  {value if isinstance(value, str) else cell(value)}")
+        say(f"{name.ljust(width)}  {cell(value)}")

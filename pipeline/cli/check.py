@@ -6,7 +6,7 @@ from decimal import Decimal
 import click
 
 from pipeline.cli._options import job_options, json_option, overrides_of, warn
-from pipeline.cli._show import money, print_facts, printable
+from pipeline.cli._show import money, print_facts, say
 
 
 @click.command("check", short_help="Validate a job and show its first request; send nothing.")
@@ -49,12 +49,10 @@ def command(
     }
     print_facts(facts, as_json=False)
     for message in found.messages or ():
-        click.echo(f"\n--- {message.get('role')} ---")
-        content = message.get("content")
-        lines = content.split("\n") if isinstance(content, str) else [str(content)]
-        click.echo("\n".join(printable(line) for line in lines))
+        say(f"\n--- {message.get('role')} ---")
+        say(str(message.get("content")))
     click.echo()
     for warning in found.warnings:
         warn(warning)
-    click.echo(f"{opened.file}: no mistakes found; nothing was sent")
+    say(f"{opened.file}: no mistakes found; nothing was sent")
     return 0

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli._options import json_option, ledger_option, open_ledger
-from pipeline.cli._show import print_rows
+from pipeline.cli._show import print_rows, say
 
 COLUMNS = ("status", "error_type", "rows", "cost_usd", "example_row", "example")
 
@@ -24,5 +24,5 @@ def command(job: str, ledger_path: Path, as_json: bool) -> int:
         return 0
     print_rows(COLUMNS, table.rows, as_json=as_json)
     for line in advice:
-        click.echo(line, err=True)
+        say(line, err=True)
     return 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli._options import job_options, json_option, ledger_option, open_ledger, overrides_of, quiet_option, warn
-from pipeline.cli._show import duration, money, plural, print_facts
+from pipeline.cli._show import duration, money, plural, print_facts, say
 
 if TYPE_CHECKING:
     from pipeline.estimating import Estimate
@@ -45,7 +45,7 @@ def command(
     if as_json:
         print_facts(facts_of(prepared, result), as_json=True)
     else:
-        click.echo(show_estimate(prepared, result))
+        say(show_estimate(prepared, result))
     for warning in prepared.warnings:
         warn(warning)
     if result.duplicate_ids:

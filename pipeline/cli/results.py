@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli._options import ledger_option, open_ledger, set_option
+from pipeline.cli._options import ledger_option, open_ledger, set_option, warn
+from pipeline.cli._show import plural, say
 
 
 @click.command("results", short_help="Write the outputs in input order to a file.")
@@ -27,6 +28,11 @@ def command(job: str, output: Path, with_input: bool, settings: tuple[str, ...],
     if with_input and not job.endswith(".toml"):
         raise click.UsageError(f"--with-input reads the input again, so it needs the job's file, not its name {job!r}")
     opened = api.open_job(job, api.Overrides(settings)) if with_input else None
-    count = api.results(open_ledger(ledger_path), job, output, with_input=opened)
-    click.echo(f"{count:,} rows -> {output}")
+    written = api.results(open_ledger(ledger_path), job, output, with_input=opened)
+    say(f"{plural(written.rows, 'row')} -> {output}")
+    if written.guarded:
+        warn(
+            f"{plural(written.guarded, 'cell')} of {output} began as a spreadsheet's formula does and got an apostrophe"
+            " in front; .jsonl and .parquet hold the exact text"
+        )
     return 0

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli._options import job_options, json_option, ledger_option, overrides_of, quiet_option, until_option
+from pipeline.cli._options import (
+    job_options,
+    json_option,
+    ledger_option,
+    log_level_option,
+    log_option,
+    overrides_of,
+    quiet_option,
+    until_option,
+)
 
 
 @click.command("retry", short_help="Send rows again that did not end well.")
@@ -21,6 +30,8 @@ from pipeline.cli._options import job_options, json_option, ledger_option, overr
 @ledger_option
 @json_option
 @quiet_option
+@log_option
+@log_level_option
 def command(
     job: str,
     statuses: tuple[str, ...],
@@ -34,16 +45,27 @@ def command(
     ledger_path: Path,
     as_json: bool,
     quiet: bool,
+    log_path: Path | None,
+    log_level: str | None,
 ) -> int:
     """Send only the rows of JOB that ended truncated, invalid, refused, rejected or failed; all else is kept.
 
     Rows that are pending are left to `run`. A row that ends badly again keeps the better of its answers.
     """
     from pipeline import api
-    from pipeline.cli._sending import send
+    from pipeline.cli._sending import LogTo, send
 
     overrides = replace(overrides_of(settings, limit, budget, price), max_tokens=max_tokens)
     selection = api.statuses_to_retry(statuses)
     return send(
-        job, overrides, selection, ledger_path, yes=yes, until=until, quiet=quiet, as_json=as_json, command="retry"
+        job,
+        overrides,
+        selection,
+        ledger_path,
+        yes=yes,
+        until=until,
+        quiet=quiet,
+        as_json=as_json,
+        command="retry",
+        log=LogTo(log_path, log_level),
     )

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli._options import job_options, json_option, ledger_option, overrides_of, quiet_option, until_option
+from pipeline.cli._options import (
+    job_options,
+    json_option,
+    ledger_option,
+    log_level_option,
+    log_option,
+    overrides_of,
+    quiet_option,
+    until_option,
+)
 
 
 @click.command("run", short_help="Run a job, or go on with what is left of it.")
@@ -19,6 +28,8 @@ from pipeline.cli._options import job_options, json_option, ledger_option, overr
 @ledger_option
 @json_option
 @quiet_option
+@log_option
+@log_level_option
 def command(
     job: str,
     settings: tuple[str, ...],
@@ -31,13 +42,15 @@ def command(
     ledger_path: Path,
     as_json: bool,
     quiet: bool,
+    log_path: Path | None,
+    log_level: str | None,
 ) -> int:
     """Send every row of JOB (a .toml file) that has no outcome yet, and truncated rows whose max_tokens was raised.
 
     In a terminal it plans and estimates everything first, then asks. Interrupted or paused runs go on with the same
     command; what was answered is never asked for again.
     """
-    from pipeline.cli._sending import send
+    from pipeline.cli._sending import LogTo, send
     from pipeline.planning import Selection
 
     overrides = overrides_of(settings, limit, budget, price)
@@ -51,4 +64,5 @@ def command(
         quiet=quiet,
         as_json=as_json,
         command="run",
+        log=LogTo(log_path, log_level),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli._options import hear_ctrl_c, json_option, ledger_option, open_ledger
-from pipeline.cli._show import print_rows
+from pipeline.cli._show import print_rows, say
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def command(query: str | None, ledger_path: Path, as_json: bool) -> int:
     QUERY the query is read from standard input.
     """
     ledger = open_ledger(ledger_path)
+    hear_ctrl_c()
     if query is None and not sys.stdin.isatty():
         query = sys.stdin.read()
     if query is not None:
@@ -49,7 +50,6 @@ def _prompt(ledger: "Ledger", *, as_json: bool) -> None:
     """Read queries that end with `;` until Ctrl-D."""
     history = HISTORY.expanduser()
     readline = _readline(history)
-    hear_ctrl_c()
     click.echo("SQL on the ledger, read-only. End a query with ; and leave with `exit` or Ctrl-D.", err=True)
     lines: list[str] = []
     while True:
@@ -69,7 +69,9 @@ def _prompt(ledger: "Ledger", *, as_json: bool) -> None:
             try:
                 _answer(ledger, "\n".join(lines), as_json=as_json)
             except UserError as error:
-                click.echo(str(error), err=True)
+                say(str(error), err=True)
+            except KeyboardInterrupt:
+                say("interrupted", err=True)
             lines = []
         elif not "".join(lines).strip():
             lines = []

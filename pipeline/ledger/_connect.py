@@ -35,6 +35,17 @@ _in_this_process = threading.Lock()
 Waiting = Callable[[str], None]
 
 
+_NO_WAY_TO_WRITE = {
+    "No space left on device": "the disk is full; make room, then run the same command again",
+    "Disk quota exceeded": "the disk quota is used up; make room, then run the same command again",
+    "Read-only file system": "its file system is read-only; make it writable, or name another with --ledger",
+}
+
+
+class Unwritable(LedgerError):
+    """The file can be read, but neither changed nor made: a full disk, a read-only file system, missing rights."""
+
+
 class _BadWal(LedgerError):
     """DuckDB can't replay its write-ahead log, so no process has the ledger open."""
 
@@ -223,6 +234,12 @@ def translate(path: Path, error: duckdb.Error) -> LedgerError:
     if "does not exist" in text:
         return LedgerError(f"there is no ledger {path}; `promptmill run JOB` makes one, --ledger names another")
     if "not a valid DuckDB database file" in text:
-        return LedgerError(f"{path} is not a DuckDB file; name another with --ledger, or move it away")
+        return LedgerError(
+            f"{path} is not a DuckDB file; name another with --ledger, or move it away: the next command makes the"
+            " ledger again from its journals, if there are any"
+        )
+    for said, told in _NO_WAY_TO_WRITE.items():
+        if said in text:
+            return Unwritable(f"the ledger {path} can't be written: {told}")
     first = " ".join(text.split())[:300]
     return LedgerError(f"the ledger {path} can't be used: {first}")

@@ -1,9 +1,8 @@
 """Journals into the ledger: each line exactly once, whoever loads it (rules 5 to 10 of docs/journal.md)."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import duckdb
 
 from pipeline import journal
 from pipeline.errors import LedgerError
-from pipeline.ledger import schema
+from pipeline.ledger import queries, schema
 from pipeline.ledger._frames import (
     ATTEMPTS,
     JOURNAL_DAMAGE,
@@ -23,19 +22,17 @@ from pipeline.ledger._frames import (
     microseconds,
     missing_outcome,
 )
+from pipeline.ledger._journals import (
+    JournalState,
+    Unattributable,
+    facts_in_ledger,
+    run_facts,
+    states,
+    uuid_for_loading,
+)
 
 CHECKPOINT_THRESHOLD = "256MB"
 """DuckDB tidies the file when it is closed; in mid-session that would only cost time."""
-
-
-@dataclass(frozen=True, slots=True)
-class JournalState:
-    """How far the ledger has loaded a journal."""
-
-    journal_id: str
-    uuid: str
-    offset: int
-    closed: bool
 
 
 class Contended(LedgerError):
@@ -105,91 +102,47 @@ def ledger_id_of(connection: duckdb.DuckDBPyConnection) -> str:
     return str(row[0])
 
 
-def states(connection: duckdb.DuckDBPyConnection) -> dict[str, JournalState]:
-    """Return how far each journal is loaded, by journal id."""
-    found = connection.execute("select journal_id, uuid, journal_offset, closed from journal_state").fetchall()
-    return {row[0]: JournalState(*row) for row in found}
+def catch_up(connection: duckdb.DuckDBPyConnection, paths: list[Path]) -> list[Unattributable]:
+    """Load these dead journals to their ends; return what could not be booked, with everything else loaded.
 
-
-def behind(known: Mapping[str, JournalState], folder: Path) -> list[Path]:
-    """Return the dead journals that hold more than the ledger does.
-
-    Raises LedgerError when a journal is shorter than what was loaded from it, or is another file of the same name.
+    Raises LedgerError for a journal that can't be this ledger's, or when the ledger can't be written.
     """
-    late: list[Path] = []
-    for path in journal.files_in(folder):
-        state = known.get(path.stem)
-        size = path.stat().st_size
-        if state is not None:
-            _check_same(path, state, size)
-        if (state is None or not state.closed) and not journal.is_alive(path):
-            late.append(path)
-    return late
+    refused: list[Unattributable] = []
+    for path in paths:
+        try:
+            _load_whole(connection, path)
+        except Unattributable as error:
+            refused.append(error)
+    return refused
 
 
-def missing(known: Mapping[str, JournalState], folder: Path) -> list[str]:
-    """Name the journals that were not loaded to their end and are gone."""
-    return [
-        s.journal_id
-        for s in known.values()
-        if not s.closed and not (folder / f"{s.journal_id}{journal.SUFFIX}").exists()
-    ]
-
-
-def _check_same(path: Path, state: JournalState, size: int) -> None:
-    if size < state.offset:
-        raise LedgerError(
-            f"{path} is {size} bytes long, but {state.offset} were loaded from it; restore the whole file"
-        )
-    if journal.header_of(path)["uuid"] != state.uuid:
-        raise LedgerError(f"{path} is another file than the one the ledger knows by this name; restore the old one")
-
-
-def run_facts(path: Path) -> RunFacts | None:
-    """Read the `run` line of a journal (its second line), or None if the run died before writing it."""
-    for line in journal.read(path, 0, dead=False, limit=2**14).lines[:2]:
-        if line.fields.get("type") == "run":
-            return RunFacts.from_line(line.fields)
-    return None
-
-
-def _facts_in_ledger(connection: duckdb.DuckDBPyConnection, journal_id: str) -> RunFacts | None:
-    """Find what a `run` line that was damaged later had said."""
-    row = connection.execute(
-        "select r.run_id, s.provider, s.model, 'realtime', max(p.price_id), r.max_tokens,"
-        " coalesce((r.config->>'$.output.repair')::integer, 0) as repair from run_starts r"
-        " join plan_starts s using (plan_id) left join prices p on p.run_id = r.run_id"
-        " where r.journal_id = ? group by all",
-        [journal_id],
-    ).fetchone()
-    return None if row is None else RunFacts(*row)
-
-
-def catch_up(connection: duckdb.DuckDBPyConnection, paths: list[Path]) -> int:
-    """Load these dead journals to their ends; return how many lines were new."""
-    return sum(_load_whole(connection, path) for path in paths)
-
-
-def _load_whole(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
-    header = journal.header_of(path)
-    if header["ledger"] != ledger_id_of(connection):
-        raise LedgerError(f"{path} belongs to another ledger; put the ledger and its .journal folder back together")
-    loaded = 0
+def _load_whole(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    _put_on_disk(path)
+    uuid = uuid_for_loading(connection, path, ledger_id_of(connection))
     failed: JournalState | None = None
     while True:
-        state = states(connection).get(path.stem) or JournalState(path.stem, header["uuid"], 0, closed=False)
-        if state.closed:
-            return loaded
-        piece = journal.read(path, state.offset, dead=True)
-        last = piece.end >= path.stat().st_size
+        state = states(connection).get(path.stem) or JournalState(path.stem, uuid, 0, closed=False)
+        size = path.stat().st_size
+        if state.closed and size <= state.offset:
+            return
+        # A file that is shorter than what was loaded holds nothing new (rule 10).
+        piece = journal.read(path, state.offset, dead=True) if size > state.offset else _nothing_at(state.offset)
         try:
-            load_piece(connection, path, state, piece, last=last)
+            load_piece(connection, path, state, piece, last=piece.end >= size)
         except (Contended, duckdb.TransactionException, duckdb.ConstraintException):
             if state == failed:
                 raise  # nobody was faster: the disk is full, or the line can't be booked
-            failed = state
-            continue  # another process loads the same journal: look again where it is
-        loaded += len(piece.lines)
+            failed = state  # another process loads the same journal: look again where it is
+
+
+def _put_on_disk(path: Path) -> None:
+    """Rule 17: what a killed run wrote may still be on its way to the disk, and the ledger must not be ahead of it."""
+    with suppress(OSError):  # a file system that is read-only now: nothing is on its way
+        journal.sync_file(path)
+
+
+def _nothing_at(offset: int) -> journal.Piece:
+    return journal.Piece([], [], offset)
 
 
 def load_piece(
@@ -203,15 +156,15 @@ def load_piece(
 ) -> None:
     """Insert a piece and move the journal's offset in one transaction; `last` also books what was lost."""
     bundle = Bundle() if extra is None else extra
-    run = run_facts(path) or _facts_in_ledger(connection, state.journal_id)
+    run = run_facts(path) or facts_in_ledger(connection, state.journal_id)
     if run is None and any(line.fields.get("type") != "header" for line in piece.lines):
-        raise LedgerError(
+        raise Unattributable(
             f"{path}: the line that says which run wrote it is damaged, so its answers can't be booked; restore the"
             " file, or move it out of the folder (its answers are then lost)"
         )
     _book_piece(bundle, run, state.journal_id, piece)
     if last and run is not None:
-        _book_loose_ends(bundle, path, run, state.journal_id)
+        _book_loose_ends(connection, bundle, path, run, state.journal_id)
     with transaction(connection):
         _advance(connection, path, state, piece, last=last, run_id=None if run is None else run.run_id)
         bundle.insert(connection)
@@ -245,15 +198,20 @@ def _advance(
     changed = connection.execute(
         "update journal_state set journal_offset = ?, lines = lines + ?, damaged = damaged + ?,"
         " last_checksum = coalesce(?, last_checksum), closed = ?"
-        " where journal_id = ? and journal_offset = ? and not closed",
-        [piece.end, len(piece.lines), len(piece.damages), checksum, last, state.journal_id, state.offset],
+        " where journal_id = ? and journal_offset = ? and closed = ?",
+        [piece.end, len(piece.lines), len(piece.damages), checksum, last, state.journal_id, state.offset, state.closed],
     ).fetchone()
     if changed is None or changed[0] != 1:
         raise Contended(f"{path} is being loaded by somebody else; run the command again")
 
 
-def _book_loose_ends(bundle: Bundle, path: Path, run: RunFacts, journal_id: str) -> None:
-    """Book what a dead journal left open: exchanges nobody heard of again, answers without their outcome line."""
+def _book_loose_ends(
+    connection: duckdb.DuckDBPyConnection, bundle: Bundle, path: Path, run: RunFacts, journal_id: str
+) -> None:
+    """Book what a dead journal left open: exchanges nobody heard of again, answers without their outcome line.
+
+    What the ledger knows more of than a journal whose loaded part was damaged since stays as it is.
+    """
     open_sends: dict[tuple[str, int], tuple[int, dict[str, Any]]] = {}
     unended: dict[str, dict[str, Any]] = {}
     for line in journal.read_all(path, dead=True):
@@ -265,6 +223,11 @@ def _book_loose_ends(bundle: Bundle, path: Path, run: RunFacts, journal_id: str)
             unended[fields["key"]] = fields
         elif kind == "outcome":
             unended.pop(fields["key"], None)
-    bundle.extend(ATTEMPTS, [lost_attempt(run, journal_id, offset, sent) for offset, sent in open_sends.values()])
-    outcomes = [missing_outcome(run, attempt) for attempt in unended.values()]
+    booked = queries.attempts_booked(connection, run.run_id, [key for key, _ in open_sends])
+    bundle.extend(
+        ATTEMPTS,
+        [lost_attempt(run, journal_id, *sent) for attempt, sent in open_sends.items() if attempt not in booked],
+    )
+    ended = queries.keys_ended(connection, run.run_id, list(unended))
+    outcomes = [missing_outcome(run, attempt) for key, attempt in unended.items() if key not in ended]
     bundle.extend(OUTCOMES, [row for row in outcomes if row is not None])

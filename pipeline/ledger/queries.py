@@ -152,6 +152,22 @@ def has_estimate(connection: duckdb.DuckDBPyConnection, run_id: int) -> bool:
     return connection.execute("select 1 from estimates where run_id = ?", [run_id]).fetchone() is not None
 
 
+def attempts_booked(connection: duckdb.DuckDBPyConnection, run_id: int, keys: list[str]) -> set[tuple[str, int]]:
+    """Return the (key, attempt) pairs of these keys that a run has in the ledger."""
+    if not keys:
+        return set()
+    sql = "select key, attempt from attempts where run_id = ? and key = any(?)"
+    return set(connection.execute(sql, [run_id, keys]).fetchall())
+
+
+def keys_ended(connection: duckdb.DuckDBPyConnection, run_id: int, keys: list[str]) -> set[str]:
+    """Return which of these keys have an outcome of this run in the ledger."""
+    if not keys:
+        return set()
+    sql = "select key from outcomes where run_id = ? and key = any(?)"
+    return {row[0] for row in connection.execute(sql, [run_id, keys]).fetchall()}
+
+
 def next_run_id(connection: duckdb.DuckDBPyConnection) -> int:
     """Return the number of the run about to start; valid while the ledger stays open for writing."""
     row = connection.execute("select coalesce(max(run_id), 0) + 1 from run_starts").fetchone()
@@ -170,10 +186,10 @@ def rows_of(
 def frame_of(connection: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any] | None = None) -> pl.DataFrame:
     """Run a query and return its rows as a frame; Decimal stays Decimal; JSON, intervals and the like come as text."""
     relation = connection.sql(sql, params=parameters or [])
-    return pl.DataFrame() if relation is None else pl.DataFrame(_presentable(relation))
+    return pl.DataFrame() if relation is None else pl.DataFrame(presentable(relation))
 
 
-def _presentable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+def presentable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     """Make what Polars refuses (with a Rust panic, for an interval) acceptable: names told apart, odd types as text."""
     taken: set[str] = set()
     columns: list[str] = []

@@ -6,8 +6,8 @@ Every reading command first loads what dead journals hold beyond the file; a liv
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ import duckdb
 import polars as pl
 
 from pipeline import journal
-from pipeline.errors import LedgerError, UsageError
-from pipeline.journal import Journal
-from pipeline.ledger import _connect, loading, queries, schema
+from pipeline.errors import LedgerError
+from pipeline.journal import Journal, JournalFull
+from pipeline.ledger import _asking, _connect, _journals, loading, queries, schema
+from pipeline.ledger._connect import Unwritable
 from pipeline.ledger._frames import ESTIMATES, PLAN_ENDS, ROWS, Bundle, microseconds
+from pipeline.ledger._journals import JournalState
+from pipeline.reserve import reserve_bytes
 
 Notify = Callable[[str], None]
 
@@ -44,6 +47,8 @@ class RunRequest:
     reuse: str
     budgeted: bool = False
     """There is a budget, so every earlier cost of the plan must have a bound."""
+    concurrency: int = 1
+    """Most requests in flight, for whose answers room is kept."""
     fresh: bool = False
     """Ask again where an answer is known."""
 
@@ -77,10 +82,14 @@ class Ledger:
         self.path = path
         self.folder = path.with_name(path.name.removesuffix(".duckdb") + ".journal")
         self._notify = notify
+        self._told: set[str] = set()
 
     @contextmanager
     def read(self, config: dict[str, str] | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open read-only after catching up. Fetch everything, then leave: an open reader keeps runs waiting."""
+        """Open read-only after catching up. Fetch everything, then leave: an open reader keeps runs waiting.
+
+        On a read-only or full disk, where catching up is impossible, `notify` hears what is not shown.
+        """
         if self.path.exists():
             with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
                 if not self._is_behind(connection):
@@ -88,19 +97,50 @@ class Ledger:
                     return
         elif not journal.files_in(self.folder):
             raise LedgerError(f"there is no ledger {self.path}; `promptmill run JOB` makes one, --ledger names another")
-        with _connect.writing(self.path, waiting=self._notify) as connection:
-            self._prepare(connection)
+        try:
+            refused = self._catch_up()
+        except Unwritable as error:
+            self._explain(error)
+        else:
+            self._tell(map(str, refused))
         with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
             yield connection
 
+    def catch_up(self) -> None:
+        """Load every dead journal to its end. Raises LedgerError if that can't be done, LedgerBusy if not now."""
+        for refused in self._catch_up():
+            raise refused
+
+    def _catch_up(self) -> list[_journals.Unattributable]:
+        self._check_writable()
+        with _connect.writing(self.path, waiting=self._notify) as connection:
+            return self._prepare(connection)
+
+    def _explain(self, error: Unwritable) -> None:
+        """Say what a reader will not see. Raises the error again if there is nothing that can be shown."""
+        if not self.path.exists():
+            raise Unwritable(f"the ledger is gone and can't be made again from its journals here: {error}") from error
+        with _connect.reading(self.path, waiting=self._notify) as connection:
+            if loading.schema_step(connection) != schema.NEWEST:
+                raise Unwritable(f"an older promptmill made this ledger, and it can't be updated: {error}") from error
+            late = _journals.behind(_journals.states(connection), self.folder)
+        self._tell(
+            f"what the journal {path} holds beyond the ledger is NOT shown: {error}; the next command that can write"
+            " loads it"
+            for path in late
+        )
+
+    def _tell(self, texts: Iterable[str]) -> None:
+        """Notify of what has not been said before: one command may open the ledger several times."""
+        for text in texts:
+            if self._notify is not None and text not in self._told:
+                self._told.add(text)
+                self._notify(text)
+
     def ask(self, query: str) -> pl.DataFrame:
         """Answer a person's SQL: read-only, without access to other files or the network. Raises UsageError."""
-        locked_down = {"enable_external_access": "false", "lock_configuration": "true"}
-        with self.read(locked_down) as connection:
-            try:
-                return queries.frame_of(connection, query)
-            except duckdb.Error as error:
-                raise UsageError(f"SQL: {error}") from error
+        with self.read(_asking.LOCKED_DOWN) as connection:
+            return _asking.answer(connection, query)
 
     def exists(self) -> bool:
         """Tell whether there is anything to read: the file, or journals to rebuild it from."""
@@ -110,29 +150,29 @@ class Ledger:
         """Tell whether the schema is old or a dead journal holds more than the ledger. Raises LedgerError."""
         if loading.schema_step(connection) != schema.NEWEST:
             return True
-        known = loading.states(connection)
+        known = _journals.states(connection)
         self._warn_of_missing(known)
-        return bool(loading.behind(known, self.folder))
+        return bool(_journals.behind(known, self.folder))
 
-    def _warn_of_missing(self, known: Mapping[str, loading.JournalState]) -> None:
-        lost = loading.missing(known, self.folder)
-        if lost and self._notify is not None:
-            self._notify(
-                f"the journal {lost[0]} is missing from {self.folder} and was not loaded to its end: what follows may"
-                " be incomplete; restore the file"
-            )
+    def _warn_of_missing(self, known: Mapping[str, JournalState]) -> None:
+        self._tell(
+            f"the journal {name} is missing from {self.folder} and was not loaded to its end: what follows may be"
+            " incomplete; restore the file"
+            for name in _journals.missing(known, self.folder)[:1]
+        )
 
-    def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Migrate, then load every dead journal to its end."""
-        loading.migrate(connection, self._identity())
-        known = loading.states(connection)
-        loading.catch_up(connection, loading.behind(known, self.folder))
-
-    def _identity(self) -> str:
-        """Return the id that existing journals carry (a lost ledger is rebuilt under its old id), else a new one."""
-        for path in journal.files_in(self.folder):
-            return str(journal.header_of(path)["ledger"])
-        return secrets.token_hex(16)
+    def _prepare(self, connection: duckdb.DuckDBPyConnection) -> list[_journals.Unattributable]:
+        """Migrate, then load every dead journal to its end; return what could not be booked."""
+        loading.migrate(connection, _journals.identity_in(self.folder) or secrets.token_hex(16))
+        journal.sweep(self.folder)
+        known = _journals.states(connection)
+        late = _journals.behind(known, self.folder)
+        self._tell(
+            f"the journal {name} in {self.folder} is shorter than what was loaded from it: the ledger keeps what it"
+            " has, but can't be made again from its journals; restore the file if you can"
+            for name in _journals.cut_short(known, self.folder)
+        )
+        return loading.catch_up(connection, late)
 
     def known(self, job: str, reuse: str, *, fresh: bool = False) -> queries.Known:
         """Read what is answered already; nothing when there is no ledger yet."""
@@ -155,8 +195,9 @@ class Ledger:
         """
         self._check_writable()
         with _connect.writing(self.path, waiting=self._notify) as connection:
-            self._prepare(connection)
-            lost = loading.missing(loading.states(connection), self.folder)
+            for refused in self._prepare(connection):
+                raise refused
+            lost = _journals.missing(_journals.states(connection), self.folder)
             if lost:
                 raise LedgerError(
                     f"the journal {lost[0]} is missing from {self.folder} and was not loaded to its end: answers may be"
@@ -170,16 +211,30 @@ class Ledger:
                 )
             known = queries.known_keys(connection, request.job, reuse=request.reuse, fresh=request.fresh)
             run_id = queries.next_run_id(connection)
-            started = Journal(self.folder, loading.ledger_id_of(connection))
+            started = self._start_journal(loading.ledger_id_of(connection), request)
             try:
                 _open_journal(started, request, run_id, plan)
-                state = loading.JournalState(started.journal_id, started.uuid, 0, closed=False)
+                state = JournalState(started.journal_id, started.uuid, 0, closed=False)
                 piece = journal.read(started.path, 0, dead=False)
                 loading.load_piece(connection, started.path, state, piece, last=False)
+            except JournalFull as full:
+                _abandon(started)
+                raise LedgerError(str(full)) from full  # nothing was sent: a mistake to put right, not a pause
             except BaseException:
-                started.close()
+                _abandon(started)
                 raise
         return RunStart(run_id, plan, known, started)
+
+    def _start_journal(self, ledger_id: str, request: RunRequest) -> Journal:
+        size = reserve_bytes(request.concurrency)
+        try:
+            return Journal(self.folder, ledger_id, reserve_bytes=size)
+        except (OSError, JournalFull) as error:
+            reason = error.strerror if isinstance(error, OSError) else error.reason
+            raise LedgerError(
+                f"no journal can be started in {self.folder}: {reason}; it takes {size // 2**20} MiB of room, kept for"
+                " answers that are on their way when a disk fills up: make room, or name another place with --ledger"
+            ) from error
 
     def _check_writable(self) -> None:
         folder = self.path.parent
@@ -189,11 +244,11 @@ class Ledger:
             )
         target = self.path if self.path.exists() else folder
         if not (_writable(target) and _writable(folder)):
-            raise LedgerError(
+            raise Unwritable(
                 f"the ledger {self.path} can't be written; name another with --ledger or $PROMPTMILL_LEDGER"
             )
 
-    def burst(self, path: Path, state: loading.JournalState, burst: Burst, *, patience: float) -> loading.JournalState:
+    def burst(self, path: Path, state: JournalState, burst: Burst, *, patience: float) -> JournalState:
         """Load what a live run has gathered, in one transaction; return how far its journal is loaded now.
 
         What the ledger holds already is left out, so a burst may be repeated: on a full disk DuckDB can fail after the
@@ -220,14 +275,14 @@ def _bundle(burst: Burst) -> Bundle:
 
 
 def _what_is_new(
-    connection: duckdb.DuckDBPyConnection, path: Path, state: loading.JournalState, burst: Burst
-) -> tuple[loading.JournalState, Burst]:
+    connection: duckdb.DuckDBPyConnection, path: Path, state: JournalState, burst: Burst
+) -> tuple[JournalState, Burst]:
     """Cut off a burst's front what an earlier one, thought to have failed, did bring into the ledger.
 
     Raises LedgerError if the ledger holds less than this run has loaded (a restored copy, a lost write-ahead log): the
     list of rows would get a gap.
     """
-    found = loading.states(connection).get(state.journal_id) if loading.schema_step(connection) else None
+    found = _journals.states(connection).get(state.journal_id) if loading.schema_step(connection) else None
     if found is None or found.offset < state.offset:
         raise LedgerError(f"the ledger {path} lost what this run had loaded; the next command loads it again")
     offset, piece, rows, estimate = found.offset, burst.piece, burst.rows, burst.estimate
@@ -241,6 +296,12 @@ def _what_is_new(
     if estimate is not None and queries.has_estimate(connection, estimate["run_id"]):
         estimate = None
     return found, Burst(piece, rows, burst.plan_end, estimate)
+
+
+def _abandon(started: Journal) -> None:
+    """Close the journal of a run that could not begin; what went wrong is told already."""
+    with suppress(JournalFull):
+        started.close()
 
 
 def _writable(path: Path) -> bool:
@@ -272,3 +333,4 @@ def _open_journal(started: Journal, request: RunRequest, run_id: int, plan: quer
     )
     if request.price is not None:
         started.append("price", request.price)
+    started.sync()  # rule 17

@@ -63,7 +63,7 @@ class Provider(Protocol):
         ...
 
     def decode(self, reply: WireReply, *, now: float, secrets: Sequence[str] = ()) -> Reply | Failure:
-        """Translate an answer; never raises. `now` is epoch seconds; `secrets` never reach a message."""
+        """Translate an answer; never raises. `now` is epoch seconds; `secrets` are hidden in all that comes back."""
         ...
 
 
@@ -99,11 +99,11 @@ def check_extra(extra: Mapping[str, object]) -> None:
     openai.check_extra(extra)
 
 
-def failure_from_wire(error: WireError) -> Failure:
-    """Classify an exchange that brought no HTTP answer."""
+def failure_from_wire(error: WireError, *, secrets: Sequence[str] = ()) -> Failure:
+    """Classify an exchange that brought no HTTP answer. The message never holds one of `secrets`."""
     from pipeline.providers import _errors  # noqa: PLC0415 (members load lazily)
 
-    return _errors.failure_from_wire(error)
+    return _errors.failure_from_wire(error, secrets)
 
 
 def redact(text: str, secrets: Sequence[str]) -> str:
@@ -111,6 +111,13 @@ def redact(text: str, secrets: Sequence[str]) -> str:
     from pipeline.providers import _redact  # noqa: PLC0415 (members load lazily)
 
     return _redact.redact(text, secrets)
+
+
+def hide(text: str, secrets: Sequence[str]) -> str:
+    """Hide the given secrets only, also where they stand escaped."""
+    from pipeline.providers import _redact  # noqa: PLC0415 (members load lazily)
+
+    return _redact.hide(text, secrets)
 
 
 def _preset(name: str, base_url: str | None) -> "OpenAI":

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import WireError
 from pipeline.providers._json import load
-from pipeline.providers._redact import clean, redact
+from pipeline.providers._redact import clean, hide, redact
 from pipeline.providers._said import Said, said_by
 from pipeline.providers._waits import wait_from
 from pipeline.records import Failure, Usage, WireReply
@@ -183,14 +183,14 @@ def failure_from(
     return _paused_if_long(failure, now)
 
 
-def failure_from_wire(error: WireError) -> Failure:
+def failure_from_wire(error: WireError, secrets: Sequence[str] = ()) -> Failure:
     """Classify an exchange that brought no HTTP answer."""
     verdict = _WIRE.get(error.kind, "retry")
     return Failure(
         action=_ACTIONS[verdict],
         result=_RESULTS[verdict],
         error_type=error.kind,
-        message=clean(str(error), 300),
+        message=clean(hide(str(error), secrets), 300),  # a broken head is quoted by the library
         cost_unknown=error.maybe_sent,
         not_sent=not error.maybe_sent,
     )

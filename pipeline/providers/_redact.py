@@ -1,12 +1,19 @@
 """Making a stranger's words fit for a log: no secrets, no control characters, one short line."""
 
+import html
 import re
 from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
 
 HIDDEN = "[redacted]"
 
 _SHORTEST_SECRET = 4
 """Shorter "keys" (`x`, `-`) protect nothing, and hiding them would garble every message."""
+
+_SHORTEST_DATA_SECRET = 12
+"""In an answer, which is paid for, shorter keys stay: those of local servers are words (`EMPTY`, `none`, `dummy`)."""
+_SHORTEST_BEGINNING = 6
 
 LONGEST_TEXT = 20_000
 """Characters of a stranger's text that are looked at."""
@@ -36,12 +43,63 @@ _UNPRINTABLE = re.compile(
 
 def redact(text: str, secrets: Iterable[str]) -> str:
     """Hide the given secrets, wherever they stand, and whatever looks like a key."""
-    shown = _UNPRINTABLE.sub(" ", cut(text))
+    shown = _UNPRINTABLE.sub(" ", hide(cut(text), secrets))
+    return _SHAPED.sub(HIDDEN, _LABELLED.sub(rf"\1{HIDDEN}", shown))
+
+
+def hide(text: str, secrets: Iterable[str], *, shortest: int = _SHORTEST_SECRET) -> str:
+    """Hide the given secrets: as they are, escaped as in JSON, URLs, HTML or Python, or begun where the text ends."""
     for secret in secrets:
         secret = secret.strip()  # noqa: PLW2901 (keys come from files with line ends)
-        if len(secret) >= _SHORTEST_SECRET:
-            shown = shown.replace(secret, HIDDEN)
-    return _SHAPED.sub(HIDDEN, _LABELLED.sub(rf"\1{HIDDEN}", shown))
+        if len(secret) < shortest:
+            continue
+        text = text.replace(secret, HIDDEN)
+        if "\\" in text or "%" in text or "&" in text:
+            text = _escaped(secret).sub(HIDDEN, text)
+        text = _without_beginning(text, secret)
+    return text
+
+
+def hide_in(value: Any, secrets: Iterable[str]) -> Any:
+    """Hide the given secrets in everything that JSON can hold: what a provider sends is data, but never our key."""
+    if isinstance(value, str):
+        return hide(value, secrets, shortest=_SHORTEST_DATA_SECRET)
+    if isinstance(value, list):
+        return [hide_in(item, secrets) for item in value]
+    if isinstance(value, dict):
+        return {hide_in(name, secrets): hide_in(item, secrets) for name, item in value.items()}
+    return value
+
+
+@lru_cache(maxsize=8)
+def _escaped(secret: str) -> re.Pattern[str]:
+    """Match the secret with each of its characters as it is or in any of the ways that text formats write it."""
+    return re.compile("".join(f"(?:{'|'.join(_spellings(character))})" for character in secret), re.IGNORECASE)
+
+
+def _spellings(character: str) -> list[str]:
+    units, octets = character.encode("utf-16-be", "replace"), character.encode("utf-8", "replace")
+    in_json = "".join(rf"\\{{1,4}}u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+    in_url = "".join(rf"%(?:25){{0,2}}{octet:02x}" for octet in octets)
+    in_python = "".join(rf"\\{{1,4}}x{octet:02x}" for octet in octets)
+    in_html = [rf"&\#0{{0,4}}{ord(character)};", rf"&\#x0{{0,4}}{ord(character):x};"]
+    named = html.escape(character)
+    return [
+        rf"\\{{0,4}}(?-i:{re.escape(character)})",
+        in_json,
+        in_url,
+        in_python,
+        *in_html,
+        *([re.escape(named)] if named != character else []),
+    ]
+
+
+def _without_beginning(text: str, secret: str) -> str:
+    """Hide the beginning of a secret where somebody cut the text in the middle of it."""
+    for length in range(min(len(secret), len(text) + 1) - 1, _SHORTEST_BEGINNING - 1, -1):
+        if text.endswith(secret[:length]):
+            return text[:-length] + HIDDEN
+    return text
 
 
 def cut(text: str) -> str:

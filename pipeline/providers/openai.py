@@ -9,6 +9,7 @@ import orjson
 
 from pipeline.errors import JobFileError
 from pipeline.providers import _replies
+from pipeline.providers._redact import hide_in
 from pipeline.providers._schema import obeys_strict_rules
 from pipeline.records import Failure, HttpRequest, ModelSpec, Reply, Request, WireReply
 
@@ -88,8 +89,22 @@ class OpenAI:
         return HttpRequest(f"{base_url.rstrip('/')}/chat/completions", headers, body)
 
     def decode(self, reply: WireReply, *, now: float, secrets: Sequence[str] = ()) -> Reply | Failure:
-        """Translate the answer; `now` is epoch seconds, `secrets` never reach a message."""
-        return _replies.decode(reply, now=now, secrets=secrets)
+        """Translate the answer; `now` is epoch seconds, `secrets` are hidden in all that comes back."""
+        return _hidden(_replies.decode(reply, now=now, secrets=secrets), secrets)
+
+
+def _hidden(result: Reply | Failure, secrets: Sequence[str]) -> Reply | Failure:
+    """Hide the key in what is stored as it came, too: a model, or a proxy before it, may echo what it was sent."""
+    if not secrets:
+        return result
+    usage = result.usage
+    if usage is not None and usage.raw:
+        usage = replace(usage, raw=hide_in(dict(usage.raw), secrets))
+    model, request_id = hide_in(result.model, secrets), hide_in(result.request_id, secrets)
+    if isinstance(result, Failure):
+        return replace(result, usage=usage, model=model, request_id=request_id)
+    text, reason = hide_in(result.text, secrets), hide_in(result.finish_reason, secrets)
+    return replace(result, text=text, finish_reason=reason, usage=usage, model=model, request_id=request_id)
 
 
 def check_extra(extra: Mapping[str, object]) -> None:

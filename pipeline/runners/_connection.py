@@ -1,7 +1,7 @@
 """Where a run's requests go: an address that is simply there, or the bundled model that must be started first."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.runners._local_model import Endpoint, LocalModel
@@ -22,7 +22,7 @@ class Remote:
     """A provider's address, and the key for it if it has one."""
 
     base_url: str
-    api_key: str | None
+    api_key: str | None = field(repr=False)
 
     async def endpoint(self) -> Endpoint:
         """Return the address."""

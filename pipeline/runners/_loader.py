@@ -8,13 +8,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline import journal
-from pipeline.errors import LedgerBusy, LedgerError
-from pipeline.journal import Journal
+from pipeline.errors import LedgerBusy, LedgerError, PromptmillError
+from pipeline.journal import Journal, JournalFull
 from pipeline.ledger import Burst, JournalState, Ledger
 
 BURST_SECONDS = 2.0
@@ -90,26 +91,46 @@ class Loader:
 
     def finish(self, patience: float = LAST_PATIENCE) -> str | None:
         """After `stop`: load everything, close the journal, book what was lost; return what could not be done."""
+        problem = self._drained(patience) or self._closed()
+        if problem is not None:
+            return self._left_over(problem)
+        try:
+            self._ledger.catch_up()  # with dead journals, and ours is dead now
+        except LedgerError as error:
+            return self._left_over(error)
+        return None
+
+    def _drained(self, patience: float) -> PromptmillError | None:
         try:
             self._drain(patience)
-        except LedgerError as error:
-            return self._left_over(error)
-        finally:
-            self._journal.close()
-        try:
-            with self._ledger.read():
-                return None  # reading catches up with dead journals, and ours is dead now
-        except LedgerError as error:
-            return self._left_over(error)
+        except (LedgerError, JournalFull) as error:
+            with suppress(JournalFull):  # said once is enough
+                self._journal.close()
+            return error
+        return None
 
-    def _left_over(self, error: LedgerError) -> str:
+    def _closed(self) -> PromptmillError | None:
+        try:
+            self._journal.close()
+        except JournalFull as error:
+            return error
+        return None
+
+    def _left_over(self, error: PromptmillError) -> str | None:
+        """Say what the ledger does not have yet, None if that is nothing anybody looks for."""
         late = journal.read(self._path, self._state.offset, dead=False).lines
         attempts = sum(line.fields.get("type") == "attempt" for line in late)
-        rows = " The list of rows is not complete: run the same command again." if self._rows or self._planned else ""
-        return (
-            f"{attempts:,} attempts are safe in the journal {self._path} and not in the ledger yet: {error}."
-            f" The next command loads them.{rows}"
-        )
+        rows = bool(self._rows or self._planned)
+        said = []
+        if attempts:
+            said.append(
+                f"{attempts:,} attempts are safe in the journal {self._path} and not in the ledger yet: {error}."
+                " The next command loads them."
+            )
+        if rows:
+            why = "" if attempts else f" ({error})"
+            said.append(f"The list of rows in the ledger is not complete{why}: run the same command again.")
+        return " ".join(said) or None
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -124,6 +145,8 @@ class Loader:
     def _load_bursts(self) -> None:
         due = _next_burst()
         while not self._stop.wait(TICK_SECONDS):
+            if self._journal.tight:
+                continue  # the room that is left is for answers on their way; the ledger comes after them
             if time.monotonic() >= due or self._journal.lines - self._lines >= BURST_LINES:
                 self._one_burst(patience=BURST_PATIENCE)
                 due = _next_burst()
@@ -149,6 +172,7 @@ class Loader:
         rows = list(islice(self._rows, len(self._rows)))
         if not (piece.lines or piece.damages or rows or planned):
             return
+        self._journal.sync()  # rule 17: after a power cut the ledger must not know more than the journal
         burst = Burst(piece, rows, *(planned or (None, None)))
         self._state = self._burst_again_if_it_fails(burst, patience)
         self._lines += len(piece.lines)

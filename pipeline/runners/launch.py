@@ -21,6 +21,7 @@ from pipeline.ledger import Ledger, RunRequest, RunStart
 from pipeline.planning import Meter, Plan, Selection
 from pipeline.pricing import Price, load_prices
 from pipeline.prompts import KeyMaker
+from pipeline.runners import _log
 from pipeline.runners._connection import Bundled, Connection, Remote
 from pipeline.runners._loader import Loader
 from pipeline.runners._local_model import require_local_model, require_model_name
@@ -126,6 +127,8 @@ def credentials(job: Job, environ: Mapping[str, str]) -> str | None:
             f"the environment variable {job.api_key_env} is not set; it must hold the key for {job.provider.name}:"
             f" export {job.api_key_env}=..."
         )
+    if not key.isprintable():  # bytes that are no text, or a line break in the middle; the value is not shown
+        raise UserError(f"the environment variable {job.api_key_env} holds characters that no key has; set it again")
     return key or None
 
 
@@ -169,6 +172,7 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
         if others and not _is_bundled(job):
             how.notify(f"{', '.join(others)} runs on the same account: the stated limits are not shared between jobs")
         started = how.ledger.begin(_request(prepared, how))
+        _log.started(prepared, started, how.ledger.path)
         if job.budget_usd is not None and started.plan.spent_usd:
             how.notify(
                 f"this plan has already spent {dollars(started.plan.spent_usd)} of its {dollars(job.budget_usd)}"
@@ -196,6 +200,7 @@ def _request(prepared: Prepared, how: Launch) -> RunRequest:
         code_version=importlib.metadata.version("promptmill"),
         reuse=job.reuse,
         budgeted=job.budget_usd is not None,
+        concurrency=job.limits.concurrency,
         fresh=how.selection.fresh,
     )
 
@@ -230,6 +235,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         policy=job.retry,
         check=job.check,
         repair=job.repair,
+        secrets=() if key is None else (key,),
     )
     planner = Planner(
         plan=prepared.plan,

@@ -18,7 +18,9 @@ from pipeline.doorman import Doorman, Limits, Ticket
 from pipeline.errors import PromptmillError, RunPaused
 from pipeline.health import Health, Heard, StopRules
 from pipeline.journal import Journal
+from pipeline.providers import redact
 from pipeline.records import Attempt, Failure, Outcome, Reply
+from pipeline.runners import _log
 from pipeline.runners._lines import attempt_line, outcome_line, sent_line
 from pipeline.runners._loader import LAST_PATIENCE, Loader
 from pipeline.runners._planner import Batch, Planner
@@ -138,6 +140,8 @@ class LocalRun:
 
     def stop(self, reason: str = STOPPED) -> None:
         """Let nothing more out; what is in flight may come home. The first reason stays."""
+        if self.paused is None:
+            _log.pausing(reason)
         self.paused = self.paused or reason
         self._abandoned.set()
         self._loader.abandon()
@@ -220,7 +224,9 @@ class LocalRun:
             if self.paused is None:  # too few to blame the job
                 self._book_held()
             self._journal.append(
-                "end", {"exit_code": self._exit_code(), "reason": self.paused or FINISHED, "at": time.time()}
+                "end",
+                {"exit_code": self._exit_code(), "reason": self.paused or FINISHED, "at": time.time()},
+                came_back=True,
             )
         except RunPaused as error:
             self.paused = self.paused or str(error)
@@ -238,7 +244,7 @@ class LocalRun:
     def _fail(self, error: BaseException) -> None:
         """Stop on a bug of our own: what is in flight may come home, then the bug shows."""
         self._bug = self._bug or error
-        self.stop(f"internal error: {type(error).__name__}: {error}")
+        self.stop(redact(f"internal error: {type(error).__name__}: {error}", self._exchanger.secrets))
 
     async def _dispatch(self) -> None:
         """Fetch from the doorman, write the `sent` line, hand over to a worker."""
@@ -286,6 +292,7 @@ class LocalRun:
             heard = self._hear(ticket, result, epoch)
             step = self._next_step(ticket, attempt, result, heard)
             self._write(attempt, ticket, step, heard)
+            _log.exchange(attempt)
             cost, used = attempt.computed_usd, _tokens_used(attempt)
             self._spent += cost or ZERO
         finally:
@@ -311,7 +318,7 @@ class LocalRun:
         lines = [("attempt", attempt_line(attempt, ticket, held=heard.hold))]
         if isinstance(step, Done) and not heard.hold:
             lines.append(("outcome", outcome_line(step.outcome)))
-        self._journal.append_all(lines)
+        self._journal.append_all(lines, came_back=True)
 
     def _mind(self, heard: Heard) -> None:
         """Let what an exchange told about the provider and the job have its consequences."""
@@ -325,7 +332,7 @@ class LocalRun:
 
     def _book_held(self) -> None:
         while self._held:
-            self._journal.append("outcome", outcome_line(self._held[-1]))
+            self._journal.append("outcome", outcome_line(self._held[-1]), came_back=True)
             outcome = self._held.pop()
             self.tally.ended(outcome.key, outcome.status)
 
@@ -350,6 +357,7 @@ class LocalRun:
     def _send_again(self, step: Again) -> None:
         if step.shuts_door:
             self._door.shut_for(step.wait_seconds)
+            _log.door_shut(step.wait_seconds)
         self._door.again(step.ticket, 0.0 if step.shuts_door else step.wait_seconds)
 
     def _count_closings(self, result: Reply | Failure, closing: int) -> None:
@@ -361,8 +369,10 @@ class LocalRun:
 
     def _watch_books(self, attempt: Attempt) -> None:
         """Pause when what is booked can't be trusted any more: a broken ledger, a bill that breaks its bound."""
-        if self._loader.broken is not None:
-            self.stop(f"the ledger can't be written: {self._loader.broken}")
+        broken = self._loader.broken
+        if broken is not None:
+            said = isinstance(broken, PromptmillError)
+            self.stop(str(broken) if said else f"the ledger can't be written: {broken}")
         self._watch_bill(attempt)
 
     def _watch_bill(self, attempt: Attempt) -> None:

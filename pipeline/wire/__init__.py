@@ -19,6 +19,11 @@ IDLE_SECONDS = 4.0
 """How long an idle connection is kept. Many servers close theirs after 5 s, and a request that crosses with
 the closing is one of unknown cost; a new connection is cheaper than that."""
 
+ALL_BODIES_BYTES = 512 * 2**20
+"""About what the answers that arrive at the same time may take of memory, if all of them are huge."""
+SMALLEST_BODY_LIMIT, LARGEST_BODY_LIMIT = 4 * 2**20, 32 * 2**20
+"""A model that is allowed 100,000 tokens writes about 0.5 MB."""
+
 WireChoice = Literal["auto", "native", "httpx"]
 
 
@@ -32,12 +37,19 @@ class WireOptions:
     """Name look-up, TCP and TLS."""
     concurrency: int = 32
     """At least so many idle connections are kept for the next request."""
-    max_body_bytes: int = 32 * 1024 * 1024
-    """A longer answer, counted after decompression, is given up with `too_large`."""
+    max_body_bytes: int | None = None
+    """A longer answer, counted after decompression, is given up with `too_large`. None: see `body_limit`."""
     root_certificates: bytes | None = None
     """PEM; trusted in addition to the usual ones."""
     direct: bool = False
     """Ignore proxies from the environment (the local model)."""
+
+    @property
+    def body_limit(self) -> int:
+        """Bytes of one answer: a fair share of what all answers under way may take, within reason."""
+        if self.max_body_bytes is not None:
+            return self.max_body_bytes
+        return min(max(ALL_BODIES_BYTES // max(self.concurrency, 1), SMALLEST_BODY_LIMIT), LARGEST_BODY_LIMIT)
 
 
 class Wire(Protocol):
@@ -87,6 +99,7 @@ def target_of(url: str) -> str:
     return target
 
 
+_LONGEST_REASON = 2000
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 
@@ -111,8 +124,12 @@ def first_of_each(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def one_line(text: str) -> str:
-    """Make a library's words fit for a message: one short line without an address, which may hold secrets."""
-    return re.sub(r"\S+://\S+", "the address", " ".join(text.split()))[:200]
+    """Make a library's words fit for a message: one line without an address, which may hold secrets.
+
+    It is cut between words, and late: half of a secret would not be recognised as one.
+    """
+    line = re.sub(r"\S+://\S+", "the address", " ".join(text.split()))
+    return line if len(line) <= _LONGEST_REASON else line[:_LONGEST_REASON].rpartition(" ")[0]
 
 
 def too_large(target: str, limit: int) -> WireError:

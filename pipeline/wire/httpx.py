@@ -22,8 +22,8 @@ from pipeline.wire import (
     one_line,
     target_of,
     timed_out,
-    too_large,
 )
+from pipeline.wire._body import Body
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _UNSENDABLE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)
@@ -39,7 +39,7 @@ class HttpxWire:
             verify=_trust(options) if transport is None else True,
             trust_env=not options.direct,
             follow_redirects=False,
-            headers={"user-agent": "promptmill"},
+            headers={"user-agent": "promptmill", "accept-encoding": "gzip, deflate"},
             # httpx would keep cookies and send them with the next row's request.
             cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
             timeout=httpx.Timeout(None, connect=options.connect_seconds),
@@ -85,13 +85,13 @@ class HttpxWire:
 
     async def _exchange(self, url: str, headers: Mapping[str, str], body: bytes, target: str) -> WireReply:
         async with self._client.stream("POST", url, headers=headers, content=body) as response:
-            chunks, size = [], 0
-            async for chunk in response.aiter_bytes():
-                size += len(chunk)
-                if size > self._options.max_body_bytes:
-                    raise too_large(target, self._options.max_body_bytes)
-                chunks.append(chunk)
-            return WireReply(response.status_code, first_of_each(response.headers.multi_items()), b"".join(chunks))
+            received = first_of_each(response.headers.multi_items())
+            read = response.is_stream_consumed  # the answer of a function (MockTransport) is whole, and unpacked
+            encoding = "" if read else received.get("content-encoding", "")
+            answer = Body(encoding, target, self._options.body_limit)
+            async for chunk in response.aiter_bytes() if read else response.aiter_raw():
+                answer.add(chunk)
+            return WireReply(response.status_code, received, answer.whole())
 
 
 def _trust(options: WireOptions) -> ssl.SSLContext:

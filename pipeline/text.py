@@ -1,0 +1,48 @@
+"""A stranger's text made fit for a terminal or a log: nothing in it moves the cursor or turns words round."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import Any
+
+_SHOWN = {"\n": "\u21b5", "\t": " "}
+_HARMFUL = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
+_SUSPECT = re.compile(r"[^\x20-\x7e]")
+
+
+def printable(text: str) -> str:
+    """Replace control characters (terminal escapes among them) and line breaks by visible ones: one line."""
+    if text.isprintable():
+        return text
+    return _SUSPECT.sub(_visible, text)
+
+
+def printable_lines(text: str) -> str:
+    """Do the same line by line: for messages that have several."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def json_text(value: Any, default: Callable[[Any], Any], *, indent: int | None = None, only_ascii: bool = False) -> str:
+    """Return JSON in which such characters stand as escapes: exact for a program, harmless on a screen."""
+    # What json leaves raw outside ASCII, and DEL, can only stand inside of strings.
+    return _SUSPECT.sub(_escaped, json.dumps(value, default=default, indent=indent, ensure_ascii=only_ascii))
+
+
+def _visible(match: re.Match[str]) -> str:
+    character = match.group()
+    if character in _SHOWN:
+        return _SHOWN[character]
+    return "\ufffd" if _is_harmful(character) else character
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match.group()
+    if character == "\n" or not _is_harmful(character):  # the line breaks are the indentation's
+        return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+
+def _is_harmful(character: str) -> bool:
+    return unicodedata.category(character) in _HARMFUL

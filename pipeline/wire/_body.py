@@ -1,0 +1,69 @@
+"""Collects a body that may be packed, and never holds more of it than allowed.
+
+httpx itself unpacks all it has read and shows the size afterwards: 64 kB of a gzip bomb become 64 MB, and of a Brotli
+bomb (where that package is installed) gigabytes.
+"""
+
+import zlib
+from typing import Any
+
+from pipeline.errors import WireError
+from pipeline.wire import too_large
+
+
+class Body:
+    """The bytes of one answer, unpacked."""
+
+    def __init__(self, encoding: str, target: str, limit: int) -> None:
+        self._target, self._limit = target, limit
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._inflate = self._inflater(encoding.strip().lower())
+        self._first = True
+
+    def _inflater(self, encoding: str) -> Any:
+        if encoding in {"", "identity"}:
+            return None
+        if encoding in {"gzip", "x-gzip"}:
+            return zlib.decompressobj(zlib.MAX_WBITS | 16)
+        if encoding == "deflate":
+            return zlib.decompressobj()
+        raise self._unreadable("packed in a way that was not asked for")
+
+    def add(self, chunk: bytes) -> None:
+        """Take what has arrived. Raises WireError where it is too much, or is not what it says."""
+        if self._inflate is None:
+            self._keep(chunk)
+            return
+        while chunk:
+            self._keep(self._unpacked(chunk))
+            chunk = self._inflate.unconsumed_tail
+
+    def _unpacked(self, chunk: bytes) -> bytes:
+        room = self._limit - self._size + 1
+        first, self._first = self._first, False
+        try:
+            return bytes(self._inflate.decompress(chunk, room))
+        except zlib.error:
+            if not first:
+                raise self._unreadable("damaged") from None
+        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)  # some servers send `deflate` without its two-byte header
+        try:
+            return bytes(self._inflate.decompress(chunk, room))
+        except zlib.error:
+            raise self._unreadable("damaged") from None
+
+    def _keep(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._limit:
+            raise too_large(self._target, self._limit)
+        self._chunks.append(data)
+
+    def whole(self) -> bytes:
+        """Return the body. Raises WireError if its end is missing."""
+        if self._inflate is not None and not self._first and not self._inflate.eof:
+            raise self._unreadable("cut off")
+        return b"".join(self._chunks)
+
+    def _unreadable(self, what: str) -> WireError:
+        return WireError("broken", f"the answer of {self._target} is {what}", maybe_sent=True)

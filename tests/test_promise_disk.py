@@ -1,0 +1,412 @@
+"""Promise 1 on disks that are full, read-only or broken: the run pauses, what was received is kept, nothing is doubled.
+
+Real file systems (tests/disks.py), real processes. The journal's rules 16 and 17 in docs/journal.md.
+"""
+
+import errno
+import json
+import os
+import signal
+from decimal import Decimal
+
+import pytest
+from bookings import Booked, ask, each_line_once
+from disks import MIB, block_disk, break_down, fill, make_read_only, make_room, memory_disk, reboot
+from dying import dies
+from project import Project, texts
+
+from pipeline import journal
+from pipeline.errors import LedgerError
+from pipeline.journal import Journal, JournalFull
+from pipeline.ledger import Ledger, schema
+from pipeline.reserve import LEAST_BYTES, MOST_BYTES, Reserve, reserve_bytes
+from pipeline.runners._loader import Loader
+
+ROWS = 60
+IN_FLIGHT = 8
+
+
+@pytest.fixture
+def disk(tmp_path):
+    with memory_disk(tmp_path / "disk", 16 * MIB) as folder:
+        yield folder
+
+
+@pytest.fixture
+def device(tmp_path):
+    with block_disk(tmp_path / "device") as folder:
+        yield folder
+
+
+def project_on(folder, stub):
+    """A job whose ledger and journals are on this disk; job file, data and results are elsewhere."""
+    project = Project(folder.parent, stub.base_url, {"PROMPTMILL_LEDGER": str(folder / "l.duckdb")})
+    project.rows(texts(ROWS))
+    project.job(concurrency=IN_FLIGHT)
+    return project
+
+
+def interrupted_by(accident, project, stub):
+    """Let a run meet an accident while 8 requests are on their way; they come home after it."""
+    stub.hold()
+    run = project.start("run", "job.toml", "--yes")
+    stub.wait_for_in_flight(IN_FLIGHT)
+    accident()
+    stub.release()
+    out, err = run.communicate(timeout=60)
+    assert "Traceback" not in err, err
+    return run.returncode, out, err
+
+
+def goes_on(project, stub, *, calls):
+    """The same command ends the job; every row has one outcome, and the bill is the ledger's to the last digit."""
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == calls
+    rows = project.sql("select row_id, status, output from results order by row_index")
+    assert [row["row_id"] for row in rows] == [f"r{n}" for n in range(ROWS)]
+    assert {row["status"] for row in rows} == {"ok"}
+    ledger = project.environ["PROMPTMILL_LEDGER"]
+    assert each_line_once(ledger)
+
+
+def files(folder, pattern):
+    return sorted(path.name for path in folder.rglob(pattern))
+
+
+def nothing_left_over(folder):
+    assert files(folder, "*.reserve") == files(folder, "*.new") == []
+
+
+# -- the disk fills up while a job runs -------------------------------------------------------------
+
+
+def test_a_full_disk_pauses_the_run_and_keeps_every_answer_that_was_on_its_way(disk, stub):
+    project = project_on(disk, stub)
+    stub.answer = lambda _: "x" * 5000  # more than what is left of the journal's last page
+    code, out, err = interrupted_by(lambda: fill(disk), project, stub)
+    assert code == 4
+    assert stub.calls == IN_FLIGHT, "nothing went out after the disk was full"
+    assert f"{IN_FLIGHT} ok, {ROWS - IN_FLIGHT} pending" in out
+    (told,) = [line for line in err.splitlines() if "paused: " in line]
+    assert f"the journal {disk}/l.journal/" in told
+    assert "can't be written: the disk is full; make room, then run the same command again" in told
+    assert Decimal(project.value("select sum(cost_usd) from attempts")) == stub.bill
+    nothing_left_over(disk)
+    make_room(disk)
+    goes_on(project, stub, calls=ROWS)
+
+
+def test_what_not_even_the_reserve_can_hold_is_listed_as_lost_and_only_that_is_asked_again(disk, stub):
+    project = project_on(disk, stub)
+    stub.answer = lambda _: "x" * (LEAST_BYTES // 4)
+    code, _, err = interrupted_by(lambda: fill(disk), project, stub)
+    assert code == 4
+    assert "the disk is full" in err
+    stub.answer = lambda _: "x"
+    make_room(disk)
+    kept = project.value("select count(*) from attempts where result = 'ok'")
+    lost = project.sql("select cost_usd, reserved_usd > 0 as bounded from attempts where result = 'lost'")
+    assert 2 <= kept < IN_FLIGHT
+    assert lost == [{"cost_usd": None, "bounded": True}] * (IN_FLIGHT - kept)
+    goes_on(project, stub, calls=ROWS + len(lost))
+
+
+def test_a_ledger_without_room_pauses_the_run_while_its_journal_keeps_everything(tmp_path, disk, stub):
+    project = project_on(disk, stub)
+    (tmp_path / "roomy").mkdir()
+    (disk / "l.journal").symlink_to(tmp_path / "roomy")
+    stub.answer = lambda _: os.urandom(4000).hex()
+    stub.latency = 0.5
+    code, _, err = interrupted_by(lambda: fill(disk), project, stub)
+    assert code == 4
+    assert "the ledger" in err
+    assert "can't be written: the disk is full; make room, then run the same command again" in err
+    answered = stub.calls
+    make_room(disk)
+    assert project.value("select count(*) from attempts where result = 'ok'") == answered
+    goes_on(project, stub, calls=ROWS)
+    nothing_left_over(disk)
+
+
+@pytest.mark.parametrize("leave", [0, 64 * 1024, 600 * 1024])
+@pytest.mark.parametrize("before", ["a new ledger", "a ledger with answers"])
+def test_a_disk_that_is_full_before_anything_was_sent_is_a_mistake_that_is_told(disk, stub, leave, before):
+    project = project_on(disk, stub)
+    if before == "a ledger with answers":
+        project.run("run", "job.toml", "--yes", "--limit", "5")
+    calls = stub.calls
+    fill(disk, leave)
+    done = project.process("run", "job.toml", "--yes", code=2)
+    assert stub.calls == calls
+    (told,) = done.stderr.splitlines()
+    assert str(disk) in told
+    assert "make room" in told
+    nothing_left_over(disk)
+    make_room(disk)
+    goes_on(project, stub, calls=ROWS)
+
+
+# -- a file system that goes read-only --------------------------------------------------------------
+
+
+def test_a_file_system_that_goes_read_only_pauses_the_run_and_lists_what_could_not_be_written(device, stub):
+    project = project_on(device, stub)
+    code, out, err = interrupted_by(lambda: break_down(device), project, stub)
+    assert code == 4
+    assert f"{ROWS} pending" in out
+    assert stub.calls == IN_FLIGHT
+    (told,) = [line for line in err.splitlines() if "paused: " in line]
+    assert f"the journal {device}/l.journal/" in told
+    assert "can't be written: its file system is read-only; make it writable, then run the same command again" in told
+    reboot(device)
+    assert project.value("select count(*) from attempts where result = 'lost' and reserved_usd > 0") in (0, IN_FLIGHT)
+    goes_on(project, stub, calls=ROWS + IN_FLIGHT)
+    nothing_left_over(device)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_reading_commands_work_on_a_read_only_file_system_and_say_what_they_cannot_show(device, stub, behind):
+    project = project_on(device, stub)
+    project.run("run", "job.toml", "--yes", "--limit", "5")
+    if behind:
+        killed_with_answers_on_file(project, stub)
+    make_read_only(device)
+    commands = [
+        ("status",), ("errors", "job"), ("spend",), ("sql", "select 1"), ("results", "job", "-o", "r.csv"),
+    ]  # fmt: skip
+    for command in commands:
+        done = project.process(*command)
+        if behind:
+            (told,) = done.stderr.splitlines()
+            assert "holds beyond the ledger is NOT shown" in told
+            assert "the next command that can write loads it" in told
+        else:
+            assert done.stderr == ""
+    assert project.value("select count(*) from results where status = 'ok'") == 5
+    done = project.process("run", "job.toml", "--yes", code=2)
+    assert "can't be written" in done.stderr
+
+
+def killed_with_answers_on_file(project, stub):
+    """The run's journal holds 8 answers that no burst has loaded, and 8 requests nobody heard of again."""
+    stub.hold()
+    calls = stub.calls
+    run = project.start("run", "job.toml", "--yes")
+    stub.wait_for_in_flight(IN_FLIGHT)
+    stub.release(IN_FLIGHT)
+    stub.wait_for_calls(calls + 2 * IN_FLIGHT)  # a slot is free again only when its answer is on file
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    stub.release()
+
+
+def test_on_a_read_only_file_system_a_ledger_is_read_with_the_log_that_a_kill_left(device, stub):
+    project = project_on(device, stub)
+    stub.latency = 0.4
+    committed = f"return pipeline.ledger.loading.transaction {2 * (len(schema.MIGRATIONS) + 2)}"
+    dies(project, committed, "run", "job.toml", "--yes")
+    assert (device / "l.duckdb.wal").stat().st_size > 0
+    make_read_only(device)
+    rows = json.loads(project.process("sql", "--json", "select status, count(*) n from results group by 1").stdout)
+    assert {row["status"] for row in rows} == {"ok", "pending"}
+    assert sum(row["n"] for row in rows) == ROWS
+
+
+def test_a_ledger_of_an_older_version_cannot_be_read_on_a_read_only_file_system_and_that_is_told(device, monkeypatch):
+    path = device / "l.duckdb"
+    Booked(path).end()
+    newer = schema.Migration(schema.NEWEST + 1, "more", "create table more (x int)")
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, newer))
+    monkeypatch.setattr(schema, "NEWEST", newer.step)
+    make_read_only(device)
+    with pytest.raises(LedgerError, match="an older promptmill made this ledger, and it can't be updated"):
+        ask(path, "select 1")
+
+
+def test_a_ledger_that_is_gone_cannot_be_made_again_on_a_read_only_file_system_and_that_is_told(device, stub):
+    project = project_on(device, stub)
+    project.run("run", "job.toml", "--yes", "--limit", "5")
+    (device / "l.duckdb").unlink()
+    make_read_only(device)
+    done = project.process("status", code=2)
+    assert "the ledger is gone and can't be made again from its journals here" in done.stderr
+
+
+def test_reading_commands_on_a_full_disk_show_what_is_there(disk, stub):
+    project = project_on(disk, stub)
+    project.run("run", "job.toml", "--yes", "--limit", "5")
+    stub.answer = lambda _: os.urandom(100_000).hex()
+    killed_with_answers_on_file(project, stub)
+    (disk / "l.journal").joinpath(files(disk, "*.reserve")[0]).unlink()
+    fill(disk)
+    done = project.process("sql", "--json", "select count(*) n from results where status = 'ok'")
+    assert json.loads(done.stdout) == [{"n": 5}]
+    assert "holds beyond the ledger is NOT shown" in done.stderr
+    assert "the disk is full; make room" in done.stderr
+    make_room(disk)
+    assert project.value("select count(*) from attempts where result = 'ok'") == 5 + IN_FLIGHT
+
+
+# -- results on a full disk -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "csv"])
+def test_results_that_do_not_fit_leave_no_half_file_and_keep_the_old_one(tmp_path, disk, stub, ending):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(ROWS))
+    project.job()
+    stub.answer = lambda _: os.urandom(4000).hex()
+    project.run("run", "job.toml", "--yes")
+    target = disk / f"results.{ending}"
+    target.write_text("the old results")
+    fill(disk, leave=16 * 1024)
+    done = project.process("results", "job", "-o", str(target), code=2)
+    assert f"-o {target} can't be written" in done.stderr
+    assert "No space left" in done.stderr
+    assert target.read_text() == "the old results"
+    assert files(disk, "*part*") == []
+    make_room(disk)
+    project.process("results", "job", "-o", str(target))
+    assert target.stat().st_size > ROWS * 4000
+
+
+def test_results_are_written_elsewhere_while_the_ledgers_disk_is_full(disk, stub):
+    project = project_on(disk, stub)
+    project.run("run", "job.toml", "--yes")
+    fill(disk)
+    project.process("results", "job", "-o", "r.jsonl")
+    assert len((project.folder / "r.jsonl").read_text().splitlines()) == ROWS
+
+
+# -- rule 16: the reserve ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "kept"), [(1, LEAST_BYTES), (16, MIB), (17, 17 * 65536), (256, MOST_BYTES), (5000, MOST_BYTES)]
+)
+def test_the_reserve_grows_with_the_requests_in_flight_within_bounds(concurrency, kept):
+    assert reserve_bytes(concurrency) == kept
+
+
+@pytest.mark.parametrize("refusal", [None, errno.EOPNOTSUPP, errno.EINVAL])
+def test_the_reserve_is_really_allocated(tmp_path, monkeypatch, refusal):
+    def refuse(*_):
+        raise OSError(refusal, os.strerror(refusal))
+
+    if refusal is not None:  # a file system that can't allocate ahead
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+    kept = Reserve(tmp_path / "x.reserve", MIB)
+    assert kept.path.stat().st_blocks * 512 >= MIB
+    assert kept.give_back()
+    assert kept.give_back(), "twice is once"
+    assert not kept.path.exists()
+
+
+def test_a_reserve_that_does_not_fit_leaves_nothing_behind(disk):
+    with pytest.raises(OSError, match="No space left"):
+        Reserve(disk / "x.reserve", 17 * MIB)
+    assert list(disk.iterdir()) == []
+    with pytest.raises(OSError, match="No space left"):
+        Journal(disk, "l", reserve_bytes=17 * MIB)
+    assert list(disk.iterdir()) == []
+
+
+def test_the_reserve_is_for_what_came_back_and_nothing_goes_out_once_it_is_used(disk):
+    started = Journal(disk, "l", reserve_bytes=MIB)
+    fill(disk)
+    big = {"key": "k", "text": "x" * 5000}
+    with pytest.raises(JournalFull, match="the disk is full"):
+        started.append("sent", big)
+    assert not started.tight, "a request that did not go out leaves the reserve to those that did"
+    started.append("attempt", big, came_back=True)
+    assert started.tight
+    with pytest.raises(JournalFull, match="the disk is full"):
+        started.append("sent", {"key": "k2"})  # though there is room now
+    started.append_all([("attempt", big), ("outcome", {"key": "k"})], came_back=True)
+    started.close()
+    kinds = [line.fields["type"] for line in journal.read_all(started.path, dead=True)]
+    assert kinds == ["header", "attempt", "attempt", "outcome"]
+    assert journal.read(started.path, dead=True).damages == []
+
+
+def test_the_reserve_vanishes_with_the_run_and_after_a_kill_with_the_next_command(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(ROWS))
+    project.job(concurrency=IN_FLIGHT)
+    for reading in (("status",), ("run", "job.toml", "--yes", "--limit", "3")):
+        killed_with_answers_on_file(project, stub)
+        assert len(files(tmp_path, "*.reserve")) == 1
+        project.run(*reading)
+        nothing_left_over(tmp_path)
+    assert len(files(tmp_path, "*.jsonl")) == 1 + 3, "the data and three journals"
+
+
+def test_the_reserve_of_a_live_run_is_left_to_it(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(ROWS))
+    project.job(concurrency=IN_FLIGHT)
+    project.job("other", concurrency=IN_FLIGHT)
+    stub.hold()
+    run = project.start("run", "job.toml", "--yes")
+    stub.wait_for_in_flight(IN_FLIGHT)
+    (kept,) = files(tmp_path, "*.reserve")
+    other = project.start("run", "other.toml", "--yes")  # it looks for left-overs as it starts
+    stub.wait_for_in_flight(2 * IN_FLIGHT)
+    assert kept in files(tmp_path, "*.reserve")
+    stub.release()
+    for started in (run, other):
+        started.communicate(timeout=60)
+        assert started.returncode == 0
+    nothing_left_over(tmp_path)
+
+
+# -- rule 17: the ledger is never ahead of what is on the disk --------------------------------------
+
+
+def test_after_a_power_cut_the_journal_holds_whatever_the_ledger_has_loaded(device):
+    path = device / "l.duckdb"
+    run = Booked(path)
+    loader = Loader(run.ledger, run.journal)
+    for n in range(50):
+        run.answer(f"k{n}")
+    loader._one_burst(patience=20)
+    run.answer("k50")  # on its way to the disk, and lost
+    break_down(device)
+    with pytest.raises(JournalFull):
+        run.journal.close()
+    reboot(device)
+    said = []
+    with Ledger(path, said.append).read() as connection:
+        assert connection.execute("select count(*) from attempts").fetchall() == [(50,)]
+    assert said == []
+    assert each_line_once(path)
+
+
+def test_a_journal_that_the_ledger_knows_is_on_the_disk_with_its_name_and_its_first_lines(device):
+    path = device / "l.duckdb"
+    run = Booked(path)
+    break_down(device)
+    with pytest.raises(JournalFull):
+        run.journal.close()
+    reboot(device)
+    said = []
+    with Ledger(path, said.append).read() as connection:
+        assert connection.execute("select run_id, job from runs").fetchall() == [(1, "j")]
+    assert said == []
+    assert [line.fields["type"] for line in journal.read_all(run.path, dead=True)] == ["header", "run", "price"]
+
+
+def test_a_dead_journal_is_on_the_disk_before_another_command_loads_it(device):
+    path = device / "l.duckdb"
+    run = Booked(path)
+    run.answer("k1")
+    os.close(run.journal._fd)  # as a kill leaves it: nothing was synced
+    run.journal._fd = -1
+    assert ask(path, "select count(*) from attempts") == [(1,)]
+    break_down(device)
+    reboot(device)
+    said = []
+    with Ledger(path, said.append).read() as connection:
+        assert connection.execute("select count(*) from attempts").fetchall() == [(1,)]
+    assert said == []
+    assert each_line_once(path)
