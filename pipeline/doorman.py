@@ -1,22 +1,21 @@
 """The one coroutine that lets requests out, in order: budget, rates, slots, and the pause that everybody shares.
 
 It is the only waiter at the limiters, so nothing starves and nothing stampedes (aiolimiter wakes the smallest waiter
-first). Rates are drawn in slices of 10 ms or one request, whichever is larger, so that no second sees a burst.
+first). Stated rates are kept to a hair below; what a server does not state, `pace` learns.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from aiolimiter import AsyncLimiter
-
 from pipeline.budget import ZERO, Budget, dollars
 from pipeline.errors import BudgetExhausted
-from pipeline.records import AttemptKind, Request
+from pipeline.pace import NO_RAMP_UP_TO, Minute, Pace, Sent, lowest, paced
+from pipeline.records import AttemptKind, Failure, Reply, Request
+from pipeline.taps import RequestTap, TokenTap
 
-SLICE_SECONDS = 0.01
 QUEUED_LEAST = 256
 """Fresh tickets that may always wait; for many slots twice their number."""
 OPEN_PER_SLOT = 4
@@ -79,9 +78,15 @@ class Doorman:
     def __init__(self, limits: Limits, budget: Budget) -> None:
         self._limits = limits
         self._budget = budget
-        self._requests = _limiter(limits.requests_per_minute)
-        self._tokens = _limiter(limits.tokens_per_minute)
-        self._token_credit = 0.0
+        self._stated_requests = paced(limits.requests_per_minute)
+        self._stated_tokens = paced(limits.tokens_per_minute)
+        self._stated = self._stated_requests is not None or self._stated_tokens is not None
+        self._pace = Pace(ramps=not self._stated and limits.concurrency > NO_RAMP_UP_TO)
+        self._requests = RequestTap()
+        self._tokens = TokenTap()
+        self._minute = None if limits.tokens_per_minute is None else Minute(limits.tokens_per_minute)
+        self._gives_back = True
+        self._out: dict[str, Sent] = {}
         self._fresh: deque[Ticket] = deque()
         self._retries: deque[Ticket] = deque()
         self._started: set[str] = set()
@@ -90,7 +95,7 @@ class Doorman:
         self._no_more = False
         self._stopping = False
         self._shut_until = 0.0
-        self._slots = limits.concurrency
+        self._narrowed: int | None = None
         self.in_flight = 0
 
     # -- who brings tickets -------------------------------------------------------------------------
@@ -138,9 +143,16 @@ class Doorman:
         if self._stopping:
             self._budget.settle(ticket.reserve_usd or ZERO, ZERO)
             return None
+        self._goes_out(ticket)
+        return ticket
+
+    def _goes_out(self, ticket: Ticket) -> None:
+        now = asyncio.get_running_loop().time()
         self.in_flight += 1
         self._started.add(ticket.request.key)
-        return ticket
+        self._out[ticket.request.key] = self._pace.sent(now, self.in_flight)
+        if self._minute is not None:
+            self._minute.add(now, ticket.tokens)
 
     async def _pick(self) -> Ticket | None:
         while not self._stopping:
@@ -170,22 +182,16 @@ class Doorman:
         return True
 
     async def _pause_is_over(self) -> None:
-        loop = asyncio.get_running_loop()
-        while (left := self._shut_until - loop.time()) > 0 and not self._stopping:  # noqa: ASYNC110 -- it may grow
-            await asyncio.sleep(left)
+        await _sleep_until(lambda: 0.0 if self._stopping else self._shut_until)
 
     async def _rates(self, ticket: Ticket) -> None:
-        if self._requests is not None:
-            await self._requests.acquire(1)
-        if self._tokens is None:
-            return
-        credit = min(self._token_credit, ticket.tokens)
-        self._token_credit -= credit
-        needed = ticket.tokens - credit
-        while needed > 0:  # in pieces: one acquire above the slice would raise
-            piece = min(needed, self._tokens.max_rate)
-            await self._tokens.acquire(piece)
-            needed -= piece
+        loop = asyncio.get_running_loop()
+        await _sleep_until(self._pace.alone_until)
+        await self._requests.draw(lowest(self._stated_requests, self._pace.requests_per_second(loop.time())))
+        await self._tokens.draw(ticket.tokens, lowest(self._stated_tokens, self._pace.tokens_per_second))
+        if self._minute is not None:
+            minute = self._minute
+            await _sleep_until(lambda: loop.time() + minute.wait_seconds(loop.time(), ticket.tokens))
 
     async def _slot(self) -> None:
         """Wait for a free slot; if the door was shut meanwhile, wait for that too."""
@@ -193,11 +199,24 @@ class Doorman:
             await self._wait_for_change()
         await self._pause_is_over()
 
+    @property
+    def _slots(self) -> int:
+        known = (self._limits.concurrency, self._pace.slots, self._narrowed)
+        return min(most for most in known if most is not None)
+
     async def _wait_for_change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
 
     # -- who comes back -----------------------------------------------------------------------------
+
+    def heard(self, ticket: Ticket, result: Reply | Failure) -> None:
+        """Learn from what came back how fast the server lets requests through. Call it before `back`."""
+        if result.hint is not None:
+            self._pace.heard(result.hint)
+        if isinstance(result, Failure) and result.closes_door:
+            self._pace.limited(asyncio.get_running_loop().time(), self._out[ticket.request.key], result.hint)
+            self._gives_back = self._gives_back and self._minute is None
 
     def back(self, ticket: Ticket, *, cost: Decimal | None, used_tokens: int | None) -> None:
         """Return a slot after an exchange: settle the budget, keep unused tokens as credit.
@@ -206,9 +225,11 @@ class Doorman:
         """
         self.in_flight -= 1
         self._budget.settle(ticket.reserve_usd or ZERO, cost)
-        if used_tokens is not None and self._tokens is not None:
-            limit = self._limits.tokens_per_minute or 0.0
-            self._token_credit = min(self._token_credit + max(ticket.tokens - used_tokens, 0), limit)
+        sent = self._out.pop(ticket.request.key)
+        if used_tokens is not None and used_tokens < ticket.tokens and self._gives_back and self._pace.tokens_to_spare:
+            self._tokens.give_back(ticket.tokens - used_tokens)
+            if self._minute is not None:
+                self._minute.give_back(sent.at, ticket.tokens - used_tokens)
         self._changed.set()
 
     def ended(self, key: str) -> None:
@@ -219,16 +240,28 @@ class Doorman:
     def shut_for(self, seconds: float) -> None:
         """Let nobody out for this long (a rate limit was hit); a longer pause already set stays."""
         self._shut_until = max(self._shut_until, asyncio.get_running_loop().time() + seconds)
+        self._pace.shut(self._shut_until)
 
     def narrow(self, slots: int | None) -> None:
         """Use only so many of the slots from now on; None is all of them."""
-        self._slots = self._limits.concurrency if slots is None else slots
+        self._narrowed = slots
         self._changed.set()
 
     @property
     def shut_seconds(self) -> float:
         """How much longer the door stays shut."""
         return max(0.0, self._shut_until - asyncio.get_running_loop().time())
+
+    @property
+    def requests_per_minute(self) -> float | None:
+        """The rate that the server taught, by headers or 429s, and that is in force now; None is none."""
+        rate = self._pace.learned_per_second(asyncio.get_running_loop().time())
+        return None if rate is None else rate * 60
+
+    @property
+    def closed_in_a_row(self) -> int:
+        """How many closings in a row there were since the server last let a request through."""
+        return self._pace.closed_in_a_row
 
     def stop(self) -> None:
         """Let nothing more out. Whoever runs `next` should be cancelled too: it may be waiting at a limiter."""
@@ -237,9 +270,8 @@ class Doorman:
         self._room.set()
 
 
-def _limiter(per_minute: float | None) -> AsyncLimiter | None:
-    if per_minute is None:
-        return None
-    per_second = per_minute / 60
-    amount = max(1.0, per_second * SLICE_SECONDS)
-    return AsyncLimiter(amount, amount / per_second)
+async def _sleep_until(moment: Callable[[], float]) -> None:
+    """Sleep until a moment that may move meanwhile."""
+    loop = asyncio.get_running_loop()
+    while (left := moment() - loop.time()) > 0:  # noqa: ASYNC110 -- time is what is waited for
+        await asyncio.sleep(left)

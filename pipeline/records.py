@@ -98,6 +98,26 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """A limit as headers name it, and what is left of it."""
+
+    limit: float
+    reset_seconds: float
+    """Until the limit is fresh again, in the server's own sense: see docs/providers.md."""
+    remaining: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RateHint:
+    """What an answer says about the server's limits, apart from how long to wait."""
+
+    requests: Allowance | None = None
+    tokens: Allowance | None = None
+    at_once: bool = False
+    """The server limits how many requests it works on at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What a provider answered, decoded. It may still be cut off, refused or invalid: `finish` says."""
 
@@ -111,6 +131,7 @@ class Reply:
     request_id: str | None = None
     reasoned: bool = False
     """Reasoning text or reasoning tokens came with the reply."""
+    hint: RateHint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +157,7 @@ class Failure:
     usage: Usage | None = None
     model: str | None = None
     request_id: str | None = None
+    hint: RateHint | None = None
 
 
 @dataclass(frozen=True, slots=True)

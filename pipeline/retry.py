@@ -23,6 +23,9 @@ class RetryPolicy:
     base_seconds: float = 0.5
     cap_seconds: float = 60.0
     """Bounds our own backoff, not a wait the server named."""
+    door_base_seconds: float = 0.25
+    door_growth: float = 1.35
+    """Gentler than a request's own doubling: a window that has just begun again should not be missed for long."""
 
     def wait_before(self, tries: int, failure: Failure, jitter: float) -> float | None:
         """Seconds until this request may go out again; None: give it up. `jitter` is a number in [0, 1)."""
@@ -30,17 +33,24 @@ class RetryPolicy:
             return None
         if tries >= self.attempts and not failure.closes_door:
             return None
-        return self._wait(tries, failure.wait_seconds, jitter)
+        return self._asked(failure, self._spread(self.base_seconds * 2.0 ** _steps(tries), jitter), jitter)
 
     def wait_for_door(self, streak: int, failure: Failure, jitter: float) -> float:
         """Seconds the door stays closed for everybody after the `streak`-th closing in a row (from 1)."""
-        return self._wait(streak, failure.wait_seconds, jitter)
+        backoff = self._spread(self.door_base_seconds * self.door_growth ** _steps(streak), jitter)
+        return self._asked(failure, backoff, jitter)
 
-    def _wait(self, count: int, named: float | None, jitter: float) -> float:
-        doublings = min(max(count - 1, 0), 30)
-        backoff = min(self.base_seconds * 2.0**doublings, self.cap_seconds) * (0.5 + 0.5 * jitter)
+    def _spread(self, seconds: float, jitter: float) -> float:
+        return min(seconds, self.cap_seconds) * (0.5 + 0.5 * jitter)
+
+    def _asked(self, failure: Failure, backoff: float, jitter: float) -> float:
+        named = failure.wait_seconds
         if named is None:
             return backoff
         asked = named * (1 + _SERVER_SPREAD * jitter)
         # "Retry-After: 0" with a rate limit, which never uses up tries, would be a loop without a pause.
         return max(asked, backoff) if named < self.base_seconds else asked
+
+
+def _steps(count: int) -> int:
+    return min(max(count - 1, 0), 30)

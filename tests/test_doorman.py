@@ -11,7 +11,9 @@ from virtual_clock import StandstillError, run, settle
 from pipeline.budget import Budget
 from pipeline.doorman import OPEN_PER_SLOT, QUEUED_LEAST, Doorman, Limits, Ticket
 from pipeline.errors import BudgetExhausted
+from pipeline.pace import NO_RAMP_UP_TO
 from pipeline.records import Request
+from pipeline.taps import TOKEN_SECONDS
 
 MANY = 10**6
 
@@ -116,19 +118,27 @@ def test_of_two_limits_the_shorter_one_holds_and_is_reached(tokens_per_minute, e
     assert 0.99 * expected <= sum(when < 60 for when in street.times) <= 1.01 * expected + 1
 
 
-def test_with_two_limits_and_mixed_sizes_each_request_takes_the_longer_of_its_waits():
-    """So neither limit is exceeded, but neither is quite reached when they are about equally short."""
+def test_with_two_limits_and_mixed_sizes_neither_is_exceeded():
+    """And neither is quite reached when they are about equally short: what a large one owes adds to the next wait."""
     sizes = [50, 50, 50, 4850]
     tickets = [ticket(n, tokens=sizes[n % 4]) for n in range(1000)]
     street = send_for(60, tickets=tickets, requests_per_minute=600, tokens_per_minute=1_200_000)
-    per_four = 3 * 60 / 600 + 60 * 4850 / 1_200_000
+    per_four = 3 * 60 / 600 + 60 * 4850 / 1_200_000 - TOKEN_SECONDS
     assert sum(when < 60 for when in street.times) == pytest.approx(4 * 60 / per_four, rel=0.03)
 
 
-def test_without_limits_nobody_waits():
-    street = send_for(1, tickets=[ticket(n) for n in range(5000)])
+def test_without_limits_a_few_slots_wait_for_nobody():
+    street = send_for(1, tickets=[ticket(n) for n in range(5000)], concurrency=NO_RAMP_UP_TO)
     assert street.times[-1] < 0.001
     assert len(street.out) == 5000
+
+
+def test_without_limits_many_slots_ramp_up_and_then_wait_for_nobody():
+    street = send_for(60, tickets=[ticket(n) for n in range(50_000)])
+    assert bisect_right(street.times, 0.25) <= 8
+    second = [(when, 1) for when in street.times if when < 2.25]
+    assert busiest(second, 0.25) > 0.2 * 5000
+    assert street.times[-1] < 3
 
 
 def test_after_an_idle_hour_there_is_no_burst():
@@ -158,13 +168,13 @@ def test_a_large_request_never_starves_behind_small_ones():
     street = send_for(MANY, tickets=tickets, tokens_per_minute=60_000)
     assert len(street.out) == 500
     first_large = next(when for when, t in street.out if t.tokens == 50_000)
-    assert first_large == pytest.approx(50.0, rel=0.02)
+    assert first_large == pytest.approx(0.25, rel=0.02), "it waits for those before it, not for itself"
 
 
 def test_a_request_of_exactly_the_minutes_limit_passes_in_a_minute():
     assert Limits(tokens_per_minute=1000).never_fits(1000) is None
     street = send_for(MANY, tickets=[ticket(0, tokens=1000), ticket(1, tokens=1000)], tokens_per_minute=1000)
-    assert street.times == pytest.approx([60, 120], abs=1.1)
+    assert street.times == pytest.approx([0, 60], abs=0.2)
 
 
 def test_a_request_above_the_minutes_limit_is_told_apart_before_it_comes():
@@ -185,7 +195,8 @@ def test_unused_tokens_are_spent_again_and_the_used_ones_keep_to_the_rate():
     used = [(when, 250) for when, _ in street.out]
     assert busiest(used, 60) <= 1.01 * 60_000 + 1000
     last_minute = [weight for when, weight in used if when >= 90]
-    assert sum(last_minute) >= 0.95 * 60_000, "unused tokens must not be lost"
+    in_flight_at_worst = 2.0 * 1000 * 750 / 250
+    assert sum(last_minute) >= 0.99 * (60_000 - in_flight_at_worst), "unused tokens must not be lost"
 
 
 def test_an_exchange_of_unknown_use_gives_no_tokens_back():
@@ -197,7 +208,7 @@ def test_an_exchange_of_unknown_use_gives_no_tokens_back():
         await door.next()
         return asyncio.get_running_loop().time()
 
-    assert run(day()) == pytest.approx(2.0, abs=0.05)
+    assert run(day()) == pytest.approx(1.0, abs=0.05)
 
 
 # -- slots and queues ---------------------------------------------------------------------------------
@@ -208,7 +219,7 @@ def test_slots_are_never_exceeded_and_all_are_used():
     assert street.most_in_flight == 7
     flights = [(when, 1) for when in street.times]
     assert busiest(flights, 0.999) == 7
-    assert street.times[-1] == pytest.approx(1000 // 7)
+    assert street.times[-1] == pytest.approx(1000 // 7, abs=0.25)
 
 
 def test_at_most_four_requests_per_slot_are_open():
@@ -335,7 +346,9 @@ def test_a_shut_door_stops_everybody_until_its_time():
         await street.watch()
         return street
 
-    assert run(day()).times == pytest.approx([30.0] * 11)
+    times = run(day()).times
+    assert times[0] == pytest.approx(30.0)
+    assert len(times) == 11
 
 
 def test_a_longer_pause_stays_when_a_shorter_one_comes():

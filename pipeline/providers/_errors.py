@@ -13,11 +13,12 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pipeline.errors import WireError
+from pipeline.providers._hints import rate_hint
 from pipeline.providers._json import load
 from pipeline.providers._redact import clean, hide, redact
 from pipeline.providers._said import Said, said_by
 from pipeline.providers._waits import wait_from
-from pipeline.records import Failure, Usage, WireReply
+from pipeline.records import Failure, RateHint, Usage, WireReply
 
 Verdict = Literal["retry", "door", "reject", "refuse", "pause"]
 """door: retry, and everybody waits."""
@@ -121,6 +122,7 @@ _HINTS = {
 # The last resort, where there is neither a code nor an error status, or where a vendor is known to use neither.
 _SPEND = re.compile(r"credit balance is too low|reached your .{0,20}usage limit|spend(ing)? limit", re.IGNORECASE)
 _FLAGGED = re.compile(r"(moderation|flagged|guardrail|content (policy|filter))", re.IGNORECASE)
+_AT_ONCE = re.compile(r"concurren|queued requests|simultaneous|in parallel|at (once|the same time)", re.IGNORECASE)
 _NEVER_FITS = re.compile(r"request too large", re.IGNORECASE)
 _WORDING: tuple[tuple[re.Pattern[str], Verdict], ...] = (
     (re.compile(r"(invalid|incorrect|missing) (api )?key|unauthori[sz]ed", re.IGNORECASE), "pause"),
@@ -179,8 +181,16 @@ def failure_from(
         usage=usage,
         model=model,
         request_id=request_id_of(reply, body),
+        hint=_hint(reply, said, now, limited=verdict == "door"),
     )
     return _paused_if_long(failure, now)
+
+
+def _hint(reply: WireReply, said: Said, now: float, *, limited: bool) -> RateHint | None:
+    hint = rate_hint(reply.headers, now)
+    if limited and _AT_ONCE.search(said.message):
+        return replace(hint or RateHint(), at_once=True)
+    return hint
 
 
 def failure_from_wire(error: WireError, secrets: Sequence[str] = ()) -> Failure:

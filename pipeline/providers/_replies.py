@@ -6,6 +6,7 @@ from typing import Any, Literal
 import orjson
 
 from pipeline.providers._errors import failure_from, request_id_of
+from pipeline.providers._hints import rate_hint
 from pipeline.providers._json import load
 from pipeline.providers._redact import clean
 from pipeline.records import Failure, Reply, Usage, WireReply
@@ -43,7 +44,7 @@ def decode(reply: WireReply, *, now: float, secrets: Sequence[str] = ()) -> Repl
     reason, reasoned = _name(choice.get("finish_reason")), _has_reasoned(message, usage)
     text, finish = _answer(message, reason, reasoned=reasoned)
     request_id = request_id_of(reply, fields)
-    return Reply(text, finish, reason, usage, model, request_id, reasoned)
+    return Reply(text, finish, reason, usage, model, request_id, reasoned, rate_hint(reply.headers, now))
 
 
 def usage_of(raw: Any) -> Usage | None:

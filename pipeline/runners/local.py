@@ -87,9 +87,6 @@ class LocalRun:
         self._out: asyncio.Queue[Ticket] = asyncio.Queue()
         self._home = asyncio.Event()
         self._abandoned = threading.Event()
-        self._limited_in_a_row = 0
-        self._closings = 0
-        """How often a rate limit has shut the door."""
         self._spent_before = budget.spent
         self._spent = ZERO
         self._dispatcher: asyncio.Task[None] | None = None
@@ -122,6 +119,11 @@ class LocalRun:
     def down(self) -> bool:
         """Tell whether the provider is down, and asked now and then whether it is back."""
         return self._health.down
+
+    @property
+    def requests_per_minute(self) -> float | None:
+        """The rate that the server taught and that is in force now; None is none."""
+        return self._door.requests_per_minute
 
     @property
     def spent(self) -> Decimal | None:
@@ -285,10 +287,10 @@ class LocalRun:
         """Send, write down what came back, then let it have its consequences."""
         cost: Decimal | None = None  # unknown until it is on file: an answer that can't be written may be billed
         used: int | None = None
-        closing, epoch = self._closings, self._health.epoch
+        epoch = self._health.epoch
         try:
             attempt, result = await self._exchanger.send(ticket)
-            self._count_closings(result, closing)
+            self._door.heard(ticket, result)
             heard = self._hear(ticket, result, epoch)
             step = self._next_step(ticket, attempt, result, heard)
             self._write(attempt, ticket, step, heard)
@@ -310,7 +312,7 @@ class LocalRun:
 
     def _next_step(self, ticket: Ticket, attempt: Attempt, result: Reply | Failure, heard: Heard) -> Step:
         jitter = random.random()  # noqa: S311 -- spreads retries, guards nothing
-        streak = self._limited_in_a_row
+        streak = self._door.closed_in_a_row
         return self._exchanger.next_step(ticket, attempt, result, streak=streak, jitter=jitter, outage=heard.outage)
 
     def _write(self, attempt: Attempt, ticket: Ticket, step: Step, heard: Heard) -> None:
@@ -359,13 +361,6 @@ class LocalRun:
             self._door.shut_for(step.wait_seconds)
             _log.door_shut(step.wait_seconds)
         self._door.again(step.ticket, 0.0 if step.shuts_door else step.wait_seconds)
-
-    def _count_closings(self, result: Reply | Failure, closing: int) -> None:
-        """Count rate limits in a row. Of the requests let out together, only the first 429 counts."""
-        if closing == self._closings:
-            limited = isinstance(result, Failure) and result.closes_door
-            self._limited_in_a_row = self._limited_in_a_row + 1 if limited else 0
-            self._closings += limited
 
     def _watch_books(self, attempt: Attempt) -> None:
         """Pause when what is booked can't be trusted any more: a broken ledger, a bill that breaks its bound."""

@@ -1,0 +1,433 @@
+"""How fast a server lets requests through: learned from its 429s and from what its headers say. Pure: no clock.
+
+Nothing known: requests ramp up, doubling until something complains or nothing can feel it any more. After a 429 the
+rate follows a curve (as CUBIC does for TCP) that starts below the last good rate, comes back to it, stays near it, and
+then probes ever faster. A stated limit is a ceiling that nothing here exceeds; a limit that headers name is one, too.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from pipeline.records import Allowance, RateHint
+
+MARGIN = 0.997
+"""Share of a stated rate that is used: what the rest is for is the network's jitter."""
+STRICT_MARGIN = 0.999
+"""The same where two requests never come closer than their distance, so that lateness adds to the margin."""
+CATCH_UP_SECONDS = 0.04
+"""What timers and a busy loop are late by is caught up, if it isn't more."""
+
+START = 20.0
+"""Requests per second at the start of a ramp; a server that allows fewer says so at once."""
+DOUBLING_SECONDS = 0.25
+FULL_RAMP = 10_000.0
+"""Requests per second from which a ramp limits nobody any more."""
+NO_RAMP_UP_TO = 4
+"""So few slots can't hurt a server: they need no ramp."""
+
+FIRST_GUESS = 0.7
+"""Of the rate that was let through before the first 429: servers begin with something saved up."""
+BACK_TO = 0.9
+"""Share of the last good rate that the curve starts at."""
+GOOD_REQUESTS, GOOD_SECONDS = 24, 1.0
+"""The rate just before a 429 is measured over so many requests, or seconds if they hold more."""
+MEMORY = 1024
+"""Requests of which it is known when they went out."""
+FEW = 3
+"""Fewer requests than this between two 429s do not end a pause, and are no rate: small ones may have slipped in."""
+SLOWED = 0.7
+"""What a 429 after so few requests takes off the rate."""
+FREE_PAUSE_SECONDS = 1.5
+"""A pause up to this says nothing about the rate: it is as long as we or the server chose to make it."""
+LONGEST_WINDOW_SECONDS = 90.0
+"""A longer pause is an outage or a daily limit; spreading requests over it would not help."""
+SURE_REQUESTS = 50.0
+"""So many requests between two 429s, about, are slow enough a probe."""
+QUICKEST, SLOWEST = 1.0, 60.0
+"""Bounds of the seconds until the curve is back at the last good rate."""
+LEAST_SLOWEST, LEAST_SLOWEST_AFTER_PAUSE = 8.0, 15.0
+"""The upper bound for fast servers; after a long pause the server may count by the minute, and feels a probe late."""
+SILENCE_LEAST, SILENCE_MOST = 0.05, 1.0
+"""Bounds of the seconds that the first request after a pause goes alone: a 429 would be back by then."""
+
+SLOT_PATIENCE_SECONDS = 30.0
+"""How long a learned number of slots holds before one more is tried."""
+PAUSES_PER_TRY = 20.0
+"""And at least so many times the pause that the last try cost."""
+SLOT_PATIENCE_LEAST, SLOT_PATIENCE_MOST = 5.0, 3600.0
+
+WINDOWS = (1.0, 60.0, 3600.0, 86_400.0)
+"""The seconds that servers count limits over."""
+WINDOW_ROUNDING = 1.1
+"""A reset may be named a little too long: whole seconds, clocks that differ."""
+SMOOTHED_WINDOW = 60.0
+"""Limits over longer windows are not spread: a run may well end before."""
+
+
+def catch_up_seconds(per_second: float) -> float:
+    """How much lateness is caught up: half of what a bucket of a tenth of a second forgives, as a server may use."""
+    return min(max((0.1 - 1 / per_second) / 2, 0.0), CATCH_UP_SECONDS)
+
+
+def paced(per_minute: float | None) -> float | None:
+    """Return the rate per second to keep to so that a stated limit per minute is never exceeded, and used well."""
+    if per_minute is None:
+        return None
+    per_second = per_minute / 60
+    return per_second * (MARGIN if catch_up_seconds(per_second) > 0 else STRICT_MARGIN)
+
+
+def lowest(*rates: float | None) -> float | None:
+    """Return the rate in force of several; None is no limit."""
+    return min((rate for rate in rates if rate is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request that went out."""
+
+    at: float
+    number: int
+    in_flight: int
+    """Requests on the wire then, this one included."""
+
+
+@dataclass(slots=True)
+class _Closing:
+    """The first 429 since the door was last open, and what had been let through before it."""
+
+    at: float
+    """When the limited request had gone out."""
+    number: int
+    good: float
+    """Requests per second let through just before."""
+    accepted: int
+    """Requests let through since the door had opened, in `open_seconds`."""
+    open_seconds: float
+    since_last: float | None
+    """Seconds since the last closing, the pause included."""
+    at_once: bool
+    """It may be the number of requests at once that the server limits: the length of the pause says nothing then."""
+    certain: bool
+    """It is; the server says so."""
+    slowed: float = 1.0
+    """By how much the few requests that slipped through since then say that the rate is lower."""
+    last_at: float = 0.0
+    """When the last request before, or slipping through since, had gone out."""
+
+    @property
+    def estimate(self) -> float:
+        """The rate that the server allows, as far as this closing shows.
+
+        Just before it a server that saves up for bursts let through more than it allows for long; since the last
+        closing, when it was just as exhausted, it let through less, if the pause was longer than it saves up for.
+        """
+        if self.since_last is None:
+            return FIRST_GUESS * self.good
+        less = self.good - min(self.good, self.accepted / self.since_last)
+        return self.good - less / (2 + self.open_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    start: float
+    good: float
+    """Requests per second that were let through last time."""
+    back_seconds: float
+
+    def rate(self, now: float) -> float:
+        x = (now - self.start) / self.back_seconds - 1
+        return self.good * (1 + (1 - BACK_TO) * x**3)
+
+
+class Pace:
+    """What is known about a server's limits. All times are seconds of one clock, all rates per second."""
+
+    def __init__(self, *, ramps: bool) -> None:
+        self._ramp: float | None = START if ramps else None
+        self._ramp_start: float | None = None
+        self._curve: _Curve | None = None
+        self._closing: _Closing | None = None
+        self._number = 0
+        self._recent: deque[float] = deque(maxlen=MEMORY)
+        self._opened_at = 0.0
+        self._opened_number = 1
+        self._closed = False
+        self._shut_until = 0.0
+        self._answer_seconds = SILENCE_LEAST / 2
+        """How long a 429 takes to come back."""
+        self._slots = _Slots()
+        self._hints = {"requests": _Ceiling(), "tokens": _Ceiling()}
+        self.closed_in_a_row = 0
+        """Closings since the server last let a request through."""
+
+    # -- facts --------------------------------------------------------------------------------------
+
+    def sent(self, now: float, in_flight: int) -> Sent:
+        """Note that a request goes out, as the `in_flight`-th that is on the wire."""
+        self._number += 1
+        if self._closed:
+            self._reopen(now)
+        elif self._ramp_start is None:
+            self._ramp_start = self._opened_at = now
+        self._recent.append(now)
+        self._slots.sent(now, self._number, in_flight)
+        return Sent(now, self._number, in_flight)
+
+    def limited(self, now: float, sent: Sent, hint: RateHint | None = None) -> None:
+        """Learn from a 429. Of the requests that went out together only the first one counts."""
+        if sent.number < self._opened_number:
+            return
+        if self._closed:
+            self._earlier(sent)
+            return
+        self._closed = True
+        self._answer_seconds += 0.5 * (now - sent.at - self._answer_seconds)
+        accepted = sent.number - self._opened_number
+        if accepted == 0 or (self._closing is not None and accepted < FEW):
+            self._goes_on(sent, accepted)
+            return
+        self.closed_in_a_row = 1
+        certain = hint is not None and hint.at_once
+        self._slots.limited(sent, accepted, certain=certain)
+        since_last = None if self._closing is None else sent.at - self._closing.at
+        seconds = sent.at - self._opened_at
+        # Where most of what was let through is still on the wire, it may be their number that is limited.
+        at_once = self._slots.suspects or (self._closing is None and 2 * (sent.in_flight - 1) >= accepted)
+        self._closing = _Closing(
+            sent.at, sent.number, self._good(sent), accepted, seconds, since_last, at_once, certain, last_at=sent.at
+        )
+
+    def shut(self, until: float) -> None:
+        """Note that nothing goes out before this moment."""
+        self._shut_until = until
+
+    def heard(self, hint: RateHint) -> None:
+        """Learn from an answer that names limits."""
+        self._hints["requests"].heard(hint.requests)
+        self._hints["tokens"].heard(hint.tokens)
+
+    # -- what follows from them ---------------------------------------------------------------------
+
+    def requests_per_second(self, now: float) -> float | None:
+        """Return the rate in force now; None is no limit."""
+        return lowest(self._hints["requests"].per_second, self._in_force(now))
+
+    def learned_per_second(self, now: float) -> float | None:
+        """Return the rate in force now if the server taught it: a ramp is no knowledge."""
+        return lowest(self._hints["requests"].per_second, None if self._ramp is not None else self._in_force(now))
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """The rate that headers named, None if they named none."""
+        return self._hints["tokens"].per_second
+
+    @property
+    def tokens_to_spare(self) -> bool:
+        """Whether tokens reserved and not used may be spent again: no, where headers say that few are left."""
+        return self._hints["tokens"].to_spare
+
+    @property
+    def slots(self) -> int | None:
+        """How many requests at once the server lets through; None is not known."""
+        return self._slots.most
+
+    def alone_until(self) -> float:
+        """When a second request may follow the first one after a pause, if that is not answered by a 429."""
+        if not self.closed_in_a_row or self._number != self._opened_number or self._closed:
+            return 0.0
+        return self._opened_at + min(max(2 * self._answer_seconds, SILENCE_LEAST), SILENCE_MOST)
+
+    # -- inside -------------------------------------------------------------------------------------
+
+    def _in_force(self, now: float) -> float | None:
+        if self._ramp is not None:
+            return self._ramped(now, self._ramp)
+        if self._curve is None:
+            return None
+        rate = self._curve.rate(now)
+        if rate <= self._curve.good or len(self._recent) < GOOD_REQUESTS:
+            return rate
+        # A rate that is not used is not proved either: it must not grow without bounds.
+        used = len(self._recent) / max(now - self._recent[0], 1e-3)
+        return min(rate, max(self._curve.good, 2 * used))
+
+    def _ramped(self, now: float, start: float) -> float | None:
+        if self._ramp_start is None:
+            return start
+        rate: float = start * 2.0 ** ((now - self._ramp_start) / DOUBLING_SECONDS)
+        if rate < FULL_RAMP:
+            return rate
+        self._ramp = None
+        return None
+
+    def _good(self, sent: Sent) -> float:
+        """Measure what the server let through just before it refused this request."""
+        before = [at for at in self._recent if at < sent.at]
+        seconds = GOOD_SECONDS if self._ramp is None else DOUBLING_SECONDS
+        last = [at for at in before if at >= sent.at - seconds]
+        kept = max(last, before[-GOOD_REQUESTS:], key=len)
+        if kept:
+            good = len(kept) / max(sent.at - kept[0], 1e-3)
+        else:  # more were in flight than are remembered
+            good = (sent.number - self._opened_number) / max(sent.at - self._opened_at, 1e-3)
+        return min(good, self._in_force(sent.at) or good)
+
+    def _earlier(self, sent: Sent) -> None:
+        """Correct the closing: a request that went out before the one we took for the first was limited, too."""
+        closing = self._closing
+        if closing is not None and self._opened_number < sent.number < closing.number:
+            closing.accepted -= closing.number - sent.number
+            closing.number, closing.open_seconds = sent.number, closing.open_seconds - (closing.at - sent.at)
+            closing.at = sent.at
+
+    def _goes_on(self, sent: Sent, accepted: int) -> None:
+        """Hear the next 429 after so few requests that the pause was not over yet."""
+        self.closed_in_a_row += accepted == 0
+        if accepted and self._closing is not None:
+            self._closing.accepted += accepted
+            self._closing.slowed *= SLOWED
+            self._closing.last_at = sent.at
+
+    def _reopen(self, now: float) -> None:
+        closing = self._closing
+        self._closed = False
+        self._opened_at, self._opened_number = now, self._number
+        if closing is None:  # refused from the start: nothing is known
+            self._ramp_start = now
+            return
+        until = min(now, self._shut_until)
+        pause = max(until - closing.at, 0.0)
+        self._recent.clear()
+        self._slots.reopened(now, pause)
+        if closing.certain:
+            self._ramp, self._ramp_start, self._curve = START, now, None
+            return
+        self._ramp = None
+        good, evidence = closing.estimate * closing.slowed, closing.open_seconds
+        if closing.at_once:
+            evidence = QUICKEST
+        elif pause > FREE_PAUSE_SECONDS and until - closing.last_at <= LONGEST_WINDOW_SECONDS:
+            evidence += pause
+            good = min(closing.estimate, closing.accepted / (evidence - FREE_PAUSE_SECONDS))
+        least = LEAST_SLOWEST if pause <= FREE_PAUSE_SECONDS else LEAST_SLOWEST_AFTER_PAUSE
+        longest = max(min(SURE_REQUESTS / good, SLOWEST), least)
+        self._curve = _Curve(now, good, min(max(evidence, QUICKEST), longest))
+
+
+class _Slots:
+    """How many requests at once a server lets through, if that is what it limits.
+
+    It shows when a 429 says so, or when two in a row come at the same number of requests on the wire and none beyond
+    that number was let through in between. A wrong guess costs little: the number grows while nothing complains.
+    """
+
+    def __init__(self) -> None:
+        self.most: int | None = None
+        self.suspects = False
+        """The last 429 looked like it."""
+        self._suspected: int | None = None
+        """So many were on the wire, and let through, when the last 429 came."""
+        self._passed: int | None = None
+        """The first request that went out beyond the suspected number."""
+        self._since = 0.0
+        self._patience = SLOT_PATIENCE_SECONDS
+        self._grown = False
+        self._failed_tries = 0
+
+    def sent(self, now: float, number: int, in_flight: int) -> None:
+        """Note a request; if all slots have been used for long enough, the next one may try one more."""
+        if self._suspected is not None and self._passed is None and in_flight > self._suspected + 1:
+            self._passed = number
+        if self.most is not None and in_flight >= self.most and now - self._since > self._patience:
+            self.most += max(1, self.most // 10)
+            self._since, self._grown = now, True
+            self._patience = max(self._patience / 2, SLOT_PATIENCE_LEAST)
+
+    def limited(self, sent: Sent, accepted: int, *, certain: bool) -> None:
+        """Learn from a closing's first 429, after so many requests were let through since the last one."""
+        busy, before = sent.in_flight - 1, self._suspected
+        beyond = self._passed is not None and self._passed < sent.number
+        again = before is not None and 1 < busy <= accepted and abs(busy - before) <= 1 and not beyond
+        self._suspected, self._passed, self.suspects = busy, None, certain or again
+        if self.suspects:
+            self.most = max(1, busy if before is None or certain else min(busy, before))
+            self._failed_tries += self._grown
+            self._grown = False
+        elif self.most is not None and sent.in_flight <= self.most:
+            self.most = None  # refused below the number: that is not what is limited
+
+    def reopened(self, now: float, pause: float) -> None:
+        """Note that requests go out again, after a pause of so many seconds."""
+        self._since = now
+        patience = max(SLOT_PATIENCE_SECONDS, PAUSES_PER_TRY * pause) * 2.0**self._failed_tries
+        self._patience = min(patience, SLOT_PATIENCE_MOST)
+
+
+class _Ceiling:
+    """A limit that headers name. Over which seconds it counts follows from the longest reset seen."""
+
+    def __init__(self) -> None:
+        self._limit = 0.0
+        self._reset = 0.0
+        self.per_second: float | None = None
+        self.to_spare = True
+
+    def heard(self, allowance: Allowance | None) -> None:
+        if allowance is None:
+            return
+        if allowance.remaining is not None:
+            # Of a bucket at least half, of a fixed window at least what its rest may need at the even rate.
+            needed = max(0.5, min(allowance.reset_seconds / SMOOTHED_WINDOW, 1.0))
+            self.to_spare = allowance.remaining >= needed * allowance.limit
+        if allowance.limit == self._limit and allowance.reset_seconds <= self._reset:
+            return
+        self._limit, self._reset = allowance.limit, max(self._reset, allowance.reset_seconds)
+        window = next((seconds for seconds in WINDOWS if self._reset <= seconds * WINDOW_ROUNDING), None)
+        fits = window is not None and window <= SMOOTHED_WINDOW
+        self.per_second = MARGIN * self._limit / window if fits and window else None
+
+
+class Minute:
+    """What went out in the last minute, so that no minute, wherever it starts, holds more than the limit."""
+
+    _GRAIN = 0.05
+    _KEPT = 60.05
+    """Seconds; what is beyond the minute is for the network's jitter."""
+
+    def __init__(self, most: float) -> None:
+        self._most = most
+        self._sums: dict[int, float] = {}
+        """Grain of time -> what went out in it; in order of time, since time only grows."""
+        self._total = 0.0
+
+    def wait_seconds(self, now: float, amount: float) -> float:
+        """Seconds until so much more fits: 0 if it does now, or if nothing is left whose end would help."""
+        self._forget(now)
+        over, wait = self._total + amount - self._most, 0.0
+        for grain, went_out in self._sums.items():
+            if over <= 0:
+                break
+            over -= went_out
+            wait = self._end(grain) - now
+        return max(wait, 0.0)
+
+    def add(self, now: float, amount: float) -> None:
+        """Note that so much goes out now."""
+        grain = int(now / self._GRAIN)
+        self._sums[grain] = self._sums.get(grain, 0.0) + amount
+        self._total += amount
+
+    def give_back(self, at: float, amount: float) -> None:
+        """Note that of what went out at this time so much was not used."""
+        grain = int(at / self._GRAIN)
+        if grain in self._sums:
+            self._sums[grain] -= amount
+            self._total -= amount
+
+    def _forget(self, now: float) -> None:
+        while self._sums and self._end(oldest := next(iter(self._sums))) <= now:
+            self._total -= self._sums.pop(oldest)
+
+    def _end(self, grain: int) -> float:
+        return (grain + 1) * self._GRAIN + self._KEPT
