@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from pipeline.budget import ZERO, Budget, dollars
 from pipeline.errors import BudgetExhausted
-from pipeline.pace import NO_RAMP_UP_TO, Minute, Pace, Sent, lowest, paced
+from pipeline.pace import NO_RAMP_UP_TO, Minute, Pace, Sent, careful_seconds, catch_up_seconds, lowest, paced
 from pipeline.records import AttemptKind, Failure, Reply, Request
 from pipeline.taps import RequestTap, TokenTap
 
@@ -187,11 +187,18 @@ class Doorman:
     async def _rates(self, ticket: Ticket) -> None:
         loop = asyncio.get_running_loop()
         await _sleep_until(self._pace.alone_until)
-        await self._requests.draw(lowest(self._stated_requests, self._pace.requests_per_second(loop.time())))
+        await self._draw_request(self._pace.requests_per_second(loop.time()))
         await self._tokens.draw(ticket.tokens, lowest(self._stated_tokens, self._pace.tokens_per_second))
         if self._minute is not None:
             minute = self._minute
             await _sleep_until(lambda: loop.time() + minute.wait_seconds(loop.time(), ticket.tokens))
+
+    async def _draw_request(self, learned: float | None) -> None:
+        stated = self._stated_requests
+        if learned is not None and (stated is None or learned < stated):
+            await self._requests.draw(learned, careful_seconds(learned))
+        else:
+            await self._requests.draw(stated, 0.0 if stated is None else catch_up_seconds(stated))
 
     async def _slot(self) -> None:
         """Wait for a free slot; if the door was shut meanwhile, wait for that too."""

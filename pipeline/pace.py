@@ -8,6 +8,7 @@ then probes ever faster. A stated limit is a ceiling that nothing here exceeds; 
 from collections import deque
 from dataclasses import dataclass
 
+from pipeline.chance import Chance
 from pipeline.records import Allowance, RateHint
 
 MARGIN = 0.997
@@ -16,6 +17,8 @@ STRICT_MARGIN = 0.999
 """The same where two requests never come closer than their distance, so that lateness adds to the margin."""
 CATCH_UP_SECONDS = 0.04
 """What timers and a busy loop are late by is caught up, if it isn't more."""
+
+CAREFUL_SECONDS = 0.01
 
 START = 20.0
 """Requests per second at the start of a ramp; a server that allows fewer says so at once."""
@@ -45,13 +48,19 @@ SURE_REQUESTS = 50.0
 """So many requests between two 429s, about, are slow enough a probe."""
 QUICKEST, SLOWEST = 1.0, 60.0
 """Bounds of the seconds until the curve is back at the last good rate."""
+QUICKEST_REQUESTS = 5.0
+"""And at least so many requests."""
 LEAST_SLOWEST, LEAST_SLOWEST_AFTER_PAUSE = 8.0, 15.0
 """The upper bound for fast servers; after a long pause the server may count by the minute, and feels a probe late."""
+LEAST_RATE = 1 / 60
+"""Requests per second below which nothing is learned: closings are spread that far anyway."""
 SILENCE_LEAST, SILENCE_MOST = 0.05, 1.0
 """Bounds of the seconds that the first request after a pause goes alone: a 429 would be back by then."""
 
 SLOT_PATIENCE_SECONDS = 30.0
 """How long a learned number of slots holds before one more is tried."""
+BELIED_MOST = 2
+"""So often refused below the number, a server's word about it counts no more."""
 PAUSES_PER_TRY = 20.0
 """And at least so many times the pause that the last try cost."""
 SLOT_PATIENCE_LEAST, SLOT_PATIENCE_MOST = 5.0, 3600.0
@@ -67,6 +76,11 @@ SMOOTHED_WINDOW = 60.0
 def catch_up_seconds(per_second: float) -> float:
     """How much lateness is caught up: half of what a bucket of a tenth of a second forgives, as a server may use."""
     return min(max((0.1 - 1 / per_second) / 2, 0.0), CATCH_UP_SECONDS)
+
+
+def careful_seconds(per_second: float) -> float:
+    """How much lateness is caught up at a rate that was learned: none where a server may save nothing up."""
+    return max(CAREFUL_SECONDS - 1 / per_second, 0.0)
 
 
 def paced(per_minute: float | None) -> float | None:
@@ -148,6 +162,7 @@ class Pace:
         self._ramp_start: float | None = None
         self._curve: _Curve | None = None
         self._closing: _Closing | None = None
+        self._closing_before: _Closing | None = None
         self._number = 0
         self._recent: deque[float] = deque(maxlen=MEMORY)
         self._opened_at = 0.0
@@ -157,6 +172,7 @@ class Pace:
         self._answer_seconds = SILENCE_LEAST / 2
         """How long a 429 takes to come back."""
         self._slots = _Slots()
+        self._chance = Chance()
         self._hints = {"requests": _Ceiling(), "tokens": _Ceiling()}
         self.closed_in_a_row = 0
         """Closings since the server last let a request through."""
@@ -171,11 +187,13 @@ class Pace:
         elif self._ramp_start is None:
             self._ramp_start = self._opened_at = now
         self._recent.append(now)
+        self._chance.sent()
         self._slots.sent(now, self._number, in_flight)
         return Sent(now, self._number, in_flight)
 
     def limited(self, now: float, sent: Sent, hint: RateHint | None = None) -> None:
         """Learn from a 429. Of the requests that went out together only the first one counts."""
+        self._chance.refused()
         if sent.number < self._opened_number:
             return
         if self._closed:
@@ -185,15 +203,16 @@ class Pace:
         self._answer_seconds += 0.5 * (now - sent.at - self._answer_seconds)
         accepted = sent.number - self._opened_number
         if accepted == 0 or (self._closing is not None and accepted < FEW):
-            self._goes_on(sent, accepted)
+            self._goes_on(sent.at, accepted)
             return
         self.closed_in_a_row = 1
-        certain = hint is not None and hint.at_once
-        self._slots.limited(sent, accepted, certain=certain)
+        self._chance.closed(accepted)
+        certain = self._slots.limited(sent, accepted, said=hint is not None and hint.at_once)
         since_last = None if self._closing is None else sent.at - self._closing.at
         seconds = sent.at - self._opened_at
         # Where most of what was let through is still on the wire, it may be their number that is limited.
         at_once = self._slots.suspects or (self._closing is None and 2 * (sent.in_flight - 1) >= accepted)
+        self._closing_before = self._closing
         self._closing = _Closing(
             sent.at, sent.number, self._good(sent), accepted, seconds, since_last, at_once, certain, last_at=sent.at
         )
@@ -230,17 +249,19 @@ class Pace:
     @property
     def slots(self) -> int | None:
         """How many requests at once the server lets through; None is not known."""
-        return self._slots.most
+        return None if self._chance.at_work else self._slots.most
 
     def alone_until(self) -> float:
         """When a second request may follow the first one after a pause, if that is not answered by a 429."""
-        if not self.closed_in_a_row or self._number != self._opened_number or self._closed:
+        if self._chance.at_work or not self.closed_in_a_row or self._number != self._opened_number or self._closed:
             return 0.0
         return self._opened_at + min(max(2 * self._answer_seconds, SILENCE_LEAST), SILENCE_MOST)
 
     # -- inside -------------------------------------------------------------------------------------
 
     def _in_force(self, now: float) -> float | None:
+        if self._chance.at_work:
+            return None
         if self._ramp is not None:
             return self._ramped(now, self._ramp)
         if self._curve is None:
@@ -276,18 +297,21 @@ class Pace:
     def _earlier(self, sent: Sent) -> None:
         """Correct the closing: a request that went out before the one we took for the first was limited, too."""
         closing = self._closing
-        if closing is not None and self._opened_number < sent.number < closing.number:
+        if closing is not None and self._opened_number <= sent.number < closing.number:
             closing.accepted -= closing.number - sent.number
             closing.number, closing.open_seconds = sent.number, closing.open_seconds - (closing.at - sent.at)
-            closing.at = sent.at
+            closing.at = closing.last_at = sent.at
+            if closing.accepted < (1 if self._closing_before is None else FEW):  # the pause before goes on
+                self._closing = self._closing_before
+                self._goes_on(closing.at, closing.accepted)
 
-    def _goes_on(self, sent: Sent, accepted: int) -> None:
+    def _goes_on(self, at: float, accepted: int) -> None:
         """Hear the next 429 after so few requests that the pause was not over yet."""
         self.closed_in_a_row += accepted == 0
         if accepted and self._closing is not None:
             self._closing.accepted += accepted
             self._closing.slowed *= SLOWED
-            self._closing.last_at = sent.at
+            self._closing.last_at = at
 
     def _reopen(self, now: float) -> None:
         closing = self._closing
@@ -300,19 +324,20 @@ class Pace:
         pause = max(until - closing.at, 0.0)
         self._recent.clear()
         self._slots.reopened(now, pause)
-        if closing.certain:
+        if closing.certain and closing.slowed == 1:
             self._ramp, self._ramp_start, self._curve = START, now, None
             return
         self._ramp = None
         good, evidence = closing.estimate * closing.slowed, closing.open_seconds
-        if closing.at_once:
+        if closing.at_once and closing.slowed == 1:
             evidence = QUICKEST
         elif pause > FREE_PAUSE_SECONDS and until - closing.last_at <= LONGEST_WINDOW_SECONDS:
             evidence += pause
             good = min(closing.estimate, closing.accepted / (evidence - FREE_PAUSE_SECONDS))
+        good = max(good, LEAST_RATE)
         least = LEAST_SLOWEST if pause <= FREE_PAUSE_SECONDS else LEAST_SLOWEST_AFTER_PAUSE
         longest = max(min(SURE_REQUESTS / good, SLOWEST), least)
-        self._curve = _Curve(now, good, min(max(evidence, QUICKEST), longest))
+        self._curve = _Curve(now, good, min(max(evidence, QUICKEST, QUICKEST_REQUESTS / good), longest))
 
 
 class _Slots:
@@ -326,6 +351,9 @@ class _Slots:
         self.most: int | None = None
         self.suspects = False
         """The last 429 looked like it."""
+        self._certain = False
+        self._belied = 0
+        """How often it was said although so many had been let through before."""
         self._suspected: int | None = None
         """So many were on the wire, and let through, when the last 429 came."""
         self._passed: int | None = None
@@ -340,22 +368,30 @@ class _Slots:
         if self._suspected is not None and self._passed is None and in_flight > self._suspected + 1:
             self._passed = number
         if self.most is not None and in_flight >= self.most and now - self._since > self._patience:
-            self.most += max(1, self.most // 10)
+            self.most += 1 if self._certain else max(1, self.most // 2)
             self._since, self._grown = now, True
             self._patience = max(self._patience / 2, SLOT_PATIENCE_LEAST)
 
-    def limited(self, sent: Sent, accepted: int, *, certain: bool) -> None:
-        """Learn from a closing's first 429, after so many requests were let through since the last one."""
+    def limited(self, sent: Sent, accepted: int, *, said: bool) -> bool:
+        """Learn from a closing's first 429, after so many requests were let through since the last one.
+
+        `said` is what the 429 says of itself; True is returned if that is to be believed.
+        """
         busy, before = sent.in_flight - 1, self._suspected
         beyond = self._passed is not None and self._passed < sent.number
-        again = before is not None and 1 < busy <= accepted and abs(busy - before) <= 1 and not beyond
+        below = self.most is not None and sent.in_flight <= self.most
+        again = before is not None and 1 < busy <= accepted and abs(busy - before) <= 1 and not beyond and not below
+        self._belied += said and below
+        certain = said and self._belied < BELIED_MOST
         self._suspected, self._passed, self.suspects = busy, None, certain or again
+        self._certain = certain or (self._certain and self.suspects)
         if self.suspects:
             self.most = max(1, busy if before is None or certain else min(busy, before))
             self._failed_tries += self._grown
             self._grown = False
-        elif self.most is not None and sent.in_flight <= self.most:
+        elif below:
             self.most = None  # refused below the number: that is not what is limited
+        return certain
 
     def reopened(self, now: float, pause: float) -> None:
         """Note that requests go out again, after a pause of so many seconds."""

@@ -33,12 +33,16 @@ class RetryPolicy:
             return None
         if tries >= self.attempts and not failure.closes_door:
             return None
-        return self._asked(failure, self._spread(self.base_seconds * 2.0 ** _steps(tries), jitter), jitter)
+        return self.wait_for_probe(tries, failure, jitter)
 
     def wait_for_door(self, streak: int, failure: Failure, jitter: float) -> float:
         """Seconds the door stays closed for everybody after the `streak`-th closing in a row (from 1)."""
         backoff = self._spread(self.door_base_seconds * self.door_growth ** _steps(streak), jitter)
         return self._asked(failure, backoff, jitter)
+
+    def wait_for_probe(self, probe: int, failure: Failure, jitter: float) -> float:
+        """Seconds until a provider that is down is asked again, after the `probe`-th failure (from 1)."""
+        return self._asked(failure, self._spread(self.base_seconds * 2.0 ** _steps(probe), jitter), jitter)
 
     def _spread(self, seconds: float, jitter: float) -> float:
         return min(seconds, self.cap_seconds) * (0.5 + 0.5 * jitter)

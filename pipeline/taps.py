@@ -4,8 +4,6 @@ import asyncio
 
 from aiolimiter import AsyncLimiter
 
-from pipeline.pace import catch_up_seconds
-
 NOTICED_RISE = 1.03
 """A smaller rise of a rate is not worth a new limiter."""
 LEAST_CHANGE = 1e-3
@@ -28,7 +26,8 @@ class _Limiter:
         if self._limiter is not None and self._rate * (1 - LEAST_CHANGE) <= rate <= self._rate * NOTICED_RISE:
             return self._limiter
         limiter = AsyncLimiter(most, most / rate)
-        spared = 1.0 if self._limiter is None else (asyncio.get_running_loop().time() - self._last) * rate
+        idle = asyncio.get_running_loop().time() - self._last
+        spared = 1.0 if self._limiter is None else min(idle * rate, 1.0)
         await limiter.acquire(max(most - spared, 0.0))  # passes at once: the limiter is new
         self._rate, self._limiter = rate, limiter
         return limiter
@@ -50,12 +49,12 @@ class RequestTap:
     def __init__(self) -> None:
         self._limiter = _Limiter()
 
-    async def draw(self, per_second: float | None) -> None:
-        """Wait until one more request may pass."""
+    async def draw(self, per_second: float | None, catch_up_seconds: float = 0.0) -> None:
+        """Wait until one more request may pass; so much lateness is caught up."""
         if per_second is None:
             self._limiter.drop()
             return
-        await self._limiter.set(per_second, 1 + catch_up_seconds(per_second) * per_second)
+        await self._limiter.set(per_second, 1 + catch_up_seconds * per_second)
         await self._limiter.draw(1)
 
 

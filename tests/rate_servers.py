@@ -57,6 +57,16 @@ class Window:
         return None
 
 
+class Dice:
+    """Refuses a share of the requests whatever their rate: a gateway that is overloaded by others."""
+
+    def __init__(self, share, seed=1):
+        self.share, self.dice = share, random.Random(seed)
+
+    def admit(self, now, ticket, in_flight):
+        return 0.01 if self.dice.random() < self.share else None
+
+
 class Refunding(Window):
     """Admits with the worst case, and gives back what was not used when the answer is there."""
 

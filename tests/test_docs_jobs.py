@@ -13,7 +13,7 @@ import orjson
 import pytest
 from pages import ROOT, blocks, plain, prose, quoted, rows, sections
 
-from pipeline import providers
+from pipeline import pace, providers
 from pipeline.doorman import OPEN_PER_SLOT
 from pipeline.errors import WireError
 from pipeline.health import LEAST_ANSWERS, LEAST_FAILING_ROWS, RECENT_ANSWERS
@@ -27,7 +27,7 @@ from pipeline.retry import RetryPolicy
 from pipeline.sources import InputSpec, open_source
 from pipeline.tokens import counter_for
 
-JOBS, PROVIDERS = ROOT / "docs" / "jobs.md", ROOT / "docs" / "providers.md"
+JOBS, PROVIDERS, DESIGN = (ROOT / "docs" / f"{page}.md" for page in ("jobs", "providers", "design"))
 
 JOB = {
     "input": {"path": "rows.jsonl"},
@@ -269,13 +269,18 @@ def test_every_transport_error_has_the_consequence_that_the_page_says():
 
 
 def test_the_waits_are_those_that_the_page_says():
-    policy = RetryPolicy()
+    policy = RetryPolicy(attempts=100)
     failure = error(503)
-    waits = [policy.wait_for_door(streak, failure, 1.0) for streak in range(1, 10)]
+    waits = [policy.wait_before(tries, failure, 1.0) for tries in range(1, 10)]
     text = prose(PROVIDERS)
     assert f"{waits[0]} seconds, doubled each time up to {waits[-1]:g}, times a random number from 0.5 to 1" in text
     assert all(later == min(2 * earlier, 60) for earlier, later in pairwise(waits))
-    assert policy.wait_for_door(1, failure, 0.0) == 0.5 * waits[0]
+    assert policy.wait_before(1, failure, 0.0) == 0.5 * waits[0]
+    closed = [policy.wait_for_door(streak, failure, 1.0) for streak in range(1, 30)]
+    assert (
+        f"For a rate limit: {closed[0]} seconds, a third longer each time in a row (35 %), up to {closed[-1]:g}" in text
+    )
+    assert all(later == pytest.approx(min(1.35 * earlier, 60)) for earlier, later in pairwise(closed))
     assert f"more than {_errors.LONGEST_WAIT / 60:g} minutes" in text
 
 
@@ -285,6 +290,25 @@ def test_what_is_called_an_outage_or_a_bad_share_is_what_the_page_says():
     assert f"never more than {OPEN_PER_SLOT} times `concurrency`" in text
     said = job_rows("stop")["invalid_share"][-1]
     assert f"the last {RECENT_ANSWERS:,} answers, and of at least {LEAST_ANSWERS}" in said
+
+
+def test_the_rates_are_those_that_the_pages_say():
+    providers_page, design = prose(PROVIDERS), prose(DESIGN)
+    assert f"at {pace.BACK_TO * 100:g} % of the rate" in providers_page
+    for said in (
+        f"at {pace.MARGIN * 100:g} % ({pace.STRICT_MARGIN * 100:g} % up to 10 requests a second)",
+        f"up to {pace.CATCH_UP_SECONDS * 1000:g} ms",
+        f"a ramp from {pace.START:g} requests a second",
+        f"From {pace.FULL_RAMP:,.0f} on",
+        f"for longer than {pace.FREE_PAUSE_SECONDS} seconds",
+        f"Beyond {pace.LONGEST_WINDOW_SECONDS:g} seconds it is an outage",
+        f"({pace.QUICKEST:g} to {pace.SLOWEST:g} seconds)",
+        f"after {pace.SLOT_PATIENCE_SECONDS:g} seconds or {pace.PAUSES_PER_TRY:g} pauses",
+        f"of {', '.join(f'{w:g}' for w in pace.WINDOWS[:-1])} and {pace.WINDOWS[-1]:g} seconds",
+    ):
+        assert said in design
+    assert pace.NO_RAMP_UP_TO == 4
+    assert pace.DOUBLING_SECONDS == 0.25
 
 
 def test_the_provider_of_the_page_works_when_its_file_is_added(tmp_path, monkeypatch):

@@ -84,6 +84,28 @@ def test_a_429_that_comes_back_first_but_went_out_later_does_not_hide_the_earlie
     assert pace._closing.accepted == 50
 
 
+def test_few_requests_that_slip_through_during_a_pause_do_not_end_it_in_whatever_order_their_429s_come():
+    pace = Pace(ramps=False)
+    opened = limited_at(pace)
+    closing = pace._closing
+    together = [pace.sent(opened + 0.2, n + 2) for n in range(6)]
+    pace.limited(opened + 0.21, together[4])
+    pace.limited(opened + 0.21, together[0])
+    assert pace._closing is closing
+    assert closing.accepted == 101, "the one that went out first after the pause"
+
+
+def test_a_server_that_refuses_from_the_start_teaches_nothing_but_patience():
+    pace = Pace(ramps=True)
+    first, second = pace.sent(0.0, 1), pace.sent(0.01, 2)
+    pace.limited(0.1, second)
+    pace.limited(0.1, first)
+    pace.shut(30.0)
+    pace.sent(30.0, 1)
+    assert pace.requests_per_second(30.0) == START
+    assert pace.learned_per_second(30.0) is None
+
+
 def test_a_429_to_a_request_from_before_the_pause_says_nothing_about_it():
     pace = Pace(ramps=False)
     sends(pace, 50, 20.0)
@@ -188,6 +210,16 @@ def test_a_number_that_was_passed_in_between_is_not_the_limit():
     crowd(pace, 1.0, 9)
     pace.limited(1.9, pace.sent(1.8, 6))
     assert pace.slots is None
+
+
+def test_a_server_that_refuses_below_the_number_it_speaks_of_is_not_believed_for_long():
+    pace = Pace(ramps=True)
+    for start, most in ((0.0, 5), (10.0, 3), (20.0, 2)):
+        pace.limited(start + 0.3, crowd(pace, start, most), AT_ONCE)
+        pace.shut(start + 1.0)
+        pace.sent(start + 1.0, 1)
+    assert pace.slots is None
+    assert pace.learned_per_second(30.0) is not None, "so it is the rate"
 
 
 def test_learned_slots_grow_after_a_while_and_each_failed_try_makes_the_next_one_later():

@@ -8,7 +8,7 @@ import random
 
 import pytest
 from project import Project, texts
-from rate_servers import AtOnce, Both, Bucket, Changing, Outage, Refunding, Server, Window, send_all, tickets
+from rate_servers import AtOnce, Both, Bucket, Changing, Dice, Outage, Refunding, Server, Window, send_all, tickets
 from stub import StubServer
 
 from pipeline.doorman import OPEN_PER_SLOT
@@ -165,8 +165,18 @@ def test_an_unstated_limit_is_found_with_few_calls_wasted_and_little_time(name, 
     assert record.seconds < 1.2 * ideal
 
 
-def test_sizes_of_any_kind_share_an_unstated_token_limit():
-    dice = random.Random(5)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.2])
+def test_refusals_that_come_by_chance_do_not_slow_a_run_down_for_long(share, seed):
+    """Slowing down would help nobody; a rate learned from them once fell to a few requests a minute."""
+    record = send_all(silent(Dice(share, seed)), 3000, seed=seed, concurrency=32)
+    assert record.lost == 0
+    assert record.seconds < 300
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sizes_of_any_kind_share_an_unstated_token_limit(seed):
+    dice = random.Random(seed)
     sizes = [dice.choice((300, 500, 1500, 4000)) for _ in range(2000)]
     record = send_all(silent(Window(600_000, began=10, tokens=True)), tickets(2000, lambda n: sizes[n]), concurrency=32)
     assert record.lost == 0

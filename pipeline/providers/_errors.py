@@ -122,7 +122,7 @@ _HINTS = {
 # The last resort, where there is neither a code nor an error status, or where a vendor is known to use neither.
 _SPEND = re.compile(r"credit balance is too low|reached your .{0,20}usage limit|spend(ing)? limit", re.IGNORECASE)
 _FLAGGED = re.compile(r"(moderation|flagged|guardrail|content (policy|filter))", re.IGNORECASE)
-_AT_ONCE = re.compile(r"concurren|queued requests|simultaneous|in parallel|at (once|the same time)", re.IGNORECASE)
+_AT_ONCE = re.compile(r"concurren|queued requests|simultaneous|in parallel", re.IGNORECASE)
 _NEVER_FITS = re.compile(r"request too large", re.IGNORECASE)
 _WORDING: tuple[tuple[re.Pattern[str], Verdict], ...] = (
     (re.compile(r"(invalid|incorrect|missing) (api )?key|unauthori[sz]ed", re.IGNORECASE), "pause"),

@@ -130,17 +130,18 @@ class Exchanger:
         `outage` counts probes of a provider that is down: such a failure uses up no row's attempts.
         """
         if isinstance(result, Failure):
-            if result.closes_door or outage:
-                return self._before_the_door(ticket, result, outage or streak, jitter)
+            if outage:
+                return self._before_the_door(ticket, self.policy.wait_for_probe(outage, result, jitter))
+            if result.closes_door:
+                return self._before_the_door(ticket, self.policy.wait_for_door(streak, result, jitter))
             return self._after_failure(ticket, attempt, result, jitter)
         if attempt.result == "invalid" and ticket.repairs < self.repair:
             return Again(self._repair_ticket(ticket, attempt), 0.0)
         return Done(self._outcome(ticket, attempt, _status_of(attempt.result)))
 
-    def _before_the_door(self, ticket: Ticket, failure: Failure, streak: int, jitter: float) -> Step:
+    def _before_the_door(self, ticket: Ticket, wait_seconds: float) -> Step:
         """Nobody passes now, and that is no fault of this row."""
-        once_more = replace(ticket, attempt=ticket.attempt + 1, kind="retry")
-        return Again(once_more, self.policy.wait_for_door(streak, failure, jitter), shuts_door=True)
+        return Again(replace(ticket, attempt=ticket.attempt + 1, kind="retry"), wait_seconds, shuts_door=True)
 
     def _after_failure(self, ticket: Ticket, attempt: Attempt, failure: Failure, jitter: float) -> Step:
         if failure.action == "pause":
