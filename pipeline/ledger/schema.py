@@ -231,6 +231,6 @@ MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "views", _VIEWS),
     Migration(3, "spend by the model that answered", _SPEND_BY_RETURNED_MODEL),
-    Migration(5, "wasted by cause, estimates judged, drift of counts", _MONEY_AFTER),
+    Migration(4, "wasted by cause, estimates judged, drift of counts", _MONEY_AFTER),
 )
 NEWEST = MIGRATIONS[-1].step
