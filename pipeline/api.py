@@ -13,16 +13,20 @@ from typing import Any
 
 import polars as pl
 
-from pipeline import estimating, exporting
+from pipeline import estimating, exporting, reconciling
+from pipeline.budget import dollars
 from pipeline.errors import UsageError, UserError
 from pipeline.estimating import Estimate
 from pipeline.job import Job, job_name, load_job, overridden
 from pipeline.ledger import Ledger
 from pipeline.planning import Plan, Selection
 from pipeline.pricing import parse_price_option
+from pipeline.reconciling import Reconciled
 from pipeline.records import Message
-from pipeline.reports import Table, require_job, run_report
+from pipeline.reports import Table, require_job, run_report, run_reports
+from pipeline.reports import drift as drift_report
 from pipeline.reports import errors as errors_report
+from pipeline.reports import forecast as forecast_report
 from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
 from pipeline.runners._lock import live_runs
@@ -216,14 +220,54 @@ def errors(ledger: Ledger, job: str) -> tuple[Table, list[str]]:
     return table, [f"{status}: {errors_report.ADVICE[status].format(file=file)}" for status in statuses]
 
 
-def spend(ledger: Ledger, by: Sequence[str] = ("job",)) -> Table:
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """Money and tokens by dimensions."""
+
+    table: Table
+    total: Mapping[str, Any]
+    """The same sums over the whole ledger."""
+    warnings: list[str]
+    """Where the provider's own bill says that the price is wrong."""
+
+
+def spend(ledger: Ledger, by: Sequence[str] = ("job",)) -> Spend:
     """Return money and tokens by dimensions (see reports/spend.py). Raises UsageError."""
     if not by:
         raise UsageError(f"--by: name at least one of {', '.join(spend_report.DIMENSIONS)}")
     for name in by:
         if name not in spend_report.DIMENSIONS:
             raise UsageError(f"--by {name}: choose from {', '.join(spend_report.DIMENSIONS)}")
-    return run_report(ledger, spend_report.SQL.format(by=", ".join(by)))
+    table, total, mispriced = run_reports(
+        ledger, spend_report.SQL.format(by=", ".join(by)), spend_report.TOTAL, spend_report.MISPRICED
+    )
+    return Spend(table, total.rows[0], [_mispriced(row) for row in mispriced.rows])
+
+
+def _mispriced(row: Mapping[str, Any]) -> str:
+    billed, computed = dollars(row["billed_usd"]), dollars(row["computed_usd"])
+    off = "" if row["percent"] is None else f" ({row['percent']:+} %)"
+    return (
+        f"{row['provider']} says it billed {billed} for {row['model']} where {computed} was computed{off}: the price"
+        " table is wrong. The ledger's cost_usd is what was billed; estimates are off until the price is corrected"
+    )
+
+
+def forecast(ledger: Ledger) -> Table:
+    """Return each run's estimate beside what the run cost, with a verdict."""
+    return run_report(ledger, forecast_report.SQL)
+
+
+def drift(ledger: Ledger) -> Table:
+    """Return how well input tokens were counted before sending, per model and method."""
+    return run_report(ledger, drift_report.SQL)
+
+
+def reconcile(
+    ledger: Ledger, files: Sequence[Path], *, columns: Mapping[str, str], provider: str | None, tolerance: Decimal
+) -> Reconciled:
+    """Compare the ledger with a provider's usage exports (see reconciling.py). Raises UserError."""
+    return reconciling.reconcile(ledger, files, columns=columns, provider=provider, tolerance=tolerance)
 
 
 def sql(ledger: Ledger, query: str) -> pl.DataFrame:

@@ -51,15 +51,16 @@ class Booked:
         self.journal.append("sent", sent_line(ticket))
         return ticket
 
-    def attempt(self, key, attempt=1, *, result="ok", cost=COST, worst=WORST, output="an answer", parsed=None, **more):
+    def attempt(self, key, attempt=1, *, result="ok", cost=COST, worst=WORST, output="an answer", parsed=None,
+                kind=None, **more):  # fmt: skip
         """One exchange: its `sent` line and what came back."""
-        kind = "first" if attempt == 1 else "retry"
+        kind = kind or ("first" if attempt == 1 else "retry")
         ticket = self.sent(key, attempt, worst, kind)
         usage = Usage(50, 10, cached_input_tokens=5, raw={"prompt_tokens": 50})
         facts = Attempt(
-            key=key, attempt=attempt, kind=kind, result=result, sent_at=time.time(), latency_ms=12.5,
-            reserved_usd=worst, computed_usd=cost, http_status=200, usage=usage, output=output, parsed=parsed,
-            **{"finish_reason": "stop", **more},
+            key=key, attempt=attempt, kind=kind, result=result, latency_ms=12.5, reserved_usd=worst, computed_usd=cost,
+            http_status=200, output=output, parsed=parsed,
+            **{"finish_reason": "stop", "sent_at": time.time(), "usage": usage, **more},
         )  # fmt: skip
         self.journal.append("attempt", attempt_line(facts, ticket))
 

@@ -3,13 +3,16 @@
 `UPDATE_DOCS=1 pytest tests/test_docs.py` rewrites the help texts in docs/cli.md.
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
+from decimal import Decimal
 from typing import get_args
 
 import click
+import duckdb
 import pytest
 from click.testing import CliRunner
 from pages import PAGES, README, ROOT, anchors, blocks, column, commands, links, plain, prose, quoted, rows, sections
@@ -19,13 +22,14 @@ from stub_faults import NO_USAGE, REFUSAL, status
 
 from pipeline import providers
 from pipeline.cli import group
+from pipeline.reconciling import Verdict
 from pipeline.records import AttemptKind, AttemptResult, CountMethod, Status
 
 CLI, SQL = ROOT / "docs" / "cli.md", ROOT / "docs" / "sql.md"
 COMMANDS = group.list_commands(click.Context(group))
 OTHER_PROGRAMS = {"make", "git", "cd", "pip", "export", "python"}
-NOT_RUN = {"stop", "--watch"}
-"""What only makes sense beside a running job, or never ends."""
+NOT_RUN = {"stop", "--watch", "reconcile"}
+"""What only makes sense beside a running job, never ends, or needs a provider's file."""
 QUIET = {"check", "estimate"}
 """Commands whose output is the same wherever they run, so that the pages must show the true one."""
 
@@ -152,11 +156,27 @@ def test_the_keys_of_json_output_are_those_that_are_listed(tmp_path, stub):
     )
     report = json.loads(project.run("run", "job.toml", "--yes", "--json", "--quiet", code=3).stdout)
     assert column(CLI, "key", "meaning", section="promptmill run") == list(report)
-    for name, *args in (("check", "job.toml"), ("status",), ("errors", "job.toml"), ("spend", "--by", "job")):
-        facts = printed(project, name, *args)
+    for name, *args in (
+        ("check", "job.toml"), ("status",), ("errors", "job.toml"), ("spend", "--by", "job"), ("spend --forecast",),
+        ("spend --drift",),
+    ):  # fmt: skip
+        facts = printed(project, *name.split(), *args)
         keys = [key for key in (facts if isinstance(facts, dict) else facts[0]) if [name, key] != ["spend", "job"]]
         listed = re.search(rf"Keys of `{name} --json`[^`]*?: (.*?)\.( |$)", prose(CLI))[1]
         assert [key for key in quoted(listed) if key != "--by"] == keys, name
+
+
+def test_the_keys_of_a_comparison_are_those_that_are_listed(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(1))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    (tmp_path / "bill.csv").write_text(f"day,usd\n{project.value('select max(day)::varchar from spend')},0.001\n")
+    found = printed(project, "reconcile", "bill.csv")
+    described = {plain(cells[0]): cells[1] for cells in rows(CLI, "key", "meaning", section="promptmill reconcile")}
+    assert list(described) == list(found)
+    assert quoted(described["lines"]) == list(found["lines"][0]) == list(found["totals"][0])
+    assert column(CLI, "verdict", "meaning", section="promptmill reconcile") == list(get_args(Verdict))
 
 
 def printed(project, *args):
@@ -179,10 +199,12 @@ def ledger(tmp_path_factory):
     with StubServer() as stub:
         stub.faults, stub.answer = fault, lambda _: '{"order_id": "A-1042"}'
         project = Project(tmp_path_factory.mktemp("ledger"), stub.base_url)
-        project.rows([*texts(12), *texts(12)])
+        rows = [{**row, "truth_city": f"City {n % 3}", "truth_order_id": "A-1042"} for n, row in enumerate(texts(12))]
+        project.rows([*rows, *rows])
         for name in ("orders", "copy"):
             project.job(name, more=f"[output]\n{schema}\n[retry]\nattempts = 1")
             project.run("run", f"{name}.toml", "--yes", code=3)
+        project.run("results", "orders.toml", "--with-input", "-o", "rows.parquet")
         yield project
 
 
@@ -211,10 +233,30 @@ def test_the_words_for_how_things_ended_are_documented(head, known):
     assert column(SQL, head, "meaning") == list(known)
 
 
-@pytest.mark.parametrize("block", blocks("sql"), ids=str)
+@pytest.mark.parametrize("block", [block for block in blocks("sql") if block.file is None], ids=str)
 def test_every_query_runs_and_those_of_the_sql_page_find_something(ledger, block):
     found = ledger.sql(block.text)
     assert found or block.page != SQL
+
+
+@pytest.mark.parametrize("block", [block for block in blocks("sql") if block.file is not None], ids=str)
+def test_every_query_of_a_file_runs_in_any_duckdb_and_finds_something(ledger, block):
+    assert (ledger.folder / block.file).exists()
+    with contextlib.chdir(ledger.folder), duckdb.connect() as connection:
+        assert connection.execute(block.text).fetchall()
+
+
+def test_the_sql_page_has_fifteen_recipes_and_more():
+    assert len(blocks("sql", pages=(SQL,))) >= 15
+
+
+def test_dollars_by_a_column_of_the_input_add_up_to_what_the_job_cost(ledger):
+    (query,) = [b.text for b in blocks("sql", pages=(SQL,)) if b.file and "sum(input_tokens)" in b.text]
+    with contextlib.chdir(ledger.folder), duckdb.connect() as connection:
+        by_city = connection.execute(query).fetchall()
+    assert [row[1] for row in by_city] == [8, 8, 8]
+    cost = ledger.value("select sum(cost_usd) from spend where job = 'orders'")
+    assert sum(row[2] for row in by_city) == Decimal(cost) > 0
 
 
 def test_the_sums_of_results_and_of_attempts_agree_as_the_page_says(ledger):

@@ -17,6 +17,8 @@ from pipeline.budget import dollars
 from pipeline.text import json_text, printable, printable_lines
 
 _WIDEST = 60
+_LINE = 120
+"""How long a line of a table with chosen columns gets where there is no terminal to ask."""
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -110,6 +112,31 @@ def _fitted(widths: list[int], terminal: int) -> list[int]:
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "\u2026"
+
+
+def print_chosen(
+    rows: Sequence[Mapping[str, Any]], headings: Mapping[str, str], *, always: Sequence[str], kept: Sequence[str]
+) -> None:
+    """Print a table of the columns that say something, and of these as many as fit: --json has them all.
+
+    Columns in `always` stay, also when they are empty or zero. Where the line gets too long, columns that are not in
+    `kept` go first, then those in `kept` from its end.
+    """
+    said = [name for name in headings if name in always or any(row[name] for row in rows)]
+    order = [*always, *dict.fromkeys(name for name in (*kept, *said) if name in said and name not in always)]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _LINE
+    while len(order) > len(always) and _line_width(order, headings, rows) > width:
+        order.pop()
+    shown = [name for name in said if name in order]
+    click.echo(table([headings[n] for n in shown], [{headings[n]: row[n] for n in shown} for row in rows]))
+    left_out = [headings[name] for name in said if name not in order]
+    if left_out:
+        click.echo(f"No room for: {', '.join(left_out)}. --json has them.", err=True)
+
+
+def _line_width(names: Sequence[str], headings: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> int:
+    widths = (min(_WIDEST, max([len(headings[n]), *(len(cell(row[n])) for row in rows)])) for n in names)
+    return sum(widths) + 2 * (len(names) - 1)
 
 
 def as_json_text(value: Any, *, indent: int | None = 2) -> str:

@@ -1,11 +1,16 @@
 """`promptmill spend`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli._options import json_option, ledger_option, open_ledger
-from pipeline.cli._show import print_rows
+from pipeline.cli._options import json_option, ledger_option, open_ledger, warn
+from pipeline.cli._show import print_chosen, print_rows
+
+if TYPE_CHECKING:
+    from pipeline.api import Spend
+    from pipeline.ledger import Ledger
 
 
 @click.command("spend", short_help="Money and tokens, by job, model, day and more.")
@@ -16,15 +21,54 @@ from pipeline.cli._show import print_rows
     metavar="NAMES",
     help="Comma-separated: job, plan_id, run_id, provider, model, model_returned, lane, day.",
 )
+@click.option("--forecast", is_flag=True, help="Each run's estimate against what the run cost, instead.")
+@click.option("--drift", is_flag=True, help="Our token counts against the usage that providers report, instead.")
 @ledger_option
 @json_option
-def command(by: str, ledger_path: Path, as_json: bool) -> int:
+@click.pass_context
+def command(context: click.Context, by: str, forecast: bool, drift: bool, ledger_path: Path, as_json: bool) -> int:
     """Add up the ledger's attempts: tokens, dollars, what was wasted on attempts that brought no good answer.
 
-    Attempts whose cost can't be known are counted in unknown_cost, with an upper bound, and never as zero.
+    Attempts whose cost can't be known are counted in unknown_cost, with an upper bound, and never as zero. The table
+    shows the columns that say something; --json has them all.
     """
     from pipeline import api
 
-    table = api.spend(open_ledger(ledger_path), tuple(name.strip() for name in by.split(",") if name.strip()))
-    print_rows(table.columns, table.rows, as_json=as_json)
+    given = context.get_parameter_source("by") is not click.core.ParameterSource.DEFAULT
+    if forecast + drift + given > 1:
+        raise click.UsageError("--by, --forecast and --drift are different tables: choose one")
+    ledger = open_ledger(ledger_path)
+    if forecast:
+        _forecast(ledger, as_json=as_json)
+    elif drift:
+        table = api.drift(ledger)
+        print_rows(table.columns, table.rows, as_json=as_json)
+    else:
+        names = tuple(name.strip() for name in by.split(",") if name.strip())
+        _spend(api.spend(ledger, names), names, as_json=as_json)
     return 0
+
+
+def _spend(found: "Spend", by: tuple[str, ...], *, as_json: bool) -> None:
+    from pipeline.reports.spend import ALWAYS, KEPT, SHOWN
+
+    for warning in found.warnings:
+        warn(warning)
+    rows = found.table.rows
+    if as_json or not rows:
+        print_rows(found.table.columns, rows, as_json=as_json)
+        return
+    total = [{**dict.fromkeys(by), **found.total, by[0]: "total"}] if len(rows) > 1 else []
+    headings = {name: name for name in by} | SHOWN
+    print_chosen([*rows, *total], headings, always=(*by, *ALWAYS), kept=KEPT)
+
+
+def _forecast(ledger: "Ledger", *, as_json: bool) -> None:
+    from pipeline import api
+    from pipeline.reports.forecast import ALWAYS, KEPT, SHOWN
+
+    table = api.forecast(ledger)
+    if as_json or not table.rows:
+        print_rows(table.columns, table.rows, as_json=as_json)
+    else:
+        print_chosen(table.rows, SHOWN, always=ALWAYS, kept=KEPT)

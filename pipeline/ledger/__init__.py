@@ -1,7 +1,18 @@
 """The DuckDB file: the only package that imports duckdb. Loads journals, answers questions, keeps the schema."""
 
 from pipeline.ledger._journals import JournalState
-from pipeline.ledger.queries import Known, PlanFacts, frame_of, rows_of
+from pipeline.ledger.queries import Calibration, Known, PlanFacts, frame_of, rows_of
 from pipeline.ledger.store import Burst, Ledger, RunRequest, RunStart
 
-__all__ = ["Burst", "JournalState", "Known", "Ledger", "PlanFacts", "RunRequest", "RunStart", "frame_of", "rows_of"]
+__all__ = [
+    "Burst",
+    "Calibration",
+    "JournalState",
+    "Known",
+    "Ledger",
+    "PlanFacts",
+    "RunRequest",
+    "RunStart",
+    "frame_of",
+    "rows_of",
+]

@@ -119,6 +119,34 @@ def rows_stored(connection: duckdb.DuckDBPyConnection, plan_id: int) -> int:
     return int(stored[0]) if stored else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What one token of our count turned out to be at a provider: multiply the next count by `ratio`."""
+
+    ratio: Decimal
+    attempts: int
+    """Attempts behind it, at least CALIBRATED_BY."""
+
+
+CALIBRATED_BY = 30
+"""Fewer attempts than this say nothing about the next thousand."""
+
+
+def calibration(
+    connection: duckdb.DuckDBPyConnection, provider: str, model: str, count_method: str | None = None
+) -> Calibration | None:
+    """Compare our counts (of one method, or of all) with reported usage; None below CALIBRATED_BY attempts."""
+    found = connection.execute(
+        "select sum(attempts)::bigint, sum(counted_tokens)::bigint, sum(input_tokens)::bigint from drift"
+        " where provider = $1 and model = $2 and count_method = coalesce($3, count_method)",
+        [provider, model, count_method],
+    ).fetchone()
+    if found is None or found[0] is None or found[0] < CALIBRATED_BY:
+        return None
+    attempts, counted, billed = found
+    return Calibration(Decimal(billed) / Decimal(counted), attempts)
+
+
 def has_estimate(connection: duckdb.DuckDBPyConnection, run_id: int) -> bool:
     """Tell whether a run's estimate is booked."""
     return connection.execute("select 1 from estimates where run_id = ?", [run_id]).fetchone() is not None

@@ -155,9 +155,82 @@ from attempts a join run_starts r using (run_id)
 group by all;
 """
 
+_MONEY_AFTER = """
+-- `repaired`: the last attempt of a key in a run that repairs; an invalid answer before it was not in vain.
+-- Without a bound for one of several unknown costs their sum has none either: `unknown_unbounded` says so.
+create or replace view spend as
+with judged as (
+    select a.*, r.job, r.plan_id,
+           case when a.result = 'ok' then 'none'
+                when a.result in ('truncated', 'refused') then a.result
+                when a.result = 'invalid' then case when a.attempt < p.last then 'repaired' else 'invalid' end
+                else 'failed' end as cause
+    from attempts a join run_starts r using (run_id)
+    left join (select run_id, key, max(attempt) as last from attempts where kind = 'repair' group by all) p
+      on p.run_id = a.run_id and p.key = a.key)
+select job, plan_id, run_id, provider, model, model_returned, lane, sent_at::date as day,
+       count(*) as attempts, count(*) filter (where result = 'ok') as ok,
+       sum(input_tokens)::bigint as input_tokens, sum(cached_input_tokens)::bigint as cached_input_tokens,
+       sum(output_tokens)::bigint as output_tokens, sum(reasoning_tokens)::bigint as reasoning_tokens,
+       sum(cost_usd) as cost_usd,
+       sum(case when cause = 'none' and cost_usd is not null then 0 else cost_usd end) as wasted_usd,
+       sum(cost_usd) filter (where cause = 'failed') as wasted_failed_usd,
+       sum(cost_usd) filter (where cause = 'repaired') as wasted_repaired_usd,
+       sum(cost_usd) filter (where cause = 'truncated') as wasted_truncated_usd,
+       sum(cost_usd) filter (where cause = 'invalid') as wasted_invalid_usd,
+       sum(cost_usd) filter (where cause = 'refused') as wasted_refused_usd,
+       count(*) filter (where cost_usd is null) as unknown_cost,
+       sum(reserved_usd) filter (where cost_usd is null) as unknown_at_most_usd,
+       count(*) filter (where cost_usd is null and reserved_usd is null) as unknown_unbounded,
+       sum(billed_usd) filter (where computed_usd is not null) as billed_usd,
+       sum(computed_usd) filter (where billed_usd is not null) as billed_computed_usd
+from judged
+group by all;
+
+-- Judged against low to high, or low to ceiling where no high figure was made. What is known of a run's cost is
+-- enough to say `above`; the other words wait for the run's end, and for the bounds of what can't be known.
+create or replace view forecast as
+with spent as (
+    select run_id, sum(cost_usd) as cost_usd, count(*) as attempts,
+           count(*) filter (where cost_usd is null) as unknown_cost,
+           case when count(*) filter (where cost_usd is null and reserved_usd is null) = 0
+                then coalesce(sum(reserved_usd) filter (where cost_usd is null), 0) end as unknown_at_most_usd
+    from attempts group by run_id),
+sides as (
+    select r.job, e.*, coalesce(s.attempts, 0) as attempts, coalesce(s.unknown_cost, 0) as unknown_cost,
+           case when s.attempts is null then 0 else s.cost_usd end as actual_usd, coalesce(s.cost_usd, 0) as known_usd,
+           case when s.attempts is null then 0 else s.unknown_at_most_usd end as unknown_at_most_usd,
+           coalesce(e.high_usd, e.ceiling_usd) as upper_usd,
+           coalesce(n.exit_code in (0, 3), false) as finished
+    from estimates e join run_starts r using (run_id) left join run_ends n using (run_id)
+    left join spent s using (run_id))
+select job, plan_id, run_id, made_at, rows, requests, input_tokens, count_method,
+       low_usd, expected_usd, high_usd, ceiling_usd, actual_usd, attempts, unknown_cost, unknown_at_most_usd, finished,
+       case when low_usd is null or upper_usd is null then null
+            when known_usd > upper_usd then 'above'
+            when not finished then 'unfinished'
+            when known_usd + unknown_at_most_usd < low_usd then 'below'
+            when known_usd >= low_usd and known_usd + unknown_at_most_usd <= upper_usd then 'inside'
+            else 'uncertain' end as verdict
+from sides;
+
+-- Only first attempts: what a repair adds to the request is no matter of counting rows.
+create view drift as
+select provider, model, count_method, count(*) as attempts,
+       sum(counted_tokens)::bigint as counted_tokens, sum(input_tokens)::bigint as input_tokens,
+       sum(input_tokens) / sum(counted_tokens) as ratio,
+       avg(abs(input_tokens - counted_tokens)) as mean_difference,
+       quantile_cont(abs(input_tokens - counted_tokens), 0.95) as p95_difference
+from attempts
+where kind = 'first' and result in ('ok', 'truncated', 'invalid', 'refused')
+  and input_tokens is not null and counted_tokens > 0
+group by all;
+"""
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "views", _VIEWS),
     Migration(3, "spend by the model that answered", _SPEND_BY_RETURNED_MODEL),
+    Migration(4, "wasted by cause, estimates judged, drift of counts", _MONEY_AFTER),
 )
 NEWEST = MIGRATIONS[-1].step

@@ -181,6 +181,13 @@ class Ledger:
         with self.read() as connection:
             return queries.known_keys(connection, job, reuse=reuse, fresh=fresh)
 
+    def calibration(self, provider: str, model: str, count_method: str | None = None) -> queries.Calibration | None:
+        """Return what a counted token turned out to be; None without a ledger or with too few attempts."""
+        if not self.exists():
+            return None
+        with self.read() as connection:
+            return queries.calibration(connection, provider, model, count_method)
+
     def begin(self, request: RunRequest) -> RunStart:
         """Register a run: catch up, number it, start its journal, and read what is already answered.
 

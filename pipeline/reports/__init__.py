@@ -22,6 +22,13 @@ def run_report(ledger: Ledger, sql: str, parameters: list[Any] | None = None) ->
     return Table(tuple(found[0]) if found else (), found)
 
 
+def run_reports(ledger: Ledger, *sql: str) -> list[Table]:
+    """Run several reports on the ledger as it stands at one moment."""
+    with ledger.read() as connection:
+        found = [rows_of(connection, one) for one in sql]
+    return [Table(tuple(rows[0]) if rows else (), rows) for rows in found]
+
+
 def require_job(ledger: Ledger, job: str) -> None:
     """Raise LedgerError, naming the jobs there are, if the ledger doesn't know this one."""
     with ledger.read() as connection:

@@ -2,11 +2,47 @@
 
 DIMENSIONS = ("job", "plan_id", "run_id", "provider", "model", "model_returned", "lane", "day")
 
-SQL = """
-select {by}, sum(attempts)::bigint as attempts, sum(ok)::bigint as ok, sum(input_tokens)::bigint as input_tokens,
-       sum(cached_input_tokens)::bigint as cached_input_tokens, sum(output_tokens)::bigint as output_tokens,
-       sum(reasoning_tokens)::bigint as reasoning_tokens, sum(cost_usd) as cost_usd, sum(wasted_usd) as wasted_usd,
-       sum(unknown_cost)::bigint as unknown_cost, sum(unknown_at_most_usd) as unknown_at_most_usd
-from spend group by {by} order by {by}
+_SUMS = """
+sum(attempts)::bigint as attempts, sum(ok)::bigint as ok,
+sum(input_tokens)::bigint as input_tokens, sum(cached_input_tokens)::bigint as cached_input_tokens,
+round(100 * sum(cached_input_tokens) / nullif(sum(input_tokens), 0), 2) as cached_input_percent,
+sum(output_tokens)::bigint as output_tokens, sum(reasoning_tokens)::bigint as reasoning_tokens,
+round(100 * sum(reasoning_tokens) / nullif(sum(output_tokens), 0), 2) as reasoning_percent,
+sum(cost_usd) as cost_usd, sum(wasted_usd) as wasted_usd, sum(wasted_failed_usd) as wasted_failed_usd,
+sum(wasted_repaired_usd) as wasted_repaired_usd, sum(wasted_truncated_usd) as wasted_truncated_usd,
+sum(wasted_invalid_usd) as wasted_invalid_usd, sum(wasted_refused_usd) as wasted_refused_usd,
+sum(unknown_cost)::bigint as unknown_cost,
+case when sum(unknown_unbounded) = 0 then sum(unknown_at_most_usd) end as unknown_at_most_usd,
+sum(billed_usd) as billed_usd, sum(billed_computed_usd) as billed_computed_usd,
+round(100 * (sum(billed_usd) / nullif(sum(billed_computed_usd), 0) - 1), 2) as billed_drift_percent
 """
+
+SQL = f"select {{by}}, {_SUMS} from spend group by {{by}} order by {{by}}"  # noqa: S608 -- constants
 """`{by}` is filled with names from DIMENSIONS only."""
+TOTAL = f"select {_SUMS} from spend"  # noqa: S608 -- constants
+
+SHOWN = {
+    "attempts": "attempts", "ok": "ok", "input_tokens": "input", "cached_input_percent": "cached %",
+    "output_tokens": "output", "reasoning_percent": "reasoning %", "cost_usd": "cost_usd", "wasted_usd": "wasted_usd",
+    "wasted_failed_usd": "failed", "wasted_repaired_usd": "repaired", "wasted_truncated_usd": "truncated",
+    "wasted_invalid_usd": "invalid", "wasted_refused_usd": "refused", "unknown_cost": "unknown",
+    "unknown_at_most_usd": "at_most_usd", "billed_usd": "billed_usd", "billed_drift_percent": "drift %",
+}  # fmt: skip
+"""What people see, and under which heading, as far as it says something and fits."""
+ALWAYS = ("attempts", "cost_usd")
+KEPT = (
+    "wasted_usd", "unknown_cost", "unknown_at_most_usd", "billed_drift_percent", "input_tokens",
+    "output_tokens", "ok", "cached_input_percent", "reasoning_percent",
+)  # fmt: skip
+"""Where the line is too long, columns that are not named here go first, then these from the end."""
+
+WRONG_PERCENT = 2
+"""Above this the price table is wrong, not the rounding."""
+MISPRICED = f"""
+select provider, model, sum(billed_usd) as billed_usd, sum(billed_computed_usd) as computed_usd,
+       round(100 * (sum(billed_usd) / nullif(sum(billed_computed_usd), 0) - 1), 2) as percent
+from spend group by provider, model
+having sum(billed_computed_usd) is not null
+   and abs(sum(billed_usd) - sum(billed_computed_usd)) * 100 > {WRONG_PERCENT} * abs(sum(billed_computed_usd))
+order by provider, model
+"""  # noqa: S608 -- a constant

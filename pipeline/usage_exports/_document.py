@@ -1,0 +1,106 @@
+"""A file as it is: pages of JSON, or a header and rows. Numbers stay as they are written."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+
+_DELIMITERS = (",", "\t", ";")
+_KEYS_TOLD = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Either `header` and `rows` (CSV) or `pages` and `buckets` (JSON) are filled."""
+
+    path: Path
+    header: tuple[str, ...] = ()
+    rows: tuple[Mapping[str, str], ...] = ()
+    pages: tuple[Mapping[str, Any], ...] = ()
+    """What an admin API answered, one object per page."""
+    buckets: tuple[Mapping[str, Any], ...] = ()
+    """The pages' `data`, or the buckets that stand in the file by themselves."""
+
+    @property
+    def keys(self) -> str:
+        """What is in a JSON file, for a message."""
+        names = dict.fromkeys(chain.from_iterable([*self.pages, *self.buckets, *self.results()]))
+        return f"JSON with the keys {', '.join(list(names)[:_KEYS_TOLD])}" if names else "nothing"
+
+    def results(self) -> Iterator[Mapping[str, Any]]:
+        """List the results of all buckets."""
+        return (result for bucket in self.buckets for result in results_of(bucket))
+
+
+def results_of(bucket: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """List a bucket's results; OpenAI's reference has spelt the key both ways."""
+    found = bucket.get("results", bucket.get("result"))
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def read_document(path: Path) -> Document:
+    """Read a file. Raises InputError if it is missing, not UTF-8, or broken JSON."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text; export it as CSV or JSON") from error
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}") from error
+    return _json(path, text) if text.lstrip()[:1] in {"{", "["} else _csv(path, text)
+
+
+def _json(path: Path, text: str) -> Document:
+    """Read one page, a list of pages or of buckets, or several of these one after the other."""
+    pages: list[Mapping[str, Any]] = []
+    buckets: list[Mapping[str, Any]] = []
+    for value in _values(path, text):
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict) and isinstance(one.get("data"), list):
+                pages.append({key: said for key, said in one.items() if key != "data"})
+                buckets += [bucket for bucket in one["data"] if isinstance(bucket, dict)]
+            elif isinstance(one, dict):
+                buckets.append(one)
+    return Document(path, pages=tuple(pages), buckets=tuple(buckets))
+
+
+def _values(path: Path, text: str) -> Iterator[Any]:
+    decoder = json.JSONDecoder(parse_float=Decimal)
+    at = 0
+    while (at := _after_space(text, at)) < len(text):
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} is broken JSON ({error}); export it again") from error
+        yield value
+
+
+def _after_space(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
+
+
+def _csv(path: Path, text: str) -> Document:
+    first = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=first.count)
+    try:
+        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise InputError(f"{path} is a broken CSV ({error}); export it again") from error
+    if not table:
+        raise InputError(f"{path} is empty")
+    header = tuple(name.strip() for name in table[0])
+    rows = tuple(_row(header, cells) for cells in table[1:] if any(cell.strip() for cell in cells))
+    return Document(path, header, rows)
+
+
+def _row(header: tuple[str, ...], cells: list[str]) -> dict[str, str]:
+    """Name the cells; a row that is cut short has empty ones."""
+    return dict.fromkeys(header, "") | dict(zip(header, cells, strict=False))

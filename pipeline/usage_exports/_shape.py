@@ -1,0 +1,130 @@
+"""What a shape of export is, and how its values are read."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.usage_exports._document import Document
+
+FIGURES = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "usd")
+"""What is compared: numbers of one UTC day and model."""
+
+_SLASHED = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})")
+_THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d*)?")
+_TOO_LONG = 18
+"""Digits before the point of what no provider counts or bills."""
+_EPOCH = re.compile(r"\d{9,11}(\.0*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class UsageLine:
+    """What a provider says about one UTC day and one model; None: this line doesn't say."""
+
+    day: date
+    model: str | None
+    """None: all models together."""
+    requests: int | None = None
+    input_tokens: int | None = None
+    """Cached ones and those written to the cache included."""
+    cached_input_tokens: int | None = None
+    output_tokens: int | None = None
+    usd: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a shape reads out of a document."""
+
+    lines: Sequence[UsageLine]
+    days: frozenset[date] = frozenset()
+    """Days that are covered beside those of the lines."""
+    notes: Sequence[str] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One kind of file that one vendor exports."""
+
+    name: str
+    provider: str | None
+    wants: str
+    """What makes a file one of these, for the message about a file that is none."""
+    matches: Callable[[Document, Mapping[str, str]], bool]
+    read: Callable[[Document, Mapping[str, str]], Found]
+
+
+def has_columns(names: frozenset[str]) -> Callable[[Document, Mapping[str, str]], bool]:
+    """Return a test for a CSV that has all these columns."""
+    return lambda document, _: names <= set(document.header)
+
+
+def columns_text(names: Iterable[str]) -> str:
+    """List columns for a message."""
+    return f"columns {', '.join(sorted(names))}"
+
+
+def day_of(value: Any, document: Document) -> date:
+    """Read a UTC day: ISO date or time, YYYY/MM/DD, or epoch seconds. Raises InputError."""
+    text = str(value).strip()
+    try:
+        if _EPOCH.fullmatch(text):
+            return datetime.fromtimestamp(int(text.partition(".")[0]), UTC).date()
+        if slashed := _SLASHED.fullmatch(text):
+            return date(int(slashed[1]), int(slashed[2]), int(slashed[3]))
+        moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError, OSError) as error:
+        raise InputError(
+            f"{document.path}: {text!r} is no day; wanted: 2026-11-23, a time, or epoch seconds"
+        ) from error
+    return (moment if moment.tzinfo is None else moment.astimezone(UTC)).date()
+
+
+def number_of(value: Any, document: Document) -> Decimal | None:
+    """Read a number as it is written, `$` and thousands separators apart; None for an empty cell. Raises InputError."""
+    text = "" if value is None else str(value).replace("$", "").strip()
+    if not text:
+        return None
+    if _THOUSANDS.fullmatch(text):  # a decimal comma is none: 0,75 must not become 75
+        text = text.replace(",", "")
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite() or number.adjusted() >= _TOO_LONG:
+        raise InputError(f"{document.path}: {str(value)!r} is no number")
+    return number
+
+
+def count_of(value: Any, document: Document) -> int | None:
+    """Read a count; vendors also write `3.0`. Raises InputError."""
+    number = number_of(value, document)
+    if number is not None and number != number.to_integral_value():
+        raise InputError(f"{document.path}: {str(value)!r} is no whole number")
+    return None if number is None else int(number)
+
+
+def check_currency(value: Any, document: Document) -> None:
+    """Raise InputError for money that isn't US dollars."""
+    if value and str(value).strip().lower() != "usd":
+        raise InputError(f"{document.path}: amounts in {value}; the ledger knows US dollars only")
+
+
+def model_of(value: Any) -> str | None:
+    """Read a model's name; None where the file is not grouped by model."""
+    return str(value).strip() or None if value is not None else None
+
+
+def cut_off(document: Document) -> list[str]:
+    """Return a note if the file's last page says that more follow."""
+    if document.pages and all(page.get("has_more") is True for page in document.pages):
+        return [f"{document.path}: its last page says has_more: days are missing; fetch the next pages too"]
+    return []
+
+
+def left_out(results: int, kinds: str) -> list[str]:
+    """Return a note about results that are no chat usage."""
+    return [f"{results:,} results of other kinds are left out ({kinds})"] if results else []

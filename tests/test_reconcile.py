@@ -1,0 +1,389 @@
+"""`promptmill reconcile`: the ledger and a provider's export, figure by figure."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from bookings import Booked
+from project import Project, texts
+from stub_faults import CUT, every
+
+from pipeline.records import Usage
+
+DAY, NEXT = datetime(2026, 11, 20, 9, tzinfo=UTC), datetime(2026, 11, 21, 23, 59, 59, tzinfo=UTC)
+SNAPSHOT = "gpt-4o-mini-2024-07-18"
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project(tmp_path)
+
+
+def book(project, *attempts, provider="openai", model="gpt-4o-mini", end=True, **run):
+    """A run whose attempts are (day, tokens in, of which cached, tokens out, dollars)."""
+    booked = Booked(project.folder / "promptmill.duckdb", provider=provider, model=model, **run)
+    for number, (day, tokens, cached, out, usd) in enumerate(attempts):
+        usage = None if tokens is None else Usage(tokens, out, cached_input_tokens=cached)
+        cost = None if usd is None else Decimal(usd)
+        booked.attempt(f"k{booked.run_id}-{number}", usage=usage, cost=cost, sent_at=day.timestamp(),
+                       model_returned=SNAPSHOT if provider == "openai" else "claude-opus-4-5-20251101")  # fmt: skip
+    booked.end() if end else booked.die()
+
+
+TWO_DAYS = ((DAY, 1000, 400, 200, "0.50"), (DAY, 500, 0, 100, "0.25"), (NEXT, 300, 0, 60, "0.10"))
+
+
+def usage(model=SNAPSHOT, **changes):
+    return {"object": "organization.usage.completions.result", "model": model, "input_tokens": 1500,
+            "input_cached_tokens": 400, "output_tokens": 300, "num_model_requests": 2, **changes}  # fmt: skip
+
+
+def last_day(**changes):
+    return usage(**{"input_tokens": 300, "input_cached_tokens": 0, "output_tokens": 60, "num_model_requests": 1,
+                    **changes})  # fmt: skip
+
+
+def costs(usd, line_item=f"{SNAPSHOT}, input", currency="usd"):
+    return {"object": "organization.costs.result", "amount": {"value": usd, "currency": currency},
+            "line_item": line_item}  # fmt: skip
+
+
+def page(*days, **more):
+    """OpenAI's page: one bucket per day, from DAY on."""
+    start = int(DAY.replace(hour=0).timestamp())
+    buckets = [
+        {"object": "bucket", "start_time": start + n * 86400, "end_time": start + (n + 1) * 86400, "results": results}
+        for n, results in enumerate(days)
+    ]
+    return {"object": "page", "data": buckets, "has_more": False, **more}
+
+
+def save(project, content, name="export"):
+    (project.folder / name).write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+    return name
+
+
+def compared(project, content, *args, code=0):
+    """The lines that don't agree, as (day, model, figure, ledger, provider, verdict)."""
+    done = project.run("reconcile", save(project, content), "--json", *args, code=code)
+    lines = [line for line in json.loads(done.stdout)["lines"] if line["verdict"] != "agrees"]
+    return [tuple(line[name] for name in ("day", "model", "figure", "ledger", "provider", "verdict")) for line in lines]
+
+
+def count(project, content, *args):
+    return len(json.loads(project.run("reconcile", save(project, content), "--json", *args).stdout)["lines"])
+
+
+# -- what is compared -------------------------------------------------------------------------------
+
+
+def test_an_export_that_says_what_the_ledger_says_agrees(project):
+    book(project, *TWO_DAYS)
+    assert count(project, page([usage()], [last_day()]), "--tolerance", "0") == 8
+    billed = page([costs(0.5), costs(0.25, f"{SNAPSHOT}, cached input")], [costs("0.10", f"{SNAPSHOT}, output")])
+    assert count(project, billed, "--tolerance", "0") == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "figure", "ours"),
+    [
+        ({"input_tokens": 1600}, "input_tokens", 1500),
+        ({"input_cached_tokens": 300}, "cached_input_tokens", 400),
+        ({"output_tokens": 299}, "output_tokens", 300),
+        ({"num_model_requests": 3}, "requests", 2),
+    ],
+)
+def test_each_figure_that_differs_is_listed_with_both_sides(project, change, figure, ours):
+    book(project, *TWO_DAYS)
+    (theirs,) = change.values()
+    line = ("2026-11-20", SNAPSHOT, figure, ours, theirs, "differs")
+    assert compared(project, page([usage(**change)], [last_day()]), "--tolerance", "0.1", code=3) == [line]
+
+
+def test_a_model_or_a_day_that_only_one_side_has_is_listed(project):
+    book(project, *TWO_DAYS)
+    other = usage("gpt-5", input_tokens=7, input_cached_tokens=0, output_tokens=0, num_model_requests=1)
+    assert compared(project, page([usage(), other], []), code=3) == [
+        ("2026-11-20", "gpt-5", "requests", 0, 1, "only provider"),
+        ("2026-11-20", "gpt-5", "input_tokens", 0, 7, "only provider"),
+        ("2026-11-21", SNAPSHOT, "requests", 1, 0, "only ledger"),
+        ("2026-11-21", SNAPSHOT, "input_tokens", 300, 0, "only ledger"),
+        ("2026-11-21", SNAPSHOT, "output_tokens", 60, 0, "only ledger"),
+    ]
+
+
+def test_days_that_the_export_does_not_cover_are_not_compared(project):
+    book(project, *TWO_DAYS)
+    assert compared(project, page([usage()])) == []
+
+
+def test_only_attempts_at_the_export_s_provider_are_compared(project):
+    book(project, *TWO_DAYS)
+    book(project, (DAY, 10, 0, 10, "9"), provider="groq")
+    assert compared(project, page([usage()], [last_day()])) == []
+    assert compared(project, page([usage()], [last_day()]), "--provider", "groq", code=3)
+
+
+def test_a_provider_the_ledger_does_not_know_is_named_with_those_it_knows(project):
+    book(project, *TWO_DAYS, provider="groq")
+    done = project.run("reconcile", save(project, page([usage()])), code=2)
+    assert "no attempts at 'openai' (providers: groq)" in done.stderr
+
+
+@pytest.mark.parametrize("name", [SNAPSHOT, "gpt-4o-mini"])
+def test_a_model_is_found_by_the_name_it_answered_with_and_by_the_one_it_was_asked_by(project, name):
+    book(project, *TWO_DAYS)
+    assert compared(project, page([usage(name)], [last_day(model=name)])) == []
+
+
+def test_an_attempt_that_was_lost_belongs_to_the_snapshot_of_the_model_it_was_sent_to(project):
+    book(project, *TWO_DAYS)
+    booked = Booked(project.folder / "promptmill.duckdb", provider="openai", model="gpt-4o-mini")
+    booked.attempt("lost", usage=None, cost=None, output=None, result="unavailable", sent_at=DAY.timestamp())
+    booked.end()
+    more = {"input_tokens": 1550, "output_tokens": 400, "num_model_requests": 3}
+    assert compared(project, page([usage(**more)], [last_day()]), "--tolerance", "0") == []
+
+
+# -- tolerance and what is unknown ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tokens", "code"), [(1508, 3), (1507, 0), (1493, 0), (1492, 3)])
+def test_half_a_percent_of_the_provider_s_figure_is_tolerated_and_no_more(project, tokens, code):
+    book(project, *TWO_DAYS)
+    project.run("reconcile", save(project, page([usage(input_tokens=tokens)])), code=code)
+
+
+@pytest.mark.parametrize(("usd", "code"), [("0.7601", 3), ("0.76", 0), ("0.74", 0), ("0.7399", 3)])
+def test_a_cent_is_tolerated_in_dollars_and_no_more(project, usd, code):
+    book(project, *TWO_DAYS)
+    project.run("reconcile", save(project, page([costs(usd)])), code=code)
+
+
+@pytest.mark.parametrize(("usd", "code"), [("0.754", 0), ("0.75", 0), ("0.7541", 3), ("0.7499", 3)])
+def test_dollars_agree_between_what_is_known_and_what_unknown_costs_can_add(project, usd, code, monkeypatch):
+    monkeypatch.setattr("pipeline.reconciling.DOLLAR_SLACK", Decimal(0))
+    book(project, *TWO_DAYS, (DAY, None, 0, 0, None))  # at most 0.004
+    project.run("reconcile", save(project, page([costs(usd)])), "--tolerance", "0", code=code)
+
+
+def test_tokens_agree_up_to_what_attempts_without_usage_can_add(project):
+    book(project, *TWO_DAYS, (DAY, None, 0, 0, None))  # 50 counted tokens, max_tokens 100
+    more = {"input_tokens": 1550, "output_tokens": 400, "num_model_requests": 3, "input_cached_tokens": 450}
+    assert compared(project, page([usage(**more)]), "--tolerance", "0") == []
+    beyond = {name: value + 1 for name, value in more.items()}
+    assert [line[2] for line in compared(project, page([usage(**beyond)]), "--tolerance", "0", code=3)] == [
+        "requests", "input_tokens", "cached_input_tokens", "output_tokens",
+    ]  # fmt: skip
+
+
+def test_an_unknown_price_never_agrees_with_a_bill(project):
+    booked = Booked(project.folder / "promptmill.duckdb", provider="openai", model="gpt-4o-mini", price=None)
+    booked.attempt("k", cost=None, worst=None, model_returned=SNAPSHOT, sent_at=DAY.timestamp())
+    booked.end()
+    assert compared(project, page([costs(3)]), code=3) == [
+        ("2026-11-20", SNAPSHOT, "usd", "0", "3", "unknown")
+    ]  # fmt: skip
+
+
+# -- shapes -----------------------------------------------------------------------------------------
+
+
+def test_costs_that_are_not_grouped_are_compared_by_day(project):
+    book(project, *TWO_DAYS)
+    assert compared(project, page([costs(0.75, None)], [costs(0.9, None)]), code=3) == [
+        ("2026-11-21", None, "usd", "0.100000000000", "0.9", "differs")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("item", "model"),
+    [
+        ("priority | gpt-5.6-sol, output, long context", "gpt-5.6-sol"),
+        ("gpt-audio-mini-2025-12-15 audio, input", "gpt-audio-mini-2025-12-15"),
+        ("web search tool calls", "web search tool calls"),
+    ],
+)
+def test_a_line_item_names_its_model(project, item, model):
+    book(project, *TWO_DAYS)
+    assert ("2026-11-20", model, "usd", "0", "5", "only provider") in compared(project, page([costs(5, item)]), code=3)
+
+
+def test_usage_and_costs_in_several_files_are_one_export(project):
+    book(project, *TWO_DAYS)
+    files = [save(project, page([usage()], [last_day()]), "usage.json"), save(project, page([costs(0.75)]), "costs")]
+    found = json.loads(project.run("reconcile", *files, "--json").stdout)
+    assert [line["figure"] for line in found["totals"]] == [
+        "requests", "input_tokens", "cached_input_tokens", "output_tokens", "usd",
+    ]  # fmt: skip
+    assert (found["first_day"], found["last_day"]) == ("2026-11-20", "2026-11-21")
+
+
+@pytest.mark.parametrize("join", [json.dumps, lambda pages: "\n".join(map(json.dumps, pages))])
+def test_pages_may_stand_in_a_list_or_one_after_the_other(project, join):
+    book(project, *TWO_DAYS)
+    second = page([], [last_day()])
+    pages = [page([usage()], has_more=True, next_page="x"), {**second, "data": second["data"][1:]}]
+    assert count(project, join(pages)) == 8
+
+
+def test_an_export_whose_last_page_is_missing_says_so(project):
+    book(project, *TWO_DAYS)
+    done = project.run("reconcile", save(project, page([usage()], has_more=True)))
+    assert "has_more: days are missing" in done.stderr
+
+
+def test_results_of_other_kinds_are_left_out_and_counted(project):
+    book(project, *TWO_DAYS)
+    other = {"object": "organization.usage.embeddings.result", "input_tokens": 5, "num_model_requests": 1}
+    done = project.run("reconcile", save(project, page([usage(), other])))
+    assert "1 results of other kinds are left out" in done.stderr
+
+
+CSV_USAGE = f"""start_time,end_time,start_time_iso,end_time_iso,project_id,num_model_requests,model,input_tokens,\
+output_tokens,input_cached_tokens
+1763596800,1763683200,2025-11-20T00:00:00+00:00,,,,,,,
+1795132800,1795219200,2026-11-20T00:00:00+00:00,,p,1.0,{SNAPSHOT},1000,200,400
+1795132800,1795219200,2026-11-20T00:00:00+00:00,,q,1.0,{SNAPSHOT},500,100,0
+"""
+CSV_COSTS = f"""start_time,end_time,start_time_iso,end_time_iso,amount_value,amount_currency,line_item
+1795132800,,,,0.500000000000000000000000,usd,"{SNAPSHOT}, input"
+1795132800,,,,2.5e-1,usd,"{SNAPSHOT}, output"
+1795219200,,,,,,
+"""
+
+
+def test_openai_s_csv_exports_are_read(project):
+    book(project, *TWO_DAYS)
+    assert compared(project, CSV_USAGE, "--tolerance", "0") == []
+    lines = compared(project, CSV_COSTS, "--tolerance", "0", code=3)
+    assert lines == [("2026-11-21", SNAPSHOT, "usd", "0.100000000000", "0", "only ledger")]
+
+
+def anthropic_page(*results):
+    return {"data": [{"starting_at": "2026-11-20T00:00:00Z", "ending_at": "2026-11-21T00:00:00Z",
+                      "results": list(results)}], "has_more": False, "next_page": None}  # fmt: skip
+
+
+def test_anthropic_s_reports_are_read_cache_tokens_added_and_cents_made_dollars(project):
+    book(project, (DAY, 1627, 1000, 97, "1.235"), provider="anthropic", model="claude-opus-4-5")
+    said = {"uncached_input_tokens": 504, "cache_read_input_tokens": 1000, "output_tokens": 97,
+            "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 23},
+            "model": "claude-opus-4-5-20251101"}  # fmt: skip
+    assert count(project, anthropic_page(said), "--tolerance", "0") == 3
+    money = {"amount": "123.45", "currency": "USD", "description": "Opus - Input", "model": "claude-opus-4-5"}
+    assert count(project, anthropic_page(money)) == 1
+    assert compared(project, anthropic_page({**money, "amount": "1.2345"}), code=3)
+
+
+def test_anthropic_s_csv_exports_are_read(project):
+    book(project, (DAY, 1627, 1000, 97, "1.23"), provider="anthropic", model="claude-opus-4-5")
+    tokens = (
+        "usage_date_utc,model_version,api_key,usage_input_tokens_no_cache,usage_input_tokens_cache_write_5m,"
+        "usage_input_tokens_cache_write_1h,usage_input_tokens_cache_read,usage_output_tokens\n"
+        "2026-11-20,claude-opus-4-5-20251101,key,504,100,23,1000,97\n"
+    )
+    assert count(project, tokens, "--tolerance", "0") == 3
+    money = (
+        "usage_date_utc,model,token_type,cost_usd\n2026-11-20,Claude Opus 4.5,input_no_cache,1.20\n"
+        "2026-11-20,Claude Opus 4.5,output,0.03\n"
+    )
+    assert count(project, money, "--tolerance", "0") == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"date,name,prompt,cost\n2026-11-20,{SNAPSHOT},1500,0.75\n2026/11/21,{SNAPSHOT},300,$0.10\n",
+        f"\ufeffdate;name;prompt;cost\n2026-11-20T23:30:00-00:00;{SNAPSHOT};1,500;0.75\n1795219200;{SNAPSHOT};300;.1\n",
+        f'date\tname\tprompt\tcost\n2026-11-21T01:00:00+02:00\t{SNAPSHOT}\t"1500"\t0.75\n2026-11-21\t{SNAPSHOT}\t300\t0.1',
+    ],
+)
+def test_any_csv_can_be_read_when_its_columns_are_named(project, content):
+    book(project, *TWO_DAYS)
+    columns = "day=date,model=name,input_tokens=prompt,usd=cost"
+    assert count(project, content, "--columns", columns, "--tolerance", "0") == 4
+
+
+def test_a_csv_with_our_own_names_needs_none_and_all_providers_are_compared(project):
+    book(project, *TWO_DAYS)
+    book(project, (DAY, 10, 0, 10, "1"), provider="groq")
+    assert count(project, "day,usd\n2026-11-20,1.75\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "args", "message"),
+    [
+        (
+            "when,what\n1,2\n",
+            (),
+            "Found: the columns when, what. Known:\n  Anthropic's usage and costs (JSON): buckets",
+        ),
+        ("when,what\n1,2\n", ("--columns", "day=date,usd=what"), "there is no column 'date'; found: when, what"),
+        ("day,usd\n11/20/2026,1\n", (), "'11/20/2026' is no day"),
+        ("day,usd\n2026-11-20,much\n", (), "'much' is no number"),
+        ("day,usd\n2026-11-20,1e999999999\n", (), "'1e999999999' is no number"),
+        ("day;usd\n2026-11-20;0,75\n", (), "'0,75' is no number"),
+        ("day,requests\n2026-11-20,1.5\n", (), "'1.5' is no whole number"),
+        ("day,usd\n", (), "no usage in it"),
+        ("", (), "is empty"),
+        ('{"data": [', (), "is broken JSON"),
+        ('{"error": {"message": "no"}}', (), "JSON with the keys error"),
+        (page([costs(1, currency="eur")]), (), "amounts in eur"),
+        (page([], []), (), "no usage in it"),
+        ("day,usd\n2026-11-20,1\n", ("--columns", "date=day"), "with a name of day, model, requests"),
+        ("day,usd\n2026-11-20,1\n", ("--columns", "day"), "write NAME=COLUMN"),
+    ],
+)
+def test_what_is_no_export_is_refused_with_what_was_found(project, content, args, message):
+    book(project, *TWO_DAYS)
+    assert message in project.run("reconcile", save(project, content), *args, code=2).stderr
+
+
+def test_a_file_that_is_missing_or_not_text_is_named(project):
+    book(project, *TWO_DAYS)
+    assert "nowhere.csv can't be read: No such file" in project.run("reconcile", "nowhere.csv", code=2).stderr
+    (project.folder / "sheet.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")
+    assert "is not UTF-8 text" in project.run("reconcile", "sheet.xlsx", code=2).stderr
+
+
+def test_files_of_two_vendors_are_not_taken_together(project):
+    book(project, *TWO_DAYS)
+    files = [save(project, page([usage()])), save(project, anthropic_page({"amount": "1"}), "other")]
+    assert "the files are of anthropic and openai" in project.run("reconcile", *files, code=2).stderr
+
+
+# -- for people, and with a vendor that bills ---------------------------------------------------------
+
+
+def test_people_see_what_differs_the_totals_and_how_much_agrees(project):
+    book(project, *TWO_DAYS)
+    name = save(project, page([usage(input_tokens=1600)], [last_day()]))
+    shown = project.run("reconcile", name, code=3).stdout
+    assert shown.count(SNAPSHOT) == 1
+    assert "7 of 8 figures agree within 0.5 %" in shown
+    assert "at_most" not in shown
+    assert shown.count("total") == 4
+    assert project.run("reconcile", name, "--all", code=3).stdout.count(SNAPSHOT) == 8
+
+
+def test_people_see_how_much_more_it_may_be_where_a_cost_is_unknown(project):
+    book(project, *TWO_DAYS, (DAY, None, 0, 0, None))
+    shown = project.run("reconcile", save(project, page([costs(0.75)])), "--all").stdout
+    assert "0.75    0.754" in shown
+
+
+def test_what_a_vendor_bills_agrees_with_the_ledger_to_the_last_digit(tmp_path, stub):
+    stub.faults = every(7, CUT)  # billed, and never received
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(60))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    day = project.value("select strftime(min(sent_at), '%Y-%m-%d') from attempts")
+    bill = f"date,prompt,out,usd,n\n{day},{sum(e.prompt_tokens for e in stub.entries)},"
+    bill += f"{sum(e.completion_tokens for e in stub.entries)},{stub.bill:f},{len(stub.entries)}\n"
+    columns = ("--columns", "day=date,input_tokens=prompt,output_tokens=out,requests=n", "--tolerance", "0")
+    assert project.value("select count(*) from attempts where cost_usd is null") > 0
+    assert compared(project, bill, *columns) == []
+    assert compared(project, bill.replace(f",{len(stub.entries)}\n", ",1000\n"), *columns, code=3)
