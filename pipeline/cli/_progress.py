@@ -74,8 +74,6 @@ class Progress:
         if run.in_flight:
             parts.append(f"{run.in_flight} in flight")
         parts.append(f"{rate:.1f} rows/s")
-        if run.requests_per_minute is not None:
-            parts.append(f"{run.requests_per_minute:,.0f} requests/min let through")
         parts.append("free" if self._free else f"{money(run.spent)} spent" if run.spent is not None else "cost unknown")
         left = None if tally.total is None else tally.total - tally.done
         if left and rate:
