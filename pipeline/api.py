@@ -15,8 +15,9 @@ import polars as pl
 
 from pipeline import estimating, exporting, reconciling
 from pipeline.budget import dollars
+from pipeline.counting import Counting
 from pipeline.errors import UsageError, UserError
-from pipeline.estimating import Estimate
+from pipeline.estimating import Estimate, Tick
 from pipeline.job import Job, job_name, load_job, overridden
 from pipeline.ledger import Ledger
 from pipeline.planning import Plan, Selection
@@ -31,7 +32,16 @@ from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
 from pipeline.runners._lock import live_runs
 from pipeline.runners._tally import ENDED_BADLY
-from pipeline.runners.launch import Launch, Prepared, Watch, credentials, key_warnings, launch, prepare
+from pipeline.runners.launch import (
+    Launch,
+    Prepared,
+    Watch,
+    credentials,
+    kept_counts,
+    key_warnings,
+    launch,
+    prepare,
+)
 from pipeline.runners.local import RunReport
 
 Notify = Callable[[str], None]
@@ -84,6 +94,9 @@ def check(job: Job, environ: Mapping[str, str], *, limit: int | None = None) -> 
         warnings.append(str(error))
     first = prepared.plan.check_first_rows()[0]
     ticket = None if first.request is None else prepared.meter.ticket(first.request)
+    counter = prepared.meter.counter
+    if counter.problem is not None:
+        warnings.append(counter.problem)
     return Checked(
         prepared=prepared,
         messages=None if first.request is None else first.request.messages,
@@ -101,15 +114,18 @@ def estimate(
     *,
     limit: int | None = None,
     selection: Selection = Selection(),  # noqa: B008 -- a frozen value
-    tick: Callable[[int], None] | None = None,
+    tick: Tick | None = None,
 ) -> tuple[Prepared, Estimate]:
     """Count what a run would send now, and bound what it would cost. Sends nothing. Raises UserError."""
     prepared = prepare(job, limit=limit)
     known = ledger.known(job.name, job.reuse, fresh=selection.fresh)
+    counting = Counting(
+        prepared.meter, kept_counts(ledger, job), writes=selection.retry is None, notify=prepared.warnings.append
+    )
     result = estimating.estimate(
         prepared.plan,
         known,
-        prepared.meter,
+        counting,
         job.limits,
         selection=selection,
         max_tokens=job.model.max_tokens,
@@ -127,7 +143,7 @@ class RunOptions:
     notify: Notify
     confirm: Callable[[Prepared, Estimate], bool] | None = None
     """Asked with the whole estimate before anything is sent; None runs at once, checking the first rows only."""
-    tick: Callable[[int], None] | None = None
+    tick: Tick | None = None
     limit: int | None = None
     selection: Selection = Selection()  # noqa: RUF009 -- a frozen value
     command: str = "run"

@@ -3,11 +3,11 @@
 One scan of the input is a plan. Nothing here sends or stores anything; rows pass in bounded batches.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.doorman import Ticket
 from pipeline.errors import InputError, PriceError
@@ -15,7 +15,7 @@ from pipeline.job import Job
 from pipeline.ledger import Known
 from pipeline.pricing import Price, worst_case_usd
 from pipeline.prompts import KeyMaker, Template, broken_key
-from pipeline.records import BrokenRow, Message, Request, Row
+from pipeline.records import BrokenRow, Message, Request, Row, TokenCount
 from pipeline.sources import Source, open_source
 from pipeline.tokens import Counter, counter_for
 
@@ -27,11 +27,10 @@ ASSUMED_OUTPUT = 1024
 """Output tokens that a tokens-per-minute limit is charged for a request without max_tokens."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRow:
+class PlannedRow(NamedTuple):
     """A row and its key; `request` is None for a row that can't be sent, and `problem` says why."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # of the row; a tuple's own `index` is not wanted here
     id: str
     key: str
     request: Request | None
@@ -73,6 +72,11 @@ class Plan:
         rows = chain(self._checked, self._scan)
         while batch := list(islice(rows, size)):
             yield batch
+
+    @property
+    def share(self) -> float | None:
+        """Which part of the input has been read, from 0 to 1; None if nobody knows."""
+        return self.source.share
 
     def _scan_rows(self) -> Iterator[PlannedRow]:
         for batch in self.source.batches():
@@ -186,17 +190,32 @@ class Meter:
         self._extra = job.model.extra
         self._max_tokens = job.model.max_tokens
 
-    def ticket(self, request: Request) -> Ticket:
-        """Count a request and say what to reserve for it."""
-        counted = self.counter.count(request.messages, schema=self._schema, extra=self._extra)
-        output = ASSUMED_OUTPUT if self._max_tokens is None else self._max_tokens
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that a count depends on beside the request's messages."""
+        return self.counter.identity(self._schema, self._extra)
+
+    def count_all(self, requests: Sequence[Request]) -> list[TokenCount]:
+        """Count requests, in order. May be called from several threads."""
+        return self.counter.count_all(
+            [request.messages for request in requests], schema=self._schema, extra=self._extra
+        )
+
+    def ticket(self, request: Request, counted: TokenCount | None = None) -> Ticket:
+        """Say what to reserve for a request; counts it if that has not been done."""
+        if counted is None:
+            (counted,) = self.count_all([request])
         return Ticket(
             request=request,
             reserve_usd=self.worst_case(counted.bound),
-            tokens=counted.tokens + output,
+            tokens=self.limit_tokens(counted.tokens),
             input_tokens=counted.tokens,
             count_method=counted.method,
         )
+
+    def limit_tokens(self, input_tokens: int) -> int:
+        """Return what a tokens-per-minute limit is charged for a request."""
+        return input_tokens + (ASSUMED_OUTPUT if self._max_tokens is None else self._max_tokens)
 
     def worst_case(self, input_bound: int) -> Decimal | None:
         """Return the upper bound of one request's cost, or None if price or max_tokens leave it open."""

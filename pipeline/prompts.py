@@ -121,9 +121,13 @@ class Template:
             texts = [(role, render(values)) for role, render in self._renderers]
         except Exception as error:  # a template is its author's program and may raise anything
             raise InputError(self._explain(row, error)) from error
-        if not all(_is_text(text) for _, text in texts):
-            raise InputError(f"{row.origin}: the prompt holds half of a surrogate pair, which can't be sent")
-        return tuple({"role": role, "content": text} for role, text in texts if role != "system" or text.strip())
+        messages = []
+        for role, text in texts:
+            if not _is_text(text):
+                raise InputError(f"{row.origin}: the prompt holds half of a surrogate pair, which can't be sent")
+            if role != "system" or text.strip():
+                messages.append({"role": role, "content": text})
+        return tuple(messages)
 
     def _explain(self, row: Row, error: Exception) -> str:
         name = _UNDEFINED.fullmatch(str(error)) if isinstance(error, jinja2.UndefinedError) else None
@@ -193,7 +197,31 @@ def _renderer(environment: jinja2.Environment, tree: nodes.Template) -> Callable
     if all(isinstance(each, nodes.TemplateData) for each in parts):
         text = "".join(each.data for each in parts if isinstance(each, nodes.TemplateData))
         return lambda _: text  # a system prompt is mostly plain text; rendering costs 10 us a row
-    return environment.from_string(tree).render
+    render = environment.from_string(tree).render
+    if not all(isinstance(each, nodes.TemplateData | nodes.Name) for each in parts):
+        return render
+    if any(isinstance(each, nodes.Name) and each.name == "self" for each in parts):  # Jinja's own, whatever a row has
+        return render
+    return _joiner([each for each in parts if isinstance(each, nodes.TemplateData | nodes.Name)], render)
+
+
+def _joiner(
+    parts: Sequence[nodes.TemplateData | nodes.Name], render: Callable[[Mapping[str, Any]], str]
+) -> Callable[[Mapping[str, Any]], str]:
+    """Join text and columns that are text, as Jinja would, at a tenth of its cost; it renders all other rows."""
+    pieces = ["" if isinstance(each, nodes.Name) else each.data for each in parts]
+    named = [(place, each.name) for place, each in enumerate(parts) if isinstance(each, nodes.Name)]
+
+    def join(values: Mapping[str, Any]) -> str:
+        texts = pieces.copy()
+        for place, name in named:
+            value = values.get(name)
+            if type(value) is not str:
+                return render(values)
+            texts[place] = value
+        return "".join(texts)
+
+    return join
 
 
 def _printed(value: Any) -> Any:
@@ -267,15 +295,13 @@ class KeyMaker:
         self._start = hashlib.blake2b(b"{" + before + (b"," if before else b"") + b'"messages":', digest_size=16)
         self._model = b"," + _members({"model": shared["model"]})
         self._end = b"," + _members({name: shared[name] for name in shared if name > "occurrence"}) + b"}"
+        self._model_end = self._model + self._end
 
     def key(self, messages: Sequence[Message], occurrence: int = 0) -> str:
         """Return the key of a request; `occurrence` numbers equal requests that must stay apart."""
         digest = self._start.copy()
         digest.update(_dumps(messages if _is_plain(messages) else _canonical(messages)))
-        digest.update(self._model)
-        if occurrence:
-            digest.update(b',"occurrence":%d' % occurrence)
-        digest.update(self._end)
+        digest.update(b'%b,"occurrence":%d%b' % (self._model, occurrence, self._end) if occurrence else self._model_end)
         return "v1" + digest.hexdigest()
 
 
@@ -357,6 +383,8 @@ def _escaped(value: Any) -> Any:
 
 
 def _is_text(value: str) -> bool:
+    if value.isascii():
+        return True
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -16,6 +16,9 @@ from typing import IO, Any
 import pytest
 from stub import StubServer
 
+from pipeline.tokens import _fast
+from pipeline.tokens._tokenizer import tokenizer
+
 _POLL_SECONDS = 0.05
 _POLLS = 600
 
@@ -25,6 +28,15 @@ def stub() -> Iterator[StubServer]:
     """A stub vendor that answers at once and never fails."""
     with StubServer() as server:
         yield server
+
+
+@pytest.fixture
+def plain_install(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installation without the extra `fast`."""
+    monkeypatch.setattr(_fast, "installed", lambda: False)
+    tokenizer.cache_clear()
+    yield
+    tokenizer.cache_clear()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 from project import Project, texts
 
+from pipeline.counting import Counting
 from pipeline.errors import InputError
 from pipeline.estimating import estimate
 from pipeline.job import load_job
@@ -103,7 +104,7 @@ def test_an_estimate_without_a_price_has_no_dollars(project):
     path = project.job()
     path.write_text(path.read_text().replace('[price]\ninput = "0.25"\noutput = "2.00"', ""))
     job = load_job(str(path))
-    found = estimate(Plan(job), Known(), Meter(job, None), job.limits, selection=NORMAL, max_tokens=50)
+    found = estimate(Plan(job), Known(), Counting(Meter(job, None)), job.limits, selection=NORMAL, max_tokens=50)
     assert (found.low_usd, found.ceiling_usd, found.to_send) == (None, None, 3)
 
 
@@ -112,6 +113,6 @@ def test_an_estimate_adds_up_exactly(project):
     job = load_job(str(project.job()))
     meter = Meter(job, job.price)
     tickets = [meter.ticket(row.request) for batch in Plan(job).batches() for row in batch]
-    found = estimate(Plan(job), Known(), meter, job.limits, selection=NORMAL, max_tokens=50)
+    found = estimate(Plan(job), Known(), Counting(meter), job.limits, selection=NORMAL, max_tokens=50)
     assert found.ceiling_usd == sum(ticket.reserve_usd for ticket in tickets)
     assert found.low_usd == sum(ticket.input_tokens for ticket in tickets) * Decimal("0.25") / 1_000_000

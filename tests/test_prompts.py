@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError, JobFileError
-from pipeline.prompts import KeyMaker, PromptSpec, Template, broken_key, split_prompt_file
+from pipeline.prompts import KeyMaker, PromptSpec, Template, _environment, broken_key, split_prompt_file
 from pipeline.records import ModelSpec, Row
 
 
@@ -472,3 +472,12 @@ def test_messages_of_any_mapping_type_make_the_same_key():
 def test_an_address_that_is_none_is_a_mistake_in_the_job_file():
     with pytest.raises(JobFileError, match="base_url"):
         KeyMaker(ModelSpec("p", "m", base_url="http://host:port/v1"))
+
+
+@pytest.mark.parametrize("value", ["text", "", "{{ text }} <b>", "ünï🙂", 7, 1.0, None, True, ["a", 1], {"k": "v"}])
+@pytest.mark.parametrize("name", ["text", "self", "loop", "range", "row", "dict", "super", "_"])
+def test_a_template_of_text_and_columns_is_what_jinja_makes_of_it(name, value):
+    source = "a {{ " + name + " }}\n{#- gone #}  {{ text }}\n"
+    values = {"text": "T", name: value}
+    (message,) = Template(PromptSpec(user=source)).render(Row(0, "1", values, "rows.jsonl:1"))
+    assert message["content"] == _environment().from_string(source).render(values)

@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import re
 import subprocess
 import sys
 from importlib import resources
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 from tiktoken_ext import openai_public
 
 from pipeline.errors import PromptmillError
-from pipeline.tokens import counter_for
-from pipeline.tokens._encodings import count_tokens, encoding, measure, measure_repeated
+from pipeline.tokens import _fast, counter_for
+from pipeline.tokens._encodings import ORDINARY_CHARACTERS, count_tokens, encoding, measure
 from pipeline.tokens._families import HARMONY_SYSTEM_BLOCK, family_of
 from pipeline.tokens._ranks import OFFICIAL_SHA256, load_ranks, pack, unpack, verified_ranks
+from pipeline.tokens._tokenizer import Tokenizer, libraries, tokenizer
 
 # The example conversation of OpenAI's cookbook ("How to count tokens with tiktoken"), with the API's own counts.
 JARGON = [
@@ -150,7 +152,7 @@ def test_counting_needs_no_network(monkeypatch):
     monkeypatch.setattr("socket.getaddrinfo", refuse)
     encoding.cache_clear()
     load_ranks.cache_clear()
-    measure_repeated.__globals__["_remembered"].cache_clear()
+    tokenizer.cache_clear()
     assert EXACT.count(HELLO).tokens == 8
 
 
@@ -425,7 +427,7 @@ def test_an_interrupt_while_counting_is_not_swallowed():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        count_tokens(SimpleNamespace(encode=interrupted), "text")
+        count_tokens(SimpleNamespace(encode_ordinary=interrupted), "text")
 
 
 def test_lone_surrogates_are_counted_but_never_called_exact():
@@ -434,17 +436,148 @@ def test_lone_surrogates_are_counted_but_never_called_exact():
     assert count.bound > count.tokens > 8
 
 
-def test_a_repeated_text_counts_the_same_as_a_new_one():
-    for text in ("short", "word " * 20_000):
-        assert measure_repeated("o200k_base", text) == measure_repeated("o200k_base", text)
-        assert measure_repeated("o200k_base", text) == measure("o200k_base", text)
+def test_a_text_that_comes_again_is_measured_once_a_piece(monkeypatch):
+    measured = []
+    original = Tokenizer.measure_all
+
+    def listen(self, texts):
+        measured.extend(texts)
+        return original(self, texts)
+
+    monkeypatch.setattr(Tokenizer, "measure_all", listen)
+    system = {"role": "system", "content": "You are terse."}
+    rows = [[system, {"role": "user", "content": f"row {number % 3}"}] for number in range(9)]
+    counts = EXACT.count_all(rows)
+    assert measured == ["You are terse.", "row 0", "row 1", "row 2"]
+    assert counts == [EXACT.count(row) for row in rows]
 
 
-def test_memory_for_repeated_texts_is_bounded():
-    remembered = measure_repeated.__globals__["_remembered"]
-    for number in range(remembered.cache_parameters()["maxsize"] + 10):
-        measure_repeated("o200k_base", f"system prompt {number}")
-    assert remembered.cache_info().currsize == remembered.cache_parameters()["maxsize"]
-    before = remembered.cache_info().misses
-    measure_repeated("o200k_base", "long " * 10_000)
-    assert remembered.cache_info().misses == before
+@settings(max_examples=50, deadline=None)
+@given(st.lists(MESSAGES, max_size=5))
+def test_requests_counted_together_count_as_each_does_alone(conversations):
+    for counter in (EXACT, GPT_OSS):
+        assert counter.count_all(conversations) == [counter.count(messages) for messages in conversations]
+
+
+# --- the fast library (the extra `fast`, which the tests have)
+
+SIZES = [ORDINARY_CHARACTERS, ORDINARY_CHARACTERS + 1]
+
+
+def alone(name, monkeypatch):
+    """A tokenizer of an installation without the extra."""
+    monkeypatch.setattr(_fast, "installed", lambda: False)
+    plain = Tokenizer(name)
+    plain.measure_all([""])
+    monkeypatch.undo()
+    return plain
+
+
+def both(name, monkeypatch):
+    fast, plain = Tokenizer(name), alone(name, monkeypatch)
+    fast.measure_all([""])
+    assert (fast.library, plain.library) == ("toktok", "tiktoken")
+    assert fast.problem is plain.problem is None
+    return fast, plain
+
+
+@pytest.mark.parametrize("name", ["cl100k_base", "o200k_base", "o200k_harmony"])
+def test_the_fast_library_measures_whatever_is_odd_exactly_as_tiktoken_does(name, monkeypatch):
+    fast, plain = both(name, monkeypatch)
+    odd = [
+        "a<|endoftext|>b <|im_start|>", "<|start|>x<|end|><|return|>", BLANKS, "\t" * 1_100_000, "\n" * 300_000,
+        "broken \ud83d text \udc00", "\ud83d\ude42", "", " ", "\x00", "a" * 70_000, "漢字" * 20_000, "\u0301" * 5_000,
+        *(" " * size for size in SIZES), *("=-" * (size // 2) for size in SIZES), *_fast.HARD_CASES,
+    ]  # fmt: skip
+    assert fast.measure_all(odd) == plain.measure_all(odd)
+    assert [fast.measure_all([text])[0] for text in odd] == plain.measure_all(odd)
+    assert fast.problem is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(ANY_TEXT | st.text(st.sampled_from("aAB1 \n\t'é漢्ा🙂-/<|>="), max_size=80), max_size=6))
+def test_the_fast_library_measures_any_text_as_tiktoken_does(texts):
+    for name in ("cl100k_base", "o200k_base"):
+        assert tokenizer(name).measure_all(texts) == [measure(name, text) for text in texts]
+        assert tokenizer(name).library == "toktok"
+
+
+def _off_by_one(texts, **_):
+    return [1 for _ in texts]
+
+
+def _raises(*_, **__):
+    raise RuntimeError("no such vocabulary")
+
+
+def _panics(*_, **__):
+    raise PanicException("index out of bounds")
+
+
+@pytest.mark.parametrize(
+    ("library", "why"),
+    [
+        (_off_by_one, r"it counts \d+ of \d+ test texts differently"),
+        (_raises, "it failed with RuntimeError: no such vocabulary"),
+        (_panics, "it failed with PanicException: index out of bounds"),
+    ],
+    ids=["differs", "raises", "panics"],
+)
+def test_a_fast_library_that_fails_its_check_is_not_used_and_that_is_said(library, why, monkeypatch):
+    monkeypatch.setattr("toktok.batch_count", library)
+    wary = Tokenizer("o200k_base")
+    assert wary.measure_all(["Hello world"]) == [measure("o200k_base", "Hello world")]
+    assert wary.library == "tiktoken"
+    assert re.search(f"toktok-rs .* is not used for o200k_base: {why}.*tiktoken counts instead", wary.problem)
+
+
+def test_a_fast_library_that_breaks_later_is_left_and_nothing_is_counted_wrong(monkeypatch):
+    wary = Tokenizer("o200k_base")
+    wary.measure_all(["sound"])
+    for broken in (_panics, lambda _: [1]):
+        wary._count_many, wary.problem = broken, None
+        texts = ["Hello world", "and again"]
+        assert wary.measure_all(texts) == [measure("o200k_base", text) for text in texts]
+        assert wary.library == "tiktoken"
+        assert wary.problem is not None
+
+
+def test_an_interrupt_while_the_fast_library_counts_is_not_swallowed():
+    wary = Tokenizer("o200k_base")
+    wary.measure_all(["sound"])
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    wary._count_many = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        wary.measure_all(["text"])
+
+
+def test_a_fast_library_that_cannot_be_loaded_is_no_silent_fallback(monkeypatch):
+    def broken(_):
+        raise ImportError("wrong ELF class")
+
+    monkeypatch.setattr(_fast, "load", broken)
+    wary = Tokenizer("o200k_base")
+    assert wary.measure_all([""])
+    assert "wrong ELF class" in wary.problem
+
+
+def test_what_a_kept_count_depends_on_is_known_without_loading_anything(monkeypatch):
+    with_fast = libraries()
+    assert [name.split()[0] for name in with_fast] == ["tiktoken", "toktok"]
+    monkeypatch.setattr(_fast, "installed", lambda: False)
+    assert libraries() == with_fast[:1]
+    facts = EXACT.identity(None, None)
+    assert facts != GPT_OSS.identity(None, None)
+    assert facts != EXACT.identity({"type": "object"}, None)
+    assert facts != EXACT.identity(None, {"tools": []})
+
+
+def test_the_check_has_thousands_of_characters_of_many_scripts():
+    text = "".join(_fast.HARD_CASES)
+    assert len(text) > 3_000
+    assert all(
+        text.count(sample) for sample in ("ש", "न", "த", "ไ", "漢", "한", "ъ", "İ", "🙂", "<|endoftext|>", " " * 80)
+    )

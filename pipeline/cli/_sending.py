@@ -10,6 +10,7 @@ import click
 
 from pipeline.cli._options import hear_ctrl_c, keep_secret, open_ledger, warn
 from pipeline.cli._show import as_json_text, duration, money, plural, say
+from pipeline.cli._ticker import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,7 +53,7 @@ def send(
         from pipeline import api
         from pipeline.cli._progress import Progress
 
-        job = api.open_job(path, overrides)
+        job, ticker = api.open_job(path, overrides), Ticker(quiet=quiet)
         told.secret(os.environ.get(job.api_key_env or "", "").strip())
 
         async def watch(run: "LocalRun") -> None:
@@ -62,7 +63,8 @@ def send(
             environ=os.environ,
             watch=watch,
             notify=told.say,
-            confirm=None if yes else _Confirm(told.say, quiet=quiet),
+            confirm=None if yes else _Confirm(told.say, ticker, quiet=quiet),
+            tick=ticker,
             limit=overrides.limit,
             selection=selection,
             command=command,
@@ -128,12 +130,13 @@ def _opened(log: LogTo, ledger_path: "Path") -> "Iterator[_Told]":
 class _Confirm:
     """Show the estimate and ask, where there is somebody to ask and something to pay."""
 
-    def __init__(self, say: "Callable[[str], None]", *, quiet: bool) -> None:
-        self._say, self._quiet = say, quiet
+    def __init__(self, say: "Callable[[str], None]", ticker: Ticker, *, quiet: bool) -> None:
+        self._say, self._ticker, self._quiet = say, ticker, quiet
 
     def __call__(self, prepared: "Prepared", estimate: "Estimate") -> bool:
         from pipeline.cli.estimate import show_estimate
 
+        self._ticker.clear()
         nothing_to_pay = estimate.to_send == 0 or (prepared.price is not None and prepared.price.is_free)
         if not self._quiet or not nothing_to_pay:
             say(show_estimate(prepared, estimate), err=True)

@@ -32,6 +32,7 @@ def command(
             "input_tokens": found.tokens,
             "count_method": found.count_method,
             "count_note": counter.note,
+            "counter": counter.library,
             "at_most_usd": found.reserve_usd,
             "messages": found.messages,
             "warnings": found.warnings,
@@ -44,7 +45,7 @@ def command(
         "model": f"{opened.model.name} at {opened.provider.name}",
         "input": f"{opened.input.path} ({files} file{'s' if files > 1 else ''})",
         "key": found.key,
-        "tokens": f"{found.tokens} ({found.count_method}: {counter.note})",
+        "tokens": f"{found.tokens} ({found.count_method}, counted by {counter.library}: {counter.note})",
         "at most": money(found.reserve_usd) + " for the first request",
     }
     print_facts(facts, as_json=False)

@@ -8,6 +8,7 @@ import click
 
 from pipeline.cli._options import job_options, json_option, ledger_option, open_ledger, overrides_of, quiet_option, warn
 from pipeline.cli._show import duration, money, plural, print_facts, say
+from pipeline.cli._ticker import Ticker
 
 if TYPE_CHECKING:
     from pipeline.estimating import Estimate
@@ -38,9 +39,10 @@ def command(
     from pipeline import api
 
     opened = api.open_job(job, overrides_of(settings, limit, budget, price))
-    tick = None if quiet else _Ticker()
-    prepared, result = api.estimate(opened, open_ledger(ledger_path), limit=limit, tick=tick)
-    if tick is not None:
+    tick = Ticker(quiet=quiet)
+    try:
+        prepared, result = api.estimate(opened, open_ledger(ledger_path), limit=limit, tick=tick)
+    finally:
         tick.clear()
     if as_json:
         print_facts(facts_of(prepared, result), as_json=True)
@@ -51,23 +53,6 @@ def command(
     if result.duplicate_ids:
         warn(f"{result.duplicate_ids:,} rows repeat the {opened.input.id!r} of an earlier row")
     return 0
-
-
-class _Ticker:
-    """Counts rows in a terminal; silent elsewhere."""
-
-    def __init__(self) -> None:
-        import sys
-
-        self._on = sys.stderr.isatty()
-
-    def __call__(self, rows: int) -> None:
-        if self._on and rows % 4096 == 0:
-            click.echo(f"\rcounted {rows:,} rows", err=True, nl=False)
-
-    def clear(self) -> None:
-        if self._on:
-            click.echo("\r" + " " * 40 + "\r", err=True, nl=False)
 
 
 def facts_of(prepared: "Prepared", estimate: "Estimate") -> dict[str, Any]:
@@ -93,7 +78,7 @@ def show_estimate(prepared: "Prepared", estimate: "Estimate") -> str:
         "job": f"{job.name}: {job.model.name} at {job.provider.name}",
         "rows": _rows(estimate),
         "to send": plural(estimate.to_send, "request") + _savings(estimate),
-        "input": f"{estimate.input_tokens:,} tokens ({estimate.count_method}), the longest {estimate.longest:,}",
+        "input": f"{estimate.input_tokens:,} tokens ({_how(estimate)}), the longest {estimate.longest:,}",
         "output": _output(prepared, estimate),
         "cost": _cost(prepared, estimate),
         "price": _price(prepared),
@@ -121,6 +106,13 @@ def _savings(estimate: "Estimate") -> str:
     }
     told = ", ".join(f"{count:,} {what}" for what, count in saved.items() if count)
     return f" ({told})" if told else ""
+
+
+def _how(estimate: "Estimate") -> str:
+    if not estimate.to_send:
+        return estimate.count_method
+    by = "counts kept from before" if estimate.counter is None else f"counted by {estimate.counter}"
+    return f"{estimate.count_method}, {by}"
 
 
 def _output(prepared: "Prepared", estimate: "Estimate") -> str:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from pipeline.counting import Counting, ToCount
 from pipeline.doorman import Limits, Ticket
 from pipeline.estimating import Forecast
 from pipeline.ledger import Known
-from pipeline.planning import Meter, Plan, PlannedRow, Selection, decide
-from pipeline.records import Outcome
+from pipeline.planning import Plan, PlannedRow, Selection, decide
+from pipeline.records import Outcome, Request, TokenCount
 from pipeline.runners._loader import PlanRow
 
 
@@ -35,45 +36,59 @@ class Planner:
     known: Known
     selection: Selection
     max_tokens: int | None
-    meter: Meter
+    counting: Counting
     limits: Limits
     forecast: Forecast
 
     def batches(self) -> Iterator[Batch]:
         """Scan the plan."""
-        for rows in self.plan.batches():
-            batch = Batch()
-            for row in rows:
-                self._place(row, batch)
+        for batch, requests, counts in self.counting.counted(self._steps()):
+            metered = zip(requests, counts, strict=True)
+            self.forecast.add([count for request, count in metered if self._fits(request, count, batch)])
             yield batch
 
-    def _place(self, row: PlannedRow, batch: Batch) -> None:
+    def _steps(self) -> Iterator[ToCount[Batch]]:
+        for rows in self.plan.batches():
+            step = ToCount(Batch(), [], [])
+            for row in rows:
+                request = self._place(row, step.carried)
+                if request is not None:
+                    step.requests.append(request)
+                elif row.request is not None and not row.repeated:
+                    step.passed.append(row.key)
+            yield step
+
+    def _place(self, row: PlannedRow, batch: Batch) -> Request | None:
+        """Put a row where it belongs; returns its request if it is to be sent."""
         if row.index >= self.stored:
             batch.rows.append((self.plan_id, row.index, row.id, row.key, row.repeated))
         decision = decide(self.known, row.key, self.selection, self.max_tokens)
         if decision.what == "skip":
-            return
+            return None
         ended = decision.status if decision.what == "ended" else None
         batch.seen.append((row.key, ended, row.repeated))
         if ended is not None or row.repeated:
-            return
+            return None
         if row.request is None:
             batch.outcomes.append(Outcome(row.key, "rejected", 0, error_type="bad_row", error=row.problem))
         elif decision.what == "reuse":
             batch.outcomes.append(self._reused(row.key))
         else:
-            self._meter_out(self.meter.ticket(row.request), batch)
+            return row.request
+        return None
 
     def _reused(self, key: str) -> Outcome:
         other = self.known.others[key]
         status, max_tokens, run, attempt = other
         return Outcome(key, status, 0, run, attempt, max_tokens, reused=True)
 
-    def _meter_out(self, ticket: Ticket, batch: Batch) -> None:
+    def _fits(self, request: Request, count: TokenCount, batch: Batch) -> bool:
+        """Write the ticket of a request, unless no stated limit lets it through."""
+        ticket = self.counting.meter.ticket(request, count)
         never = self.limits.never_fits(ticket.tokens)
         if never is not None:
             outcome = Outcome(ticket.request.key, "rejected", 0, error_type="never_fits", error=never)
             batch.outcomes.append(outcome)
-            return
-        self.forecast.add(ticket)
+            return False
         batch.tickets.append(ticket)
+        return True

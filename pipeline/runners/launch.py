@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from pipeline.budget import Budget, dollars
+from pipeline.counting import Counting
+from pipeline.counts import SUFFIX as COUNTS_SUFFIX
 from pipeline.errors import InputError, PriceError, UsageError, UserError
 from pipeline.estimating import Forecast
 from pipeline.job import Job
@@ -155,6 +157,11 @@ class Launch:
     """Epoch seconds when the run lets nothing more out."""
 
 
+def kept_counts(ledger: Ledger, job: Job) -> Path:
+    """Return the file that keeps a job's token counts."""
+    return ledger.folder / f"{job.name}{COUNTS_SUFFIX}"
+
+
 def _is_bundled(job: Job) -> bool:
     return job.provider.base_url is None
 
@@ -244,7 +251,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         known=started.known,
         selection=how.selection,
         max_tokens=job.model.max_tokens,
-        meter=meter,
+        counting=Counting(meter, kept_counts(how.ledger, job), notify=None if meter.counter.problem else how.notify),
         limits=job.limits,
         forecast=Forecast(meter),
     )

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from pipeline.errors import InputError, did_you_mean
 
@@ -31,6 +31,14 @@ Item = tuple[int, int, Mapping[str, Any] | Broken]
 """0-based position among the file's rows, the number shown to people, and the values."""
 
 
+class Chunk(NamedTuple):
+    """Rows that are read, filtered and handed on together: at most CHUNK_ROWS."""
+
+    items: list[Item]
+    share: float | None
+    """Which part of the file has been read, from 0 to 1; None if nobody knows."""
+
+
 class Format(Protocol):
     """What a format's module states."""
 
@@ -39,10 +47,10 @@ class Format(Protocol):
     MARK: str
     """What stands between file name and number in a row's origin: `:` before a line, `#` before a row."""
 
-    def stream(self, file: Path, where: "Where | None") -> Generator[list[Item], None, int]:
+    def stream(self, file: Path, where: "Where | None") -> Generator[Chunk, None, int]:
         """Yield the selected rows and all broken lines, in order; return how many rows the file has in all.
 
-        A chunk has at most CHUNK_ROWS. Raises InputError when the file can't be read.
+        Raises InputError when the file can't be read.
         """
         ...
 

@@ -4,6 +4,7 @@ Plain files are read here and not with Polars' `scan_lines`: at a byte that is n
 block around it, hands out the lines behind it under shifted numbers, and raises only tens of thousands of lines later.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,8 +20,10 @@ _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _REPLACEMENT = "\ufffd"
 
 
-def read_lines(file: Path) -> Iterator[list[bytes] | list[str]]:
+def read_lines(file: Path) -> Iterator[tuple[list[bytes] | list[str], float | None]]:
     """Yield all lines, blank ones too, without their ends, at most CHUNK_ROWS at a time. Raises InputError.
+
+    With them comes the share of the file that has been read, from 0 to 1: known where it isn't compressed.
 
     Compression is known by the file's first bytes. A line of a compressed file comes as text; one whose bytes are
     not UTF-8 comes as bytes that are not either.
@@ -30,12 +33,15 @@ def read_lines(file: Path) -> Iterator[list[bytes] | list[str]]:
             start = stream.read(len(_ZSTD))
             if not start.startswith((_GZIP, _ZSTD)):
                 stream.seek(0)
-                yield from _plain(stream.read)
+                size = os.fstat(stream.fileno()).st_size
+                for lines in _plain(stream.read):
+                    yield lines, min(1.0, stream.tell() / size)
                 return
     except OSError as error:
         raise InputError(f"{file} can't be read: {error.strerror}") from error
     try:
-        yield from _decompressed(file)
+        for texts in _decompressed(file):
+            yield texts, None
     except FAILURES as error:
         raise InputError(f"{file} can't be read to its end: {reason(error)}. Is the file complete?") from error
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice, starmap
 from pathlib import Path
@@ -13,7 +13,7 @@ import orjson
 
 from pipeline.errors import InputError, did_you_mean
 from pipeline.records import BrokenRow, Row
-from pipeline.sources._formats import Broken, Format, Item
+from pipeline.sources._formats import Broken, Chunk, Format, Item
 
 if TYPE_CHECKING:
     from pipeline.sources._where import Where
@@ -45,6 +45,8 @@ class Source:
         self._where = where
         self._limit = limit
         self._reject = reject
+        self.share: float | None = None
+        """Which part of the input the newest scan has read, from 0 to 1; None if its format can't tell."""
 
     def batches(self, size: int = 1000) -> Iterator[list[Row | BrokenRow]]:
         """Yield the selected rows in file order, `size` at a time; abandon it when you like. Raises InputError.
@@ -106,10 +108,12 @@ class Source:
     def _chunks(self, where: "Where | None") -> Generator[tuple[list[Item], str, int], None, None]:
         """Yield the files' chunks, each with what its origins begin with and how many rows earlier files have."""
         rows_before = 0
-        for file in self.files:
+        sizes = [_size(file) for file in self.files]
+        for number, file in enumerate(self.files):
             prefix = f"{file}{self._reader.MARK}"
             with closing(_Counted(self._reader.stream(file, where))) as chunks:
-                for items in chunks:
+                for items, share in chunks:
+                    self.share = None if share is None else _share(sizes, number, share)
                     yield items, prefix, rows_before
                 rows_before += chunks.total
         if not rows_before:
@@ -140,11 +144,11 @@ class Source:
 class _Counted:
     """A format's stream that keeps what the stream returns: the number of rows in the file."""
 
-    def __init__(self, stream: Generator[list[Item], None, int]) -> None:
+    def __init__(self, stream: Generator[Chunk, None, int]) -> None:
         self._stream = stream
         self.total = 0
 
-    def __iter__(self) -> Iterator[list[Item]]:
+    def __iter__(self) -> Iterator[Chunk]:
         self.total = yield from self._stream
 
     def close(self) -> None:
@@ -153,6 +157,11 @@ class _Counted:
 
 def _as_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, bool | list | dict) else str(value)
+
+
+def _share(sizes: Sequence[int], number: int, share: float) -> float:
+    """Return the part of all files that is read when a share of one file is."""
+    return (sum(sizes[:number]) + share * sizes[number]) / (sum(sizes) or 1)
 
 
 def _size(file: Path) -> int:

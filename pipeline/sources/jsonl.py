@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pipeline.sources._formats import Broken, Item
+from pipeline.sources._formats import Broken, Chunk, Item
 from pipeline.sources._lines import read_lines
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ _LARGEST_EXACT = 2.0**63
 _KINDS = {list: "a list", str: "a string", int: "a number", float: "a number", bool: "true or false"}
 
 
-def stream(file: Path, where: "Where | None") -> Generator[list[Item], None, int]:
+def stream(file: Path, where: "Where | None") -> Generator[Chunk, None, int]:
     """See `Format.stream`."""
     number = rows = 0
-    for lines in read_lines(file):
+    for lines, share in read_lines(file):
         items: list[Item] = []
         for line in lines:
             number += 1
@@ -40,7 +40,7 @@ def stream(file: Path, where: "Where | None") -> Generator[list[Item], None, int
         if where is not None:
             items = _selected(items, where, file)
         if items:
-            yield items
+            yield Chunk(items, share)
     return rows
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pipeline.errors import InputError
-from pipeline.sources._formats import Item
+from pipeline.sources._formats import Chunk, Item
 from pipeline.sources._frames import FAILURES, frames, reason
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ ENDINGS = (".parquet",)
 MARK = "#"
 
 
-def stream(file: Path, where: "Where | None") -> Generator[list[Item], None, int]:
+def stream(file: Path, where: "Where | None") -> Generator[Chunk, None, int]:
     """See `Format.stream`. The filter runs inside the scan, so that row groups it rules out are not read."""
     try:
         return (yield from _stream(file, where))
@@ -33,7 +33,7 @@ def stream(file: Path, where: "Where | None") -> Generator[list[Item], None, int
         raise InputError(f"{file} can't be read as Parquet: {reason(error)}") from error
 
 
-def _stream(file: Path, where: "Where | None") -> Generator[list[Item], None, int]:
+def _stream(file: Path, where: "Where | None") -> Generator[Chunk, None, int]:
     schema = pl.scan_parquet(file, glob=False, hive_partitioning=False).collect_schema()
     position = _unused_name(schema)
     scan = pl.scan_parquet(file, glob=False, hive_partitioning=False, row_index_name=position)
@@ -42,7 +42,8 @@ def _stream(file: Path, where: "Where | None") -> Generator[list[Item], None, in
         scan = _filtered(scan, where, schema)
     scan = scan.with_columns(*_as_json(schema))
     for frame in frames(scan):
-        yield list(_items(frame, position, schema))
+        items = list(_items(frame, position, schema))
+        yield Chunk(items, items[-1][1] / total if items else None)
     return total
 
 

@@ -1,8 +1,7 @@
 """Counter: messages in, tokens out, with an honest word on how sure the number is."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline.records import CountMethod, Message, TokenCount
@@ -19,7 +18,12 @@ from pipeline.tokens._attachments import (
 from pipeline.tokens._families import Family
 
 if TYPE_CHECKING:
-    from pipeline.tokens._encodings import TextSize
+    from pipeline.tokens._tokenizer import Tokenizer
+
+Sizes = Mapping[str, Size]
+"""Texts that are measured already."""
+FORMULA_VERSION = 1
+"""Goes up when anything here or in `_attachments` changes a count or a bound: then kept counts are worth nothing."""
 
 _METHODS: tuple[CountMethod, CountMethod, CountMethod] = ("exact", "formula", "approximate")
 _PLAIN_ROLES = frozenset({"system", "developer", "user", "assistant"})
@@ -58,6 +62,36 @@ class Counter:
         """Name of the encoding that texts are counted with."""
         return self.family.encoding
 
+    def identity(self, schema: Mapping[str, Any] | None, extra: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return everything that a count depends on beside the messages, without loading a tokenizer."""
+        from pipeline.tokens._tokenizer import libraries  # noqa: PLC0415 - tiktoken takes long to import
+
+        return {
+            "formula": FORMULA_VERSION,
+            "family": repr(self.family),
+            "method": self.method,
+            "counts_schema": self.counts_schema,
+            "libraries": libraries(),
+            "schema": schema,
+            "extra": extra,
+        }
+
+    @property
+    def library(self) -> str | None:
+        """What counts: `tiktoken`, or `toktok` if it is installed and agrees; None before the first count."""
+        return self._tokenizer.library
+
+    @property
+    def problem(self) -> str | None:
+        """Why an installed `toktok` does not count, in a sentence for people; None if all is well."""
+        return self._tokenizer.problem
+
+    @property
+    def _tokenizer(self) -> "Tokenizer":
+        from pipeline.tokens._tokenizer import tokenizer  # noqa: PLC0415 - tiktoken takes long to import
+
+        return tokenizer(self.encoding)
+
     def count(
         self,
         messages: Sequence[Message],
@@ -66,15 +100,35 @@ class Counter:
         extra: Mapping[str, Any] | None = None,
     ) -> TokenCount:
         """Tokens of one request's input. `schema` and `extra` must not be changed between calls."""
+        return self.count_all([messages], schema=schema, extra=extra)[0]
+
+    def count_all(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        schema: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> list[TokenCount]:
+        """Count many requests' input, in order: texts that repeat (a system prompt) are measured once."""
+        attached = self._attachments(schema, extra)
+        texts = dict.fromkeys(
+            message["content"] for messages in conversations for message in messages if _is_plain(message)
+        )
+        measured = self._tokenizer.measure_all(list(texts))
+        sizes = {
+            text: Size(size.tokens, size.utf8_bytes, EXACT if size.certain else FORMULA)
+            for text, size in zip(texts, measured, strict=True)
+        }
+        return [self._total(messages, sizes, attached) for messages in conversations]
+
+    def _total(self, messages: Sequence[Message], sizes: Sizes, attached: Size) -> TokenCount:
         template = self.family.template
-        tokens, bound, grade = self._attachments(schema, extra)
+        tokens, bound, grade = attached
         overhead = template.per_request
         if template.without_system and not _starts_with_system(messages):
             overhead += template.without_system
-        last = len(messages) - 1
-        for position, message in enumerate(messages):
-            # The last message is the row; what stands before it is mostly the same for every row.
-            size = self._message(message, repeated=position < last)
+        for message in messages:
+            size = sizes[message["content"]] if _is_plain(message) else self._odd_message(message)
             overhead += template.by_role.get(message.get("role", ""), template.per_message)
             tokens += size.tokens
             bound += size.bound
@@ -87,29 +141,27 @@ class Counter:
         method = _METHODS[max(grade, _METHODS.index(self.method))]
         return TokenCount(tokens, method, tokens if method == "exact" else max(tokens, bound))
 
-    def _message(self, message: Message, *, repeated: bool) -> Size:
+    def _odd_message(self, message: Message) -> Size:
+        """Size of a message that is more than a known role and a text."""
         content = message.get("content")
         if isinstance(content, str):
-            size = self._text(content, repeated=repeated)
+            size = self._text(content)
         elif isinstance(content, Sequence):
             size = self._parts(content)
         else:
             size = NOTHING if content is None else json_size(content, self._count)
-        if len(message) == 2 and message.get("role") in _PLAIN_ROLES:  # noqa: PLR2004 - role and content
-            return size
         return _sum([size, *self._unusual(message)])
 
     def _parts(self, parts: Sequence[Any]) -> Size:
         # How parts are joined is not published, so even text parts only give a formula.
-        text = partial(self._text, repeated=False)
-        return _sum([Size(0, 0, FORMULA), *(part_size(part, text, self._count) for part in parts)])
+        return _sum([Size(0, 0, FORMULA), *(part_size(part, self._text, self._count) for part in parts)])
 
     def _unusual(self, message: Message) -> list[Size]:
         """Sizes of everything in a message that is not a known role with content."""
         sizes = [] if message.get("role") in _PLAIN_ROLES else [Size(0, 0, FORMULA)]
         name = message.get("name")
         if isinstance(name, str):
-            size = self._text(name, repeated=True)
+            size = self._text(name)
             sizes.append(size._replace(tokens=size.tokens + self.family.template.per_name))
         rest = {key: value for key, value in message.items() if key not in _PLAIN_KEYS and value is not None}
         if rest:
@@ -130,20 +182,17 @@ class Counter:
         self._cache[0] = _Remembered(schema, extra, size)
         return size
 
-    def _text(self, text: str, *, repeated: bool) -> Size:
-        measure, measure_repeated = _measures()
-        size = (measure_repeated if repeated else measure)(self.family.encoding, text)
+    def _text(self, text: str) -> Size:
+        (size,) = self._tokenizer.measure_all([text])
         return Size(size.tokens, size.utf8_bytes, EXACT if size.certain else FORMULA)
 
     def _count(self, text: str) -> int:
-        return self._text(text, repeated=False).tokens
+        return self._text(text).tokens
 
 
-@cache
-def _measures() -> tuple[Callable[[str, str], "TextSize"], Callable[[str, str], "TextSize"]]:
-    from pipeline.tokens import _encodings  # noqa: PLC0415 - tiktoken takes long to import
-
-    return _encodings.measure, _encodings.measure_repeated
+def _is_plain(message: Message) -> bool:
+    """Tell whether a message is a known role with a text, and nothing else."""
+    return len(message) == 2 and type(message.get("content")) is str and message.get("role") in _PLAIN_ROLES  # noqa: PLR2004 - role and content
 
 
 def _starts_with_system(messages: Sequence[Message]) -> bool:

@@ -1,0 +1,99 @@
+"""How large texts are in one encoding, with the fastest library that can be trusted."""
+
+import importlib.metadata
+import threading
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from pipeline.tokens import _fast
+from pipeline.tokens._encodings import ORDINARY_CHARACTERS, TextSize, encoding, is_panic, measure, utf8_bytes
+
+
+class Tokenizer:
+    """Measures texts. Safe to use from several threads; nothing is loaded before the first text."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.library: str | None = None
+        """What counts: `tiktoken` or `toktok`; None before the first text."""
+        self.problem: str | None = None
+        """Why the fast library is installed and not used, for people; None if all is well."""
+        self._count_many: _fast.CountMany | None = None
+        self._starting = threading.Lock()
+
+    def measure_all(self, texts: Sequence[str]) -> list[TextSize]:
+        """Return the texts' sizes, in order. Huge ones are left to tiktoken, which may give up and count in pieces."""
+        if self.library is None:
+            self._start()
+        if self._count_many is None:
+            return [measure(self.name, text) for text in texts]
+        sizes = [utf8_bytes(text) if len(text) <= ORDINARY_CHARACTERS else None for text in texts]
+        counts = iter(self._counted([text for text, size in zip(texts, sizes, strict=True) if size is not None]))
+        return [
+            measure(self.name, text) if size is None else TextSize(next(counts), size, certain=True)
+            for text, size in zip(texts, sizes, strict=True)
+        ]
+
+    def _counted(self, texts: list[str]) -> list[int]:
+        """Count whole texts of a size that neither library gives up on."""
+        count_many = self._count_many
+        if count_many is not None:
+            try:
+                counts = count_many(texts)
+            except BaseException as error:  # noqa: BLE001 -- a panic of the library is not an `Exception`
+                self._give_up(_failure(error))
+            else:
+                if len(counts) == len(texts):
+                    return counts
+                self._give_up(f"it returned {len(counts)} counts for {len(texts)} texts")
+        return [measure(self.name, text).tokens for text in texts]
+
+    def _start(self) -> None:
+        with self._starting:
+            if self.library is not None:
+                return
+            if _fast.installed():
+                self._try_fast()
+            self.library = self.library or "tiktoken"
+
+    def _try_fast(self) -> None:
+        try:
+            count_many = _fast.load(self.name)
+            problem = _fast.difference(count_many, self._right())
+        except BaseException as error:  # noqa: BLE001 -- a panic of the library is not an `Exception`
+            problem = _failure(error)
+        if problem is not None:
+            self._give_up(problem)
+            return
+        self._count_many, self.library = count_many, _fast.MODULE
+
+    def _right(self) -> Callable[[str], int]:
+        ours = encoding(self.name)
+        return lambda text: len(ours.encode(text, disallowed_special=()))
+
+    def _give_up(self, why: str) -> None:
+        """Let tiktoken count from here on; what was counted before stays: it passed the check at the start."""
+        self._count_many, self.library = None, "tiktoken"
+        self.problem = self.problem or (
+            f"the fast tokenizer {_fast.DISTRIBUTION} {_fast.version()} is not used for {self.name}: {why}. tiktoken"
+            f" counts instead, more slowly; upgrade {_fast.DISTRIBUTION}, or uninstall it"
+        )
+
+
+@cache
+def tokenizer(name: str) -> Tokenizer:
+    """Return the process's one tokenizer for an encoding."""
+    return Tokenizer(name)
+
+
+def libraries() -> list[str]:
+    """Name and version of everything that may count here: what a kept count depends on, without loading it."""
+    fast = [f"{_fast.MODULE} {_fast.version()}"] if _fast.installed() else []
+    return [f"tiktoken {importlib.metadata.version('tiktoken')}", *fast]
+
+
+def _failure(error: BaseException) -> str:
+    """Describe what the fast library did. Raises the error if it is not the library's (Ctrl-C)."""
+    if not isinstance(error, Exception) and not is_panic(error):
+        raise error
+    return f"it failed with {type(error).__name__}: {str(error)[:200]}"
