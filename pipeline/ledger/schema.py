@@ -227,10 +227,16 @@ where kind = 'first' and result in ('ok', 'truncated', 'invalid', 'refused')
 group by all;
 """
 
+_PRICE_TERMS = """
+-- What a price has beyond its components: context tiers, lanes, time windows, ... in the words of a price file.
+alter table prices add column terms json;
+"""
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "views", _VIEWS),
     Migration(3, "spend by the model that answered", _SPEND_BY_RETURNED_MODEL),
     Migration(4, "wasted by cause, estimates judged, drift of counts", _MONEY_AFTER),
+    Migration(5, "terms of prices, re-pricing", _PRICE_TERMS),
 )
 NEWEST = MIGRATIONS[-1].step
