@@ -49,6 +49,8 @@ class Overrides:
     price: str | None = None
     """`IN,OUT` in dollars per 1M tokens."""
     max_tokens: int | None = None
+    price_file: Path | None = None
+    """The user's own price list."""
 
 
 def open_job(path: str, overrides: Overrides = Overrides()) -> Job:
@@ -57,7 +59,9 @@ def open_job(path: str, overrides: Overrides = Overrides()) -> Job:
     price = None
     if overrides.price is not None:
         price = parse_price_option(overrides.price, job.model.provider, job.model.name)
-    return overridden(job, max_tokens=overrides.max_tokens, budget=overrides.budget, price=price)
+    return overridden(
+        job, max_tokens=overrides.max_tokens, budget=overrides.budget, price=price, price_file=overrides.price_file
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Options that several commands share, under one name and one help text each."""
 
 import contextlib
+import os
 import re
 import signal
 import sys
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.api import Overrides
     from pipeline.ledger import Ledger
 
+USUAL_PRICE_FILE = "~/.config/promptmill/prices.toml"
 LEDGER_ENDINGS = (".duckdb", ".db", ".ddb")
 _CLOCK_TIME = re.compile(r"\d?\d:\d\d")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -114,7 +116,16 @@ def overrides_of(
     """Put them together."""
     from pipeline.api import Overrides
 
-    return Overrides(settings, limit, budget, price)
+    return Overrides(settings, limit, budget, price, price_file=price_file())
+
+
+def price_file() -> Path | None:
+    """Return the user's own price list: `$PROMPTMILL_PRICES`, else the usual place if there is one."""
+    named = os.environ.get("PROMPTMILL_PRICES")
+    if named:
+        return Path(named)
+    usual = Path(USUAL_PRICE_FILE).expanduser()
+    return usual if usual.is_file() else None
 
 
 def warn(text: str) -> None:

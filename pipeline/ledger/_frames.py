@@ -205,9 +205,9 @@ def _book_attempt(bundle: Bundle, run: RunFacts, journal_id: str, offset: int, l
          line.get("model_returned"), microseconds(sent_at), line.get("latency_ms"), line.get("http_status"),
          line["result"], line.get("finish_reason"), usage.get("input"), usage.get("cached"), usage.get("cache_write"),
          usage.get("output"), usage.get("reasoning"), None if raw is None else orjson.dumps(raw).decode(),
-         line.get("counted"), line.get("count_method"), computed if billed is None else billed, billed,
-         computed, line.get("reserved_usd"), line.get("price_id") or run.price_id, line.get("request_id"), line.get("error_type"), line.get("error"),
-         journal_id, offset),
+         line.get("counted"), line.get("count_method"), computed if billed is None else billed, billed, computed,
+         line.get("reserved_usd"), line.get("price_id") or run.price_id, line.get("request_id"),
+         line.get("error_type"), line.get("error"), journal_id, offset),
     )  # fmt: skip
     if line.get("output") is not None:
         parsed = line.get("parsed")
