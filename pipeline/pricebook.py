@@ -17,9 +17,7 @@ LONGEST_RUN = timedelta(days=30)
 """Prices that begin within it are copied with a run."""
 STALE_DAYS = 90
 _LANE_RULES: dict[tuple[str, str], Variant] = {
-    ("openai", "batch"): Variant(Decimal("0.5")),
     ("anthropic", "batch"): Variant(Decimal("0.5")),  # on cache reads and writes, too
-    ("mistral", "batch"): Variant(Decimal("0.5")),
     ("groq", "flex"): Variant(),  # faster or not at all, at the normal price
 }
 """What a provider's lane costs for all of its models, where a price says nothing about it."""
@@ -53,13 +51,15 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Quote:
     """A price in force, and which list has it."""
 
     price: Price
     where: str
     place: int
     """0 for the list that goes first."""
+    counts: bool
+    """No list that goes before has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +81,20 @@ class Prices:
 
     def find(self, provider: str, model: str, at: datetime) -> Price | None:
         """Return the price in force at a moment; None if nobody knows it."""
-        return next((entry.price for entry in self.entries(provider, model, at)), None)
+        return next((quote.price for quote in self.quotes_of(provider, model, at)), None)
 
-    def entries(self, provider: str, model: str, at: datetime) -> Iterator[Entry]:
+    def quotes_of(self, provider: str, model: str, at: datetime) -> Iterator[Quote]:
         """Yield what each list says is in force at a moment; the first one counts."""
+        counts = True
         for place, one in enumerate(self._lists):
             found = in_force(one.history(provider, model), at)
             if found is not None:
-                yield Entry(_with_lanes(found, provider), one.where, place)
+                yield Quote(_with_lanes(found, provider), one.where, place, counts)
+                counts = False
 
     def during_run(self, provider: str, model: str, at: datetime) -> tuple[Price, ...]:
         """Return the price in force at a moment, then those that come into force while a run may last."""
-        now = next(self.entries(provider, model, at), None)
+        now = next(self.quotes_of(provider, model, at), None)
         if now is None:
             return ()
         found = [now.price]
@@ -118,8 +120,28 @@ class Prices:
         names = dict.fromkeys(name for one in self._lists for name in one.providers())
         return tuple(name for name in names if self.find(name, model, at) is not None)
 
-    def listed(self) -> tuple[tuple[str, str], ...]:
-        """Return provider and model of what the user's file and the project's files have."""
+    def quotes(self, model: str | None, provider: str | None, at: datetime) -> list[Quote]:
+        """Return every list's price of a model, by everybody who sells it; without one, of what the files have.
+
+        Raises PriceError if nobody's price is known.
+        """
+        if model is None:
+            names = [name for name in self._listed() if provider in (None, name[0])]
+        else:
+            sellers = self.sellers(model, at) if provider is None else (provider,)
+            names = [(seller, model) for seller in sellers]
+        found = [quote for seller, name in names for quote in self.quotes_of(seller, name, at)]
+        found = found if model is not None else [quote for quote in found if quote.counts]
+        if not found:
+            what = "any model" if model is None else model
+            whose = "nobody's price" if provider is None else f"no price at {provider}"
+            raise PriceError(
+                f"{whose} of {what} is known for {at.date()}; state one with [price], --price, or a [[price]] in your"
+                " price file"
+            )
+        return found
+
+    def _listed(self) -> tuple[tuple[str, str], ...]:
         return tuple(
             dict.fromkeys((one.price.provider, one.price.model) for _, book in self._books for one in book.listings)
         )

@@ -138,6 +138,7 @@ def test_the_exit_codes_are_those_that_help_lists():
 def test_the_environment_variables_are_those_that_are_read():
     read = {option.envvar for _, _, option in options() if option.envvar}
     read |= {preset(name).key_env for name in providers.names()} - {None}
+    read |= {"PROMPTMILL_PRICES"}
     listed = {name for cells in rows(CLI, "variable", "meaning") for name in quoted(cells[0])}
     assert listed == read | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
 

@@ -19,7 +19,7 @@ from genai_prices.types import (
 )
 from project import Project, texts
 
-from pipeline import _genai, pricebook
+from pipeline import _genai
 from pipeline.errors import PriceError
 from pipeline.pricebook import Prices, Target, find_prices, stale
 from pipeline.pricing import Price, cost_usd, load_prices
@@ -183,8 +183,8 @@ def test_every_price_taken_from_the_package_charges_what_the_package_does():
             if _genai._model(provider.id, model.id) is not model:
                 continue
             for at in days:
-                price = Prices().entries(provider.id, model.id, at)
-                price = next((entry.price for entry in price if entry.where == _genai.source()), None)
+                price = Prices().quotes_of(provider.id, model.id, at)
+                price = next((quote.price for quote in price if quote.where == _genai.source()), None)
                 if price is None:
                     continue
                 for usage in usages:
@@ -253,6 +253,10 @@ def test_a_model_is_not_found_at_a_provider_that_does_not_sell_it():
     assert "openai" not in sellers
 
 
-def test_every_lane_rule_is_about_a_lane_and_a_factor():
-    assert all(lane in {"batch", "flex"} and rule.tariff is None for (_, lane), rule in pricebook._LANE_RULES.items())
-    assert load_prices().history("openai", "gpt-5-mini")
+@pytest.mark.parametrize("listing", load_prices().listings, ids=lambda listing: listing.price.model)
+def test_our_own_prices_agree_with_the_package_in_every_lane_where_it_has_them(listing):
+    price = listing.price
+    theirs = next(iter(_genai.history(price.provider, price.model)), None)
+    if theirs is not None:
+        for charge in theirs.charges():
+            assert charge in list(price.charges())

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from decimal import Decimal
@@ -14,6 +14,7 @@ from pipeline.pricing._terms import DEFAULTS, MONEY, SAME_AS_BASE, Above, Rates,
 
 COMPONENTS = ("input", "output", "cached_input", "cache_write", "reasoning", "per_request")
 """The parts of a price; all per 1M tokens except `per_request`, which is per answered request."""
+RATES = ("input", "cached_input", "cache_write", "cache_write_1h", "output", "reasoning")
 REALTIME = "realtime"
 LANES = (REALTIME, "batch", "flex", "priority")
 
@@ -108,6 +109,18 @@ class Price:
         tariff = next((change.tariff for change in changes if change.tariff is not None), self.tariff)
         return tariff, MONEY.multiply(changes[0].multiplier, changes[1].multiplier)
 
+    def charges(self) -> Iterator["Charge"]:
+        """Yield what tokens cost in every lane, at every hour and in every context tier."""
+        for lane in (REALTIME, *(name for name, _ in self.lanes)):
+            for window in (None, *self.windows):
+                tariff, factor = self._terms(lane, None if window is None else window.variant)
+                for over, rates in (
+                    (None, tariff.rates),
+                    *((one.input_tokens_over, one.rates) for one in tariff.above),
+                ):
+                    dollars = {name: MONEY.multiply(getattr(rates, name), factor) for name in RATES}
+                    yield Charge(lane, window, over, dollars)
+
     @property
     def is_free(self) -> bool:
         """Whether no request can ever cost anything."""
@@ -150,6 +163,19 @@ class Price:
 
 _BEYOND = ("cache_write_1h", "above", "lanes", "windows", "minimum_charge", "markup")
 _PLAIN = tuple(item.name for item in fields(Price) if item.name not in _BEYOND)
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Dollars per 1M tokens under one condition."""
+
+    lane: str
+    window: Window | None
+    """None: at all hours that are in no window."""
+    input_tokens_over: int | None
+    """None: below the lowest context tier."""
+    dollars: Mapping[str, Decimal]
+    """By the names of RATES."""
 
 
 @lru_cache(maxsize=1024)

@@ -157,6 +157,11 @@ class Window:
             return DAYS[day] in self.weekdays
         return clock < self.utc_to and DAYS[day - 1] in self.weekdays
 
+    def in_words(self) -> str:
+        """Name the hours: `01:00-04:00 UTC mon,tue`."""
+        days = "" if self.weekdays == DAYS else f" {','.join(self.weekdays)}"
+        return f"{self.utc_from:%H:%M}-{self.utc_to:%H:%M} UTC{days}"
+
     def as_record(self) -> dict[str, Any]:
         """Everything as text and numbers."""
         hours = {"utc_from": self.utc_from.isoformat(), "utc_to": self.utc_to.isoformat()}
