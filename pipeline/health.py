@@ -107,10 +107,10 @@ class Health:
             return self._probed(failure, now, began)
         self._failing.add(key)
         rows = len(self._failing)
+        if not self._reached and rows >= min(LEAST_FAILING_ROWS, self._outage_rows):
+            return Heard(outage=1, pause=_down(failure, f"the first {rows} rows all failed"))
         if rows < self._outage_rows:
             return Heard()
-        if not self._reached:
-            return Heard(outage=1, pause=_down(failure, f"the first {rows} rows all failed"))
         self._down_since, self._probes = now, 1
         self.epoch += 1
         if self._rules.outage_minutes == 0:

@@ -87,7 +87,8 @@ class RawServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for writer in self._writers:
-            writer.transport.abort()  # what is still unsent will not be read
+            with contextlib.suppress(AttributeError):  # asyncio can't abort what is closed already
+                writer.transport.abort()  # what is still unsent will not be read
         await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
 
 

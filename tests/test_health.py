@@ -63,7 +63,15 @@ def test_one_row_that_fails_again_and_again_is_no_outage():
 @pytest.mark.parametrize(("concurrency", "rows"), [(1, 4), (2, 8), (8, 8), (256, 256)])
 def test_how_many_different_rows_must_fail_follows_the_slots(concurrency, rows):
     run = Run(concurrency=concurrency)
+    run.hear(ANSWER)
     *before, last = run.hear_all(*[DOWN] * rows)
+    assert not any(heard.outage for heard in before)
+    assert last.outage
+
+
+@pytest.mark.parametrize(("concurrency", "rows"), [(1, 4), (2, 8), (256, 8)])
+def test_of_a_provider_that_never_answered_a_few_rows_are_enough(concurrency, rows):
+    *before, last = Run(concurrency=concurrency).hear_all(*[DOWN] * rows)
     assert not any(heard.pause for heard in before)
     assert last.pause
 

@@ -187,7 +187,8 @@ def test_logging_is_left_as_it_was_found(write):
 
 
 def test_progress_is_told_once_a_minute(tmp_path):
-    run = SimpleNamespace(tally=Tally(), spent=None, in_flight=2, shut_seconds=0.0, ledger_problem=None)
+    facts = {"spent": None, "in_flight": 2, "shut_seconds": 0.0, "ledger_problem": None, "requests_per_minute": 600.2}
+    run = SimpleNamespace(tally=Tally(), **facts)
     for number in range(90):
         run.tally.row(f"k{number}", None)
         run.tally.ended(f"k{number}", "ok")
@@ -202,3 +203,4 @@ def test_progress_is_told_once_a_minute(tmp_path):
     lines = (tmp_path / "a.log").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 3
     assert all(" info progress: rows=90 done=90 ok=90 not_well=0 " in line for line in lines)
+    assert all(" learned_per_minute=600" in line for line in lines)

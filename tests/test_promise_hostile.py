@@ -365,7 +365,11 @@ async def test_a_packed_answer_in_small_pieces_is_read_whole(kind, how):
 @pytest.mark.parametrize("kind", ["native", "httpx"])
 @pytest.mark.parametrize(
     ("encoding", "body"),
-    [("gzip", b"not gzip at all"), ("gzip", gzip.compress(b"x" * 9999)[:-20]), ("deflate", b"\xff\xff\xff\xff")],
+    [
+        ("gzip", b"not gzip at all"),
+        ("gzip", gzip.compress(b"x" * 9999, mtime=0)[:-20]),
+        ("deflate", b"\xff\xff\xff\xff"),
+    ],
 )
 async def test_an_answer_that_cannot_be_unpacked_is_broken_and_may_have_been_billed(kind, encoding, body):
     async def script(_, peer):
@@ -426,7 +430,8 @@ async def endless_continues(peer):
     ],
 )
 async def test_an_answer_that_never_ends_is_given_up_in_bounded_time_and_memory(kind, script, ends):
-    wire = open_wire(kind, WireOptions(timeout_seconds=1, max_body_bytes=2**20, direct=True))
+    patience = 1 if ends == "timeout" else 30
+    wire = open_wire(kind, WireOptions(timeout_seconds=patience, max_body_bytes=2**20, direct=True))
     async with raw_server(lambda _, peer: script(peer)) as server:
         with pytest.raises(WireError) as caught:
             await wire.post(server.url, {}, b"{}")

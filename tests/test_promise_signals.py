@@ -1,11 +1,14 @@
 """Promise: a run can be stopped at any time, by anybody, and bounded time is all it takes."""
 
+import contextlib
+import os
 import signal
+import subprocess
 import time
 from decimal import Decimal
 
 import pytest
-from project import Project, texts
+from project import COMMAND, Project, texts
 from stub_faults import CUT, STALL, drip, every, first
 
 
@@ -166,4 +169,23 @@ def test_a_reader_of_stderr_that_went_away_does_not_hold_the_run_up(project, stu
     assert run.wait(60) == 0
     run.stdout.close()
     run.stdin.close()
+    assert project.value("select count(*) from results where status = 'ok'") == 30
+
+
+def test_a_reader_of_stderr_that_reads_nothing_does_not_hold_the_run_up(project, stub):
+    project.rows(texts(30))
+    project.job(concurrency=4)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    run = subprocess.Popen(
+        [*COMMAND, "run", "job.toml", "--yes"],
+        cwd=project.folder, env=project._env(), stdout=subprocess.DEVNULL, stderr=writer,
+    )  # fmt: skip
+    assert run.wait(60) == 0
+    os.close(writer)
+    os.close(reader)
     assert project.value("select count(*) from results where status = 'ok'") == 30

@@ -136,9 +136,15 @@ def price_file() -> Path | None:
 
 
 def warn(text: str) -> None:
-    """Say something on stderr, on a line of its own: in a terminal the progress line makes room."""
+    """Say something on stderr, on a line of its own: in a terminal the progress line makes room.
+
+    Where nobody takes it, it is left unsaid: a run must not wait for a reader.
+    """
+    from pipeline.cli._show import takes_text
     from pipeline.text import printable_lines
 
+    if not takes_text(sys.stderr):
+        return
     room = "\r\x1b[K" if sys.stderr.isatty() else ""
     with contextlib.suppress(OSError):  # nobody reads stderr any more: the run goes on all the same
         click.echo(f"{room}promptmill: {printable_lines(text)}", err=True)

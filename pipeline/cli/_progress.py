@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli._show import duration, money
+from pipeline.cli._show import duration, money, takes_text
 from pipeline.runners._tally import Tally
 from pipeline.text import printable
 
@@ -47,15 +47,21 @@ class Progress:
             finally:
                 if self._terminal and self._shown:
                     self._print(self.line(run, time.monotonic()))
-                    click.echo(err=True)
+                    self._end_line()
 
     def _print(self, text: str) -> None:
+        if not takes_text(sys.stderr):
+            return
         if not self._terminal:
             click.echo(text, err=True)
             return
         cut = text[: shutil.get_terminal_size().columns - 1]
         click.echo("\r" + cut.ljust(self._shown), err=True, nl=False)
         self._shown = len(cut)
+
+    def _end_line(self) -> None:
+        if takes_text(sys.stderr):
+            click.echo(err=True)
 
     def line(self, run: "LocalRun", now: float) -> str:
         """Rows, what became of them, rate, spend, time left."""

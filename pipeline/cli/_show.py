@@ -3,12 +3,13 @@
 Everything that a command prints goes through `say`, a table or JSON; nothing here or elsewhere echoes data itself.
 """
 
+import select
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -24,6 +25,19 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 def say(text: str, *, err: bool = False) -> None:
     """Print lines for people: results to stdout, the rest (`err`) to stderr."""
     click.echo(printable_lines(text), err=err)
+
+
+def takes_text(stream: TextIO) -> bool:
+    """Tell whether a stream would take a few lines now.
+
+    A pipe that nobody reads is full some time; a write would then hold a whole run up.
+    """
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+    except (OSError, ValueError, AttributeError):  # no file, or no such call on this platform
+        return True
+    return bool(poll.poll(0))
 
 
 def money(amount: Decimal | None) -> str:

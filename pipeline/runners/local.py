@@ -122,7 +122,7 @@ class LocalRun:
 
     @property
     def requests_per_minute(self) -> float | None:
-        """The rate that the server taught and that is in force now; None is none."""
+        """How many requests a minute are let out at most, as the server taught; None is no limit learned."""
         return self._door.requests_per_minute
 
     @property
