@@ -131,6 +131,29 @@ def test_the_users_price_file_is_used_by_a_run_and_old_prices_are_marked(tmp_pat
     assert D(project.value("select sum(cost_usd) from attempts")) == stub.bill
 
 
+def test_a_run_keeps_the_prices_that_may_come_into_force_and_each_attempt_names_its_own(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url, environ={"PROMPTMILL_PRICES": "mine.toml"})
+    project.rows(texts(1))
+    text = project.job().read_text()
+    (tmp_path / "job.toml").write_text(text[: text.index("[price]")])
+    entry = '[[price]]\nprovider = "stub"\nmodel = "test-model"\noutput = "2"\nsource = "s"\n'
+    today = datetime.now(UTC).date()
+    (tmp_path / "mine.toml").write_text(
+        f'{entry}input = "0.25"\n{entry}input = "9"\neffective_from = {today + timedelta(days=9)}\n'
+        f'[[price.above]]\ninput_tokens_over = 7\ninput = "1"\noutput = "1"\n'
+    )
+    project.run("run", "job.toml", "--yes")
+    now, later = project.sql("select price_id, input, effective_from, terms from prices order by input")
+    assert (D(now["input"]), D(later["input"]), later["effective_from"]) == (
+        D("0.25"),
+        9,
+        str(today + timedelta(days=9)),
+    )
+    assert (now["terms"] is None, "input_tokens_over" in str(later["terms"])) == (True, True)
+    assert project.value("select price_id from attempts") == now["price_id"]
+    assert D(project.value("select cost_usd from attempts")) == stub.bill
+
+
 # --- targets
 
 
