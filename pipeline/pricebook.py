@@ -115,6 +115,10 @@ class Prices:
         }
         return sorted(days)
 
+    def has_hours(self, provider: str, model: str) -> bool:
+        """Tell whether any list's price of a model depends on the time of day."""
+        return any(price.windows for one in self._lists for price in one.history(provider, model))
+
     def sellers(self, model: str, at: datetime) -> tuple[str, ...]:
         """Return the providers for which a price of this model is known."""
         names = dict.fromkeys(name for one in self._lists for name in one.providers())

@@ -1,6 +1,7 @@
 """What if: attempts of the ledger at the prices of other models, providers, lanes and days, from stored token counts.
 
-Each attempt is priced by itself, because tiers, hours and rounding ask for that. What can't be known stays NULL.
+Each attempt is priced by itself, because tiers, hours and rounding ask for that (equal ones at once).
+What can't be known stays NULL.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,8 +41,10 @@ def reprice(
         if name not in DIMENSIONS:
             raise UsageError(f"--by {name}: choose from {', '.join(DIMENSIONS)}")
     targets = [_sold(target, prices) for target in targets]
+    hours = any(prices.has_hours(target.provider or "", target.model) for target in targets)
+    query = report.SQL.format(by=", ".join(by), moment=report.EXACTLY if hours else report.THE_DAY)
     with ledger.read() as connection:
-        groups = rows_of(connection, report.SQL.format(by=", ".join(by)))
+        groups = rows_of(connection, query)
     sums: dict[tuple[Any, ...], _Sum] = {}
     for target in targets:
         look_up = _look_up(prices, target, on)

@@ -78,7 +78,7 @@ def prepare(job: Job, *, limit: int | None = None) -> Prepared:
         warnings += [said for said in (pricebook.stale(one, now.date()),) if said]
     meter = Meter(job, price, prices[1:])
     meter.worst_case(0)  # a price that no ledger can book shows before anything is sent
-    return Prepared(job, plan, meter, limit, warnings)
+    return Prepared(job, plan, meter, limit, list(dict.fromkeys(warnings)))
 
 
 def find_prices(job: Job, at: datetime) -> tuple[Price, ...]:
