@@ -7,13 +7,14 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from pipeline import estimating, exporting, reconciling
+from pipeline import estimating, exporting, reconciling, repricing
 from pipeline.budget import dollars
 from pipeline.counting import Counting
 from pipeline.errors import UsageError, UserError
@@ -21,6 +22,7 @@ from pipeline.estimating import Estimate, Tick
 from pipeline.job import Job, job_name, load_job, overridden
 from pipeline.ledger import Ledger
 from pipeline.planning import Plan, Selection
+from pipeline.pricebook import Prices, Quote, Target
 from pipeline.pricing import parse_price_option
 from pipeline.reconciling import Reconciled
 from pipeline.records import Message
@@ -59,6 +61,8 @@ class Overrides:
     price: str | None = None
     """`IN,OUT` in dollars per 1M tokens."""
     max_tokens: int | None = None
+    price_file: Path | None = None
+    """The user's own price list."""
 
 
 def open_job(path: str, overrides: Overrides = Overrides()) -> Job:
@@ -67,7 +71,9 @@ def open_job(path: str, overrides: Overrides = Overrides()) -> Job:
     price = None
     if overrides.price is not None:
         price = parse_price_option(overrides.price, job.model.provider, job.model.name)
-    return overridden(job, max_tokens=overrides.max_tokens, budget=overrides.budget, price=price)
+    return overridden(
+        job, max_tokens=overrides.max_tokens, budget=overrides.budget, price=price, price_file=overrides.price_file
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +273,36 @@ def _mispriced(row: Mapping[str, Any]) -> str:
         f"{row['provider']} says it billed {billed} for {row['model']} where {computed} was computed{off}: the price"
         " table is wrong. The ledger's cost_usd is what was billed; estimates are off until the price is corrected"
     )
+
+
+def respend(
+    ledger: Ledger,
+    targets: Sequence[str],
+    *,
+    by: Sequence[str] = ("job",),
+    on: date | None = None,
+    price_file: Path | None = None,
+) -> Table:
+    """Return what the ledger's attempts cost, and would have cost as MODEL[@PROVIDER][:LANE]. Raises UserError."""
+    if not by:
+        raise UsageError(f"--by: name at least one of {', '.join(spend_report.DIMENSIONS)}")
+    parsed = [Target.parse(text) for text in targets]
+    rows = repricing.reprice(ledger, Prices(price_file), parsed, by=by, on=on)
+    return Table(tuple(rows[0]) if rows else (), rows)
+
+
+def prices(
+    model: str | None = None,
+    *,
+    provider: str | None = None,
+    at: datetime | None = None,
+    price_file: Path | None = None,
+) -> list[Quote]:
+    """Return what would be charged for a model, by everybody who sells it; without one, the lists that are files.
+
+    Raises PriceError if nobody's price is known.
+    """
+    return Prices(price_file).quotes(model, provider, at or datetime.now(UTC))
 
 
 def forecast(ledger: Ledger) -> Table:

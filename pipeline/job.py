@@ -113,6 +113,8 @@ class Job:
     dedupe: bool = True
     reuse: Literal["ledger", "job"] = "ledger"
     price: Price | None = None
+    price_file: Path | None = None
+    """The user's own price list."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """The file's content with overrides applied, as JSON: booked with each run."""
 
@@ -423,7 +425,12 @@ def _at_least(least: int, value: int, what: str) -> int:
 
 
 def overridden(
-    job: Job, *, max_tokens: int | None = None, budget: Decimal | None = None, price: Price | None = None
+    job: Job,
+    *,
+    max_tokens: int | None = None,
+    budget: Decimal | None = None,
+    price: Price | None = None,
+    price_file: Path | None = None,
 ) -> Job:
     """Return the job with what the command line changes, and a configuration that says so."""
     config = dict(job.config)
@@ -436,7 +443,7 @@ def overridden(
     if price is not None:
         config["price"] = {"input": f"{price.input:f}", "output": f"{price.output:f}"}
         job = replace(job, price=price)
-    return replace(job, config=config)
+    return replace(job, config=config, price_file=price_file)
 
 
 def _plain(value: Any) -> Any:

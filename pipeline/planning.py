@@ -5,6 +5,7 @@ One scan of the input is a plan. Nothing here sends or stores anything; rows pas
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from pipeline.doorman import Ticket
 from pipeline.errors import InputError, PriceError
 from pipeline.job import Job
 from pipeline.ledger import Known
-from pipeline.pricing import Price, worst_case_usd
+from pipeline.pricing import Price, in_force, worst_case_usd
 from pipeline.prompts import KeyMaker, Template, broken_key
 from pipeline.records import BrokenRow, Message, Request, Row, TokenCount
 from pipeline.sources import Source, open_source
@@ -181,8 +182,11 @@ def _raised(old: int | None, new: int | None) -> bool:
 class Meter:
     """What a request costs at worst, in dollars and in tokens."""
 
-    def __init__(self, job: Job, price: Price | None) -> None:
+    def __init__(self, job: Job, price: Price | None, later: Sequence[Price] = ()) -> None:
         self.price = price
+        """The one in force when the run was prepared; None if unknown."""
+        self.prices: tuple[Price, ...] = () if price is None else (price, *later)
+        """Every price that may come into force during the run."""
         self.counter: Counter = counter_for(
             job.model.provider, job.model.name, overridden=job.model.base_url is not None
         )
@@ -200,6 +204,15 @@ class Meter:
         return self.counter.count_all(
             [request.messages for request in requests], schema=self._schema, extra=self._extra
         )
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no request of the run can cost anything."""
+        return bool(self.prices) and all(price.is_free for price in self.prices)
+
+    def price_at(self, sent_at: float) -> Price | None:
+        """Return the price in force at a moment (epoch seconds) of the run, None if unknown."""
+        return in_force(self.prices, datetime.fromtimestamp(sent_at, UTC)) or self.price
 
     def ticket(self, request: Request, counted: TokenCount | None = None) -> Ticket:
         """Say what to reserve for a request; counts it if that has not been done."""
@@ -221,10 +234,9 @@ class Meter:
         """Return the upper bound of one request's cost, or None if price or max_tokens leave it open."""
         if self.price is None:
             return None
-        free_output = self.price.output == 0 and self.price.reasoning == 0
-        if self._max_tokens is None and not free_output:
+        if self._max_tokens is None and not all(price.output_is_free for price in self.prices):
             return None
-        worst = worst_case_usd(self.price, input_bound, self._max_tokens or 0)
+        worst = max(worst_case_usd(price, input_bound, self._max_tokens or 0) for price in self.prices)
         if worst >= MOST_DOLLARS:
             raise PriceError(
                 f"one request may cost ${worst:,.2f}, and the ledger books less than ${MOST_DOLLARS:,} for one:"

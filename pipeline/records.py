@@ -95,6 +95,8 @@ class Usage:
     reasoning_tokens: int = 0
     raw: Mapping[str, Any] = field(default_factory=dict)
     """The provider's own usage object, untouched."""
+    cache_write_1h_tokens: int = 0
+    """Those of `cache_write_tokens` that were written for an hour, not for five minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,8 @@ class Reply:
     reasoned: bool = False
     """Reasoning text or reasoning tokens came with the reply."""
     hint: RateHint | None = None
+    billed_usd: Decimal | None = None
+    """What the provider says it charged; None where it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,8 @@ class Failure:
     model: str | None = None
     request_id: str | None = None
     hint: RateHint | None = None
+    billed_usd: Decimal | None = None
+    """What the provider says it charged; None where it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +213,10 @@ class Attempt:
     """Upper bound of the cost; None where the price or max_tokens is unknown."""
     computed_usd: Decimal | None
     """Usage times price; None is unknown, never free."""
+    billed_usd: Decimal | None = None
+    """What the provider says it charged."""
+    price_id: str | None = None
+    """The price in force when the request was sent."""
     http_status: int | None = None
     model_returned: str | None = None
     finish_reason: str | None = None
@@ -218,6 +228,11 @@ class Attempt:
     """The answer's text, as received."""
     parsed: Any = None
     """The answer as JSON, when a schema was asked for and the text is JSON."""
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """What is booked: what was billed goes before what was computed; None is unknown."""
+        return self.computed_usd if self.billed_usd is None else self.billed_usd
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,17 @@
 """What one exchange means: graded, priced, and what comes next."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
+from pipeline import planning
 from pipeline.doorman import Ticket
 from pipeline.errors import WireError
-from pipeline.pricing import Price
+from pipeline.pricing import Price, cost_usd
 from pipeline.providers import find
 from pipeline.records import Failure, ModelSpec, Reply, Request, Usage, WireReply
 from pipeline.retry import RetryPolicy
@@ -27,6 +31,9 @@ class Meter:
 
     def __init__(self, price):
         self.price = price
+
+    def price_at(self, sent_at):
+        return self.price
 
     def ticket(self, request):
         return replace(TICKET, request=request)
@@ -86,6 +93,49 @@ async def test_an_exchange_costs_what_the_provider_bills_and_is_unknown_where_it
     assert attempt.result == result
     assert attempt.computed_usd == (None if cost is None else Decimal(cost))
     assert attempt.reserved_usd == Decimal("0.001")
+
+
+async def test_an_attempt_is_priced_by_what_was_in_force_when_it_was_sent():
+    later = replace(PRICE, input=Decimal(9), effective_from=datetime(2026, 11, 3, tzinfo=UTC).date())
+    sender = exchanger(http(200, GOOD % (b"fine", USAGE)))
+    job = SimpleNamespace(model=ModelSpec("any", "m", base_url="http://127.0.0.1:1/v1", max_tokens=50))
+    meter = planning.Meter(job, PRICE, (later,))
+    assert meter.worst_case(1000) == Decimal("0.0091")  # either may be in force
+    for sent_at, price in (
+        (datetime(2026, 11, 2, 23, 59, 59, tzinfo=UTC), PRICE), (datetime(2026, 11, 3, tzinfo=UTC), later),
+    ):  # fmt: skip
+        with mock.patch("time.time", return_value=sent_at.timestamp()):
+            attempt, _ = await replace(sender, meter=meter).send(TICKET)
+        assert (attempt.price_id, attempt.computed_usd) == (price.price_id, cost_usd(price, Usage(1000, 200)))
+
+
+@pytest.mark.parametrize(
+    ("said", "billed"),
+    [
+        (b"0.000058", "0.000058"),
+        (b'"0.1"', "0.1"),
+        (b"0", "0"),
+        (b"1e-13", "0"),
+        (b"-1", None),
+        (b"1e300", None),
+        (b'"much"', None),
+        (b"true", None),
+        (b"null", None),
+        (b'1, "is_byok": true, "cost_details": {"upstream_inference_cost": 0.5}', "1.5"),
+        (b'1, "is_byok": true', None),
+        (b'1, "is_byok": false, "cost_details": {"upstream_inference_cost": 0.5}', "1"),
+    ],
+)
+async def test_what_the_provider_says_it_billed_goes_before_what_was_computed(said, billed):
+    usage = b'{"prompt_tokens": 1000, "completion_tokens": 200, "cost": ' + said + b"}"
+    provider = find("any", base_url="http://127.0.0.1:1/v1", dialect=None, options={"billed_cost_path": "usage.cost"})
+    sender = exchanger(http(200, GOOD % (b"fine", usage)))
+    attempt, _ = await replace(sender, provider=provider).send(TICKET)
+    assert attempt.computed_usd == Decimal("0.00065")
+    assert attempt.billed_usd == (None if billed is None else Decimal(billed))
+    assert attempt.cost_usd == Decimal(billed or "0.00065")
+    attempt, _ = await sender.send(TICKET)
+    assert attempt.billed_usd is None  # nobody asked to look for it
 
 
 async def test_without_a_price_no_cost_is_known():

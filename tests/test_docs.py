@@ -140,6 +140,7 @@ def test_the_exit_codes_are_those_that_help_lists():
 def test_the_environment_variables_are_those_that_are_read():
     read = {option.envvar for _, _, option in options() if option.envvar}
     read |= {preset(name).key_env for name in providers.names()} - {None}
+    read |= {"PROMPTMILL_PRICES"}
     listed = {name for cells in rows(CLI, "variable", "meaning") for name in quoted(cells[0])}
     assert listed == read | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
 
@@ -166,6 +167,22 @@ def test_the_keys_of_json_output_are_those_that_are_listed(tmp_path, stub):
         keys = [key for key in (facts if isinstance(facts, dict) else facts[0]) if [name, key] != ["spend", "job"]]
         listed = re.search(rf"Keys of `{name} --json`[^`]*?: (.*?)\.( |$)", prose(CLI))[1]
         assert [key for key in quoted(listed) if key != "--by"] == keys, name
+
+
+def test_the_keys_of_prices_and_of_what_if_are_those_that_are_listed(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(1))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    text = prose(CLI)
+    (price, *_) = printed(project, "prices", "gpt-5-mini")
+    listed = quoted(re.search(r"Keys of `prices --json`, one object a price: (.*?)\. Each charge", text)[1])
+    assert listed == list(price)
+    (charges,) = re.findall(r"Each charge has (.*?)\.( |$)", text)
+    assert quoted(charges[0]) == list(price["charges"][0])
+    (row,) = printed(project, "spend", "--as", "gpt-5-mini@openai")
+    listed = re.search(r"Keys of `spend --as --json`[^`]*?: (.*?)\.( |$)", text)[1]
+    assert [key for key in quoted(listed) if key != "--by"] == [key for key in row if key != "job"]
 
 
 def test_the_keys_of_a_comparison_are_those_that_are_listed(tmp_path, stub):

@@ -18,7 +18,7 @@ from pipeline.doorman import OPEN_PER_SLOT
 from pipeline.errors import WireError
 from pipeline.health import LEAST_ANSWERS, LEAST_FAILING_ROWS, RECENT_ANSWERS
 from pipeline.job import _NUMBER, SECTIONS, build_job, load_job
-from pipeline.pricing import COMPONENTS, load_prices, parse_prices
+from pipeline.pricing import PRICE_KEYS, load_prices, parse_prices
 from pipeline.prompts import KeyMaker, PromptSpec, Template
 from pipeline.providers import _errors
 from pipeline.providers.openai import _OPTIONS, _OURS
@@ -63,6 +63,7 @@ KINDS = {
     _NUMBER: "number",
     bool: "true or false",
     dict: "table",
+    list: "list of tables",
     object: "text or list",
 }
 
@@ -73,7 +74,7 @@ def job_rows(section, head="key"):
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_key_of_a_job_file_is_documented_with_its_type(section):
-    known = dict.fromkeys(COMPONENTS, str) if section == "price" else SECTIONS[section]
+    known = PRICE_KEYS if section == "price" else SECTIONS[section]
     documented = {key: cells[0] for key, cells in job_rows(section).items()}
     assert documented == {key: kind_in_words(kind) for key, kind in known.items()}
 
@@ -85,7 +86,8 @@ def kind_in_words(kind):
 def test_the_options_of_providers_are_documented_with_their_values():
     said = {option: cells[0] for option, cells in job_rows("model", "option").items()}
     assert said == {
-        option: "true or false" if True in values else kind_in_words(values) for option, (_, values) in _OPTIONS.items()
+        option: "true or false" if values == (True, False) else kind_in_words(values)
+        for option, (_, values) in _OPTIONS.items()
     }
     for option in said:
         having = {name for name in providers.names() if option in find(name).options}
@@ -115,7 +117,9 @@ def test_the_defaults_of_a_job_file_are_those_documented():
     shown = {(section, key): cells[1] for section in SECTIONS for key, cells in job_rows(section).items()}
     for place, default in defaults.items():
         assert shown.pop(place) == f"`{json.dumps(default)}`", place
-    assert [place for place, default in shown.items() if default.startswith("`")] == [("price", "per_request")]
+    assert [place for place, default in shown.items() if default.startswith("`")] == [
+        ("price", name) for name in ("per_request", "minimum_charge", "markup")
+    ]
 
 
 OTHER = {
@@ -123,6 +127,7 @@ OTHER = {
     "max_tokens": 9, "temperature": 1, "top_p": 1, "stop": "x", "seed": 1, "frequency_penalty": 1,
     "presence_penalty": 1, "reasoning_effort": "low", "verbosity": "low", "extra": {"a": 1},
     "max_tokens_field": "max_tokens", "structured_output": "none", "model_field": "model_id", "key_in_body": True,
+    "billed_cost_path": "usage.cost",
 }  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from pipeline.pricing import (
     COMPONENTS,
     Price,
     PriceBook,
-    _price_id,
     cost_usd,
     load_prices,
     parse_price_option,
@@ -24,6 +23,7 @@ from pipeline.pricing import (
     price_from_table,
     worst_case_usd,
 )
+from pipeline.pricing._price import _price_id
 from pipeline.records import Usage
 
 D = Decimal
@@ -357,8 +357,8 @@ ENTRY = '[[price]]\nprovider = "p"\nmodel = "m"\ninput = "1"\noutput = "2"\nsour
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (ENTRY + 'tier = "batch"', "unknown key 'tier'"),
-        (ENTRY + "[[price.above]]\ninput_tokens_over = 1", "unknown key 'above'"),
+        (ENTRY + 'tier = "batch"', "write each lane under a heading of its own"),
+        (ENTRY + "[[price.above]]\ninput_tokens_over = 1", "above 1: input is missing"),
         (ENTRY + 'cahced_input = "1"', "did you mean 'cached_input'"),
         (ENTRY.replace('source = "s"', ""), "source is missing"),
         (ENTRY.replace('model = "m"', 'model = ""'), "model is missing"),

@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import pytest
 from project import Project, texts
+from stub import StubServer
 from stub_faults import (
     BROKEN_JSON,
     CONTENT_FILTER,
@@ -38,6 +39,31 @@ def test_spend_in_the_ledger_equals_the_bill_to_the_last_digit(project, stub):
     assert Decimal(project.value("select sum(cost_usd) from attempts")) == stub.bill
     assert Decimal(project.value("select sum(cost_usd) from results")) == stub.bill
     assert project.value("select count(*) from attempts where result = 'unavailable'") == stub.calls - 1000
+
+
+def test_what_the_provider_says_it_billed_is_booked_and_what_was_computed_is_kept_beside_it(tmp_path):
+    with StubServer(report_cost=True, input="0.50") as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.rows(texts(20))
+        project.job(model='max_tokens = 50\nbilled_cost_path = "usage.cost"')
+        project.run("run", "job.toml", "--yes")
+        assert Decimal(project.value("select sum(cost_usd) from attempts")) == stub.bill
+        assert Decimal(project.value("select sum(billed_usd) from attempts")) == stub.bill
+        assert Decimal(project.value("select sum(computed_usd) from attempts")) < stub.bill
+        assert "the price table is wrong" in project.run("spend").stderr
+
+
+def test_a_bill_is_booked_where_no_price_is_known(tmp_path):
+    with StubServer(report_cost=True) as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.rows(texts(3))
+        project.job(model='billed_cost_path = "usage.cost"')
+        text = (tmp_path / "job.toml").read_text()
+        (tmp_path / "job.toml").write_text(text[: text.index("[price]")])
+        report = json.loads(project.run("run", "job.toml", "--yes", "--json").stdout)
+        assert Decimal(report["spent_usd"]) == stub.bill
+        assert Decimal(project.value("select sum(cost_usd) from attempts")) == stub.bill
+        assert project.value("select count(*) from attempts where computed_usd is null") == 3
 
 
 def test_an_answer_whose_cost_cannot_be_known_is_listed_with_an_upper_bound(project, stub):

@@ -18,7 +18,20 @@ import click
 from pipeline.errors import UserError, did_you_mean
 from pipeline.text import printable_lines
 
-ORDER = ("run", "estimate", "check", "status", "stop", "results", "errors", "retry", "spend", "reconcile", "sql")
+ORDER = (
+    "run",
+    "estimate",
+    "check",
+    "status",
+    "stop",
+    "results",
+    "errors",
+    "retry",
+    "spend",
+    "prices",
+    "reconcile",
+    "sql",
+)
 """How `--help` lists them: as one meets them. Commands not named here follow in alphabetical order."""
 COLLECT_AFTER_OBJECTS = 20_000
 

@@ -1,12 +1,13 @@
 """Options that several commands share, under one name and one help text each."""
 
 import contextlib
+import os
 import re
 import signal
 import sys
 import threading
 from collections.abc import Callable
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.api import Overrides
     from pipeline.ledger import Ledger
 
+USUAL_PRICE_FILE = "~/.config/promptmill/prices.toml"
 LEDGER_ENDINGS = (".duckdb", ".db", ".ddb")
 _CLOCK_TIME = re.compile(r"\d?\d:\d\d")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -75,6 +77,13 @@ ledger_option = click.option(
     show_envvar=True,
     help="The DuckDB file.",
 )
+at_option = click.option(
+    "--at",
+    type=click.DateTime(["%Y-%m-%d"]),
+    callback=lambda _, __, day: None if day is None else day.replace(tzinfo=UTC),
+    metavar="DATE",
+    help="Prices in force on this UTC day, such as 2026-11-03.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress, only warnings and the result.")
 set_option = click.option(
@@ -114,7 +123,16 @@ def overrides_of(
     """Put them together."""
     from pipeline.api import Overrides
 
-    return Overrides(settings, limit, budget, price)
+    return Overrides(settings, limit, budget, price, price_file=price_file())
+
+
+def price_file() -> Path | None:
+    """Return the user's own price list: `$PROMPTMILL_PRICES`, else the usual place if there is one."""
+    named = os.environ.get("PROMPTMILL_PRICES")
+    if named:
+        return Path(named)
+    usual = Path(USUAL_PRICE_FILE).expanduser()
+    return usual if usual.is_file() else None
 
 
 def warn(text: str) -> None:

@@ -1,11 +1,12 @@
 """`promptmill spend`."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli._options import json_option, ledger_option, open_ledger, warn
+from pipeline.cli._options import at_option, json_option, ledger_option, open_ledger, price_file, warn
 from pipeline.cli._show import print_chosen, print_rows
 
 if TYPE_CHECKING:
@@ -23,10 +24,27 @@ if TYPE_CHECKING:
 )
 @click.option("--forecast", is_flag=True, help="Each run's estimate against what the run cost, instead.")
 @click.option("--drift", is_flag=True, help="Our token counts against the usage that providers report, instead.")
+@click.option(
+    "--as",
+    "targets",
+    multiple=True,
+    metavar="MODEL[@PROVIDER][:LANE]",
+    help="What the same attempts would have cost, instead; lanes are batch, flex, priority. May be repeated.",
+)
+@at_option
 @ledger_option
 @json_option
 @click.pass_context
-def command(context: click.Context, by: str, forecast: bool, drift: bool, ledger_path: Path, as_json: bool) -> int:
+def command(
+    context: click.Context,
+    by: str,
+    forecast: bool,
+    drift: bool,
+    targets: tuple[str, ...],
+    at: datetime | None,
+    ledger_path: Path,
+    as_json: bool,
+) -> int:
     """Add up the ledger's attempts: tokens, dollars, what was wasted on attempts that brought no good answer.
 
     Attempts whose cost can't be known are counted in unknown_cost, with an upper bound, and never as zero. The table
@@ -37,14 +55,20 @@ def command(context: click.Context, by: str, forecast: bool, drift: bool, ledger
     given = context.get_parameter_source("by") is not click.core.ParameterSource.DEFAULT
     if forecast + drift + given > 1:
         raise click.UsageError("--by, --forecast and --drift are different tables: choose one")
+    if targets and (forecast or drift):
+        raise click.UsageError("--as re-prices what was spent: it goes with --by, not with --forecast or --drift")
+    if at is not None and not targets:
+        raise click.UsageError("--at is for the prices that --as looks up")
     ledger = open_ledger(ledger_path)
+    names = tuple(name.strip() for name in by.split(",") if name.strip())
     if forecast:
         _forecast(ledger, as_json=as_json)
     elif drift:
         table = api.drift(ledger)
         print_rows(table.columns, table.rows, as_json=as_json)
+    elif targets:
+        _respend(ledger, targets, names, at, as_json=as_json)
     else:
-        names = tuple(name.strip() for name in by.split(",") if name.strip())
         _spend(api.spend(ledger, names), names, as_json=as_json)
     return 0
 
@@ -61,6 +85,21 @@ def _spend(found: "Spend", by: tuple[str, ...], *, as_json: bool) -> None:
     total = [{**dict.fromkeys(by), **found.total, by[0]: "total"}] if len(rows) > 1 else []
     headings = {name: name for name in by} | SHOWN
     print_chosen([*rows, *total], headings, always=(*by, *ALWAYS), kept=KEPT)
+
+
+def _respend(
+    ledger: "Ledger", targets: tuple[str, ...], by: tuple[str, ...], at: datetime | None, *, as_json: bool
+) -> None:
+    from pipeline import api
+    from pipeline.reports.reprice import ALWAYS, SHOWN
+
+    on = None if at is None else at.date()
+    table = api.respend(ledger, targets, by=by, on=on, price_file=price_file())
+    if as_json or not table.rows:
+        print_rows(table.columns, table.rows, as_json=as_json)
+    else:
+        headings = {name: name for name in by} | SHOWN
+        print_chosen(table.rows, headings, always=(*by, *ALWAYS), kept=("difference_usd", "as_unknown", "unknown_cost"))
 
 
 def _forecast(ledger: "Ledger", *, as_json: bool) -> None:

@@ -111,7 +111,7 @@ PRICES = _table(
     "prices",
     run_id="int", price_id="text", provider="text", model="text", input="usd", cached_input="usd", cache_write="usd",
     output="usd", reasoning="usd", per_request="usd", currency="text", effective_from="text", source="text",
-    checked="text", note="text",
+    checked="text", note="text", terms="text",
 )  # fmt: skip
 ESTIMATES = _table(
     "estimates",
@@ -196,6 +196,7 @@ def _book_price(bundle: Bundle, run: RunFacts, _: str, __: int, line: Mapping[st
 
 def _book_attempt(bundle: Bundle, run: RunFacts, journal_id: str, offset: int, line: Mapping[str, Any]) -> None:
     usage = line.get("usage") or {}
+    computed, billed = line.get("computed_usd"), line.get("billed_usd")
     raw = line.get("usage_json")
     sent_at = line["sent_at"]
     bundle.add(
@@ -204,9 +205,9 @@ def _book_attempt(bundle: Bundle, run: RunFacts, journal_id: str, offset: int, l
          line.get("model_returned"), microseconds(sent_at), line.get("latency_ms"), line.get("http_status"),
          line["result"], line.get("finish_reason"), usage.get("input"), usage.get("cached"), usage.get("cache_write"),
          usage.get("output"), usage.get("reasoning"), None if raw is None else orjson.dumps(raw).decode(),
-         line.get("counted"), line.get("count_method"), line.get("computed_usd"), None, line.get("computed_usd"),
-         line.get("reserved_usd"), run.price_id, line.get("request_id"), line.get("error_type"), line.get("error"),
-         journal_id, offset),
+         line.get("counted"), line.get("count_method"), computed if billed is None else billed, billed, computed,
+         line.get("reserved_usd"), line.get("price_id") or run.price_id, line.get("request_id"),
+         line.get("error_type"), line.get("error"), journal_id, offset),
     )  # fmt: skip
     if line.get("output") is not None:
         parsed = line.get("parsed")

@@ -227,10 +227,27 @@ where kind = 'first' and result in ('ok', 'truncated', 'invalid', 'refused')
 group by all;
 """
 
+_PRICE_TERMS = """
+-- What a price has beyond its components: context tiers, lanes, time windows, ... in the words of a price file.
+alter table prices add column terms json;
+
+-- Dollars of a usage at any prices (per 1M tokens); exact for prices of up to 6 decimals. Cached and cache-write tokens
+-- are part of the input, reasoning tokens of the output. Tokens come first, so that nothing is rounded on the way.
+create macro reprice(input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+                     input, cached_input, cache_write, output, reasoning) as
+    cast(cast((input_tokens - cached_input_tokens - cache_write_tokens) as decimal(14,0)) * 0.000001
+             * cast(input as decimal(18,12))
+         + cast(cached_input_tokens as decimal(14,0)) * 0.000001 * cast(cached_input as decimal(18,12))
+         + cast(cache_write_tokens as decimal(14,0)) * 0.000001 * cast(cache_write as decimal(18,12))
+         + cast((output_tokens - reasoning_tokens) as decimal(14,0)) * 0.000001 * cast(output as decimal(18,12))
+         + cast(reasoning_tokens as decimal(14,0)) * 0.000001 * cast(reasoning as decimal(18,12)) as decimal(38,12));
+"""
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "views", _VIEWS),
     Migration(3, "spend by the model that answered", _SPEND_BY_RETURNED_MODEL),
     Migration(4, "wasted by cause, estimates judged, drift of counts", _MONEY_AFTER),
+    Migration(5, "terms of prices, re-pricing", _PRICE_TERMS),
 )
 NEWEST = MIGRATIONS[-1].step

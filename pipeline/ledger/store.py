@@ -41,10 +41,12 @@ class RunRequest:
     lane: str
     max_tokens: int | None
     price: Mapping[str, str | None] | None
-    """The price's record (`Price.as_record`), None if unknown."""
+    """The record (`Price.as_record`) of the price in force, None if unknown."""
     config: Mapping[str, Any]
     code_version: str
     reuse: str
+    later_prices: Sequence[Mapping[str, str | None]] = ()
+    """Those that may come into force during the run."""
     budgeted: bool = False
     """There is a budget, so every earlier cost of the plan must have a bound."""
     concurrency: int = 1
@@ -331,6 +333,7 @@ def _open_journal(started: Journal, request: RunRequest, run_id: int, plan: quer
             "started_at": time.time(),
         },
     )
-    if request.price is not None:
-        started.append("price", request.price)
+    prices = () if request.price is None else (request.price, *request.later_prices)
+    for price in prices:
+        started.append("price", price)
     started.sync()  # rule 17

@@ -1,6 +1,8 @@
 """Decode a chat completion of OpenAI's dialect: whatever a server sends becomes a `Reply` or a `Failure`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 import orjson
@@ -23,16 +25,32 @@ _FINISH: dict[str, Finish] = {
 _BROKE_OFF = {"type": "server_error", "message": "the model failed while it was answering"}
 
 _MOST_TOKENS = 10**12
+_MOST_DOLLARS = 10**6
+_COST_UNIT = Decimal("0.000000000001")
+"""What the ledger's DECIMAL(18,12) holds."""
 _LONGEST_USAGE = 10_000
 """Bytes of the provider's own usage object that are kept; real ones have a few hundred."""
 
 
-def decode(reply: WireReply, *, now: float, secrets: Sequence[str] = ()) -> Reply | Failure:
-    """Translate one answer; never raises. Only a 2xx with `choices` and without `error` is a `Reply`."""
+def decode(
+    reply: WireReply, *, now: float, secrets: Sequence[str] = (), billed_path: str | None = None
+) -> Reply | Failure:
+    """Translate one answer; never raises. Only a 2xx with `choices` and without `error` is a `Reply`.
+
+    `billed_path` says where the body tells what was charged, such as `usage.cost`.
+    """
     if not 200 <= reply.status < 300:  # noqa: PLR2004 (success)
         return failure_from(reply, now, secrets=secrets)
     body = load(reply.body)
     fields = body if isinstance(body, dict) else {}
+    billed = None if billed_path is None else billed_usd(fields, billed_path)
+    result = _decoded(reply, body, fields, now, secrets)
+    return result if billed is None else replace(result, billed_usd=billed)
+
+
+def _decoded(
+    reply: WireReply, body: Any, fields: dict[str, Any], now: float, secrets: Sequence[str]
+) -> Reply | Failure:
     usage, model, choice = usage_of(fields.get("usage")), _name(fields.get("model")), _first_choice(fields)
     if fields.get("error") or choice is None:
         return failure_from(reply, now, body=body, secrets=secrets, usage=usage, model=model)
@@ -45,6 +63,34 @@ def decode(reply: WireReply, *, now: float, secrets: Sequence[str] = ()) -> Repl
     text, finish = _answer(message, reason, reasoned=reasoned)
     request_id = request_id_of(reply, fields)
     return Reply(text, finish, reason, usage, model, request_id, reasoned, rate_hint(reply.headers, now))
+
+
+def billed_usd(fields: dict[str, Any], path: str) -> Decimal | None:
+    """Read what the provider says it charged; None where that is no amount of money.
+
+    With a key of the account's own (OpenRouter's `is_byok`) its `cost` is only a fee: the upstream's charge is added.
+    """
+    *way, name = path.split(".")
+    place = fields
+    for step in way:
+        place = _part(place, step)
+    billed = _amount(place.get(name))
+    if billed is None or place.get("is_byok") is not True:
+        return billed
+    upstream = _amount(_part(place, "cost_details").get("upstream_inference_cost"))
+    return None if upstream is None else billed + upstream
+
+
+def _amount(value: Any) -> Decimal | None:
+    """Read an amount. A JSON number has passed as a float, whose shortest text is what was sent up to 15 digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    fits = amount.is_finite() and 0 <= amount < _MOST_DOLLARS
+    return amount.quantize(_COST_UNIT) if fits else None
 
 
 def usage_of(raw: Any) -> Usage | None:

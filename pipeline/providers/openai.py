@@ -1,5 +1,6 @@
 """OpenAI's chat completions: the dialect that most servers speak, and OpenAI itself as the first preset."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -15,17 +16,19 @@ from pipeline.records import Failure, HttpRequest, ModelSpec, Reply, Request, Wi
 
 Structured = Literal["json_schema", "json_object", "none"]
 
-DIALECT_OPTIONS = frozenset({"max_tokens_field", "structured_output"})
+DIALECT_OPTIONS = frozenset({"max_tokens_field", "structured_output", "billed_cost_path"})
 """`[model]` keys that every provider of this dialect understands."""
 
-_OPTIONS: Mapping[str, tuple[str, tuple[object, ...]]] = {
+_OPTIONS: Mapping[str, tuple[str, tuple[object, ...] | type[str]]] = {
     "max_tokens_field": ("max_tokens_field", ("max_tokens", "max_completion_tokens")),
     "structured_output": ("structured", ("json_schema", "json_object", "none")),
     "model_field": ("model_field", ("model", "model_id")),
     "key_in_body": ("key_in_body", (True, False)),
+    "billed_cost_path": ("billed_cost_path", str),
 }
-"""Option -> the field it sets, and the values it takes."""
+"""Option -> the field it sets, and the values it takes (`str`: a path such as `usage.cost`)."""
 
+_PATH = re.compile(r"\w+(\.\w+)*")
 _OURS = {
     "model": "set [model] name instead",
     "model_id": "set [model] name instead",
@@ -59,6 +62,8 @@ class OpenAI:
     model_field: str = "model"
     key_in_body: bool = False
     """Send the key as `key` in the body instead of a header."""
+    billed_cost_path: str | None = None
+    """Where an answer's JSON says what was charged, in dollars, such as `usage.cost`."""
     options: frozenset[str] = DIALECT_OPTIONS
 
     def configured(self, base_url: str | None, options: Mapping[str, object]) -> "OpenAI":
@@ -73,6 +78,9 @@ class OpenAI:
                 changes |= {"key_env": None, "needs_key": False, "max_tokens_field": "max_tokens"}
         for option, value in options.items():
             field, allowed = _OPTIONS[option]
+            if isinstance(allowed, type):
+                changes[field] = _path(option, value)
+                continue
             if not any(type(value) is type(one) and value == one for one in allowed):
                 shown = ", ".join(str(orjson.dumps(one), "ascii") for one in allowed)
                 raise JobFileError(f"[model] {option} must be one of {shown}")
@@ -90,7 +98,13 @@ class OpenAI:
 
     def decode(self, reply: WireReply, *, now: float, secrets: Sequence[str] = ()) -> Reply | Failure:
         """Translate the answer; `now` is epoch seconds, `secrets` are hidden in all that comes back."""
-        return _hidden(_replies.decode(reply, now=now, secrets=secrets), secrets)
+        return _hidden(_replies.decode(reply, now=now, secrets=secrets, billed_path=self.billed_cost_path), secrets)
+
+
+def _path(option: str, value: object) -> str:
+    if not isinstance(value, str) or not _PATH.fullmatch(value):
+        raise JobFileError(f'[model] {option} must be names with points between them, such as "usage.cost"')
+    return value
 
 
 def _hidden(result: Reply | Failure, secrets: Sequence[str]) -> Reply | Failure:

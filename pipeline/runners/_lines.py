@@ -40,6 +40,8 @@ def attempt_line(attempt: Attempt, ticket: Ticket, *, held: bool = False) -> Fie
         "counted": ticket.input_tokens,
         "count_method": ticket.count_method,
         "computed_usd": _text(attempt.computed_usd),
+        "billed_usd": _text(attempt.billed_usd),
+        "price_id": attempt.price_id,
         "reserved_usd": _text(attempt.reserved_usd),
         "request_id": attempt.request_id,
         "error_type": attempt.error_type,

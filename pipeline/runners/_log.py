@@ -117,7 +117,7 @@ def _facts(attempt: Attempt) -> dict[str, Any]:
         "latency_ms": round(attempt.latency_ms),
         "input_tokens": None if usage is None else usage.input_tokens,
         "output_tokens": None if usage is None else usage.output_tokens,
-        "cost": "unknown" if attempt.computed_usd is None else dollars(attempt.computed_usd),
+        "cost": "unknown" if attempt.cost_usd is None else dollars(attempt.cost_usd),
         "request_id": attempt.request_id,
         "error_type": attempt.error_type,
         "error": _without_answer(attempt),

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +12,7 @@ from pipeline.health import unreachable
 from pipeline.planning import Meter
 from pipeline.pricing import Price, cost_usd
 from pipeline.providers import Provider, failure_from_wire
-from pipeline.records import Attempt, AttemptResult, Failure, ModelSpec, Outcome, Reply, Request, Status, Usage
+from pipeline.records import Attempt, AttemptResult, Failure, ModelSpec, Outcome, Reply, Request, Status
 from pipeline.retry import RetryPolicy
 from pipeline.runners._connection import Connection
 from pipeline.schemas import AnswerCheck
@@ -82,6 +83,7 @@ class Exchanger:
     def _attempt(
         self, ticket: Ticket, result: Reply | Failure, *, sent_at: float, latency_ms: float, status: int | None
     ) -> Attempt:
+        price = self.meter.price_at(sent_at)
         base = Attempt(
             key=ticket.request.key,
             attempt=ticket.attempt,
@@ -90,7 +92,9 @@ class Exchanger:
             sent_at=sent_at,
             latency_ms=round(latency_ms, 3),
             reserved_usd=ticket.reserve_usd,
-            computed_usd=self._cost(result),
+            computed_usd=_computed(price, result, sent_at),
+            billed_usd=result.billed_usd,
+            price_id=None if price is None else price.price_id,
             http_status=status,
             usage=result.usage,
             model_returned=result.model,
@@ -108,19 +112,6 @@ class Exchanger:
             error_type=error_type,
             error=error,
         )
-
-    def _cost(self, result: Reply | Failure) -> Decimal | None:
-        """Usage times price; nothing for a failure that can't have been billed; else unknown."""
-        if isinstance(result, Failure) and result.not_sent:
-            return Decimal(0)
-        price: Price | None = self.meter.price
-        usage: Usage | None = result.usage
-        if price is None:
-            return None
-        if usage is not None:
-            return cost_usd(price, usage)
-        billed = isinstance(result, Reply) or result.cost_unknown
-        return None if billed and not price.is_free else Decimal(0)
 
     def next_step(
         self, ticket: Ticket, attempt: Attempt, result: Reply | Failure, *, streak: int, jitter: float, outage: int = 0
@@ -188,6 +179,18 @@ class Exchanger:
             error_type=attempt.error_type,
             error=attempt.error,
         )
+
+
+def _computed(price: Price | None, result: Reply | Failure, sent_at: float) -> Decimal | None:
+    """Usage times price; nothing for a failure that can't have been billed; else unknown."""
+    if isinstance(result, Failure) and result.not_sent:
+        return Decimal(0)
+    if price is None:
+        return None
+    if result.usage is not None:
+        return cost_usd(price, result.usage, at=datetime.fromtimestamp(sent_at, UTC))
+    billed = isinstance(result, Reply) or result.cost_unknown
+    return None if billed and not price.is_free else Decimal(0)
 
 
 def _status_of(result: AttemptResult) -> Status:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from pipeline import pricebook
 from pipeline.budget import Budget, dollars
 from pipeline.counting import Counting
 from pipeline.counts import SUFFIX as COUNTS_SUFFIX
@@ -21,7 +22,7 @@ from pipeline.estimating import Forecast
 from pipeline.job import Job
 from pipeline.ledger import Ledger, RunRequest, RunStart
 from pipeline.planning import Meter, Plan, Selection
-from pipeline.pricing import Price, load_prices
+from pipeline.pricing import Price
 from pipeline.prompts import KeyMaker
 from pipeline.runners import _log
 from pipeline.runners._connection import Bundled, Connection, Remote
@@ -61,7 +62,9 @@ def prepare(job: Job, *, limit: int | None = None) -> Prepared:
     """Open the input, render the first rows, find the price. Raises UserError; sends nothing."""
     if _is_bundled(job):
         require_model_name(job.model.name)
-    price = find_price(job)
+    now = datetime.now(UTC)
+    prices = find_prices(job, now)
+    price = prices[0] if prices else None
     _check_budget(job, price)
     plan = Plan(job, limit=limit)
     if not plan.check_first_rows():
@@ -72,21 +75,20 @@ def prepare(job: Job, *, limit: int | None = None) -> Prepared:
             f"the price of {job.model.name} at {job.provider.name} is unknown: costs will be NULL, not zero;"
             " give it with [price] or --price IN,OUT (dollars per 1M tokens)"
         )
-    elif price.note:
-        warnings.append(f"price of {price.model}: {price.note}")
-    meter = Meter(job, price)
+    for one in prices:
+        warnings += [f"price of {one.model}: {one.note}"] if one.note else []
+        warnings += [said for said in (pricebook.stale(one, now.date()),) if said]
+    meter = Meter(job, price, prices[1:])
     meter.worst_case(0)  # a price that no ledger can book shows before anything is sent
-    return Prepared(job, plan, meter, limit, warnings)
+    return Prepared(job, plan, meter, limit, list(dict.fromkeys(warnings)))
 
 
-def find_price(job: Job) -> Price | None:
-    """Look the price up: --price or [price] (already in the job), then the project's price files.
-
-    A preset's list price says nothing about another address, so with base_url only the user's own price counts.
-    """
-    if job.price is not None or job.model.base_url is not None:
-        return job.price
-    return load_prices().find(job.model.provider, job.model.name, datetime.now(UTC))
+def find_prices(job: Job, at: datetime) -> tuple[Price, ...]:
+    """Look up the price in force, and those that may follow it during a run."""
+    model = job.model
+    return pricebook.find_prices(
+        model.provider, model.name, at, stated=job.price, base_url=model.base_url, user_file=job.price_file
+    )
 
 
 def _check_budget(job: Job, price: Price | None) -> None:
@@ -203,6 +205,7 @@ def _request(prepared: Prepared, how: Launch) -> RunRequest:
         lane="realtime",
         max_tokens=job.model.max_tokens,
         price=None if prepared.price is None else prepared.price.as_record(),
+        later_prices=[price.as_record() for price in prepared.meter.prices[1:]],
         config=job.config,
         code_version=importlib.metadata.version("promptmill"),
         reuse=job.reuse,

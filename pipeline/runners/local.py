@@ -89,6 +89,7 @@ class LocalRun:
         self._abandoned = threading.Event()
         self._spent_before = budget.spent
         self._spent = ZERO
+        self._billed = False
         self._dispatcher: asyncio.Task[None] | None = None
         self._main: asyncio.Task[RunReport] | None = None
         self._bug: BaseException | None = None
@@ -107,8 +108,7 @@ class LocalRun:
     @property
     def free(self) -> bool:
         """Tell whether the model costs nothing."""
-        price = self._exchanger.meter.price
-        return price is not None and price.is_free
+        return self._exchanger.meter.is_free
 
     @property
     def shut_seconds(self) -> float:
@@ -127,8 +127,9 @@ class LocalRun:
 
     @property
     def spent(self) -> Decimal | None:
-        """Dollars this run's answers have cost so far; None without a price."""
-        return None if self._exchanger.meter.price is None else self._spent
+        """Dollars this run's answers have cost so far; None without a price, unless the provider says what it bills."""
+        known = self._exchanger.meter.price is not None or self._billed
+        return self._spent if known else None
 
     @property
     def uncertain(self) -> Decimal:
@@ -295,7 +296,8 @@ class LocalRun:
             step = self._next_step(ticket, attempt, result, heard)
             self._write(attempt, ticket, step, heard)
             _log.exchange(attempt)
-            cost, used = attempt.computed_usd, _tokens_used(attempt)
+            cost, used = attempt.cost_usd, _tokens_used(attempt)
+            self._billed = self._billed or attempt.billed_usd is not None
             self._spent += cost or ZERO
         finally:
             self._door.back(ticket, cost=cost, used_tokens=used)
@@ -372,7 +374,7 @@ class LocalRun:
 
     def _watch_bill(self, attempt: Attempt) -> None:
         """Pause when a provider bills more than the worst case that max_tokens promised: the cap can't hold then."""
-        cost, worst_case = attempt.computed_usd, attempt.reserved_usd
+        cost, worst_case = attempt.cost_usd, attempt.reserved_usd
         if self._budget.cap is None or cost is None or worst_case is None or cost <= worst_case:
             return
         self.stop(

@@ -1,0 +1,41 @@
+"""Prices, and what a request costs: exact decimals, one rounding, never a float.
+
+Prices are US dollars per 1,000,000 tokens. `cost_usd` is what the provider should charge for a usage;
+`worst_case_usd` is what a request can cost at most. The project's prices are the files in `pipeline/prices/`.
+"""
+
+from pipeline.pricing._cost import cost_usd, worst_case_usd
+from pipeline.pricing._files import (
+    PRICE_KEYS,
+    Listing,
+    PriceBook,
+    in_force,
+    load_prices,
+    parse_price_option,
+    parse_prices,
+    price_from_table,
+)
+from pipeline.pricing._price import COMPONENTS, LANES, REALTIME, Price
+from pipeline.pricing._terms import Above, Rates, Tariff, Variant, Window
+
+__all__ = [
+    "COMPONENTS",
+    "LANES",
+    "PRICE_KEYS",
+    "REALTIME",
+    "Above",
+    "Listing",
+    "Price",
+    "PriceBook",
+    "Rates",
+    "Tariff",
+    "Variant",
+    "Window",
+    "cost_usd",
+    "in_force",
+    "load_prices",
+    "parse_price_option",
+    "parse_prices",
+    "price_from_table",
+    "worst_case_usd",
+]

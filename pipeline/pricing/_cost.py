@@ -1,0 +1,55 @@
+"""What a usage costs, and what a request can cost at most."""
+
+from datetime import datetime
+from decimal import ROUND_CEILING, Decimal, localcontext
+
+from pipeline.pricing._price import REALTIME, Price
+from pipeline.pricing._terms import MONEY, ONE, ONE_MILLION, Rates
+from pipeline.records import Usage
+
+_COST_UNIT = Decimal("0.000000000001")
+
+
+def cost_usd(price: Price, usage: Usage, *, lane: str = REALTIME, at: datetime | None = None) -> Decimal:
+    """Price a usage: exact, rounded once (half to even) to 12 decimal places of a dollar.
+
+    `at` is when the request was sent; without it no time window holds. A usage that contradicts itself (more cached
+    tokens than input) is charged by its parts, never below zero. Raises PriceError for a lane of unknown price.
+    """
+    tariff, multiplier = price.terms_at(lane, at)
+    with localcontext(MONEY):
+        tokens = _dollars_per_million(tariff.rates_for(usage.input_tokens), usage)
+        return _charged(price, tokens * multiplier / ONE_MILLION).quantize(_COST_UNIT)
+
+
+def worst_case_usd(price: Price, input_bound: int, max_tokens: int, *, lane: str = REALTIME) -> Decimal:
+    """Upper bound of one request's cost: every token at its dearest rate, rounded up to 12 places.
+
+    It holds at any time of day and for every context tier that the request can reach. `max_tokens` bounds all output of
+    the request, so a caller that asks for n answers passes n times as many.
+    """
+    with localcontext(MONEY):
+        dearest = max(
+            (input_bound * rates.dearest_input + max_tokens * rates.dearest_output) * multiplier
+            for tariff, multiplier in price.every_term(lane)
+            for rates in tariff.reachable(input_bound)
+        )
+        return _charged(price, dearest / ONE_MILLION).quantize(_COST_UNIT, rounding=ROUND_CEILING)
+
+
+def _charged(price: Price, tokens_usd: Decimal) -> Decimal:
+    return max(tokens_usd + price.per_request, price.minimum_charge) * (ONE + price.markup)
+
+
+def _dollars_per_million(rates: Rates, usage: Usage) -> Decimal:
+    plain_input = max(0, usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens)
+    plain_output = max(0, usage.output_tokens - usage.reasoning_tokens)
+    for_an_hour = min(usage.cache_write_1h_tokens, usage.cache_write_tokens)
+    return (
+        plain_input * rates.input
+        + usage.cached_input_tokens * rates.cached_input
+        + (usage.cache_write_tokens - for_an_hour) * rates.cache_write
+        + for_an_hour * rates.cache_write_1h
+        + plain_output * rates.output
+        + usage.reasoning_tokens * rates.reasoning
+    )
