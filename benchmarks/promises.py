@@ -72,8 +72,9 @@ def kill() -> Finding:
         project.process("run", "job.toml", "--yes")
         again = stub.calls - 2000
         lost = int(project.value("select count(*) from attempts where result = 'lost'"))
-    ours = f"{again} repeated = {lost} in flight at 5 kills; {again - lost} answers bought twice"
-    return Finding("kill -9 and the same command", "8 to 180 bought twice", "only in flight", ours, again <= in_flight)
+    ours = f"{again} asked again, {lost} in flight at 5 kills; {max(again - lost, 0)} bought twice"
+    holds = again <= lost <= in_flight
+    return Finding("kill -9 and the same command", "8 to 180 bought twice", "only in flight", ours, holds)
 
 
 def quota() -> Finding:
