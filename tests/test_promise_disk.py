@@ -159,7 +159,8 @@ def test_a_file_system_that_goes_read_only_pauses_the_run_and_lists_what_could_n
     assert f"the journal {device}/l.journal/" in told
     assert "can't be written: its file system is read-only; make it writable, then run the same command again" in told
     reboot(device)
-    assert project.value("select count(*) from attempts where result = 'lost' and reserved_usd > 0") in (0, IN_FLIGHT)
+    # The kernel had written any number of the `sent` lines to the device by itself: those are the lost attempts.
+    assert 0 <= project.value("select count(*) from attempts where result = 'lost' and reserved_usd > 0") <= IN_FLIGHT
     goes_on(project, stub, calls=ROWS + IN_FLIGHT)
     nothing_left_over(device)
 
