@@ -281,5 +281,29 @@ def test_our_own_prices_agree_with_the_package_in_every_lane_where_it_has_them(l
     price = listing.price
     theirs = next(iter(_genai.history(price.provider, price.model)), None)
     if theirs is not None:
-        for charge in theirs.charges():
-            assert charge in list(price.charges())
+        ours = list(map(without_weekdays, price.charges()))
+        assert all(charge in ours for charge in map(without_weekdays, theirs.charges()))
+
+
+def without_weekdays(charge):
+    """What a charge asks at which hours; the package knows no weekdays."""
+    hours = charge.window and (charge.window.utc_from, charge.window.utc_to.replace(tzinfo=None))
+    return charge.lane, hours and (hours[0].replace(tzinfo=None), hours[1]), charge.input_tokens_over, charge.dollars
+
+
+@pytest.mark.parametrize(
+    ("at", "usd"),
+    [
+        ("2026-11-27T00:59:59Z", "0.15"),  # a Friday
+        ("2026-11-27T01:00:00Z", "0.3"),
+        ("2026-11-27T03:59:00Z", "0.3"),
+        ("2026-11-27T04:00:00Z", "0.15"),
+        ("2026-11-27T09:59:00Z", "0.3"),
+        ("2026-11-27T10:00:00Z", "0.15"),
+        ("2026-11-28T02:00:00Z", "0.15"),  # Saturday: the package alone would take the dear price
+    ],
+)
+def test_deepseek_is_dear_in_beijings_working_hours_and_not_on_weekends(at, usd):
+    moment = datetime.fromisoformat(at)
+    price = Prices().find("deepseek", "deepseek-flash", moment)
+    assert cost_usd(price, Usage(1_000_000, 0), at=moment) == D(usd)
