@@ -4,7 +4,7 @@ Prices are US dollars per 1,000,000 tokens. `cost_usd` is what the provider shou
 `worst_case_usd` is what a request can cost at most. The project's prices are the files in `pipeline/prices/`.
 """
 
-from pipeline.pricing._cost import cost_usd, worst_case_usd
+from pipeline.pricing._cost import cost_usd, mean_cost_usd, worst_case_usd
 from pipeline.pricing._files import (
     PRICE_KEYS,
     Listing,
@@ -34,6 +34,7 @@ __all__ = [
     "cost_usd",
     "in_force",
     "load_prices",
+    "mean_cost_usd",
     "parse_price_option",
     "parse_prices",
     "price_from_table",
