@@ -8,7 +8,7 @@ from pipeline.pricing._price import REALTIME, Price
 from pipeline.pricing._terms import MONEY, ONE, ONE_MILLION, Rates
 from pipeline.records import Usage
 
-_COST_UNIT = Decimal("0.000000000001")
+COST_UNIT = Decimal("0.000000000001")
 
 
 def cost_usd(price: Price, usage: Usage, *, lane: str = REALTIME, at: datetime | None = None) -> Decimal:
@@ -20,7 +20,7 @@ def cost_usd(price: Price, usage: Usage, *, lane: str = REALTIME, at: datetime |
     tariff, multiplier = price.terms_at(lane, at)
     with localcontext(MONEY):
         tokens = _dollars_per_million(tariff.rates_for(usage.input_tokens), usage)
-        return _charged(price, tokens * multiplier / ONE_MILLION).quantize(_COST_UNIT)
+        return charged(price, tokens * multiplier / ONE_MILLION).quantize(COST_UNIT)
 
 
 def mean_cost_usd(
@@ -51,10 +51,11 @@ def worst_case_usd(price: Price, input_bound: int, max_tokens: int, *, lane: str
             for tariff, multiplier in price.every_term(lane)
             for rates in tariff.reachable(input_bound)
         )
-        return _charged(price, dearest / ONE_MILLION).quantize(_COST_UNIT, rounding=ROUND_CEILING)
+        return charged(price, dearest / ONE_MILLION).quantize(COST_UNIT, rounding=ROUND_CEILING)
 
 
-def _charged(price: Price, tokens_usd: Decimal) -> Decimal:
+def charged(price: Price, tokens_usd: Decimal) -> Decimal:
+    """Add what a request costs beside its tokens; not rounded."""
     return max(tokens_usd + price.per_request, price.minimum_charge) * (ONE + price.markup)
 
 
