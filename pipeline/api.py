@@ -5,6 +5,7 @@ Money is Decimal; mistakes raise errors.UserError; nothing here prints or reads 
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -14,8 +15,9 @@ from typing import Any
 
 import polars as pl
 
-from pipeline import exporting, reconciling, repricing
+from pipeline import comparing, exporting, reconciling, repricing
 from pipeline.budget import dollars
+from pipeline.comparing import Compared, Contradiction, Work
 from pipeline.counting import Counting
 from pipeline.errors import UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, Sample, Scan, Tick
@@ -47,6 +49,7 @@ from pipeline.runners.launch import (
 )
 from pipeline.runners.local import RunReport
 from pipeline.runners.pilot import send_pilot
+from pipeline.windows import context_window
 
 Notify = Callable[[str], None]
 
@@ -139,9 +142,40 @@ def _scanned(
     counting = Counting(
         meter, kept_counts(ledger, job), writes=selection.retry is None, notify=prepared.warnings.append
     )
-    scan = Scan(known, selection, job.limits, meter, sample=sample)
+    # Nobody knows what stands behind another address.
+    window = None if job.model.base_url else context_window(job.provider.name, job.model.name)
+    scan = Scan(known, selection, job.limits, meter, window, sample)
     scan.run(prepared.plan, counting, tick)
     return scan, meter.counter.library if counting.made else None
+
+
+def compare(
+    prepared: Prepared, estimated: Estimate, targets: Sequence[Target], *, price_file: Path | None = None
+) -> list[Compared]:
+    """Return what the requests would cost as MODEL[@PROVIDER][:LANE], at the prices in force now.
+
+    Tokens are taken as they are: other models count and answer differently.
+    """
+    return comparing.compare(Prices(price_file), targets, _work(prepared, estimated), at=datetime.now(UTC))
+
+
+def contradictions(prepared: Prepared, estimated: Estimate) -> list[Contradiction]:
+    """Return what the requests would cost if something else were true that the price's source says."""
+    price = prepared.price
+    return [] if price is None else comparing.contradictions(price, _work(prepared, estimated))
+
+
+def _work(prepared: Prepared, estimated: Estimate) -> Work:
+    outputs, ratio = estimated.forecast.outputs, estimated.outlook.input_ratio
+    sizes = Counter[int]()
+    for size, requests in estimated.sizes.items():
+        sizes[round(size * ratio)] += requests
+    return Work(
+        sizes=sizes,
+        outputs=None if outputs is None else (outputs.low, outputs.expected, outputs.high),
+        per_request=lambda size: 0.0 if outputs is None else outputs.per_request(round(size / ratio)),
+        max_tokens=prepared.job.model.max_tokens,
+    )
 
 
 def _outlook(job: Job, ledger: Ledger, selection: Selection) -> Outlook:

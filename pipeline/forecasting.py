@@ -1,19 +1,20 @@
 """How many output tokens the requests still to be sent will bring, from those already answered. Pure: no I/O, no clock.
 
 Input tokens are counted, output tokens are not known until they are paid for. What is forecast here is their total
-over the requests that remain, with a 90 % interval: in nine of ten jobs the bill should lie inside. benchmarks/forecasts.py
-measures how often it does. No interval sees what the observed answers show no trace of: if one row in a hundred is very
-long, 37 % of all pilots of 100 rows hold none of those.
+over the requests that remain, with a 90 % interval: in nine of ten jobs the bill should lie inside, and
+benchmarks/forecasts.py measures how often it does. No interval sees what the observed answers show no trace of: if one
+row in a hundred is very long, 37 % of all pilots of 100 rows hold none of those.
 
 `Projection` compares a run with such an interval while it goes on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from math import cos, fsum, pi, sqrt
+from math import cos, fsum, inf, pi, sqrt
 from operator import mul
 from random import Random
+from statistics import fmean
 from typing import Literal, NamedTuple
 
 Basis = Literal["pilot", "history", "limit"]
@@ -32,13 +33,13 @@ LIMIT_SHARE = 0.5
 """Assumed where nothing was observed: answers are half of max_tokens long. Nobody knows; of all guesses this one is
 wrong by the least if it is as wrong as can be."""
 LONE_FACTOR = 20.0
-"""One answer shows no spread: the others may be so many times longer or shorter on average. (If outputs were exponentially
-distributed, 90 % would be between a third and twenty times.)"""
+"""One answer shows no spread: the others may be so many times longer or shorter on average. (If outputs were
+exponentially distributed, 90 % would be between a third and twenty times.)"""
 STEADYING = 3
 """As if so many observations had the spread of all observed in every resample. Without it, an observed tail of one or
 two answers, which many resamples lack, makes intervals up to three times as wide, and they cover no more."""
-MOST_RESAMPLED = 1000
-"""From more answers than this the shape of the error is taken from so many, drawn at random; it is nearly normal then."""
+MOST_RESAMPLED = 500
+"""More answers than this are resampled in so many groups."""
 MOST_DRAWN = 200
 """The total's own randomness is drawn request by request up to so many; that of more is taken as normal."""
 
@@ -82,8 +83,8 @@ class Outputs:
     """No request is expected to bring more."""
 
     def per_request(self, input_tokens: int) -> float:
-        """Return the expected output tokens of one request of this size; over all requests they add up to `expected`."""
-        return _expected(self.rate, input_tokens if self.estimator == "ratio" else 1, self.max_tokens)
+        """Return the expected output tokens of one request of this size; those of all requests make `expected`."""
+        return _expected(self.estimator, self.rate, input_tokens, self.max_tokens)
 
 
 def forecast_outputs(
@@ -103,27 +104,26 @@ def forecast_outputs(
     The interval is for the total of a finite remainder: the error of the estimate and the remaining answers' own
     randomness are both in it. Its shape comes from a studentized bootstrap (bootstrap-t), because output tokens are
     skewed: a pilot that misses long answers sees too small a mean and too small a spread at once, and only a bootstrap
-    of error over spread widens the upper side for it. In simulations with 50 to 100 observations the plain percentile
-    interval covered 75-88 % of heavy-tailed totals. Resamples weight the observations with Beta(1/2, 3/2) weights instead
-    of drawing some and leaving out others: second-order accurate as the usual bootstrap-t, with shorter intervals that
-    are never infinite (A. B. Owen, "Better bootstrap t confidence intervals for the mean", arXiv 2508.10083, 2025).
+    of error over spread widens the upper side for it. (The plain percentile interval covered 80-88 % of heavy-tailed
+    totals, from 50 to 100 observations.) Resamples weight the observations with Beta(1/2, 3/2) weights instead of
+    drawing some and leaving out others: second-order accurate as the usual bootstrap-t, with shorter intervals that are
+    never infinite (A. B. Owen, "Better bootstrap t confidence intervals for the mean", arXiv 2508.10083, 2025).
 
     Raises ValueError if nothing was observed.
     """
     if not observed:
-        raise ValueError("a forecast needs at least one answered request; without one use forecast_from_limit")
-    sample = [Observed(one.input_tokens, _capped(one.output_tokens, max_tokens), one.truncated) for one in observed]
-    fit = _best_fit(sample, sizes, max_tokens)
-    low, high = _interval(fit, Random(seed), resamples)  # noqa: S311 -- a simulation that must be repeatable
+        raise ValueError("a forecast needs at least one answered request; without any, use forecast_from_limit")
+    fit = _best_fit(observed, sizes, max_tokens)
+    low, high = _interval(fit, Random(seed), resamples)  # noqa: S311 -- a simulation that has to be repeatable
     return Outputs(
         basis=basis,
         estimator=fit.estimator,
-        observed=len(sample),
-        rough=len(sample) < LEAST_OBSERVED,
+        observed=len(observed),
+        rough=len(observed) < LEAST_OBSERVED,
         low=min(max(low, 0.0), fit.total),
         expected=fit.total,
-        high=max(_capped(high, None if max_tokens is None else max_tokens * fit.requests), fit.total),
-        truncated_share=sum(one.truncated for one in sample) / len(sample),
+        high=max(_cut(high, None if max_tokens is None else max_tokens * fit.requests), fit.total),
+        truncated_share=sum(one.truncated for one in observed) / len(observed),
         rate=fit.rate,
         max_tokens=max_tokens,
     )
@@ -151,143 +151,6 @@ def forecast_from_limit(sizes: Mapping[int, int], max_tokens: int | None) -> Out
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    """One estimator on the observed answers. The mean is the ratio to a size of 1, so both are handled as one."""
-
-    estimator: Estimator
-    rate: float
-    fitted: list[float]
-    """Expected output tokens of each observed request; they add up to what was observed."""
-    outputs: list[int]
-    requests: int
-    """How many remain."""
-    total: float
-    """Expected output tokens of those."""
-
-    @property
-    def leverage(self) -> float:
-        """By how much an error in the sum of the observed is multiplied in the total."""
-        observed = fsum(self.fitted)
-        return self.total / observed if observed else 0.0
-
-    @property
-    def spread(self) -> float:
-        """Return the standard deviation of one answer around what is expected of it."""
-        squares = fsum((output - fit) ** 2 for output, fit in zip(self.outputs, self.fitted, strict=True))
-        return sqrt(squares / len(self.outputs))
-
-    @property
-    def estimates_variance(self) -> float:
-        """Variance of the total that comes from the estimate, in squares of `spread`."""
-        return self.leverage**2 * len(self.outputs)
-
-    @property
-    def standard_error(self) -> float:
-        """Of the total: the estimate's error and the remaining answers' own randomness."""
-        return self.spread * sqrt(self.requests + self.estimates_variance)
-
-
-def _best_fit(sample: Sequence[Observed], sizes: Mapping[int, int], max_tokens: int | None) -> _Fit:
-    outputs = [one.output_tokens for one in sample]
-    inputs = [one.input_tokens for one in sample]
-    mean = _fit("mean", fsum(outputs) / len(outputs), [1] * len(outputs), outputs, {1: sum(sizes.values())}, max_tokens)
-    rate = _ratio(inputs, outputs, max_tokens)
-    if rate is None:
-        return mean
-    ratio = _fit("ratio", rate, inputs, outputs, sizes, max_tokens)
-    return ratio if ratio.standard_error < mean.standard_error else mean
-
-
-def _fit(
-    estimator: Estimator,
-    rate: float,
-    inputs: Sequence[int],
-    outputs: list[int],
-    sizes: Mapping[int, int],
-    max_tokens: int | None,
-) -> _Fit:
-    fitted = [_expected(rate, size, max_tokens) for size in inputs]
-    total = fsum(_expected(rate, size, max_tokens) * requests for size, requests in sizes.items())
-    return _Fit(estimator, rate, fitted, outputs, sum(sizes.values()), total)
-
-
-def _ratio(inputs: Sequence[int], outputs: Sequence[int], max_tokens: int | None) -> float | None:
-    """Output tokens per input token, so that what is expected of the observed, cut at max_tokens, is what they brought.
-
-    What the cut takes from long requests has to come from the others, so the plain ratio is the first step only.
-    (Newton's method on a concave line of straight pieces: each step leaves more requests cut, or is the last.)
-    None if no ratio does that.
-    """
-    free, wanted = sum(inputs), sum(outputs)
-    while free > 0:
-        rate = wanted / free
-        uncut = [size for size in inputs if max_tokens is None or rate * size <= max_tokens]
-        if sum(uncut) == free:
-            return rate
-        # uncut requests without input stay at 0 and are no help
-        free, wanted = sum(uncut), sum(outputs) - (max_tokens or 0) * (len(inputs) - len(uncut))
-    return None
-
-
-def _interval(fit: _Fit, dice: Random, resamples: int) -> tuple[float, float]:
-    if len(fit.outputs) == 1:
-        return fit.total / LONE_FACTOR, max(fit.total, float(fit.requests)) * LONE_FACTOR
-    error = fit.standard_error
-    if not error:
-        return fit.total, fit.total
-    below, above = _quantiles(fit, dice, resamples)
-    return fit.total + below * error, fit.total + above * error
-
-
-def _quantiles(fit: _Fit, dice: Random, resamples: int) -> tuple[float, float]:
-    """Return the 5 % and 95 % quantiles of the total's error (true minus expected) in standard errors, by bootstrap-t."""
-    fitted, residuals = _shape(fit, dice)
-    observed, usual = len(fitted), sum(map(mul, residuals, residuals)) / len(residuals)
-    average = fsum(fitted) / observed
-    estimates_share = fit.estimates_variance / (fit.requests + fit.estimates_variance)
-    of_estimate, of_rest = sqrt(estimates_share * observed), sqrt(1 - estimates_share)
-    errors = []
-    for _ in range(resamples):
-        weights = dice.choices(_WEIGHTS, k=observed)
-        weight, size = sum(weights), sum(map(mul, weights, fitted))
-        off = sum(map(mul, weights, residuals)) / size
-        squares = [(residual - off * fit) ** 2 for residual, fit in zip(residuals, fitted, strict=True)]
-        inflation = average * weight / size  # a resample of small requests: its errors count for more in the total
-        spread = sum(map(mul, weights, squares)) / weight * inflation**2
-        steadied = (observed * spread + STEADYING * usual) / (observed + STEADYING)
-        rest = _rest(fit.requests, residuals, usual, dice)
-        errors.append((of_rest * rest - of_estimate * off * average) / sqrt(steadied))
-    errors.sort()
-    rank = max(round(TAIL * (resamples + 1)), 1)
-    return errors[rank - 1], errors[-rank]
-
-
-def _shape(fit: _Fit, dice: Random) -> tuple[list[float], list[float]]:
-    """Return what was expected of each observed request, and what it brought beyond; of some of them if there are many."""
-    pairs = list(zip(fit.fitted, fit.outputs, strict=True))
-    if len(pairs) > MOST_RESAMPLED:
-        pairs = dice.sample(pairs, MOST_RESAMPLED)
-    expected = fsum(fitted for fitted, _ in pairs)
-    rate = sum(output for _, output in pairs) / expected if expected else 1.0
-    return [fitted for fitted, _ in pairs], [output - rate * fitted for fitted, output in pairs]
-
-
-def _rest(requests: int, residuals: list[float], variance: float, dice: Random) -> float:
-    """Draw the remaining requests' own deviation, over the square root of their number."""
-    if requests > MOST_DRAWN:
-        return dice.gauss(0.0, sqrt(variance))
-    return sum(dice.choices(residuals, k=requests)) / sqrt(requests)
-
-
-def _expected(rate: float, size: int, max_tokens: int | None) -> float:
-    return _capped(rate * size, max_tokens)
-
-
-def _capped(tokens, most):
-    return tokens if most is None or tokens <= most else most
-
-
 _GRID = 32
 _WEIGHTS = [
     (u + 0.5) / _GRID * cos(pi / 2 * (v + 0.5) / _GRID) ** 2  # the square of an abscissa in the unit disc
@@ -295,3 +158,221 @@ _WEIGHTS = [
     for v in range(_GRID)
 ]
 """Evenly spaced values of Beta(1/2, 3/2); drawing from them is far quicker than from the distribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """One estimator on the observed answers.
+
+    Where every request is expected to bring the same, the ratio to what is expected is the mean; so what follows knows
+    one estimator only: the ratio of what was brought to what was expected, which is 1.
+    """
+
+    estimator: Estimator
+    rate: float
+    fitted: list[float]
+    """Expected output tokens of each observed request; they add up to what was observed."""
+    residuals: list[float]
+    """What each brought beyond that."""
+    requests: int
+    """How many remain."""
+    total: float
+    """Expected output tokens of those."""
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of one answer from what is expected of it."""
+        return _root_mean_square(self.residuals)
+
+    @property
+    def estimate_weight(self) -> float:
+        """Variance that the estimate's error brings into the total, where one answer has a variance of 1."""
+        observed = fsum(self.fitted)
+        return (self.total / observed) ** 2 * len(self.fitted) if observed else 0.0
+
+    @property
+    def standard_error(self) -> float:
+        """Of the total: the estimate's error and the remaining answers' own randomness."""
+        return self.spread * sqrt(self.requests + self.estimate_weight)
+
+
+def _best_fit(observed: Sequence[Observed], sizes: Mapping[int, int], max_tokens: int | None) -> _Fit:
+    capped = [
+        one if max_tokens is None or one.output_tokens <= max_tokens else one._replace(output_tokens=max_tokens)
+        for one in observed
+    ]
+    mean = _fit("mean", fmean(one.output_tokens for one in capped), capped, sizes, max_tokens)
+    rate = _ratio(capped, max_tokens)
+    if rate is None:
+        return mean
+    ratio = _fit("ratio", rate, capped, sizes, max_tokens)
+    return ratio if ratio.standard_error < mean.standard_error else mean
+
+
+def _fit(
+    estimator: Estimator,
+    rate: float,
+    observed: Sequence[Observed],
+    sizes: Mapping[int, int],
+    max_tokens: int | None,
+) -> _Fit:
+    fitted = [_expected(estimator, rate, one.input_tokens, max_tokens) for one in observed]
+    residuals = [one.output_tokens - expected for one, expected in zip(observed, fitted, strict=True)]
+    total = fsum(_expected(estimator, rate, size, max_tokens) * requests for size, requests in sizes.items())
+    return _Fit(estimator, rate, fitted, residuals, sum(sizes.values()), total)
+
+
+def _ratio(observed: Sequence[Observed], max_tokens: int | None) -> float | None:
+    """Output tokens per input token, so that what is expected of the observed, cut at max_tokens, is what they brought.
+
+    What the cut takes from large requests has to come from the others, so the plain ratio is only the first step.
+    (Newton's method on a concave line of straight pieces: each step cuts more requests, or is the last.) None if no
+    ratio does it.
+    """
+    inputs, outputs = [one.input_tokens for one in observed], sum(one.output_tokens for one in observed)
+    free, wanted = sum(inputs), outputs
+    while free > 0:
+        rate = wanted / free
+        uncut = [size for size in inputs if max_tokens is None or rate * size <= max_tokens]
+        if sum(uncut) == free:
+            return rate
+        free, wanted = sum(uncut), outputs - (max_tokens or 0) * (len(inputs) - len(uncut))
+    return None
+
+
+def _interval(fit: _Fit, dice: Random, resamples: int) -> tuple[float, float]:
+    if len(fit.fitted) == 1:
+        return fit.total / LONE_FACTOR, max(fit.total, float(fit.requests)) * LONE_FACTOR
+    error = fit.standard_error
+    if not error:
+        return fit.total, fit.total
+    errors = sorted(_errors(fit, dice, resamples))
+    rank = max(round(TAIL * (resamples + 1)), 1)
+    return fit.total + errors[rank - 1] * error, fit.total + errors[-rank] * error
+
+
+def _errors(fit: _Fit, dice: Random, resamples: int) -> Iterator[float]:
+    """Draw the error of the total (true minus expected) in estimated standard errors: bootstrap-t."""
+    fitted, residuals = _groups(fit, dice)
+    observed, average = len(fitted), fsum(fitted) / len(fitted)
+    share = fit.estimate_weight / (fit.requests + fit.estimate_weight)
+    of_estimate, of_rest, rest = sqrt(share * observed), sqrt(1 - share), _rest(fit, dice)
+    for _ in range(resamples):
+        weights = dice.choices(_WEIGHTS, k=observed)
+        weight, size = sum(weights), sum(map(mul, weights, fitted))
+        off = sum(map(mul, weights, residuals)) / size
+        squares = [(residual - off * expected) ** 2 for residual, expected in zip(residuals, fitted, strict=True)]
+        stretch = average * weight / size  # a resample of small requests: its errors are multiplied by more
+        variance = stretch**2 * sum(map(mul, weights, squares)) / weight
+        steadied = (observed * variance + STEADYING) / (observed + STEADYING)
+        yield (of_rest * next(rest) - of_estimate * off * average) / sqrt(steadied)
+
+
+def _groups(fit: _Fit, dice: Random) -> tuple[list[float], list[float]]:
+    """Return what was expected of the observed and the residuals, these scaled to a variance of 1.
+
+    Many observations are added up in groups at random: the sum of all is as skewed as before, and less work.
+    """
+    fitted, residuals = fit.fitted, fit.residuals
+    if len(fitted) > MOST_RESAMPLED:
+        order = dice.sample(range(len(fitted)), len(fitted))
+        groups = [order[first::MOST_RESAMPLED] for first in range(MOST_RESAMPLED)]
+        fitted = [fsum(fitted[index] for index in group) for group in groups]
+        residuals = [fsum(residuals[index] for index in group) for group in groups]
+    return fitted, _scaled(residuals)
+
+
+def _rest(fit: _Fit, dice: Random) -> Iterator[float]:
+    """Draw the remaining answers' own deviation, scaled to a variance of 1."""
+    if fit.requests > MOST_DRAWN:
+        while True:
+            yield dice.gauss(0.0, 1.0)
+    residuals, root = _scaled(fit.residuals), sqrt(fit.requests)
+    while True:
+        yield sum(dice.choices(residuals, k=fit.requests)) / root
+
+
+def _scaled(values: list[float]) -> list[float]:
+    unit = _root_mean_square(values) or 1.0
+    return [value / unit for value in values]
+
+
+def _root_mean_square(values: Sequence[float]) -> float:
+    return sqrt(fsum(map(mul, values, values)) / len(values))
+
+
+def _expected(estimator: Estimator | None, rate: float, input_tokens: int, max_tokens: int | None) -> float:
+    return _cut(rate * input_tokens if estimator == "ratio" else rate, max_tokens)
+
+
+def _cut(tokens: float, most: int | None) -> float:
+    return tokens if most is None else min(tokens, float(most))
+
+
+class Projection:
+    """What a run will cost in all, and whether that leaves the estimate's interval, while it goes on.
+
+    Pure bookkeeping; whoever runs says what was answered. It takes the order of the rows as chance: a dataset sorted by
+    length misleads it until the long rows come.
+    """
+
+    def __init__(
+        self, low_usd: Decimal, expected_usd: Decimal, high_usd: Decimal, to_send: int, *, complete: bool
+    ) -> None:
+        """Take the estimate for `to_send` requests; `complete`: these were all that the input holds."""
+        self.low_usd, self.expected_usd, self.high_usd = low_usd, expected_usd, high_usd
+        self._to_send, self._complete = to_send, complete
+        self._said = False
+        self._done, self._spent = 0, Decimal(0)
+        self._looks, self._mean, self._squares = 0, 0.0, 0.0
+
+    def projected_usd(self, done: int, spent: Decimal, total: int) -> Decimal | None:
+        """Return the cost of `total` requests if the rest cost what those `done` did on average.
+
+        `done`: requests whose cost is known; `spent`: what they cost together. None until LEAST_ANSWERED, and
+        LEAST_ANSWERED_SHARE of all, are done.
+        """
+        if done < LEAST_ANSWERED or done < LEAST_ANSWERED_SHARE * total:
+            return None
+        return spent / done * max(total, done)
+
+    def outside(self, done: int, spent: Decimal, total: int) -> Side | None:
+        """Take in how far the run is; return on which side it leaves the interval, once, and None ever after.
+
+        The arguments are those of `projected_usd`, running sums since the run began. The more often this is called, the
+        better it knows how much requests differ. Where the estimate did not see the whole input, the run is measured on
+        as many requests as the estimate counted.
+        """
+        self._learn(done - self._done, spent - self._spent)
+        self._done, self._spent = done, spent
+        compared = max(total, self._to_send) if self._complete else self._to_send
+        projected = self.projected_usd(done, spent, compared)
+        if self._said or projected is None:
+            return None
+        side, bound = self._bound(projected)
+        beyond = abs(projected - bound)
+        if side is None or beyond <= WORTH_SAYING * bound or float(beyond) < STANDARD_ERRORS * self._error(compared):
+            return None
+        self._said = True
+        return side
+
+    def _bound(self, projected: Decimal) -> tuple[Side | None, Decimal]:
+        if projected > self.high_usd:
+            return "above", self.high_usd
+        return ("below" if projected < self.low_usd else None), self.low_usd
+
+    def _learn(self, requests: int, usd: Decimal) -> None:
+        """Welford's running mean and sum of squares, of batches weighted by their size."""
+        if requests <= 0:
+            return
+        self._looks += 1
+        off = float(usd) / requests - self._mean
+        self._mean += off * requests / (self._done + requests)
+        self._squares += requests * off * (float(usd) / requests - self._mean)
+
+    def _error(self, total: int) -> float:
+        """Return the standard error of a projection; how batches differ tells how much one request varies."""
+        if self._looks < 2:  # noqa: PLR2004 -- one batch shows no spread
+            return inf
+        left = max(total - self._done, 0)
+        return sqrt(self._squares / (self._looks - 1) * (left + left**2 / self._done))

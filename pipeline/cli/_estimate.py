@@ -1,24 +1,36 @@
 """An estimate for people and for programs."""
 
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli._show import duration, money, plural
+from pipeline.budget import about
+from pipeline.cli._histogram import histogram
+from pipeline.cli._show import duration, money, plural, table
 
 if TYPE_CHECKING:
     from pipeline.api import Piloted
+    from pipeline.comparing import Compared
     from pipeline.estimating import Estimate
     from pipeline.forecasting import Outputs
+    from pipeline.job import Job
     from pipeline.runners.launch import Prepared
 
-SHOWN_DIGITS = 4
-"""Of a forecast's dollars; --json has them all."""
+_MARGIN = 10
+_WIDEST = 72
+"""Longer bars say no more."""
 NOTABLE_SHARE = 0.005
 """Shares below it are not worth a word."""
 
 
-def facts_of(prepared: "Prepared", estimate: "Estimate", piloted: "Piloted | None" = None) -> dict[str, Any]:
+def facts_of(
+    prepared: "Prepared", estimate: "Estimate", compared: Sequence["Compared"] = (), piloted: "Piloted | None" = None
+) -> dict[str, Any]:
     """Return the estimate as plain values: what `--json` prints (docs/cli.md lists the keys)."""
+    from pipeline import api
+
     job, price, forecast = prepared.job, prepared.price, estimate.forecast
     outlook, finish, bill = estimate.outlook, estimate.finish, forecast.bill
     return {
@@ -47,10 +59,16 @@ def facts_of(prepared: "Prepared", estimate: "Estimate", piloted: "Piloted | Non
         "seconds": None if finish is None else finish.seconds,
         "binding_limit": None if finish is None else finish.limit,
         "doubled_limit_seconds": None if finish is None else finish.doubled_seconds,
+        "context_window": None if estimate.window is None else estimate.window.tokens,
+        "too_long": estimate.too_long,
+        "too_long_rows": [{"row_id": row_id, "input_tokens": tokens} for row_id, tokens in estimate.too_long_rows],
+        "sizes": {str(size): estimate.sizes[size] for size in sorted(estimate.sizes)},
         "duplicate_ids": estimate.duplicate_ids,
         "complete": estimate.complete,
         "budget_usd": job.budget_usd,
         "price": None if price is None else price.as_record(),
+        "contradictions": [asdict(one) for one in api.contradictions(prepared, estimate)],
+        "compare": [_compared_facts(line) for line in compared],
         "pilot": None if piloted is None else _pilot_facts(piloted),
     }
 
@@ -71,6 +89,18 @@ def _output_facts(outputs: "Outputs | None", max_tokens: int | None, requests: i
     }
 
 
+def _compared_facts(line: "Compared") -> dict[str, Any]:
+    return {
+        "as": str(line.target),
+        "low_usd": line.low_usd,
+        "expected_usd": line.expected_usd,
+        "high_usd": line.high_usd,
+        "ceiling_usd": line.ceiling_usd,
+        "price": None if line.price is None else line.price.as_record(),
+        "note": line.note,
+    }
+
+
 def _pilot_facts(piloted: "Piloted") -> dict[str, Any]:
     report = piloted.report
     return {
@@ -82,7 +112,7 @@ def _pilot_facts(piloted: "Piloted") -> dict[str, Any]:
     }
 
 
-def show_estimate(prepared: "Prepared", estimate: "Estimate") -> str:
+def show_estimate(prepared: "Prepared", estimate: "Estimate", compared: Sequence["Compared"] = ()) -> str:
     """Return the estimate as lines for people."""
     job = prepared.job
     lines = {
@@ -95,10 +125,65 @@ def show_estimate(prepared: "Prepared", estimate: "Estimate") -> str:
         "at most": _ceiling(prepared, estimate),
         "cut off": _cut_off(prepared, estimate),
         "price": _price(prepared),
+        "but": _contradictions(prepared, estimate),
         "time": _time(prepared, estimate),
         "budget": _budget(prepared, estimate),
     }
-    return "\n".join(f"{name.ljust(8)}  {text}" for name, text in lines.items() if text)
+    blocks = ["\n".join(f"{name.ljust(_MARGIN - 2)}  {text}" for name, text in lines.items() if text)]
+    if len(estimate.sizes) > 1:
+        bars = histogram(estimate.sizes, min(shutil.get_terminal_size().columns, _WIDEST) - _MARGIN)
+        blocks.append("\n".join(["requests by input tokens", *(f"{' ' * _MARGIN}{line}" for line in bars)]))
+    if compared:
+        blocks.append(_compared(compared))
+    return "\n\n".join(blocks)
+
+
+def trouble_in(estimate: "Estimate", job: "Job") -> list[str]:
+    """Name rows that may come to no good, before they are paid for."""
+    said = []
+    if estimate.too_long and estimate.window is not None:
+        rows = ", ".join(f"{row_id} ({tokens:,} tokens)" for row_id, tokens in estimate.too_long_rows)
+        more = ", ..." if estimate.too_long > len(estimate.too_long_rows) else ""
+        limit = "" if job.model.max_tokens is None else f" with max_tokens = {job.model.max_tokens:,}"
+        said.append(
+            f"{plural(estimate.too_long, 'row')} may not fit {job.model.name}'s context of {estimate.window.tokens:,}"
+            f" tokens{limit}: {rows}{more}; shorten them, or leave them out with [input] where"
+            f" (source: {estimate.window.source})"
+        )
+    if estimate.duplicate_ids:
+        said.append(f"{estimate.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")
+    return said
+
+
+def _compared(compared: Sequence["Compared"]) -> str:
+    lines = [
+        {
+            "the same tokens as": str(line.target),
+            "low": _figure(line.low_usd, ROUND_FLOOR),
+            "expected": _figure(line.expected_usd),
+            "high": _figure(line.high_usd, ROUND_CEILING),
+            "at most": _figure(line.ceiling_usd, ROUND_CEILING),
+            "": line.note or "",
+        }
+        for line in compared
+    ]
+    names = [name for name in lines[0] if any(line[name] for line in lines)]
+    return table(names, lines) + "\nOther models count and answer differently: a pilot on them says how much."
+
+
+def _figure(amount: Decimal | None, rounding: str = ROUND_HALF_EVEN) -> str:
+    return "" if amount is None else about(amount, rounding)
+
+
+def _contradictions(prepared: "Prepared", estimate: "Estimate") -> str:
+    from pipeline import api
+
+    said = [
+        f'if "{one.says}" is true {about(one.usd)}'
+        for one in api.contradictions(prepared, estimate)
+        if one.usd is not None
+    ]
+    return f"the same source contradicts itself: {', '.join(said)}" if said and estimate.to_send else ""
 
 
 def _savings(estimate: "Estimate") -> str:
@@ -151,12 +236,12 @@ def _cost(prepared: "Prepared", estimate: "Estimate") -> str:
     if prepared.price is None:
         return "unknown: no price"
     if bill is None:
-        return f"at least {rounded(estimate.forecast.low_usd, ROUND_FLOOR)}, the input alone"
-    low, high = rounded(bill.low, ROUND_FLOOR), rounded(bill.high, ROUND_CEILING)
+        return f"at least {_figure(estimate.forecast.low_usd, ROUND_FLOOR)}, the input alone"
+    low, high = about(bill.low, ROUND_FLOOR), about(bill.high, ROUND_CEILING)
     outputs = estimate.forecast.outputs
     if outputs is not None and outputs.basis == "limit":
-        return f"{rounded(bill.expected)}, from {low} (no output) to {high} (all of it): rough"
-    return f"{rounded(bill.expected)}, 9 times of 10 from {low} to {high}" + (
+        return f"{about(bill.expected)}, from {low} (no output) to {high} (all of it): rough"
+    return f"{about(bill.expected)}, 9 times of 10 from {low} to {high}" + (
         ": rough" if outputs is not None and outputs.rough else ""
     )
 
@@ -167,7 +252,7 @@ def _ceiling(prepared: "Prepared", estimate: "Estimate") -> str:
     ceiling = estimate.forecast.ceiling_usd
     if ceiling is None:
         return "no upper bound: set [model] max_tokens"
-    return f"{rounded(ceiling, ROUND_CEILING)} if every request is as dear as it can be (retries after errors apart)"
+    return f"{about(ceiling, ROUND_CEILING)} if every request is as dear as it can be (retries after errors apart)"
 
 
 def _cut_off(prepared: "Prepared", estimate: "Estimate") -> str:
@@ -178,7 +263,7 @@ def _cut_off(prepared: "Prepared", estimate: "Estimate") -> str:
     text = f"{_percent(outputs.truncated_share)} of those answers hit max_tokens"
     if forecast.doubled_usd is None or (prepared.price is not None and prepared.price.is_free):
         return text
-    more = rounded(forecast.doubled_usd, ROUND_CEILING)
+    more = about(forecast.doubled_usd, ROUND_CEILING)
     return f"{text}; with max_tokens = {2 * limit:,} this costs at most {more} more"
 
 
@@ -220,11 +305,3 @@ def _budget(prepared: "Prepared", estimate: "Estimate") -> str:
     if forecast.bill is not None and forecast.bill.expected > budget:
         return f"{text}: not enough for what is expected"
     return text
-
-
-def rounded(amount: Decimal | None, rounding: str = ROUND_HALF_EVEN) -> str:
-    """Write a forecast's dollars with the digits that mean something."""
-    if amount is None or not amount:
-        return money(amount)
-    place = Decimal(1).scaleb(amount.adjusted() - SHOWN_DIGITS + 1)
-    return money(amount.quantize(min(place, Decimal("0.01")), rounding=rounding))

@@ -14,6 +14,7 @@ from pipeline.cli._options import (
     ledger_option,
     open_ledger,
     overrides_of,
+    price_file,
     quiet_option,
     warn,
 )
@@ -38,6 +39,11 @@ DEFAULT_PILOT = 100
     metavar="[N]",
     help=f"Pay for N random rows first, keep their answers, and estimate the rest from them.  [N: {DEFAULT_PILOT}]",
 )
+@click.option(
+    "--compare",
+    metavar="MODEL,...",
+    help="What the same tokens would cost as MODEL[@PROVIDER][:batch|:flex], and so on.",
+)
 @job_options
 @ledger_option
 @json_option
@@ -45,6 +51,7 @@ DEFAULT_PILOT = 100
 def command(
     job: str,
     pilot: int | None,
+    compare: str | None,
     settings: tuple[str, ...],
     limit: int | None,
     budget: Decimal | None,
@@ -60,8 +67,10 @@ def command(
     on top; a budget includes them. Without --pilot nothing is sent.
     """
     from pipeline import api
-    from pipeline.cli._estimate import facts_of, show_estimate
+    from pipeline.cli._estimate import facts_of, show_estimate, trouble_in
+    from pipeline.pricebook import Target
 
+    targets = [] if compare is None else [Target.parse(text.strip()) for text in compare.split(",")]
     opened = api.open_job(job, overrides_of(settings, limit, budget, price))
     ledger, ticker, piloted = open_ledger(ledger_path), Ticker(quiet=quiet), None
     try:
@@ -73,14 +82,14 @@ def command(
     finally:
         ticker.clear()
     exit_code = 0 if piloted is None else _tell(opened, piloted)
+    compared = api.compare(prepared, result, targets, price_file=price_file())
     if as_json:
-        print_facts(facts_of(prepared, result, piloted), as_json=True)
+        print_facts(facts_of(prepared, result, compared, piloted), as_json=True)
     else:
-        say(show_estimate(prepared, result))
-    for warning in prepared.warnings if piloted is None or piloted.report is None else ():  # else told before
+        say(show_estimate(prepared, result, compared))
+    told = piloted is not None and piloted.report is not None
+    for warning in (*(() if told else prepared.warnings), *trouble_in(result, opened)):
         warn(warning)
-    if result.duplicate_ids:
-        warn(f"{result.duplicate_ids:,} rows repeat the {opened.input.id!r} of an earlier row")
     return exit_code
 
 

@@ -14,6 +14,7 @@ from pipeline.estimating._to_send import ToSend
 from pipeline.ledger import Known
 from pipeline.planning import Meter, Plan, PlannedRow, Selection, decide
 from pipeline.records import Request, TokenCount
+from pipeline.windows import Window
 
 Tick = Callable[[int, float | None], None]
 """Hears how many rows are counted, and which share of the input that is (None: nobody knows)."""
@@ -45,8 +46,10 @@ class Estimate:
     forecast: Forecast
     finish: Finish | None
     """Time under the stated limits; None if nothing says how long anything takes."""
+    window: Window | None
+    """The model's context, if anybody knows it."""
     too_long: int
-    """Requests that leave less than max_tokens of the model's context for the answer."""
+    """Requests that leave less than max_tokens of it for the answer."""
     too_long_rows: tuple[tuple[str, int], ...]
     """The first of them: row id and input tokens."""
     duplicate_ids: int
@@ -66,8 +69,8 @@ class Scan:
     selection: Selection
     limits: Limits
     meter: Meter
-    window: int | None = None
-    """Tokens of the model's context."""
+    window: Window | None = None
+    """The model's context, if anybody knows it."""
     sample: Sample | None = None
     """Filled on the way, for a pilot."""
     to_send: ToSend = field(init=False)
@@ -134,7 +137,7 @@ class Scan:
         fits = self._fits(count)
         if fits and self.sample is not None:
             self.sample.counted(request.key, count)
-        if fits and self.window is not None and count.tokens + (self.meter.max_tokens or 0) > self.window:
+        if fits and self.window is not None and count.tokens + (self.meter.max_tokens or 0) > self.window.tokens:
             self.too_long += 1
             if len(self.too_long_rows) < NAMED:
                 self.too_long_rows.append((row_id, count.tokens))
@@ -159,6 +162,7 @@ class Scan:
             outlook=outlook,
             forecast=found,
             finish=finish(to_send, self.limits, outlook, found.outputs),
+            window=self.window,
             too_long=self.too_long,
             too_long_rows=tuple(self.too_long_rows),
             duplicate_ids=plan.duplicate_ids,

@@ -25,6 +25,7 @@ from pipeline.planning import Meter, Plan, Selection
 from pipeline.pricing import Price
 from pipeline.prompts import KeyMaker
 from pipeline.runners import _log
+from pipeline.runners._ahead import Ahead
 from pipeline.runners._connection import Bundled, Connection, Remote
 from pipeline.runners._loader import Loader
 from pipeline.runners._local_model import require_local_model, require_model_name
@@ -274,6 +275,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         notify=how.notify,
         until=how.until,
         total=how.total,
+        ahead=_ahead(how.estimate),
     )
     _listen_to_signals(run, how.notify, job.timeout_seconds)
     try:
@@ -281,6 +283,13 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
     finally:
         await wire.close()
         await connection.close()
+
+
+def _ahead(estimate: Estimate | None) -> Ahead:
+    ahead = Ahead()
+    if estimate is not None:
+        ahead.expect(estimate.forecast.bill, estimate.to_send, complete=estimate.complete)
+    return ahead
 
 
 def _listen_to_signals(run: LocalRun, notify: Callable[[str], None], longest: float) -> None:
