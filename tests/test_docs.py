@@ -176,10 +176,13 @@ def test_the_keys_of_prices_and_of_what_if_are_those_that_are_listed(tmp_path, s
     project.run("run", "job.toml", "--yes")
     text = prose(CLI)
     (price, *_) = printed(project, "prices", "gpt-5-mini")
-    listed = quoted(re.search(r"Keys of `prices --json`, one object a price: (.*?)\. Each charge", text)[1])
+    listed = quoted(re.search(r"Keys of `prices --json`, one object a price: (.*?)\. Each contradiction", text)[1])
     assert listed == list(price)
     (charges,) = re.findall(r"Each charge has (.*?)\.( |$)", text)
     assert quoted(charges[0]) == list(price["charges"][0])
+    (price, *_) = printed(project, "prices", "gpt-oss-20b", "--provider", "modelslab")
+    (listed,) = re.findall(r"Each contradiction has (.*?)\. ", text)
+    assert quoted(listed) == list(price["contradictions"][0])
     (row,) = printed(project, "spend", "--as", "gpt-5-mini@openai")
     listed = re.search(r"Keys of `spend --as --json`[^`]*?: (.*?)\.( |$)", text)[1]
     assert [key for key in quoted(listed) if key != "--by"] == [key for key in row if key != "job"]

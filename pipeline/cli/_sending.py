@@ -134,7 +134,7 @@ class _Confirm:
         self._say, self._ticker, self._quiet = say, ticker, quiet
 
     def __call__(self, prepared: "Prepared", estimate: "Estimate") -> bool:
-        from pipeline.cli.estimate import show_estimate
+        from pipeline.cli._estimate import show_estimate
 
         self._ticker.clear()
         nothing_to_pay = estimate.to_send == 0 or (prepared.price is not None and prepared.price.is_free)

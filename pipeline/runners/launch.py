@@ -18,7 +18,7 @@ from pipeline.budget import Budget, dollars
 from pipeline.counting import Counting
 from pipeline.counts import SUFFIX as COUNTS_SUFFIX
 from pipeline.errors import InputError, PriceError, UsageError, UserError
-from pipeline.estimating import Forecast
+from pipeline.estimating import Estimate, Outlook, ToSend
 from pipeline.job import Job
 from pipeline.ledger import Ledger, RunRequest, RunStart
 from pipeline.planning import Meter, Plan, Selection
@@ -157,6 +157,10 @@ class Launch:
     """Rows of the plan, if they were counted before."""
     until: float | None = None
     """Epoch seconds when the run lets nothing more out."""
+    outlook: Outlook = field(default_factory=Outlook)
+    """What is known about earlier requests of the job."""
+    estimate: Estimate | None = None
+    """The one that was shown before; without it the run makes its own when all rows are planned."""
 
 
 def kept_counts(ledger: Ledger, job: Job) -> Path:
@@ -256,7 +260,8 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         max_tokens=job.model.max_tokens,
         counting=Counting(meter, kept_counts(how.ledger, job), notify=None if meter.counter.problem else how.notify),
         limits=job.limits,
-        forecast=Forecast(meter),
+        outlook=how.outlook,
+        to_send=ToSend(meter),
     )
     run = LocalRun(
         planner=planner,

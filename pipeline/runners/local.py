@@ -415,8 +415,8 @@ class LocalRun:
         plan, plan_id = self._planner.plan, self._planner.plan_id
         self.tally.total = self.tally.rows
         if plan.complete:
-            estimate = self._planner.forecast.record(self._exchanger.run_id, plan_id, plan.rows)
-            self._loader.planned((plan_id, plan.rows), estimate)
+            forecast = self._planner.forecast()
+            self._loader.planned((plan_id, plan.rows), forecast.record(self._exchanger.run_id, plan_id, plan.rows))
 
     async def _take(self, batch: Batch) -> None:
         if self._loader.broken is not None:
