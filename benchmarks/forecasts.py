@@ -3,8 +3,8 @@
     python benchmarks/forecasts.py [--jobs 1000] [--pilots 50 100] [--rows 2000 20000] [--seed 1]
 
 Each line stands for so many simulated jobs of one kind: some rows are answered, the tokens of the rest are forecast
-and compared with what they are. `below` and `above`: the truth lay there. `width` is that of the interval over the truth
-(mean, and the middle job), `error` how far the expected total was off (middle job).
+and compared with what they are. `below` and `above`: the truth lay there. `width` is that of the interval over the
+truth (mean, and the middle job), `error` how far the expected total was off (middle job).
 """
 
 import argparse
@@ -51,10 +51,11 @@ def score(name: str, rows: int, answered: int, seed: int) -> Scored:
 def line(name: str, rows: int, answered: int, scores: list[Scored]) -> str:
     """Return one line of the table."""
     below, above = fmean(one.below for one in scores), fmean(one.above for one in scores)
-    widths = [one.width for one in scores]
+    widths, errors = [one.width for one in scores], [one.error for one in scores]
+    shares = f"{1 - below - above:>9.1%} {below:>7.1%} {above:>7.1%}"
     return (
-        f"{name:<26} {rows:>6,} {answered:>6} {1 - below - above:>9.1%} {below:>7.1%} {above:>7.1%} {fmean(widths):>7.0%} "
-        f"{median(widths):>7.0%} {median(one.error for one in scores):>7.1%} {fmean(one.ratio for one in scores):>6.0%}"
+        f"{name:<26} {rows:>6,} {answered:>6} {shares} {fmean(widths):>7.0%} {median(widths):>7.0%} "
+        f"{median(errors):>7.1%} {fmean(one.ratio for one in scores):>6.0%}"
     )
 
 
@@ -67,9 +68,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     seeds = range(arguments.seed * 1_000_000, arguments.seed * 1_000_000 + arguments.jobs)
-    say(
-        f"{'outputs':<26} {'rows':>6} {'pilot':>6} {'covered':>9} {'below':>7} {'above':>7} {'width':>7} {'middle':>7} {'error':>7} {'ratio':>6}"
-    )
+    titles = f"{'covered':>9} {'below':>7} {'above':>7} {'width':>7} {'middle':>7} {'error':>7} {'ratio':>6}"
+    say(f"{'outputs':<26} {'rows':>6} {'pilot':>6} {titles}")
     with ProcessPoolExecutor() as processes:
         for name, rows, answered in product(FAMILIES, arguments.rows, arguments.pilots):
             scores = list(processes.map(partial(score, name, rows, answered), seeds, chunksize=50))
