@@ -32,9 +32,11 @@ TAIL = 0.05
 LIMIT_SHARE = 0.5
 """Assumed where nothing was observed: answers are half of max_tokens long. Nobody knows; of all guesses this one is
 wrong by the least if it is as wrong as can be."""
-LONE_FACTOR = 20.0
-"""One answer shows no spread: the others may be so many times longer or shorter on average. (If outputs were
-exponentially distributed, 90 % would be between a third and twenty times.)"""
+FEW = 10
+"""Fewer answers than this say little of how far others spread: the interval is then at least as wide as if outputs were
+exponentially distributed."""
+LONE_FACTOR, FEW_POWER = 20.0, -0.75
+"""That is up to twenty times the one answer there is, or LONE_FACTOR ** (n ** FEW_POWER) times the mean of n."""
 STEADYING = 3
 """As if so many observations had the spread of all observed in every resample. Without it, an observed tail of one or
 two answers, which many resamples lack, makes intervals up to three times as wide, and they cover no more."""
@@ -48,6 +50,8 @@ LEAST_ANSWERED, LEAST_ANSWERED_SHARE = 50, Decimal("0.02")
 STANDARD_ERRORS = 3.0
 """A projection must be farther than this from the interval: two would be passed by chance too often, as every look at a
 run is another chance."""
+LEAST_LOOKS = 10
+"""From fewer looks it is not known well enough how much requests differ."""
 WORTH_SAYING = Decimal("0.01")
 """And by more than this share of the interval's bound."""
 
@@ -241,14 +245,17 @@ def _ratio(observed: Sequence[Observed], max_tokens: int | None) -> float | None
 
 
 def _interval(fit: _Fit, dice: Random, resamples: int) -> tuple[float, float]:
-    if len(fit.fitted) == 1:
-        return fit.total / LONE_FACTOR, max(fit.total, float(fit.requests)) * LONE_FACTOR
+    low = high = fit.total
     error = fit.standard_error
-    if not error:
-        return fit.total, fit.total
-    errors = sorted(_errors(fit, dice, resamples))
-    rank = max(round(TAIL * (resamples + 1)), 1)
-    return fit.total + errors[rank - 1] * error, fit.total + errors[-rank] * error
+    if error:
+        errors = sorted(_errors(fit, dice, resamples))
+        rank = max(round(TAIL * (resamples + 1)), 1)
+        low, high = fit.total + errors[rank - 1] * error, fit.total + errors[-rank] * error
+    observed = len(fit.fitted)
+    if observed < FEW:
+        factor = LONE_FACTOR ** (observed**FEW_POWER)
+        low, high = min(low, fit.total / factor), max(high, max(fit.total, float(fit.requests)) * factor)
+    return low, high
 
 
 def _errors(fit: _Fit, dice: Random, resamples: int) -> Iterator[float]:
@@ -334,7 +341,7 @@ class Projection:
         """
         if done < LEAST_ANSWERED or done < LEAST_ANSWERED_SHARE * total:
             return None
-        return spent / done * max(total, done)
+        return spent / done * total
 
     def outside(self, done: int, spent: Decimal, total: int) -> Side | None:
         """Take in how far the run is; return on which side it leaves the interval, once, and None ever after.
@@ -372,7 +379,7 @@ class Projection:
 
     def _error(self, total: int) -> float:
         """Return the standard error of a projection; how batches differ tells how much one request varies."""
-        if self._looks < 2:  # noqa: PLR2004 -- one batch shows no spread
+        if self._looks < LEAST_LOOKS:
             return inf
         left = max(total - self._done, 0)
         return sqrt(self._squares / (self._looks - 1) * (left + left**2 / self._done))
