@@ -31,7 +31,7 @@ def test_a_run_that_gets_dearer_than_its_interval_is_told_once_and_early():
     ahead = expecting()
     (told,) = notices(ahead, ["0.002"] * 500)
     assert told == (
-        "after 64 of 1,000 requests it looks like $2.00 in all, above the estimate of $0.90 to $1.10;"
+        "after 160 of 1,000 requests it looks like $2.00 in all, above the estimate of $0.90 to $1.10;"
         " Ctrl-C pauses, and --budget caps what the plan may cost"
     )
 
