@@ -89,7 +89,7 @@ def test_counts_and_cached_input_follow_what_was_billed_before_if_that_was_often
 
 
 def test_answers_without_any_output_leave_room_above():
-    price, sizes = Price("p", "m", Decimal("1"), Decimal("8")), Counter({100: 50})
+    price, sizes = Price("p", "m", Decimal(1), Decimal(8)), Counter({100: 50})
     outlook = Outlook(used(5, output=0))
     bill = outlook.bill(price, sizes, outlook.outputs(sizes, 200), NOW)
     assert bill.low == bill.expected == 50 * Decimal("0.0001")
