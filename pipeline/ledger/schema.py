@@ -255,7 +255,7 @@ create macro tokens_usd(tokens, price) as
     case when tokens < 0 then 0 else cast(tokens as decimal(14,0)) end * 0.000001 * cast(price as decimal(18,12));
 
 -- Dollars of a usage at any prices (per 1M tokens), to the last digit what a cost would be. Cached and cache-write
--- tokens are part of the input, reasoning tokens of the output; a usage that contradicts itself is charged by its parts.
+-- tokens are part of the input, reasoning tokens of the output; a contradicting usage is charged by its parts.
 create or replace macro reprice(input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
                                 input, cached_input, cache_write, output, reasoning) as
     half_even(tokens_usd(input_tokens - cached_input_tokens - cache_write_tokens, input)
