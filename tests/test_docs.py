@@ -154,9 +154,13 @@ def test_the_keys_of_json_output_are_those_that_are_listed(tmp_path, stub):
     project = Project(tmp_path, stub.base_url)
     project.rows(texts(2))
     project.job()
-    assert column(CLI, "key", "meaning", section="promptmill estimate") == list(
+    assert column(CLI, "key", "meaning", chapter="promptmill estimate") == list(
         printed(project, "estimate", "job.toml")
     )
+    facts = printed(project, "estimate", "job.toml", "--pilot", "1", "--compare", "gpt-4.1-nano@openai")
+    described = {plain(cells[0]): cells[1] for cells in rows(CLI, "key", "meaning", chapter="promptmill estimate")}
+    for key, value in (("output", facts["output"]), ("pilot", facts["pilot"]), ("compare", facts["compare"][0])):
+        assert [name for name in quoted(described[key]) if name in value] == list(value), key
     report = json.loads(project.run("run", "job.toml", "--yes", "--json", "--quiet", code=3).stdout)
     assert column(CLI, "key", "meaning", section="promptmill run") == list(report)
     for name, *args in (

@@ -5,7 +5,7 @@ Prices are US dollars per 1,000,000 tokens. `cost_usd` is what the provider shou
 The project's prices are the files in `pipeline/prices/`.
 """
 
-from pipeline.pricing._cost import cost_usd, worst_case_usd
+from pipeline.pricing._cost import cost_usd, mean_cost_usd, worst_case_usd
 from pipeline.pricing._files import (
     PRICE_KEYS,
     Listing,
@@ -38,6 +38,7 @@ __all__ = [
     "cost_usd",
     "in_force",
     "load_prices",
+    "mean_cost_usd",
     "parse_price_option",
     "parse_prices",
     "price_from_table",

@@ -1,5 +1,6 @@
 """What a usage costs, and what a request can cost at most."""
 
+from dataclasses import replace
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal, localcontext
 
@@ -20,6 +21,22 @@ def cost_usd(price: Price, usage: Usage, *, lane: str = REALTIME, at: datetime |
     with localcontext(MONEY):
         tokens = _dollars_per_million(tariff.rates_for(usage.input_tokens), usage)
         return charged(price, tokens * multiplier / ONE_MILLION).quantize(COST_UNIT)
+
+
+def mean_cost_usd(
+    price: Price, usage: Usage, output_tokens: float, *, lane: str = REALTIME, at: datetime | None = None
+) -> Decimal:
+    """Price a usage whose output is an average, such as 1.4 tokens: between the costs of the whole numbers around it.
+
+    `usage.output_tokens` is not looked at. Exact where a cost grows evenly with the output. Raises PriceError.
+    """
+    whole = int(output_tokens)
+    part = Decimal(output_tokens) - whole
+    below, above = (
+        cost_usd(price, replace(usage, output_tokens=tokens), lane=lane, at=at) for tokens in (whole, whole + 1)
+    )
+    with localcontext(MONEY):
+        return below + (above - below) * part
 
 
 def worst_case_usd(price: Price, input_bound: int, max_tokens: int, *, lane: str = REALTIME) -> Decimal:
