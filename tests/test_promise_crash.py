@@ -150,7 +150,7 @@ def finished(project):
 @pytest.mark.parametrize(
     ("ending", "moment"),
     [
-        ("jsonl", "call pipeline.exporting._with_json 50"),
+        ("jsonl", "call pipeline.exporting._write._with_json 50"),
         ("jsonl", "before posix.replace 1"),
         ("parquet", "before posix.replace 1"),
     ],

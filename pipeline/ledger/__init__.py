@@ -2,7 +2,7 @@
 
 from pipeline.ledger._history import Used
 from pipeline.ledger._journals import JournalState
-from pipeline.ledger.queries import Calibration, Known, PlanFacts, frame_of, rows_of
+from pipeline.ledger.queries import Calibration, Known, PlanFacts, frame_of, prepare, rows_of
 from pipeline.ledger.store import Burst, Ledger, RunRequest, RunStart
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "RunStart",
     "Used",
     "frame_of",
+    "prepare",
     "rows_of",
 ]

@@ -20,6 +20,8 @@ import duckdb
 
 from pipeline.errors import LedgerBusy, LedgerError
 
+BOUNDED = {"memory_limit": "2GB"}
+"""How our own questions are asked: what is larger goes to the disk. Without it DuckDB takes most of the machine."""
 READER_PATIENCE = 20.0
 """Seconds a reading command waits for the file."""
 _POLL = 0.02
@@ -191,7 +193,9 @@ class _Gate:
 
 def _open(path: Path, *, read_only: bool, config: dict[str, str] | None) -> duckdb.DuckDBPyConnection:
     try:
-        connection = duckdb.connect(str(path), read_only=read_only, config=dict(config or {}))
+        connection = duckdb.connect(
+            str(path), read_only=read_only, config=dict(config or (BOUNDED if read_only else {}))
+        )
     except duckdb.Error as error:
         raise translate(path, error) from error
     connection.execute("set enable_progress_bar = false")  # it would be drawn on standard output, into the results

@@ -1,6 +1,6 @@
 """What the rest of the package asks the ledger, as SQL behind small functions that return plain values."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -172,6 +172,15 @@ def next_run_id(connection: duckdb.DuckDBPyConnection) -> int:
     """Return the number of the run about to start; valid while the ledger stays open for writing."""
     row = connection.execute("select coalesce(max(run_id), 0) + 1 from run_starts").fetchone()
     return int(row[0]) if row else 1
+
+
+def prepare(connection: duckdb.DuckDBPyConnection, steps: Iterable[str], **variables: str) -> None:
+    """Make temporary tables; their rows have no order unless a step sorts them. Steps use `getvariable`."""
+    connection.execute("set preserve_insertion_order = false")  # keeping it takes memory
+    for name, value in variables.items():
+        connection.execute(f"set variable {name} = $1", [value])
+    for step in steps:
+        connection.execute(step)
 
 
 def rows_of(

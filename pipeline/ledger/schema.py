@@ -263,6 +263,28 @@ create or replace macro reprice(input_tokens, cached_input_tokens, cache_write_t
               + tokens_usd(output_tokens - reasoning_tokens, output) + tokens_usd(reasoning_tokens, reasoning));
 """
 
+_BEST_BY_PLACE = """
+-- As before, at a fifth of the time and memory: what counts is one number (a grade of 2 bits, room of 40, answered, the
+-- run), and until it is decided only the place of an outcome is carried along.
+create or replace view best_outcomes as
+with placed as (
+    select r.job, o.key,
+           arg_max(o.rowid,
+                   (case o.status when 'ok' then 2 when 'truncated' then 1 else 0 end)::hugeint
+                       * 1208925819614629174706176
+                   + (case o.status when 'truncated' then least(coalesce(o.max_tokens, 1099511627775), 1099511627775)
+                      else 0 end)::hugeint * 1099511627776
+                   + case when o.answer_run is not null then 549755813888 else 0 end
+                   + o.run_id) as place
+    from outcomes o join run_starts r using (run_id)
+    group by r.job, o.key)
+select p.job, o.key,
+       struct_pack(run_id := o.run_id, status := o.status, answer_run := o.answer_run,
+                   answer_attempt := o.answer_attempt, max_tokens := o.max_tokens, reused := o.reused,
+                   error_type := o.error_type, error := o.error) as best
+from placed p join outcomes o on o.rowid = p.place;
+"""
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "views", _VIEWS),
@@ -270,5 +292,6 @@ MIGRATIONS = (
     Migration(4, "wasted by cause, estimates judged, drift of counts", _MONEY_AFTER),
     Migration(5, "terms of prices, re-pricing", _PRICE_TERMS),
     Migration(6, "re-pricing rounds as costs do", _REPRICE_AS_COSTS),
+    Migration(7, "the outcome that counts, found faster", _BEST_BY_PLACE),
 )
 NEWEST = MIGRATIONS[-1].step

@@ -1,9 +1,45 @@
-"""The outputs of a job in input order, one line per row of its newest plan."""
+"""The outputs of a job in input order, one line per row of its newest plan, in pieces of bounded size.
 
-SQL = "select * exclude (job, plan_id) from results where job = $1 order by row_index"
-BY_KEY = """
-select key, status, output, parsed, finish_reason, cost_usd, reused, attempts, input_tokens, output_tokens, provider,
-       model, model_returned, latency_ms, answered_at, error_type, error
-from results where job = $1 order by row_index desc
+What belongs to a row is found once, by place; then each piece fetches texts from a narrow part of the tables.
 """
-"""Newest-plan rows by key; the last one of a key is its first row, which bears the cost."""
+
+PLACES = (
+    """create temp table best as
+    select key, best.status as status, best.reused as reused, best.error_type as error_type, best.error as error,
+           best.answer_run as answer_run, best.answer_attempt as answer_attempt
+    from best_outcomes where job = getvariable('job')""",
+    """create temp table placed as
+    select w.row_index, w.row_id, w.key, w.repeated, b.* exclude (key)
+    from rows w left join best b using (key)
+    where w.plan_id = (select max(plan_id) from plan_starts where job = getvariable('job'))""",
+    "drop table best",
+    """create temp table paid as
+    select a.key, sum(a.cost_usd) as cost_usd, count(*) as attempts
+    from attempts a join run_starts r using (run_id) where r.job = getvariable('job') group by a.key""",
+    "create temp table priced as select w.*, p.cost_usd, p.attempts from placed w left join paid p using (key)",
+    "drop table placed; drop table paid",
+    """create temp table answered as
+    select w.* exclude (answer_run, answer_attempt), s.rowid as answer
+    from priced w
+    left join answers s on s.key = w.key and s.run_id = w.answer_run and s.attempt = w.answer_attempt""",
+    "drop table priced",
+    "create temp table places as select * from answered order by row_index",
+    "drop table answered",
+)
+"""Make a temporary table of the rows of a job's newest plan; the variable `job` has the job's name.
+
+A step at a time: each holds one table of keys in memory, and five million rows fit into 1 GB.
+"""
+_COLUMNS = """
+       coalesce(w.status, 'pending') as status, s.output, s.parsed, s.finish_reason,
+       case when w.repeated or w.attempts is null then 0 else w.cost_usd end::decimal(18,12) as cost_usd,
+       w.repeated or coalesce(w.reused, false) as reused,
+       case when w.repeated then 0 else coalesce(w.attempts, 0) end as attempts,
+       s.input_tokens, s.output_tokens, s.provider, s.model, s.model_returned, s.latency_ms, s.answered_at,
+       w.error_type, w.error
+from places w left join answers s on s.rowid = w.answer
+"""
+PIECE = f"select w.row_index, w.row_id, w.key, {_COLUMNS} where w.row_index between $1 and $2 order by w.row_index"
+"""The columns of the view `results`, for rows from one index to another."""
+OF_KEYS = f"select w.key, {_COLUMNS} where not w.repeated and w.key = any($1)"
+"""The same without what belongs to the row and not to its key."""

@@ -1,0 +1,85 @@
+"""Results as files, in input order: written in pieces beside the target, and moved into place when whole."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pipeline.exporting._formulas import guard
+from pipeline.exporting._write import json_value, require_writable, write_frames, write_rows
+from pipeline.ledger import Ledger, frame_of, prepare, rows_of
+from pipeline.planning import Plan, PlannedRow
+from pipeline.reports import results as results_report
+
+__all__ = ["Exported", "export", "export_with_input", "guard", "json_value"]
+
+PENDING: dict[str, Any] = {"status": "pending"}
+PIECE_ROWS = 50_000
+"""Rows that are held in memory at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written."""
+
+    rows: int
+    guarded: int = 0
+    """Cells of a .csv file, names of columns among them, that a spreadsheet would have run as a formula."""
+
+
+def export(ledger: Ledger, job: str, output: Path) -> Exported:
+    """Write the results of a job as they stand in the ledger."""
+    require_writable(output)
+    with ledger.read() as connection:
+        prepare(connection, results_report.PLACES, job=job)
+        (found,) = rows_of(connection, "select count(*) as rows, coalesce(max(row_index), 0) as last from places")
+        pieces = (
+            frame_of(connection, results_report.PIECE, [first, first + PIECE_ROWS - 1])
+            for first in range(0, found["last"] + 1, PIECE_ROWS)
+        )
+        return Exported(found["rows"], write_frames(output, pieces))
+
+
+def export_with_input(ledger: Ledger, job: str, output: Path, plan: Plan) -> Exported:
+    """Write input columns and results side by side, joined by key: an edited input can't shift answers.
+
+    A result column wins over an input column of the same name, which is then called `input_NAME`. Only .jsonl is
+    written in pieces: the types of the columns of the others depend on all rows.
+    """
+    require_writable(output)
+    with ledger.read() as connection:
+        prepare(connection, results_report.PLACES, job=job)
+        schema = frame_of(connection, results_report.OF_KEYS, [[]]).schema
+
+        def joined() -> Iterator[dict[str, Any]]:
+            for rows in _batched(row for batch in plan.batches() for row in batch):
+                keys = list({row.key for row in rows})
+                found = frame_of(connection, results_report.OF_KEYS, [keys])
+                by_key = {line["key"]: line for line in found.iter_rows(named=True)}
+                yield from (_joined(row, by_key, tuple(schema)) for row in rows)
+
+        written = write_rows(output, joined(), schema)
+    return Exported(plan.rows, written)
+
+
+def _batched(rows: Iterator[PlannedRow]) -> Iterator[Sequence[PlannedRow]]:
+    while batch := list(islice(rows, PIECE_ROWS)):
+        yield batch
+
+
+def _joined(row: PlannedRow, by_key: Mapping[str, Mapping[str, Any]], columns: tuple[str, ...]) -> dict[str, Any]:
+    result = dict.fromkeys(columns) | dict(by_key.get(row.key, PENDING | {"key": row.key}))
+    if row.repeated:  # the first row of a key bears its cost
+        result |= {"cost_usd": Decimal(0), "attempts": 0, "reused": True}
+    taken = {"row_index", "row_id", *columns}
+    values = row.values or {}
+    own = {_free_name(name, taken | values.keys()) if name in taken else name: v for name, v in values.items()}
+    return own | {"row_index": row.index, "row_id": row.id} | result
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name = f"input_{name}"
+    return name

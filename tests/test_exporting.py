@@ -1,0 +1,80 @@
+"""Results as files: what the view `results` says, in pieces of bounded size, whatever became of the rows."""
+
+import csv
+import json
+from decimal import Decimal
+
+import polars as pl
+import pytest
+from project import Project, texts
+from stub import StubServer
+from stub_faults import status
+
+from pipeline import exporting
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """45 rows, five of them repeated; some failed, some cut off, some reused from another job; one is pending."""
+    monkeypatch.setattr(exporting, "PIECE_ROWS", 7)
+    with StubServer(answer=lambda payload: payload["messages"][-1]["content"]) as stub:
+        stub.faults = lambda number, _: status(400) if number % 9 == 0 else None
+        project = Project(tmp_path, stub.base_url)
+        project.rows([*texts(10), *({"id": f"l{n}", "text": "long " * (4 * n)} for n in range(5))])
+        project.job("other", model="max_tokens = 8", concurrency=1)
+        project.run("run", "other.toml", "--yes", code=None)
+        project.rows([*texts(35), *texts(5), *({"id": f"l{n}", "text": "long " * (4 * n)} for n in range(5))])
+        project.job(model="max_tokens = 8", concurrency=1)
+        project.run("run", "job.toml", "--yes", "--limit", "44", code=None)
+        project.run("retry", "job.toml", "--yes", "--limit", "10", code=None)
+        yield project
+
+
+def view(project):
+    return project.sql("select * exclude (job, plan_id) from results where job = 'job' order by row_index")
+
+
+def test_a_file_holds_what_the_view_says_to_the_last_digit(project):
+    expected = view(project)
+    assert {row["status"] for row in expected} >= {"ok", "rejected", "truncated"}
+    assert {row["reused"] for row in expected} == {True, False}
+    project.run("results", "job", "-o", "r.jsonl")
+    lines = [json.loads(line) for line in (project.folder / "r.jsonl").read_text().splitlines()]
+    assert [line | {"answered_at": None} for line in lines] == [row | {"answered_at": None} for row in expected]
+    project.run("results", "job", "-o", "r.parquet")
+    frame = pl.read_parquet(project.folder / "r.parquet")
+    assert frame["key"].to_list() == [row["key"] for row in expected]
+    assert frame["cost_usd"].to_list() == [Decimal(row["cost_usd"]) for row in expected]
+    project.run("results", "job", "-o", "r.csv")
+    with (project.folder / "r.csv").open(newline="") as file:
+        cells = list(csv.DictReader(file))
+    assert [row["output"] for row in cells] == [row["output"] or "" for row in expected]
+    assert list(cells[0]) == frame.columns == list(expected[0])
+
+
+def test_with_input_each_row_has_its_own_text_and_answer(project):
+    expected = {row["row_id"]: row for row in view(project)}
+    for ending in ("jsonl", "parquet"):
+        project.run("results", "job.toml", "--with-input", "-o", f"r.{ending}")
+        read = pl.read_ndjson if ending == "jsonl" else pl.read_parquet
+        rows = read(project.folder / f"r.{ending}").to_dicts()
+        assert len(rows) == 45
+        assert [row["row_index"] for row in rows] == list(range(45))
+        for row in rows:
+            said = expected.get(row["row_id"])
+            if said is not None and row["row_index"] != said["row_index"]:
+                continue  # a repeated id
+            assert row["status"] == ("pending" if said is None else said["status"])
+            assert row["output"] == (None if said is None else said["output"])
+        assert sum(Decimal(row["cost_usd"] or 0) for row in rows) == sum(
+            Decimal(row["cost_usd"] or 0) for row in expected.values()
+        )
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "csv"])
+def test_nothing_is_left_beside_the_file(project, ending):
+    (project.folder / f".r.{ending}.pieces").mkdir()
+    (project.folder / f".r.{ending}.pieces" / "000000000.parquet").write_text("of a command that was killed")
+    project.run("results", "job", "-o", f"r.{ending}")
+    left = [path.name for path in project.folder.iterdir() if path.name.startswith(".r")]
+    assert left == ([] if ending == "parquet" else [f".r.{ending}.pieces"])
