@@ -5,7 +5,7 @@ watched elsewhere (budget.py, doorman.py).
 """
 
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.records import Failure, Reply, Status
 
@@ -89,7 +89,7 @@ class Health:
             return self._unavailable(key, result, now, began)
         back = self._back(now)
         if isinstance(result, Failure) and result.result == "rejected":
-            return self._rejected(result, proven=proven)
+            return replace(self._rejected(result, proven=proven), notice=back)
         if isinstance(result, Failure) and result.result != "refused":
             return Heard(notice=back)
         self._proven = True

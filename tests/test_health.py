@@ -83,11 +83,12 @@ def test_whatever_else_the_provider_says_ends_the_streak(between):
     assert not any(one.outage for one in heard)
 
 
-def test_an_outage_is_over_with_the_first_sign_of_life():
+@pytest.mark.parametrize("sign", [ANSWER, LIMITED, TOO_LONG, REFUSED])
+def test_an_outage_is_over_with_the_first_sign_of_life(sign):
     run = Run()
     run.outage()
     run.now += 90
-    assert run.hear(ANSWER).notice == "the provider is back after 90 s"
+    assert run.hear(sign).notice == "the provider is back after 90 s"
     assert not run.health.down
     assert run.hear(DOWN).outage == 0
 
