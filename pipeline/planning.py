@@ -193,6 +193,8 @@ class Meter:
         self._schema = job.model.schema
         self._extra = job.model.extra
         self._max_tokens = job.model.max_tokens
+        self._worst_cases: dict[int, Decimal | None] = {}
+        """By the input's bound: requests of one size cost the same, and different sizes are few."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -212,6 +214,8 @@ class Meter:
 
     def price_at(self, sent_at: float) -> Price | None:
         """Return the price in force at a moment (epoch seconds) of the run, None if unknown."""
+        if len(self.prices) <= 1:
+            return self.price
         return in_force(self.prices, datetime.fromtimestamp(sent_at, UTC)) or self.price
 
     def ticket(self, request: Request, counted: TokenCount | None = None) -> Ticket:
@@ -232,6 +236,12 @@ class Meter:
 
     def worst_case(self, input_bound: int) -> Decimal | None:
         """Return the upper bound of one request's cost, or None if price or max_tokens leave it open."""
+        try:
+            return self._worst_cases[input_bound]
+        except KeyError:
+            return self._worst_cases.setdefault(input_bound, self._worst_case(input_bound))
+
+    def _worst_case(self, input_bound: int) -> Decimal | None:
         if self.price is None:
             return None
         if self._max_tokens is None and not all(price.output_is_free for price in self.prices):
