@@ -9,6 +9,7 @@ import contextlib
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -84,9 +85,12 @@ class LocalRun:
         self._health = Health(rules, concurrency=limits.concurrency, most_open=limits.most_open)
         self._held: list[Outcome] = []
         """Rejections that may be the job's fault: booked when that is ruled out."""
-        self._out: asyncio.Queue[Ticket] = asyncio.Queue()
+        self._out: deque[Ticket] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        """Workers that wait for a ticket."""
         self._home = asyncio.Event()
         self._abandoned = threading.Event()
+        self._rows_were_seen = planner.selection.retry is not None
         self._spent_before = budget.spent
         self._spent = ZERO
         self._billed = False
@@ -254,7 +258,7 @@ class LocalRun:
         try:
             while (ticket := await self._door.next()) is not None:
                 await self._announce(ticket)
-                self._out.put_nowait(ticket)
+                self._hand_over(ticket)
         except PromptmillError as error:
             self.stop(str(error))
         except asyncio.CancelledError:
@@ -270,9 +274,25 @@ class LocalRun:
             self._door.back(ticket, cost=ZERO, used_tokens=0)
             raise
 
+    def _hand_over(self, ticket: Ticket) -> None:
+        self._out.append(ticket)
+        while self._idle:
+            worker = self._idle.pop()
+            if not worker.done():  # cancelled: the run is on its way out
+                worker.set_result(None)
+                return
+
+    async def _next_out(self) -> Ticket:
+        """Wait for a ticket: a queue without what a queue does for strangers."""
+        while not self._out:
+            idle = asyncio.get_running_loop().create_future()
+            self._idle.append(idle)
+            await idle
+        return self._out.popleft()
+
     async def _work(self) -> None:
         while True:
-            ticket = await self._out.get()
+            ticket = await self._next_out()
             try:
                 await self._exchange(ticket)
             except RunPaused as error:
@@ -298,7 +318,8 @@ class LocalRun:
             _log.exchange(attempt)
             cost, used = attempt.cost_usd, _tokens_used(attempt)
             self._billed = self._billed or attempt.billed_usd is not None
-            self._spent += cost or ZERO
+            if cost:
+                self._spent += cost
         finally:
             self._door.back(ticket, cost=cost, used_tokens=used)
         self.tally.sent += 1
@@ -309,7 +330,7 @@ class LocalRun:
     def _hear(self, ticket: Ticket, result: Reply | Failure, epoch: int) -> Heard:
         now = asyncio.get_running_loop().time()
         # Rows that somebody asks for again were looked at: if they are rejected again, the job is not news.
-        proven = self._planner.selection.retry is not None or bool(self.tally.statuses["ok"])
+        proven = self._rows_were_seen or bool(self.tally.statuses["ok"])
         return self._health.heard(ticket.request.key, result, now, began=epoch, proven=proven)
 
     def _next_step(self, ticket: Ticket, attempt: Attempt, result: Reply | Failure, heard: Heard) -> Step:
