@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from pipeline.doorman import Ticket
 from pipeline.errors import InputError, PriceError
 from pipeline.job import Job
+from pipeline.keysets import IdSet, KeyMap, KeySet
 from pipeline.ledger import Known
 from pipeline.pricing import Price, in_force, worst_case_usd
 from pipeline.prompts import KeyMaker, Template, broken_key
@@ -55,9 +56,9 @@ class Plan:
         self._dedupe = job.dedupe
         self._reject_bad = job.input.bad_rows == "reject"
         self._counts_ids = job.input.id is not None
-        self._ids: set[int] = set()
-        self._seen: set[str] = set()
-        self._occurrences: dict[str, int] = {}
+        self._ids = IdSet()
+        self._seen = KeySet()
+        self._occurrences: KeyMap[int] = KeyMap()
         self._limit = limit
         self._checked: list[PlannedRow] = []
         self._scan = self._scan_rows()
@@ -110,22 +111,16 @@ class Plan:
         key = self._keys.key(messages)
         if self._dedupe:
             return key
-        occurrence = self._occurrences.get(key, 0)
+        occurrence = self._occurrences.get(key) or 0
         self._occurrences[key] = occurrence + 1
         return self._keys.key(messages, occurrence) if occurrence else key
 
     def _repeated(self, key: str) -> bool:
-        if key in self._seen:
-            return True
-        self._seen.add(key)
-        return False
+        return not self._seen.add(key)
 
     def _note_id(self, row_id: str) -> None:
-        if not self._counts_ids:
-            return
-        known = len(self._ids)
-        self._ids.add(hash(row_id))
-        self.duplicate_ids += len(self._ids) == known
+        if self._counts_ids and not self._ids.add(row_id):
+            self.duplicate_ids += 1
 
 
 @dataclass(frozen=True, slots=True)

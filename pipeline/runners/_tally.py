@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from pipeline.keysets import KeyMap
+
 ENDED_BADLY = ("truncated", "invalid", "refused", "rejected", "failed")
 
 
@@ -22,7 +24,7 @@ class Tally:
     """Rows that had their outcome before this run."""
     repeated: int = 0
     """Rows that share an earlier row's request."""
-    _ended: dict[str, str] = field(default_factory=dict)
+    _ended: KeyMap[str] = field(default_factory=KeyMap)
     _waiting: Counter[str] = field(default_factory=Counter)
 
     def row(self, key: str, status: str | None) -> None:
