@@ -327,9 +327,8 @@ def _resynchronise(data: bytes, start: int) -> int:
     return len(data)
 
 
-def read_all(path: Path, *, dead: bool) -> Iterator[Line]:
-    """Every whole line of a journal, in order, in bounded memory."""
-    offset = 0
+def read_all(path: Path, offset: int = 0, *, dead: bool) -> Iterator[Line]:
+    """Every whole line of a journal from `offset` on, in order, in bounded memory."""
     while True:
         piece = read(path, offset, dead=dead)
         yield from piece.lines

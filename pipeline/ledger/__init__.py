@@ -1,6 +1,7 @@
 """The DuckDB file: the only package that imports duckdb. Loads journals, answers questions, keeps the schema."""
 
 from pipeline.ledger._journals import JournalState
+from pipeline.ledger.loading import LooseEnds
 from pipeline.ledger.queries import Calibration, Known, PlanFacts, frame_of, rows_of
 from pipeline.ledger.store import Burst, Ledger, RunRequest, RunStart
 
@@ -10,6 +11,7 @@ __all__ = [
     "JournalState",
     "Known",
     "Ledger",
+    "LooseEnds",
     "PlanFacts",
     "RunRequest",
     "RunStart",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import duckdb
@@ -108,15 +109,18 @@ class Ledger:
         with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
             yield connection
 
-    def catch_up(self) -> None:
-        """Load every dead journal to its end. Raises LedgerError if that can't be done, LedgerBusy if not now."""
-        for refused in self._catch_up():
+    def catch_up(self, ends: loading.Ends = MappingProxyType({})) -> None:
+        """Load every dead journal to its end; `ends` is what is known of their loose ends already.
+
+        Raises LedgerError if that can't be done, LedgerBusy if not now.
+        """
+        for refused in self._catch_up(ends):
             raise refused
 
-    def _catch_up(self) -> list[_journals.Unattributable]:
+    def _catch_up(self, ends: loading.Ends = MappingProxyType({})) -> list[_journals.Unattributable]:
         self._check_writable()
         with _connect.writing(self.path, waiting=self._notify) as connection:
-            return self._prepare(connection)
+            return self._prepare(connection, ends)
 
     def _explain(self, error: Unwritable) -> None:
         """Say what a reader will not see. Raises the error again if there is nothing that can be shown."""
@@ -163,7 +167,9 @@ class Ledger:
             for name in _journals.missing(known, self.folder)[:1]
         )
 
-    def _prepare(self, connection: duckdb.DuckDBPyConnection) -> list[_journals.Unattributable]:
+    def _prepare(
+        self, connection: duckdb.DuckDBPyConnection, ends: loading.Ends = MappingProxyType({})
+    ) -> list[_journals.Unattributable]:
         """Migrate, then load every dead journal to its end; return what could not be booked."""
         loading.migrate(connection, _journals.identity_in(self.folder) or secrets.token_hex(16))
         journal.sweep(self.folder)
@@ -174,7 +180,7 @@ class Ledger:
             " has, but can't be made again from its journals; restore the file if you can"
             for name in _journals.cut_short(known, self.folder)
         )
-        return loading.catch_up(connection, late)
+        return loading.catch_up(connection, late, ends)
 
     def known(self, job: str, reuse: str, *, fresh: bool = False) -> queries.Known:
         """Read what is answered already; nothing when there is no ledger yet."""

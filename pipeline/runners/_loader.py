@@ -6,28 +6,26 @@ A locked ledger never stops a run: what can't be loaded now stays in the journal
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline import journal
 from pipeline.errors import LedgerBusy, LedgerError, PromptmillError
 from pipeline.journal import Journal, JournalFull
-from pipeline.ledger import Burst, JournalState, Ledger
+from pipeline.ledger import Burst, JournalState, Ledger, LooseEnds
 
 BURST_SECONDS = 2.0
 BURST_PATIENCE = 3.5
 """Seconds a burst waits for a locked ledger: long enough to shut the readers' gate once (rule 11)."""
-BURST_LINES = 5_000
+BURST_LINES = 50_000
 """A burst is due earlier when so many lines wait."""
 TICK_SECONDS = 0.1
 SYNC_SECONDS = 1.0
 LAST_PATIENCE = 30.0
 """Seconds to wait for a locked ledger at the end of a run."""
-MOST_ROWS = 250_000
+MOST_ROWS = 50_000
 """Planned rows that may wait for a locked ledger; then planning waits too, so that memory stays bounded."""
 
 PlanRow = tuple[int, int, str, str, bool]
@@ -45,7 +43,9 @@ class Loader:
         self._path: Path = started.path
         self._state = JournalState(started.journal_id, started.uuid, started.size, closed=False)
         self._lines = started.lines
-        self._rows: deque[PlanRow] = deque()
+        self._ends = LooseEnds()
+        self._rows: list[PlanRow] = []
+        self._adding = threading.Lock()
         self._planned: Planned | None = None
         self._abandoned = False
         self._stop = threading.Event()
@@ -70,7 +70,8 @@ class Loader:
         while len(self._rows) > MOST_ROWS and not (self._stop.is_set() or self._abandoned):
             self._room.clear()
             self._room.wait(1.0)
-        self._rows.extend(rows)
+        with self._adding:
+            self._rows.extend(rows)
 
     def planned(self, plan_end: tuple[int, int], estimate: Mapping[str, Any] | None) -> None:
         """Tell that the end of the input was reached."""
@@ -95,7 +96,7 @@ class Loader:
         if problem is not None:
             return self._left_over(problem)
         try:
-            self._ledger.catch_up()  # with dead journals, and ours is dead now
+            self._ledger.catch_up({self._journal.journal_id: self._ends})  # with dead journals, and ours is dead now
         except LedgerError as error:
             return self._left_over(error)
         return None
@@ -167,17 +168,20 @@ class Loader:
 
     def _load(self, patience: float) -> None:
         """Read before opening; what was loaded is forgotten only after the commit."""
-        piece = journal.read(self._path, self._state.offset, dead=False)
+        offset = self._state.offset
+        piece = journal.read(self._path, offset, dead=False)
         planned = self._planned  # before the rows: the end of a plan must not be booked without all of them
-        rows = list(islice(self._rows, len(self._rows)))
+        with self._adding:
+            rows = self._rows.copy()
         if not (piece.lines or piece.damages or rows or planned):
             return
         self._journal.sync()  # rule 17: after a power cut the ledger must not know more than the journal
         burst = Burst(piece, rows, *(planned or (None, None)))
         self._state = self._burst_again_if_it_fails(burst, patience)
+        self._ends.hear(offset, piece.lines, piece.end)
         self._lines += len(piece.lines)
-        for _ in rows:
-            self._rows.popleft()
+        with self._adding:
+            del self._rows[: len(rows)]
         if planned is not None:
             self._planned = None
         self._room.set()

@@ -27,10 +27,13 @@ class Tally:
     _ended: KeyMap[str] = field(default_factory=KeyMap)
     _waiting: Counter[str] = field(default_factory=Counter)
 
-    def row(self, key: str, status: str | None) -> None:
-        """Count a planned row; `status` is its outcome if that is known already, else None."""
+    def row(self, key: str, status: str | None, *, repeated: bool = True) -> None:
+        """Count a planned row; `status` is its outcome if that is known already, else None.
+
+        `repeated`: an earlier row may have the same key, and that may have ended meanwhile.
+        """
         self.rows += 1
-        if status is None:
+        if status is None and repeated:
             status = self._ended.get(key)
         if status is None:
             self._waiting[key] += 1

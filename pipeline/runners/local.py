@@ -443,7 +443,7 @@ class LocalRun:
         if self._loader.broken is not None:
             raise self._loader.broken
         for key, status, repeated in batch.seen:
-            self.tally.row(key, status)
+            self.tally.row(key, status, repeated=repeated)
             self.tally.already += status is not None
             self.tally.repeated += repeated
         for outcome in batch.outcomes:
