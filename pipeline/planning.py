@@ -14,7 +14,7 @@ from pipeline.doorman import Ticket
 from pipeline.errors import InputError, PriceError
 from pipeline.job import Job
 from pipeline.keysets import IdSet, KeyMap, KeySet
-from pipeline.ledger import Known
+from pipeline.ledger import Known, RowsDone
 from pipeline.pricing import Price, in_force, worst_case_usd
 from pipeline.prompts import KeyMaker, Template, broken_key
 from pipeline.records import BrokenRow, Message, Request, Row, TokenCount
@@ -46,18 +46,20 @@ class PlannedRow(NamedTuple):
 class Plan:
     """One scan of a job's input under its prompt and model. Iterate it once; abandon it when you like."""
 
-    def __init__(self, job: Job, *, limit: int | None = None) -> None:
+    def __init__(self, job: Job, *, limit: int | None = None, done: RowsDone | None = None) -> None:
+        """Begin a scan; it passes over the rows that are `done`, whose plan must be this one (`passes_over`)."""
         self.source: Source = open_source(job.input)
         self.template = Template(job.prompt)
         self.complete = False
-        self.rows = 0
+        self.rows = 0 if done is None else done.rows
         self.duplicate_ids = 0
         self._keys = KeyMaker(job.model)
         self._dedupe = job.dedupe
         self._reject_bad = job.input.bad_rows == "reject"
         self._counts_ids = job.input.id is not None
         self._ids = IdSet()
-        self._seen = KeySet()
+        self._done = b"" if done is None else done.bits
+        self._seen = KeySet() if done is None else done.keys
         self._occurrences: KeyMap[int] = KeyMap()
         self._limit = limit
         self._checked: list[PlannedRow] = []
@@ -81,7 +83,7 @@ class Plan:
         return self.source.share
 
     def _scan_rows(self) -> Iterator[PlannedRow]:
-        for batch in self.source.batches():
+        for batch in self.source.batches(passed=self._done):
             for row in batch:
                 if self.rows == self._limit:
                     return
@@ -121,6 +123,12 @@ class Plan:
     def _note_id(self, row_id: str) -> None:
         if self._counts_ids and not self._ids.add(row_id):
             self.duplicate_ids += 1
+
+
+def passes_over(job: Job, selection: "Selection", limit: int | None) -> bool:
+    """Tell whether a scan may leave out rows that are done: not where each row counts for those behind it."""
+    unlimited = limit is None and job.input.limit is None
+    return unlimited and job.dedupe and selection.retry is None and not selection.fresh
 
 
 @dataclass(frozen=True, slots=True)

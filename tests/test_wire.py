@@ -1,4 +1,7 @@
-"""The contract of `Wire`, held to all implementations (`auto` is the plain one, where it can be) with a server that is scripted down to the bytes."""
+"""The contract of `Wire`, held to all implementations with a server that is scripted down to the bytes.
+
+`auto` is the plain one wherever that can be.
+"""
 
 import asyncio
 import builtins

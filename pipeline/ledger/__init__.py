@@ -2,7 +2,7 @@
 
 from pipeline.ledger._journals import JournalState
 from pipeline.ledger.loading import LooseEnds
-from pipeline.ledger.queries import Calibration, Known, PlanFacts, frame_of, rows_of
+from pipeline.ledger.queries import Calibration, Known, PlanFacts, RowsDone, frame_of, rows_of
 from pipeline.ledger.store import Burst, Ledger, RunRequest, RunStart
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Ledger",
     "LooseEnds",
     "PlanFacts",
+    "RowsDone",
     "RunRequest",
     "RunStart",
     "frame_of",

@@ -206,7 +206,9 @@ def load_piece(
         )
     _book_piece(bundle, run, state.journal_id, piece)
     if last and run is not None:
-        _book_loose_ends(connection, bundle, path, run, state.journal_id, ends or LooseEnds())
+        ends = ends or LooseEnds()
+        ends.hear_rest(path)
+        _book_loose_ends(connection, bundle, run, state.journal_id, ends)
     with transaction(connection):
         _advance(connection, path, state, piece, last=last, run_id=None if run is None else run.run_id)
         bundle.insert(connection)
@@ -248,13 +250,12 @@ def _advance(
 
 
 def _book_loose_ends(
-    connection: duckdb.DuckDBPyConnection, bundle: Bundle, path: Path, run: RunFacts, journal_id: str, ends: LooseEnds
+    connection: duckdb.DuckDBPyConnection, bundle: Bundle, run: RunFacts, journal_id: str, ends: LooseEnds
 ) -> None:
     """Book what a dead journal left open: exchanges nobody heard of again, answers without their outcome line.
 
     What the ledger knows more of than a journal whose loaded part was damaged since stays as it is.
     """
-    ends.hear_rest(path)
     open_sends, unended = ends.sent, ends.unended
     booked = queries.attempts_booked(connection, run.run_id, [key for key, _ in open_sends])
     bundle.extend(

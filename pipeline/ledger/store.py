@@ -54,6 +54,8 @@ class RunRequest:
     """Most requests in flight, for whose answers room is kept."""
     fresh: bool = False
     """Ask again where an answer is known."""
+    passes_over: bool = False
+    """Rows of the plan that ended well need not be read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class RunStart:
     plan: queries.PlanFacts
     known: queries.Known
     journal: Journal
+    done: queries.RowsDone | None = None
+    """Rows of the plan that need not be read again, if the run can pass over them."""
 
 
 @dataclass(slots=True)
@@ -218,6 +222,8 @@ class Ledger:
                     " budget can't be held; run without a budget, or under another name"
                 )
             known = queries.known_keys(connection, request.job, reuse=request.reuse, fresh=request.fresh)
+            passes_over = request.passes_over and not plan.new
+            done = queries.rows_done(connection, plan.plan_id, request.job) if passes_over else None
             run_id = queries.next_run_id(connection)
             started = self._start_journal(loading.ledger_id_of(connection), request)
             try:
@@ -231,7 +237,7 @@ class Ledger:
             except BaseException:
                 _abandon(started)
                 raise
-        return RunStart(run_id, plan, known, started)
+        return RunStart(run_id, plan, known, started, done)
 
     def _start_journal(self, ledger_id: str, request: RunRequest) -> Journal:
         size = reserve_bytes(request.concurrency)

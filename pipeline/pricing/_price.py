@@ -10,7 +10,19 @@ from functools import lru_cache
 from typing import Any
 
 from pipeline.errors import PriceError
-from pipeline.pricing._terms import DEFAULTS, MONEY, ONE, SAME_AS_BASE, Above, Rates, Tariff, Variant, Window, check, plain
+from pipeline.pricing._terms import (
+    DEFAULTS,
+    MONEY,
+    ONE,
+    SAME_AS_BASE,
+    Above,
+    Rates,
+    Tariff,
+    Variant,
+    Window,
+    check,
+    plain,
+)
 
 COMPONENTS = ("input", "output", "cached_input", "cache_write", "reasoning", "per_request")
 """The parts of a price; all per 1M tokens except `per_request`, which is per answered request."""

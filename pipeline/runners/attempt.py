@@ -85,6 +85,8 @@ class Exchanger:
     ) -> Attempt:
         price = self.meter.price_at(sent_at)
         judged: AttemptResult
+        error_type: str | None
+        error: str | None
         output, parsed, finish_reason = None, None, None
         if isinstance(result, Failure):
             judged, error_type, error = result.result, result.error_type, result.message

@@ -21,7 +21,7 @@ from pipeline.errors import InputError, PriceError, UsageError, UserError
 from pipeline.estimating import Forecast
 from pipeline.job import Job
 from pipeline.ledger import Ledger, RunRequest, RunStart
-from pipeline.planning import Meter, Plan, Selection
+from pipeline.planning import Meter, Plan, Selection, passes_over
 from pipeline.pricing import Price
 from pipeline.prompts import KeyMaker
 from pipeline.runners import _log
@@ -213,6 +213,7 @@ def _request(prepared: Prepared, how: Launch) -> RunRequest:
         budgeted=job.budget_usd is not None,
         concurrency=job.limits.concurrency,
         fresh=how.selection.fresh,
+        passes_over=passes_over(job, how.selection, prepared.limit),
     )
 
 
@@ -259,7 +260,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         secrets=() if key is None else (key,),
     )
     planner = Planner(
-        plan=prepared.plan,
+        plan=prepared.plan if started.done is None else Plan(job, done=started.done),
         plan_id=started.plan.plan_id,
         stored=started.plan.rows_stored,
         known=started.known,
@@ -280,6 +281,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         notify=how.notify,
         until=how.until,
         total=how.total,
+        done=started.done,
     )
     _listen_to_signals(run, how.notify, job.timeout_seconds)
     try:

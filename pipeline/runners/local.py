@@ -19,6 +19,7 @@ from pipeline.doorman import Doorman, Limits, Ticket
 from pipeline.errors import PromptmillError, RunPaused
 from pipeline.health import Health, Heard, StopRules
 from pipeline.journal import Journal
+from pipeline.ledger import RowsDone
 from pipeline.providers import redact
 from pipeline.records import Attempt, Failure, Outcome, Reply
 from pipeline.runners import _log
@@ -76,8 +77,12 @@ class LocalRun:
         notify: Callable[[str], None],
         until: float | None = None,
         total: int | None = None,
+        done: RowsDone | None = None,
     ) -> None:
-        """Put the stations together. `until`: epoch seconds when nothing more goes out; `notify` hears news."""
+        """Put the stations together. `until`: epoch seconds when nothing more goes out; `notify` hears news.
+
+        `done`: rows of the plan that the planner passes over.
+        """
         self._planner, self._limits, self._budget = planner, limits, budget
         self._exchanger, self._journal, self._loader = exchanger, journal, loader
         self._notify, self._until = notify, until
@@ -99,6 +104,8 @@ class LocalRun:
         self._bug: BaseException | None = None
         self._hurried = False
         self.tally = Tally(total=total)
+        if done is not None:
+            self.tally.done_before(done.rows, done.repeated)
         self.paused: str | None = None
         """Why the run is on its way out, None while it goes on."""
 
