@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import PriceError
-from pipeline.pricing import Above, Price, Rates, Variant, Window, cost_usd, parse_prices, worst_case_usd
+from pipeline.pricing import Above, Claim, Price, Rates, Variant, Window, cost_usd, parse_prices, worst_case_usd
 from pipeline.records import Usage
 
 D = Decimal
+FRIDAY = datetime(2026, 11, 27, tzinfo=UTC)
 ENTRY = '[[price]]\nprovider = "p"\nmodel = "m"\ninput = "0.10"\noutput = "0.50"\nsource = "s"\n'
 
 
@@ -85,6 +86,28 @@ multiplier = "2"
     assert not price.sells("batch")
 
 
+OWN = 'input = "0.05"\noutput = "0.25"\n'
+TIER = '[[price.above]]\ninput_tokens_over = 100\ninput = "0.50"\noutput = "2.50"\n'
+HOURS_OF_ITS_OWN = f"[[price.window]]\nutc_from = 01:00:00\nutc_to = 04:00:00\n{OWN}"
+
+
+@pytest.mark.parametrize("change", [f"[price.tier.batch]\n{OWN}", HOURS_OF_ITS_OWN])
+def test_prices_of_a_lane_or_an_hour_never_lose_the_context_tiers_silently(change):
+    with pytest.raises(
+        PriceError, match=r"(tier\.batch|window 1): the price has context tiers, and these .* have none"
+    ):
+        price_of(TIER + change)
+    price = price_of(TIER + change + "above = []\n")  # says that they have none
+    at_one = FRIDAY.replace(hour=1)
+    assert cost_usd(price, Usage(101, 0), lane="batch" if price.lanes else "realtime", at=at_one) == D("0.00000505")
+    assert cost_usd(price, Usage(101, 0)) == D("0.0000505")
+
+
+def test_a_factor_of_a_lane_leaves_the_context_tiers_in_force():
+    price = price_of(TIER + '[price.tier.batch]\nmultiplier = "0.5"\n')
+    assert [cost_usd(price, Usage(size, 0), lane="batch") for size in (100, 101)] == [D("0.000005"), D("0.00002525")]
+
+
 def test_a_lane_without_a_known_price_is_never_charged_as_another():
     with pytest.raises(PriceError, match="the price of m at p in the batch lane is unknown"):
         cost_usd(TIERED, Usage(1, 1), lane="batch")
@@ -112,7 +135,6 @@ weekdays = ["fri"]
 input = "7"
 output = "7"
 """)
-FRIDAY = datetime(2026, 11, 27, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -253,6 +275,15 @@ def test_terms_are_recorded_in_the_words_of_a_price_file_and_are_part_of_the_id(
     assert replace(plain, markup=D("0.10")).price_id == replace(plain, markup=D("0.1")).price_id
 
 
+def test_what_a_source_also_says_is_kept_beside_the_price_and_changes_neither_its_cost_nor_its_id():
+    said = '[[price.contradiction]]\nsays = "a call"\nper_request = "1"\ninput = "0.20"\noutput = "0.3"'
+    price, plain = price_of(said), price_of("")
+    assert price.contradictions == (Claim("a call", D("0.2"), D("0.3"), D(1)),)
+    assert price.contradictions[0].in_words() == "0.2 in, 0.3 out per 1M tokens, and 1 per request"
+    assert cost_usd(price, Usage(10, 10)) == cost_usd(plain, Usage(10, 10))
+    assert (price.price_id, price.as_record()) == (plain.price_id, plain.as_record())
+
+
 @pytest.mark.parametrize(
     ("change", "free"),
     [
@@ -283,6 +314,14 @@ def test_free_means_free_in_every_tier_and_at_every_hour(change, free):
         ('[[price.window]]\nutc_from = 01:00:00\nutc_to = 02:00:00\nweekdays = ["Mo"]', "weekdays must be a list"),
         ('cache_write = "1"\ncache_write_5m = "1"', "say the same thing"),
         ('markup = "-0.1"', "not negative"),
+        ('[[price.contradiction]]\nper_request = "1"', "contradiction 1: says is missing"),
+        ('[[price.contradiction]]\nsays = " "\nper_request = "1"', "says is missing"),
+        ('[[price.contradiction]]\nsays = 1\nper_request = "1"', "says is missing"),
+        ('[[price.contradiction]]\nsays = "so"', "write what 'so' would charge"),
+        ('[[price.contradiction]]\nsays = "so"\noutput = "1"\nper_request = "1"', "as both input and output"),
+        ('[[price.contradiction]]\nsays = "so"\nper_call = "1"', "unknown key 'per_call'"),
+        ('[[price.contradiction]]\nsays = "so"\nper_request = 0.1', "is a float"),
+        ('[price.contradiction]\nsays = "so"\nper_request = "1"', r"under a \[\[...\]\] heading"),
     ],
 )
 def test_a_mistake_in_the_terms_of_a_price_is_an_error_that_names_its_place(terms, message):

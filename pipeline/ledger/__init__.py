@@ -1,5 +1,6 @@
 """The DuckDB file: the only package that imports duckdb. Loads journals, answers questions, keeps the schema."""
 
+from pipeline.ledger._history import Used
 from pipeline.ledger._journals import JournalState
 from pipeline.ledger.loading import LooseEnds
 from pipeline.ledger.queries import Calibration, Known, PlanFacts, RowsDone, frame_of, rows_of
@@ -16,6 +17,7 @@ __all__ = [
     "RowsDone",
     "RunRequest",
     "RunStart",
+    "Used",
     "frame_of",
     "rows_of",
 ]

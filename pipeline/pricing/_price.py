@@ -11,16 +11,18 @@ from typing import Any
 
 from pipeline.errors import PriceError
 from pipeline.pricing._terms import (
-    DEFAULTS,
     MONEY,
     ONE,
     SAME_AS_BASE,
+    ZERO,
     Above,
+    Claim,
     Rates,
     Tariff,
     Variant,
     Window,
     check,
+    fill_defaults,
     plain,
 )
 
@@ -30,7 +32,6 @@ RATES = ("input", "cached_input", "cache_write", "cache_write_1h", "output", "re
 REALTIME = "realtime"
 LANES = (REALTIME, "batch", "flex", "priority")
 
-_ZERO = Decimal(0)
 _CHECKED = (*COMPONENTS, "cache_write_1h", "minimum_charge", "markup")
 
 
@@ -48,7 +49,7 @@ class Price:
     """Input tokens written to the provider's cache, for five minutes where it has several times; default: `input`."""
     reasoning: Decimal = SAME_AS_BASE
     """Output tokens spent on reasoning; default: as `output`."""
-    per_request: Decimal = _ZERO
+    per_request: Decimal = ZERO
     """Dollars for each request, beside its tokens. Never inferred from a vendor's page."""
     currency: str = "USD"
     effective_from: date | None = None
@@ -67,18 +68,18 @@ class Price:
     """What other lanes than realtime cost; one that is not here has no known price."""
     windows: tuple[Window, ...] = ()
     """Hours at which other prices hold; the first that covers a moment counts."""
-    minimum_charge: Decimal = _ZERO
+    minimum_charge: Decimal = ZERO
     """The least that an answered request costs, before the markup."""
-    markup: Decimal = _ZERO
+    markup: Decimal = ZERO
     """What a gateway adds to everything, as a share: 0.05 is 5 %."""
+    contradictions: tuple[Claim, ...] = ()
+    """What else its source says. Nothing is charged by it, so it is not part of the price's id."""
     _tariff: Tariff = field(init=False, repr=False, compare=False)
     """Made once: every answer of a run is priced with it."""
 
     def __post_init__(self) -> None:
         """Fill in the defaults, and refuse what no vendor can mean."""
-        for name, base in DEFAULTS:
-            if getattr(self, name) is SAME_AS_BASE:
-                object.__setattr__(self, name, getattr(self, base))
+        fill_defaults(self)
         for name in _CHECKED:
             check(getattr(self, name), f"{self.provider} {self.model}: {name}")
         rates = Rates(self.input, self.output, self.cached_input, self.cache_write, self.cache_write_1h, self.reasoning)
@@ -178,7 +179,7 @@ class Price:
         return {"price_id": self.price_id, **plain_fields, "terms": json.dumps(terms) if terms else None}
 
 
-_BEYOND = ("cache_write_1h", "above", "lanes", "windows", "minimum_charge", "markup")
+_BEYOND = ("cache_write_1h", "above", "lanes", "windows", "minimum_charge", "markup", "contradictions")
 _PLAIN = tuple(item.name for item in fields(Price) if item.init and item.name not in _BEYOND)
 
 
