@@ -152,6 +152,20 @@ class Doorman:
         self._goes_out(ticket)
         return ticket
 
+    def more(self) -> list[Ticket]:
+        """Return the tickets behind it that need not wait for anything, holding what `next` holds."""
+        tickets: list[Ticket] = []
+        while self.in_flight < self._slots and not (self._may_wait or self._waited):
+            ticket = self._picked()
+            if ticket is None:
+                break
+            if not self._budget.reserve(ticket.reserve_usd or ZERO):
+                self._retries.appendleft(ticket)  # it is the next one all the same
+                break
+            self._goes_out(ticket)
+            tickets.append(ticket)
+        return tickets
+
     def _goes_out(self, ticket: Ticket) -> None:
         now = asyncio.get_running_loop().time()
         self.in_flight += 1

@@ -135,7 +135,7 @@ class Journal:
         """
         if self._tight is not None and not came_back:
             raise self._tight
-        data = b"".join(encode_line({"type": kind, **fields}) for kind, fields in lines)
+        data = b"".join([encode_line({"type": kind, **fields}) for kind, fields in lines])
         try:
             self._write(data)
         except JournalFull as full:

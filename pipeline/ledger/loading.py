@@ -108,9 +108,9 @@ class LooseEnds:
     A run that loads its own journal hears it piece by piece; else the whole journal is read for it.
     """
 
-    def __init__(self) -> None:
-        self.offset = 0
-        """Lines before this were heard."""
+    def __init__(self, offset: int = 0) -> None:
+        self.offset = offset
+        """Lines before this were heard, or leave nothing open."""
         self.sent: dict[tuple[str, int], tuple[int, dict[str, Any]]] = {}
         self.unended: dict[str, dict[str, Any]] = {}
 

@@ -43,7 +43,7 @@ class Loader:
         self._path: Path = started.path
         self._state = JournalState(started.journal_id, started.uuid, started.size, closed=False)
         self._lines = started.lines
-        self._ends = LooseEnds()
+        self._ends = LooseEnds(started.size)
         self._rows: list[PlanRow] = []
         self._adding = threading.Lock()
         self._planned: Planned | None = None

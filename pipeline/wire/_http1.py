@@ -6,18 +6,26 @@ be lost over nothing (odd header lines, bytes that are no text).
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from pipeline.errors import WireError
-from pipeline.wire import first_of_each, too_large
+from pipeline.wire import too_large
 from pipeline.wire._body import Body
 
 LONGEST_HEAD = 64 * 1024
 """Bytes of a status line and headers, or of a chunk's size and trailers, that are looked at."""
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?")
-_LENGTH = re.compile(r"[0-9]{1,18}")
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?\r?")
+_LONGEST_LENGTH = 18
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?")
 _WITHOUT_BODY = (204, 304)
 _SWITCHING = 101
+
+
+@lru_cache(maxsize=64)
+def _status(line: str) -> tuple[int, bool]:
+    """Return the status, and whether the server is of HTTP/1.0; 0 if this is no status line."""
+    match = _STATUS_LINE.fullmatch(line)
+    return (0, False) if match is None else (int(match[2]), match[1] == "0")
 
 
 class Answer:
@@ -64,7 +72,7 @@ class Answer:
         """Hear that the other side sends no more. Raises WireError if the answer is not whole."""
         if self.whole:
             return
-        if self._body is None or self._chunked or self._left is not None:
+        if not self._head_read or self._chunked or self._left is not None:
             raise self.broken("the connection was closed before the whole answer was there")
         self._finish()
 
@@ -83,45 +91,50 @@ class Answer:
                 raise self.broken("what came back is not HTTP")
             self._pending = data[at:]
             return len(data)
-        lines = data[at:end].split(b"\n")
-        status_line = _STATUS_LINE.fullmatch(lines[0].rstrip(b"\r"))
-        if status_line is None:
+        first, *lines = data[at:end].decode("latin-1").split("\n")
+        status, old = _status(first)
+        if status == 0:
             raise self.broken("what came back is not HTTP")
-        status = int(status_line[2])
         if status < 200 and status != _SWITCHING:  # noqa: PLR2004 -- "continue", "early hints": the answer follows
             return end + gap
-        self._begin(status, lines[1:], old=status_line[1] == b"0")
+        self._begin(status, lines, old=old)
         return end + gap
 
-    def _begin(self, status: int, lines: list[bytes], *, old: bool) -> None:
-        pairs = [
-            (name, value.strip())
-            for name, colon, value in (line.decode("latin-1").partition(":") for line in lines)
-            if colon
-        ]
-        self.status, self.headers, self._head_read = status, first_of_each(pairs), True
-        headers = self.headers
+    def _begin(self, status: int, lines: list[str], *, old: bool) -> None:
+        headers: dict[str, str] = {}
+        lengths = []
+        for line in lines:
+            name, colon, value = line.partition(":")
+            if colon:
+                name, value = name.strip().lower(), value.strip()
+                headers.setdefault(name, value)
+                if name == "content-length":
+                    lengths.append(value)
+        self.status, self.headers, self._head_read = status, headers, True
         connection = headers.get("connection", "").lower()
         self.reusable = status != _SWITCHING and ("keep-alive" in connection if old else "close" not in connection)
-        self._body = Body(headers.get("content-encoding", ""), self._target, self._limit)
+        if "content-encoding" in headers:
+            self._body = Body(headers["content-encoding"], self._target, self._limit)
         if status in _WITHOUT_BODY:
             self._finish()
         elif "transfer-encoding" in headers:
-            self._chunked = headers["transfer-encoding"].strip().lower() == "chunked"
+            self._chunked = headers["transfer-encoding"].lower() == "chunked"
             if not self._chunked:
                 raise self.broken("the answer is transferred in a way that is not known")
-            self.reusable = self.reusable and "content-length" not in headers
-        elif "content-length" in headers:
-            self._left = self._length(pairs)
+            self.reusable = self.reusable and not lengths
+        elif lengths:
+            self._left = self._length(lengths)
             if self._left == 0:
                 self._finish()
         else:
             self.reusable = False
 
-    def _length(self, pairs: list[tuple[str, str]]) -> int:
-        lengths = {value for name, value in pairs if name.lower() == "content-length"}
-        (length, *others) = {part.strip() for value in lengths for part in value.split(",")}
-        if others or not _LENGTH.fullmatch(length):
+    def _length(self, lengths: list[str]) -> int:
+        length = lengths[0]
+        if len(lengths) > 1 or "," in length:
+            (length, *others) = {part.strip() for value in lengths for part in value.split(",")}
+            length = "" if others else length
+        if not (length.isascii() and length.isdigit() and len(length) <= _LONGEST_LENGTH):
             raise self.broken("the answer's length is not a number")
         if int(length) > self._limit:
             raise too_large(self._target, self._limit)
@@ -130,6 +143,9 @@ class Answer:
     def _plain(self, data: bytes, at: int) -> int:
         if self._left is None:
             self._add(data[at:])
+            return len(data)
+        if self._body is None and self._left == len(data) - at:  # as most answers come: whole, and not packed
+            self.content, self.whole = data[at:], True
             return len(data)
         return self._counted(data, at, self._left)
 
@@ -176,8 +192,9 @@ class Answer:
         self._state = "data" if self._left else "trailers"
 
     def _add(self, data: bytes) -> None:
-        if self._body is not None and data:
-            self._body.add(data)
+        if self._body is None:
+            self._body = Body("", self._target, self._limit)
+        self._body.add(data)
 
     def _finish(self) -> None:
         if self._body is not None:
