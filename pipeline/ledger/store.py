@@ -276,9 +276,18 @@ class Ledger:
                 f"the ledger {self.path} can't be written; name another with --ledger or $PROMPTMILL_LEDGER"
             )
 
-    def burst(self, path: Path, state: JournalState, burst: Burst, *, patience: float) -> JournalState:
-        """Load what a live run has gathered, in one transaction; return how far its journal is loaded now.
+    def burst(
+        self,
+        path: Path,
+        state: JournalState,
+        burst: Burst,
+        *,
+        patience: float,
+        more: Callable[[int], journal.Piece | None] = lambda _: None,
+    ) -> JournalState:
+        """Load what a live run has gathered; return how far its journal is loaded now.
 
+        `more` is asked for what follows from an offset on, as long as the file is open: each piece is one transaction.
         What the ledger holds already is left out, so a burst may be repeated: on a full disk DuckDB can fail after the
         commit. Raises LedgerBusy after `patience` seconds, LedgerError when the file can't be used.
         """
@@ -288,7 +297,11 @@ class Ledger:
             loading.set_up(connection)
             state, burst = _what_is_new(connection, self.path, state, burst)
             loading.load_piece(connection, path, state, burst.piece, last=False, extra=_bundle(burst))
-        return replace(state, offset=burst.piece.end)
+            state = replace(state, offset=burst.piece.end)
+            while (piece := more(state.offset)) is not None:
+                loading.load_piece(connection, path, state, piece, last=False)
+                state = replace(state, offset=piece.end)
+        return state
 
 
 def _bundle(burst: Burst) -> Bundle:

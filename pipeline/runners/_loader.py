@@ -21,6 +21,8 @@ BURST_PATIENCE = 3.5
 """Seconds a burst waits for a locked ledger: long enough to shut the readers' gate once (rule 11)."""
 BURST_LINES = 50_000
 """A burst is due earlier when so many lines wait."""
+ENOUGH_BYTES = 2**20
+"""A burst goes on while it has the file and so much waits."""
 TICK_SECONDS = 0.1
 SYNC_SECONDS = 1.0
 LAST_PATIENCE = 30.0
@@ -168,32 +170,42 @@ class Loader:
 
     def _load(self, patience: float) -> None:
         """Read before opening; what was loaded is forgotten only after the commit."""
-        offset = self._state.offset
-        piece = journal.read(self._path, offset, dead=False)
+        piece = self._read(self._state.offset)
         planned = self._planned  # before the rows: the end of a plan must not be booked without all of them
         with self._adding:
             rows = self._rows.copy()
         if not (piece.lines or piece.damages or rows or planned):
             return
-        self._journal.sync()  # rule 17: after a power cut the ledger must not know more than the journal
         burst = Burst(piece, rows, *(planned or (None, None)))
         self._state = self._burst_again_if_it_fails(burst, patience)
-        self._ends.hear(offset, piece.lines, piece.end)
-        self._lines += len(piece.lines)
         with self._adding:
             del self._rows[: len(rows)]
         if planned is not None:
             self._planned = None
         self._room.set()
 
+    def _read(self, offset: int) -> journal.Piece:
+        piece = journal.read(self._path, offset, dead=False)
+        if piece.lines:
+            self._journal.sync()  # rule 17: after a power cut the ledger must not know more than the journal
+            self._ends.hear(offset, piece.lines, piece.end)
+            self._lines = self._journal.lines
+        return piece
+
+    def _more(self, offset: int) -> journal.Piece | None:
+        """Read on while the file is open, if there is enough to read."""
+        if self._journal.size - offset < ENOUGH_BYTES:
+            return None
+        return self._read(offset)
+
     def _burst_again_if_it_fails(self, burst: Burst, patience: float) -> JournalState:
         """DuckDB can fail behind the commit; a second try finds what is in the file and goes on from there."""
         try:
-            return self._ledger.burst(self._path, self._state, burst, patience=patience)
+            return self._ledger.burst(self._path, self._state, burst, patience=patience, more=self._more)
         except LedgerBusy:
             raise
         except LedgerError:
-            return self._ledger.burst(self._path, self._state, burst, patience=patience)
+            return self._ledger.burst(self._path, self._state, burst, patience=patience, more=self._more)
 
 
 def _next_burst() -> float:
