@@ -21,8 +21,9 @@ BURST_PATIENCE = 3.5
 """Seconds a burst waits for a locked ledger: long enough to shut the readers' gate once (rule 11)."""
 BURST_LINES = 50_000
 """A burst is due earlier when so many lines wait."""
-ENOUGH_BYTES = 2**20
-"""A burst goes on while it has the file and so much waits."""
+ENOUGH_BYTES, MOST_BYTES = 2**20, 24 * 2**20
+"""A burst goes on while it has the file and so much waits, up to so much in all: then others get the file, and DuckDB
+brings what it holds in memory to it."""
 TICK_SECONDS = 0.1
 SYNC_SECONDS = 1.0
 LAST_PATIENCE = 30.0
@@ -194,7 +195,7 @@ class Loader:
 
     def _more(self, offset: int) -> journal.Piece | None:
         """Read on while the file is open, if there is enough to read."""
-        if self._journal.size - offset < ENOUGH_BYTES:
+        if self._journal.size - offset < ENOUGH_BYTES or offset - self._state.offset > MOST_BYTES:
             return None
         return self._read(offset)
 
