@@ -1,7 +1,6 @@
 """From a job to a run: check everything that can be checked without sending, then put the stations together."""
 
 import asyncio
-import gc
 import hashlib
 import importlib.metadata
 import signal
@@ -193,7 +192,6 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
                 f"this plan has already spent {dollars(started.plan.spent_usd)} of its {dollars(job.budget_usd)}"
             )
         try:
-            gc.freeze()  # what was imported lives as long as the process: no need to look at it again
             with asyncio.Runner(loop_factory=_new_loop) as runner:
                 return runner.run(_run(prepared, key, started, how))
         finally:
