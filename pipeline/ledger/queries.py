@@ -38,6 +38,7 @@ def known_keys(connection: duckdb.DuckDBPyConnection, job: str, *, reuse: str, f
         return _known_since(connection, job)
     own = _key_map(
         connection,
+        "own",
         "select key, row(best.status, best.max_tokens) as value from best_outcomes where job = ?",
         [job],
     )
@@ -45,6 +46,7 @@ def known_keys(connection: duckdb.DuckDBPyConnection, job: str, *, reuse: str, f
         return Known(own)
     others = _key_map(
         connection,
+        "others",
         "select key, arg_max(row(best.status, best.max_tokens, best.answer_run, best.answer_attempt),"
         " row(best.status = 'ok', coalesce(best.max_tokens, 9223372036854775807))) as value"
         " from best_outcomes where job <> ? and best.status in ('ok', 'truncated') group by key",
@@ -57,25 +59,27 @@ _OURS = "regexp_full_match(key, 'v1[0-9a-f]{32}')"
 _PLACE = "('0x' || key[3:6])::integer"
 
 
-def _key_map(connection: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any]) -> KeyMap[Any]:
-    """Make a map of a query's `key` and `value`, packed by DuckDB: a million rows as Python objects take 300 MB."""
+def _key_map(connection: duckdb.DuckDBPyConnection, name: str, sql: str, parameters: list[Any]) -> KeyMap[Any]:
+    """Make a map of a query's `key` and `value`, packed by DuckDB: a million rows as Python objects take 300 MB.
+
+    The query's rows stay in a temporary table of this name as long as the connection is open.
+    """
     found: KeyMap[Any] = KeyMap()
-    connection.execute(f"create or replace temp table found as {sql}", parameters)
-    counted = connection.execute(f"select count(*) from found where {_OURS}").fetchone()  # noqa: S608 -- constants
+    connection.execute(f"create or replace temp table {name} as {sql}", parameters)
+    counted = connection.execute(f"select count(*) from {name} where {_OURS}").fetchone()  # noqa: S608 -- constants
     connection.execute(
-        "create or replace temp table numbered as"
-        " select value, row_number() over () - 1 as number from (select distinct value from found)"
+        "create or replace temp table numbered as"  # noqa: S608 -- constants
+        f" select value, row_number() over () - 1 as number from (select distinct value from {name})"
     )
     values = connection.execute("select value from numbered order by number").fetchall()
     packed = connection.execute(
         f"select {_PLACE}, unhex(string_agg(key[7:] || lpad(to_hex(number), 8, '0'), ''))"  # noqa: S608 -- constants
-        f" from found join numbered on numbered.value is not distinct from found.value where {_OURS} group by 1"
+        f" from {name} join numbered on numbered.value is not distinct from {name}.value where {_OURS} group by 1"
     )
     found.fill(_rows(packed), [value for (value,) in values], counted[0] if counted else 0)
-    odd = connection.execute(f"select key, value from found where not {_OURS}").fetchall()  # noqa: S608 -- constants
+    odd = connection.execute(f"select key, value from {name} where not {_OURS}").fetchall()  # noqa: S608 -- constants
     for key, value in odd:
         found[key] = value
-    connection.execute("drop table found; drop table numbered")
     return found
 
 
@@ -97,12 +101,12 @@ class RowsDone:
     """Theirs."""
 
 
-def rows_done(connection: duckdb.DuckDBPyConnection, plan_id: int, job: str) -> RowsDone | None:
-    """Find the rows of a plan whose own job has a good answer; None if there is none."""
+def rows_done(connection: duckdb.DuckDBPyConnection, plan_id: int) -> RowsDone | None:
+    """Find the rows of a plan whose own job has a good answer, after `known_keys`; None if there is none."""
     connection.execute(
         "create or replace temp table done as select row_index, key, repeated from rows"
-        " semi join (select key from best_outcomes where job = ? and best.status = 'ok') using (key) where plan_id = ?",
-        [job, plan_id],
+        " semi join (select key from own where value[1] = 'ok') using (key) where plan_id = ?",
+        [plan_id],
     )
     counted = connection.execute("select count(*), count(*) filter (repeated), max(row_index) from done").fetchone()
     if counted is None or not counted[0]:
@@ -138,6 +142,7 @@ def _known_since(connection: duckdb.DuckDBPyConnection, job: str) -> Known:
     return Known(
         _key_map(
             connection,
+            "own",
             "select o.key, arg_max(row(o.status, o.max_tokens), r.run_id) as value"
             " from outcomes o join run_starts r using (run_id) where r.job = ? and r.run_id >= ? group by o.key",
             [job, first],

@@ -237,7 +237,7 @@ class Ledger:
                 )
             known = queries.known_keys(connection, request.job, reuse=request.reuse, fresh=request.fresh)
             passes_over = request.passes_over and not plan.new
-            done = queries.rows_done(connection, plan.plan_id, request.job) if passes_over else None
+            done = queries.rows_done(connection, plan.plan_id) if passes_over else None
             run_id = queries.next_run_id(connection)
             started = self._start_journal(loading.ledger_id_of(connection), request)
             try:
@@ -295,6 +295,7 @@ class Ledger:
             raise LedgerError(f"the ledger {self.path} is gone; the next command makes it again from {self.folder}")
         with _connect.writing(self.path, patience=patience, report=self._notify) as connection:
             loading.set_up(connection)
+            connection.execute("set threads = 1")  # more would compress more at once: memory and no less processor time
             state, burst = _what_is_new(connection, self.path, state, burst)
             loading.load_piece(connection, path, state, burst.piece, last=False, extra=_bundle(burst))
             state = replace(state, offset=burst.piece.end)

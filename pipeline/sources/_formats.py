@@ -56,6 +56,16 @@ class Passed:
         at = self._before + position
         return position < self._end and bool(self._bits[at >> 3] >> (at & 7) & 1)
 
+    def all_of(self, position: int, rows: int) -> bool:
+        """Tell whether so many rows from this position on are all passed."""
+        start, end = self._before + position, self._before + position + rows
+        if position + rows > self._end:
+            return False
+        first, last = -(-start // 8), end // 8
+        inner = self._bits[first:last]
+        edges = (*range(start, min(8 * first, end)), *range(max(8 * last, start), end))
+        return inner.count(255) == len(inner) and all(self._bits[at >> 3] >> (at & 7) & 1 for at in edges)
+
     def first_other(self) -> int:
         """Return the position of the first row that is none."""
         position = 0
