@@ -48,6 +48,7 @@ class KeptCounts:
         self._seed = zlib.crc32(header)
         self._block: dict[bytes, tuple[int, int, int]] = {}
         self._next: dict[bytes, tuple[int, int, int]] = {}
+        self._at_end = self._sought = False
         with contextlib.suppress(OSError):
             file = path.open("rb")
             self._file = file
@@ -66,11 +67,29 @@ class KeptCounts:
         found = self._block.get(digest)
         if found is None:
             found = self._next.get(digest)
+            if found is None and not self._sought:
+                found = self._seek(digest)
             if found is None:
                 return None
             self._block, self._next = self._next, self._read()
         tokens, bound, method = found
         return TokenCount(tokens, _METHODS[method], bound)
+
+    def _seek(self, digest: bytes) -> tuple[int, int, int] | None:
+        """Search the whole file, once: a resumed run passes over what is answered, and begins far behind the start."""
+        self._sought = True
+        if self._file is None:
+            return None
+        before = self._block, self._next, self._file.tell()
+        while self._next:
+            found = self._next.get(digest)
+            if found is not None:
+                return found
+            self._block, self._next = self._next, self._read()
+        self._block, self._next = before[:2]
+        self._file.seek(before[2])
+        self._at_end = False
+        return None
 
     def close(self) -> None:
         """Close the file; what was read ahead is still found."""
@@ -80,7 +99,7 @@ class KeptCounts:
 
     def _read(self) -> dict[bytes, tuple[int, int, int]]:
         """Read a block; none at the end, and nothing behind a block that is damaged."""
-        if self._file is None:
+        if self._file is None or self._at_end:
             return {}
         with contextlib.suppress(OSError, struct.error, IndexError):
             length, checksum = _BLOCK.unpack(self._file.read(_BLOCK.size))
@@ -89,7 +108,7 @@ class KeptCounts:
                 if zlib.crc32(data, self._seed) == checksum:
                     records = _RECORD.iter_unpack(data)
                     return {digest: (tokens, bound, method) for digest, tokens, bound, method in records}
-        self.close()
+        self._at_end = True
         return {}
 
 

@@ -94,6 +94,7 @@ class Doorman:
         self._room = asyncio.Event()
         self._no_more = False
         self._stopping = False
+        self._waited = False
         self._shut_until = 0.0
         self._narrowed: int | None = None
         self.in_flight = 0
@@ -130,13 +131,18 @@ class Doorman:
         None when all is done or `stop` was called. Raises BudgetExhausted when the next ticket's worst case can't fit
         and nothing is in flight that could settle for less.
         """
-        ticket = await self._pick()
-        if ticket is None or not await self._reserve(ticket):
+        ticket = self._picked() or await self._pick()
+        if ticket is None or not (self._budget.reserve(ticket.reserve_usd or ZERO) or await self._reserve(ticket)):
             return None
         try:
-            await self._pause_is_over()
-            await self._rates(ticket)
-            await self._slot()
+            may_wait = self._may_wait
+            if may_wait or self._waited:  # once more when it ends: that forgets the limit
+                self._waited = may_wait
+                await self._pause_is_over()
+                await self._rates(ticket)
+                await self._slot()
+            elif self.in_flight >= self._slots:
+                await self._slot()
         except BaseException:  # cancelled while waiting: nothing went out
             self._budget.settle(ticket.reserve_usd or ZERO, ZERO)
             raise
@@ -146,6 +152,20 @@ class Doorman:
         self._goes_out(ticket)
         return ticket
 
+    def more(self) -> list[Ticket]:
+        """Return the tickets behind it that need not wait for anything, holding what `next` holds."""
+        tickets: list[Ticket] = []
+        while self.in_flight < self._slots and not (self._may_wait or self._waited):
+            ticket = self._picked()
+            if ticket is None:
+                break
+            if not self._budget.reserve(ticket.reserve_usd or ZERO):
+                self._retries.appendleft(ticket)  # it is the next one all the same
+                break
+            self._goes_out(ticket)
+            tickets.append(ticket)
+        return tickets
+
     def _goes_out(self, ticket: Ticket) -> None:
         now = asyncio.get_running_loop().time()
         self.in_flight += 1
@@ -154,13 +174,27 @@ class Doorman:
         if self._minute is not None:
             self._minute.add(now, ticket.tokens)
 
+    @property
+    def _may_wait(self) -> bool:
+        """Tell whether a pause or a rate may be in force: without any, nothing needs to be drawn."""
+        return self._stated or self._shut_until > 0 or self._pace.may_limit
+
+    def _picked(self) -> Ticket | None:
+        if self._stopping:
+            return None
+        if self._retries:
+            return self._retries.popleft()
+        if self._fresh and len(self._started) < self._limits.most_open:
+            if not self._room.is_set():
+                self._room.set()
+            return self._fresh.popleft()
+        return None
+
     async def _pick(self) -> Ticket | None:
         while not self._stopping:
-            if self._retries:
-                return self._retries.popleft()
-            if self._fresh and len(self._started) < self._limits.most_open:
-                self._room.set()
-                return self._fresh.popleft()
+            ticket = self._picked()
+            if ticket is not None:
+                return ticket
             if self._no_more and not self._fresh and not self._started:
                 return None
             await self._wait_for_change()
@@ -208,7 +242,10 @@ class Doorman:
 
     @property
     def _slots(self) -> int:
-        known = (self._limits.concurrency, self._pace.slots, self._narrowed)
+        learned, narrowed = self._pace.slots, self._narrowed
+        if learned is None and narrowed is None:
+            return self._limits.concurrency
+        known = (self._limits.concurrency, learned, narrowed)
         return min(most for most in known if most is not None)
 
     async def _wait_for_change(self) -> None:
@@ -251,8 +288,9 @@ class Doorman:
 
     def narrow(self, slots: int | None) -> None:
         """Use only so many of the slots from now on; None is all of them."""
-        self._narrowed = slots
-        self._changed.set()
+        if slots != self._narrowed:
+            self._narrowed = slots
+            self._changed.set()
 
     @property
     def shut_seconds(self) -> float:

@@ -52,6 +52,9 @@ class Heard:
     """What the user should know."""
 
 
+_ALL_WELL = Heard(release=True)
+
+
 class Health:
     """Hears every exchange of a run, in the order in which they come home."""
 
@@ -93,7 +96,8 @@ class Health:
         if isinstance(result, Failure) and result.result != "refused":
             return Heard(notice=back)
         self._proven = True
-        return Heard(release=True, notice=back or self._changed_model(result.model))
+        notice = back or self._changed_model(result.model)
+        return _ALL_WELL if notice is None else Heard(release=True, notice=notice)
 
     def _back(self, now: float) -> str | None:
         """Note that the provider speaks: whatever was wrong with it is over."""
@@ -158,15 +162,15 @@ class Health:
 
     def ended(self, status: Status) -> str | None:
         """Take in how a row ended that was sent; return why the run must pause, if it must."""
-        if status not in {"ok", *_WORTHLESS}:
+        if status != "ok" and status not in _WORTHLESS:
             return None
         if len(self._recent) == RECENT_ANSWERS:
             self._counts[self._recent[0]] -= 1
         self._recent.append(status)
         self._counts[status] += 1
-        worthless = sum(self._counts[one] for one in _WORTHLESS)
+        worthless = self._counts["invalid"] + self._counts["truncated"]
         answers = len(self._recent)
-        if answers < LEAST_ANSWERS or worthless <= self._rules.invalid_share * answers:
+        if not worthless or answers < LEAST_ANSWERS or worthless <= self._rules.invalid_share * answers:
             return None
         each = " and ".join(f"{self._counts[one]:,} {one}" for one in _WORTHLESS if self._counts[one])
         return (

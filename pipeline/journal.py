@@ -26,8 +26,9 @@ from pipeline.reserve import Reserve
 
 FORMAT = 1
 SUFFIX = ".jsonl"
-PIECE_BYTES = 32 * 2**20
-"""About how much is read, and loaded in one transaction, at a time (rule 7)."""
+PIECE_BYTES = 4 * 2**20
+"""About how much is read, and loaded in one transaction, at a time (rule 7): as Python values it takes eight times as
+much."""
 _HEADER_BYTES = 4096
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LINE_START = re.compile(rb"[0-9a-f]{8} \{")
@@ -135,7 +136,7 @@ class Journal:
         """
         if self._tight is not None and not came_back:
             raise self._tight
-        data = b"".join(encode_line({"type": kind, **fields}) for kind, fields in lines)
+        data = b"".join([encode_line({"type": kind, **fields}) for kind, fields in lines])
         try:
             self._write(data)
         except JournalFull as full:
@@ -327,9 +328,8 @@ def _resynchronise(data: bytes, start: int) -> int:
     return len(data)
 
 
-def read_all(path: Path, *, dead: bool) -> Iterator[Line]:
-    """Every whole line of a journal, in order, in bounded memory."""
-    offset = 0
+def read_all(path: Path, offset: int = 0, *, dead: bool) -> Iterator[Line]:
+    """Every whole line of a journal from `offset` on, in order, in bounded memory."""
     while True:
         piece = read(path, offset, dead=dead)
         yield from piece.lines

@@ -228,6 +228,17 @@ class Pace:
 
     # -- what follows from them ---------------------------------------------------------------------
 
+    @property
+    def may_limit(self) -> bool:
+        """Whether anything that was learned, or a ramp, may limit the next request."""
+        return (
+            self._ramp is not None
+            or self._curve is not None
+            or self.closed_in_a_row > 0
+            or self._hints["requests"].per_second is not None
+            or self._hints["tokens"].per_second is not None
+        )
+
     def requests_per_second(self, now: float) -> float | None:
         """Return the rate in force now; None is no limit."""
         return lowest(self._hints["requests"].per_second, self._in_force(now))

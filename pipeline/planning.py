@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from pipeline.doorman import Ticket
 from pipeline.errors import InputError, PriceError
 from pipeline.job import Job
-from pipeline.ledger import Known
+from pipeline.keysets import IdSet, KeyMap, KeySet
+from pipeline.ledger import Known, RowsDone
 from pipeline.pricing import Price, in_force, worst_case_usd
 from pipeline.prompts import KeyMaker, Template, broken_key
 from pipeline.records import BrokenRow, Message, Request, Row, TokenCount
@@ -45,19 +46,21 @@ class PlannedRow(NamedTuple):
 class Plan:
     """One scan of a job's input under its prompt and model. Iterate it once; abandon it when you like."""
 
-    def __init__(self, job: Job, *, limit: int | None = None) -> None:
+    def __init__(self, job: Job, *, limit: int | None = None, done: RowsDone | None = None) -> None:
+        """Begin a scan; it passes over the rows that are `done`, whose plan must be this one (`passes_over`)."""
         self.source: Source = open_source(job.input)
         self.template = Template(job.prompt)
         self.complete = False
-        self.rows = 0
+        self.rows = 0 if done is None else done.rows
         self.duplicate_ids = 0
         self._keys = KeyMaker(job.model)
         self._dedupe = job.dedupe
         self._reject_bad = job.input.bad_rows == "reject"
         self._counts_ids = job.input.id is not None
-        self._ids: set[int] = set()
-        self._seen: set[str] = set()
-        self._occurrences: dict[str, int] = {}
+        self._ids = IdSet()
+        self._done = b"" if done is None else done.bits
+        self._seen = KeySet() if done is None else done.keys
+        self._occurrences: KeyMap[int] = KeyMap()
         self._limit = limit
         self._checked: list[PlannedRow] = []
         self._scan = self._scan_rows()
@@ -80,7 +83,7 @@ class Plan:
         return self.source.share
 
     def _scan_rows(self) -> Iterator[PlannedRow]:
-        for batch in self.source.batches():
+        for batch in self.source.batches(passed=self._done):
             for row in batch:
                 if self.rows == self._limit:
                     return
@@ -110,22 +113,22 @@ class Plan:
         key = self._keys.key(messages)
         if self._dedupe:
             return key
-        occurrence = self._occurrences.get(key, 0)
+        occurrence = self._occurrences.get(key) or 0
         self._occurrences[key] = occurrence + 1
         return self._keys.key(messages, occurrence) if occurrence else key
 
     def _repeated(self, key: str) -> bool:
-        if key in self._seen:
-            return True
-        self._seen.add(key)
-        return False
+        return not self._seen.add(key)
 
     def _note_id(self, row_id: str) -> None:
-        if not self._counts_ids:
-            return
-        known = len(self._ids)
-        self._ids.add(hash(row_id))
-        self.duplicate_ids += len(self._ids) == known
+        if self._counts_ids and not self._ids.add(row_id):
+            self.duplicate_ids += 1
+
+
+def passes_over(job: Job, selection: "Selection", limit: int | None) -> bool:
+    """Tell whether a scan may leave out rows that are done: not where each row counts for those behind it."""
+    unlimited = limit is None and job.input.limit is None
+    return unlimited and job.dedupe and selection.retry is None and not selection.fresh
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,8 @@ class Meter:
         self._schema = job.model.schema
         self._extra = job.model.extra
         self.max_tokens = job.model.max_tokens
+        self._worst_cases: dict[int, Decimal | None] = {}
+        """By the input's bound: requests of one size cost the same, and different sizes are few."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -216,6 +221,8 @@ class Meter:
 
     def price_at(self, sent_at: float) -> Price | None:
         """Return the price in force at a moment (epoch seconds) of the run, None if unknown."""
+        if len(self.prices) <= 1:
+            return self.price
         return in_force(self.prices, datetime.fromtimestamp(sent_at, UTC)) or self.price
 
     def ticket(self, request: Request, counted: TokenCount | None = None) -> Ticket:
@@ -236,6 +243,12 @@ class Meter:
 
     def worst_case(self, input_bound: int) -> Decimal | None:
         """Return the upper bound of one request's cost, or None if price or max_tokens leave it open."""
+        try:
+            return self._worst_cases[input_bound]
+        except KeyError:
+            return self._worst_cases.setdefault(input_bound, self._worst_case(input_bound))
+
+    def _worst_case(self, input_bound: int) -> Decimal | None:
         if self.price is None:
             return None
         if self.max_tokens is None and not all(price.output_is_free for price in self.prices):

@@ -400,10 +400,12 @@ def test_what_was_kept_is_found_with_its_bound_and_method(path):
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_a_key_is_found_within_a_block_ahead_and_no_further(path):
+def test_a_key_is_found_within_a_block_ahead_and_once_anywhere_ahead(path):
     kept(path)
     assert found_in(path, [KEYS[0], KEYS[31], KEYS[47], KEYS[40]]) == [count_of(n) for n in (0, 31, 47, 40)]
-    assert found_in(path, [KEYS[32]]) == [None]
+    assert found_in(path, [KEYS[32], KEYS[33]]) == [count_of(32), count_of(33)]
+    strange = "v1" + "f0" * 16
+    assert found_in(path, [strange, KEYS[32], KEYS[31]]) == [None, None, count_of(31)]
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import threading
 from decimal import Decimal
 
 import duckdb
@@ -367,12 +368,12 @@ def test_the_end_of_a_plan_is_never_booked_without_all_its_rows(path):
     loader = Loader(run.ledger, run.journal)
 
     class Rows(type(loader._rows)):
-        def __len__(self):
-            if loader._planned is None and super().__len__() == 1:
+        def copy(self):
+            if loader._planned is None and len(self) == 1:
                 self.append((1, 1, "b", "k2", False))
                 loader.planned((1, 2), {"run_id": 1, "plan_id": 1, "rows": 2, "requests": 2, "input_tokens": 1,
                                         "count_method": "exact"})  # fmt: skip
-            return super().__len__()
+            return super().copy()
 
     loader._rows = Rows([(1, 0, "a", "k1", False)])
     loader._load(5)
@@ -380,6 +381,22 @@ def test_the_end_of_a_plan_is_never_booked_without_all_its_rows(path):
     loader._drain(5)
     assert outside(path, "select count(*), (select count(*) from plan_ends) from rows") == [(2, 1)]
     assert outside(path, "select count(*) from estimates") == [(1,)]
+
+
+def test_rows_may_be_planned_while_a_burst_gathers_them(path):
+    run = Booked(path)
+    loader = Loader(run.ledger, run.journal)
+
+    def plan():
+        for number in range(20_000):
+            loader.add_rows([(1, number, str(number), f"k{number}", False)])
+
+    planner = threading.Thread(target=plan)
+    planner.start()
+    while planner.is_alive():
+        loader._load(5)
+    loader._drain(5)
+    assert outside(path, "select count(*), count(distinct row_index) from rows") == [(20_000, 20_000)]
 
 
 # -- what a kill leaves -----------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def test_a_provider_that_silently_answers_with_another_model_is_told_once_and_vi
     ]
 
 
-@pytest.mark.parametrize("wire", ["native", "httpx"])
+@pytest.mark.parametrize("wire", ["auto", "native", "httpx"])
 def test_under_every_kind_of_fault_the_known_cost_and_the_bounds_hold_the_bill(project, stub, wire):
     kinds = [status(500), RESET, CUT, NO_USAGE, NO_CHOICES, BROKEN_JSON, REFUSAL,
              CONTENT_FILTER, reasoned_away(20), error_in_200(billed=True), html()]  # fmt: skip

@@ -294,7 +294,7 @@ def test_answers_of_200_mb_are_given_up_and_never_asked_for_again(project, stub)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux's /proc")  # noqa: PTH110
-@pytest.mark.parametrize("wire", ["native", "httpx"])
+@pytest.mark.parametrize("wire", ["auto", "native", "httpx"])
 def test_many_huge_answers_at_once_stay_in_bounded_memory(tmp_path, wire):
     with StubServer() as stub:
         blown_up = Fault("huge", body=b" " * 20_000_000)
@@ -320,7 +320,7 @@ def packed_zeros(how, size=200_000_000):
     return b"".join([*(pack.compress(zeros) for _ in range(size // len(zeros))), pack.flush()])
 
 
-@pytest.mark.parametrize("kind", ["native", "httpx"])
+@pytest.mark.parametrize("kind", ["auto", "native", "httpx"])
 @pytest.mark.parametrize("how", ["gzip", "deflate"])
 async def test_a_bomb_is_given_up_where_it_crosses_the_limit(kind, how):
     bomb = packed_zeros(how)
@@ -342,7 +342,7 @@ async def test_a_bomb_is_given_up_where_it_crosses_the_limit(kind, how):
 
 
 @pytest.mark.parametrize("how", ["gzip", "deflate", "raw"])
-@pytest.mark.parametrize("kind", ["native", "httpx"])
+@pytest.mark.parametrize("kind", ["auto", "native", "httpx"])
 async def test_a_packed_answer_in_small_pieces_is_read_whole(kind, how):
     if (kind, how) == ("native", "raw"):
         pytest.skip("the native library wants the two-byte header that the standard asks for")
@@ -363,7 +363,7 @@ async def test_a_packed_answer_in_small_pieces_is_read_whole(kind, how):
     await wire.close()
 
 
-@pytest.mark.parametrize("kind", ["native", "httpx"])
+@pytest.mark.parametrize("kind", ["auto", "native", "httpx"])
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [
@@ -418,7 +418,7 @@ async def endless_continues(peer):
         await peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-@pytest.mark.parametrize("kind", ["native", "httpx"])
+@pytest.mark.parametrize("kind", ["auto", "native", "httpx"])
 @pytest.mark.parametrize(
     ("script", "ends"),
     [

@@ -3,6 +3,7 @@
 import json
 import random
 from decimal import Decimal
+from functools import partial
 
 import polars as pl
 import pytest
@@ -48,6 +49,40 @@ def test_a_second_run_sends_nothing_and_says_so(project, stub):
     again = project.run("run", "job.toml", "--yes")
     assert stub.calls == 20
     assert "nothing to send: every row has its outcome (20 ok)" in again.stdout
+
+
+def _refused_after(calls, number, _):
+    return status(401) if number > calls else None
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_resumed_run_passes_over_what_is_done_and_books_the_same_as_a_whole_one(tmp_path, stub, kind):
+    """Rows repeat before, across and behind the place where the first run stopped."""
+    numbers = [n if n % 3 else n // 2 for n in range(2400)]
+    rows = [{"id": f"r{i}", "text": f"prompt {n}"} for i, n in enumerate(numbers)]
+    ledgers = []
+    for name, stops_at in (("whole", None), ("resumed", (300, 1100))):
+        folder = tmp_path / name
+        folder.mkdir()
+        project, before = Project(folder, stub.base_url), stub.calls
+        project.rows(rows)
+        pl.DataFrame(rows).write_parquet(folder / "rows.parquet")
+        project.job(data=f"rows.{kind}")
+        for stop in stops_at or ():
+            stub.faults = partial(_refused_after, before + stop)
+            assert project.run("run", "job.toml", "--yes", code=4)
+        stub.faults = None
+        report = json.loads(project.run("run", "job.toml", "--yes", "--json").stdout)
+        assert report["statuses"] == {"ok": 2400}
+        assert (report["rows"], report["repeated"]) == (2400, 2400 - len(set(numbers)))
+        last = json.loads(project.run("run", "job.toml", "--yes", "--json").stdout)
+        assert (last["sent"], last["already"], last["statuses"]) == (0, 2400, {"ok": 2400})
+        ledgers.append(
+            project.sql("select row_index, row_id, key, status, output from results order by 1")
+            + project.sql("select row_index, repeated from rows order by 1")
+            + project.sql("select complete, rows from plans")
+        )
+    assert ledgers[0] == ledgers[1]
 
 
 def test_another_jobs_answers_serve_unless_the_job_keeps_to_its_own(project, stub):

@@ -52,17 +52,17 @@ def test_an_unreachable_provider_pauses_the_run(project, stub):
 
 def test_equal_rejections_from_the_start_pause_the_run_and_are_not_booked_against_the_rows(project, stub):
     stub.faults = every(1, status(400, "Unsupported parameter: temperature"))
-    project.rows(texts(300))
+    project.rows(texts(200))
     project.job(concurrency=4)
     done = project.run("run", "job.toml", "--yes", code=4)
     assert "Unsupported parameter: temperature" in done.stderr
     assert "the job is to blame" in done.stderr
     assert stub.calls <= 10 + 4
-    assert project.sql("select status, count(*) n from results group by all") == [{"status": "pending", "n": 300}]
+    assert project.sql("select status, count(*) n from results group by all") == [{"status": "pending", "n": 200}]
     assert project.value("select count(*) from attempts where result = 'rejected'") == stub.calls
     before, stub.faults = stub.calls, None
     project.run("run", "job.toml", "--yes")
-    assert stub.calls - before == 300
+    assert stub.calls - before == 200
 
 
 @pytest.mark.parametrize(("bad", "rows"), [(9, 30), (3, 3)], ids=["good ones follow", "there are no more"])

@@ -222,7 +222,7 @@ def test_a_key_is_hidden_in_every_spelling_and_where_the_text_was_cut(key):
     assert hide("see nothing of it: 100 %, a\\b & c", [key]) == "see nothing of it: 100 %, a\\b & c"
 
 
-@pytest.mark.parametrize("kind", ["native", "httpx"])
+@pytest.mark.parametrize("kind", ["auto", "native", "httpx"])
 async def test_a_broken_head_that_repeats_the_key_is_not_quoted(kind):
     async def script(_, peer):
         await peer.send(f"HTTP/1.1 {PREFIXED} {PREFIXED}\r\nbad header {PREFIXED}\r\n\r\n".encode())
@@ -296,7 +296,7 @@ def test_no_record_shows_a_key_when_it_is_printed():
     assert "mark" not in repr(records)
 
 
-@pytest.mark.parametrize("wire", ["native", "httpx"])
+@pytest.mark.parametrize("wire", ["auto", "native", "httpx"])
 @pytest.mark.parametrize("number", [302, 307])
 @pytest.mark.parametrize("in_body", [False, True], ids=["header", "body"])
 def test_a_redirect_carries_the_key_nowhere(tmp_path, wire, number, in_body):

@@ -127,6 +127,28 @@ def test_a_scan_can_be_abandoned_and_repeated(ending):
     assert sum(map(len, source.batches())) == 2500
 
 
+def bits(indexes):
+    passed = bytearray(max(indexes, default=0) // 8 + 1)
+    for index in indexes:
+        passed[index >> 3] |= 1 << (index & 7)
+    return bytes(passed)
+
+
+@pytest.mark.parametrize(
+    "done",
+    [{0}, {2499}, set(range(2500)), set(range(1003)), set(range(0, 2500, 2)), set(range(700)) | {705, 1000, 2000}],
+    ids=["the first", "the last", "all", "a prefix", "every other", "a prefix with holes behind"],
+)
+def test_rows_that_are_passed_over_are_counted_and_not_read(ending, done):
+    write("parts/a", ROWS[:901], ending)
+    write("parts/b", ROWS[901:], ending)
+    for settings in ({}, {"where": "n >= 9", "id": "id"}):
+        source = open_source(InputSpec("parts", **settings))
+        whole = [row for batch in source.batches() for row in batch]
+        rest = [row for batch in source.batches(passed=bits(done)) for row in batch]
+        assert rest == [row for row in whole if row.index not in done]
+
+
 def test_several_files_count_as_one_input(ending):
     write("parts/a", ROWS[:10], ending)
     write("parts/b", ROWS[10:30], ending)

@@ -278,3 +278,10 @@ def test_zstandard_written_by_polars_reads_the_same(tmp_path):
     )
     rows = [row for batch in open_source(InputSpec("p.jsonl.zst")).batches() for row in batch]
     assert [row.values["a"] for row in rows] == [1, 2]
+
+
+def test_blank_lines_are_no_rows_where_rows_are_passed_over_either():
+    Path("rows.jsonl").write_bytes(b'{"n":0}\n\n  \n{"n":1}\nbroken\n\n{"n":3}\n')
+    source = open_source(InputSpec("rows.jsonl", bad_rows="reject"))
+    rest = [row for batch in source.batches(passed=bytes([0b0101])) for row in batch]
+    assert [(row.index, row.origin) for row in rest] == [(1, "rows.jsonl:4"), (3, "rows.jsonl:7")]

@@ -151,7 +151,6 @@ def test_counting_needs_no_network(monkeypatch):
     monkeypatch.setattr("socket.socket.connect", refuse)
     monkeypatch.setattr("socket.getaddrinfo", refuse)
     encoding.cache_clear()
-    load_ranks.cache_clear()
     tokenizer.cache_clear()
     assert EXACT.count(HELLO).tokens == 8
 

@@ -1,4 +1,7 @@
-"""The contract of `Wire`, held to both implementations with a server that is scripted down to the bytes."""
+"""The contract of `Wire`, held to all implementations with a server that is scripted down to the bytes.
+
+`auto` is the plain one wherever that can be.
+"""
 
 import asyncio
 import builtins
@@ -13,7 +16,7 @@ from raw_server import answer, free_port, raw_server
 
 from pipeline.errors import UsageError, WireError
 from pipeline.records import WireReply
-from pipeline.wire import WireOptions, open_wire
+from pipeline.wire import WireOptions, open_encrypting, open_wire
 from pipeline.wire.httpx import HttpxWire
 from pipeline.wire.native import NativeWire
 
@@ -21,7 +24,7 @@ HEADERS = {"authorization": "Bearer sk-secret-key", "content-type": "application
 BODY = b'{"private": "prompt"}'
 
 
-@pytest.fixture(params=["native", "httpx"])
+@pytest.fixture(params=["auto", "native", "httpx"])
 def wire_kind(request):
     return request.param
 
@@ -365,13 +368,22 @@ def _without_pyreqwest(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refusing)
 
 
-async def test_auto_is_native_and_falls_back_to_httpx_where_native_has_no_build(monkeypatch):
-    first = open_wire("auto", WireOptions())
+async def test_auto_encrypts_with_native_and_falls_back_to_httpx_where_native_has_no_build(monkeypatch):
+    first = open_encrypting("auto", WireOptions())
     _without_pyreqwest(monkeypatch)
-    second = open_wire("auto", WireOptions())
+    second = open_encrypting("auto", WireOptions())
     assert (type(first), type(second)) == (NativeWire, HttpxWire)
     await first.close()
     await second.close()
+
+
+async def test_auto_opens_no_library_for_a_server_without_encryption(monkeypatch):
+    _without_pyreqwest(monkeypatch)
+    monkeypatch.setattr(HttpxWire, "__init__", None)
+    async with raw_server(always(answer(200, b"plain"))) as server:
+        wire = open_wire("auto", WireOptions(direct=True))
+        assert (await wire.post(server.url, HEADERS, BODY)).body == b"plain"
+        await wire.close()
 
 
 async def test_asking_for_a_native_wire_that_cannot_be_loaded_names_the_way_out(monkeypatch):

@@ -33,7 +33,7 @@ ORDER = (
     "sql",
 )
 """How `--help` lists them: as one meets them. Commands not named here follow in alphabetical order."""
-COLLECT_AFTER_OBJECTS = 20_000
+COLLECT_AFTER_OBJECTS = 100_000
 
 
 class Commands(click.Group):

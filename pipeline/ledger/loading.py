@@ -1,7 +1,7 @@
 """Journals into the ledger: each line exactly once, whoever loads it (rules 5 to 10 of docs/journal.md)."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -102,21 +102,62 @@ def ledger_id_of(connection: duckdb.DuckDBPyConnection) -> str:
     return str(row[0])
 
 
-def catch_up(connection: duckdb.DuckDBPyConnection, paths: list[Path]) -> list[Unattributable]:
+class LooseEnds:
+    """What a journal's lines so far leave open: exchanges nobody heard of again, answers without their outcome line.
+
+    A run that loads its own journal hears it piece by piece; else the whole journal is read for it.
+    """
+
+    def __init__(self, offset: int = 0) -> None:
+        self.offset = offset
+        """Lines before this were heard, or leave nothing open."""
+        self.sent: dict[tuple[str, int], tuple[int, dict[str, Any]]] = {}
+        self.unended: dict[str, dict[str, Any]] = {}
+
+    def hear(self, offset: int, lines: Iterable[journal.Line], end: int) -> None:
+        """Take in the lines between two offsets, if they are the next ones."""
+        if offset != self.offset:
+            return
+        for line in lines:
+            self._hear(line)
+        self.offset = end
+
+    def hear_rest(self, path: Path) -> None:
+        """Read a dead journal from where the lines heard so far end."""
+        for line in journal.read_all(path, self.offset, dead=True):
+            self._hear(line)
+
+    def _hear(self, line: journal.Line) -> None:
+        kind, fields = line.fields.get("type"), line.fields
+        if kind == "sent":
+            self.sent[fields["key"], fields["attempt"]] = (line.offset, fields)
+        elif kind == "attempt":
+            self.sent.pop((fields["key"], fields["attempt"]), None)
+            self.unended[fields["key"]] = fields
+        elif kind == "outcome":
+            self.unended.pop(fields["key"], None)
+
+
+Ends = Mapping[str, LooseEnds]
+"""By journal id."""
+
+
+def catch_up(connection: duckdb.DuckDBPyConnection, paths: list[Path], ends: Ends) -> list[Unattributable]:
     """Load these dead journals to their ends; return what could not be booked, with everything else loaded.
 
-    Raises LedgerError for a journal that can't be this ledger's, or when the ledger can't be written.
+    `ends`: what is known of their loose ends already. Raises LedgerError for a journal that can't be this ledger's, or
+    when the ledger can't be written.
     """
     refused: list[Unattributable] = []
     for path in paths:
         try:
-            _load_whole(connection, path)
+            _load_whole(connection, path, ends.get(path.stem))
         except Unattributable as error:
             refused.append(error)
     return refused
 
 
-def _load_whole(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+def _load_whole(connection: duckdb.DuckDBPyConnection, path: Path, ends: LooseEnds | None) -> None:
     _put_on_disk(path)
     uuid = uuid_for_loading(connection, path, ledger_id_of(connection))
     failed: JournalState | None = None
@@ -128,7 +169,7 @@ def _load_whole(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         # A file that is shorter than what was loaded holds nothing new (rule 10).
         piece = journal.read(path, state.offset, dead=True) if size > state.offset else _nothing_at(state.offset)
         try:
-            load_piece(connection, path, state, piece, last=piece.end >= size)
+            load_piece(connection, path, state, piece, last=piece.end >= size, ends=ends)
         except (Contended, duckdb.TransactionException, duckdb.ConstraintException):
             if state == failed:
                 raise  # nobody was faster: the disk is full, or the line can't be booked
@@ -153,6 +194,7 @@ def load_piece(
     *,
     last: bool,
     extra: Bundle | None = None,
+    ends: LooseEnds | None = None,
 ) -> None:
     """Insert a piece and move the journal's offset in one transaction; `last` also books what was lost."""
     bundle = Bundle() if extra is None else extra
@@ -164,7 +206,9 @@ def load_piece(
         )
     _book_piece(bundle, run, state.journal_id, piece)
     if last and run is not None:
-        _book_loose_ends(connection, bundle, path, run, state.journal_id)
+        ends = ends or LooseEnds()
+        ends.hear_rest(path)
+        _book_loose_ends(connection, bundle, run, state.journal_id, ends)
     with transaction(connection):
         _advance(connection, path, state, piece, last=last, run_id=None if run is None else run.run_id)
         bundle.insert(connection)
@@ -206,23 +250,13 @@ def _advance(
 
 
 def _book_loose_ends(
-    connection: duckdb.DuckDBPyConnection, bundle: Bundle, path: Path, run: RunFacts, journal_id: str
+    connection: duckdb.DuckDBPyConnection, bundle: Bundle, run: RunFacts, journal_id: str, ends: LooseEnds
 ) -> None:
     """Book what a dead journal left open: exchanges nobody heard of again, answers without their outcome line.
 
     What the ledger knows more of than a journal whose loaded part was damaged since stays as it is.
     """
-    open_sends: dict[tuple[str, int], tuple[int, dict[str, Any]]] = {}
-    unended: dict[str, dict[str, Any]] = {}
-    for line in journal.read_all(path, dead=True):
-        kind, fields = line.fields.get("type"), line.fields
-        if kind == "sent":
-            open_sends[fields["key"], fields["attempt"]] = (line.offset, fields)
-        elif kind == "attempt":
-            open_sends.pop((fields["key"], fields["attempt"]), None)
-            unended[fields["key"]] = fields
-        elif kind == "outcome":
-            unended.pop(fields["key"], None)
+    open_sends, unended = ends.sent, ends.unended
     booked = queries.attempts_booked(connection, run.run_id, [key for key, _ in open_sends])
     bundle.extend(
         ATTEMPTS,

@@ -1,6 +1,6 @@
 """What the rest of the package asks the ledger, as SQL behind small functions that return plain values."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from pipeline.keysets import KeyMap, KeySet
 from pipeline.records import Status
 
 _FOREIGN_TO_POLARS = ("INTERVAL", "UNION(", "BIT", "BIGNUM")
@@ -35,20 +36,96 @@ def known_keys(connection: duckdb.DuckDBPyConnection, job: str, *, reuse: str, f
     """
     if fresh:
         return _known_since(connection, job)
-    own = connection.execute(
-        "select key, best.status, best.max_tokens from best_outcomes where job = ?", [job]
-    ).fetchall()
-    others: list[Any] = []
-    if reuse == "ledger":
-        others = connection.execute(
-            "select key, best.status, best.max_tokens, best.answer_run, best.answer_attempt from best_outcomes"
-            " where job <> ? and best.status in ('ok', 'truncated')"
-            " order by best.status desc, best.max_tokens nulls last",  # the best answer comes last and stays
-            [job],
-        ).fetchall()
-    return Known(
-        {row[0]: (row[1], row[2]) for row in own}, {row[0]: (row[1], row[2], row[3], row[4]) for row in others}
+    own = _key_map(
+        connection,
+        "own",
+        "select key, row(best.status, best.max_tokens) as value from best_outcomes where job = ?",
+        [job],
     )
+    if reuse != "ledger":
+        return Known(own)
+    others = _key_map(
+        connection,
+        "others",
+        "select key, arg_max(row(best.status, best.max_tokens, best.answer_run, best.answer_attempt),"
+        " row(best.status = 'ok', coalesce(best.max_tokens, 9223372036854775807))) as value"
+        " from best_outcomes where job <> ? and best.status in ('ok', 'truncated') group by key",
+        [job],
+    )
+    return Known(own, others)
+
+
+_OURS = "regexp_full_match(key, 'v1[0-9a-f]{32}')"
+_PLACE = "('0x' || key[3:6])::integer"
+
+
+def _key_map(connection: duckdb.DuckDBPyConnection, name: str, sql: str, parameters: list[Any]) -> KeyMap[Any]:
+    """Make a map of a query's `key` and `value`, packed by DuckDB: a million rows as Python objects take 300 MB.
+
+    The query's rows stay in a temporary table of this name as long as the connection is open.
+    """
+    found: KeyMap[Any] = KeyMap()
+    connection.execute(f"create or replace temp table {name} as {sql}", parameters)
+    counted = connection.execute(f"select count(*) from {name} where {_OURS}").fetchone()  # noqa: S608 -- constants
+    connection.execute(
+        "create or replace temp table numbered as"  # noqa: S608 -- constants
+        f" select value, row_number() over () - 1 as number from (select distinct value from {name})"
+    )
+    values = connection.execute("select value from numbered order by number").fetchall()
+    packed = connection.execute(
+        f"select {_PLACE}, unhex(string_agg(key[7:] || lpad(to_hex(number), 8, '0'), ''))"  # noqa: S608 -- constants
+        f" from {name} join numbered on numbered.value is not distinct from {name}.value where {_OURS} group by 1"
+    )
+    found.fill(_rows(packed), [value for (value,) in values], counted[0] if counted else 0)
+    odd = connection.execute(f"select key, value from {name} where not {_OURS}").fetchall()  # noqa: S608 -- constants
+    for key, value in odd:
+        found[key] = value
+    return found
+
+
+def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[Any]:
+    while rows := result.fetchmany(4096):
+        yield from rows
+
+
+@dataclass(frozen=True, slots=True)
+class RowsDone:
+    """Rows of a plan that the ledger has, and that ended well: nobody needs to read them again."""
+
+    bits: bytes
+    """A bit for each row by its index, the lowest first."""
+    rows: int
+    repeated: int
+    """How many of them share an earlier row's request."""
+    keys: KeySet
+    """Theirs."""
+
+
+def rows_done(connection: duckdb.DuckDBPyConnection, plan_id: int) -> RowsDone | None:
+    """Find the rows of a plan whose own job has a good answer, after `known_keys`; None if there is none."""
+    connection.execute(
+        "create or replace temp table done as select row_index, key, repeated from rows"
+        " semi join (select key from own where value[1] = 'ok') using (key) where plan_id = ?",
+        [plan_id],
+    )
+    counted = connection.execute("select count(*), count(*) filter (repeated), max(row_index) from done").fetchone()
+    if counted is None or not counted[0]:
+        return None
+    bits = bytearray(4 * (counted[2] // 32 + 1))
+    words = connection.execute("select row_index // 32, bit_or(1::bigint << (row_index % 32)) from done group by 1")
+    for number, word in _rows(words):
+        bits[4 * number : 4 * number + 4] = word.to_bytes(4, "little")
+    keys = KeySet()
+    packed = connection.execute(
+        f"select {_PLACE}, unhex(string_agg(key[7:], '')), count(*)"  # noqa: S608 -- constants
+        f" from (select distinct key from done where {_OURS}) group by 1"
+    )
+    for place, rests, count in _rows(packed):
+        keys.fill([(place, rests)], count)
+    for (key,) in connection.execute(f"select key from done where not {_OURS}").fetchall():  # noqa: S608 -- constants
+        keys.add(key)
+    connection.execute("drop table done")
+    return RowsDone(bytes(bits), counted[0], counted[1], keys)
 
 
 def _known_since(connection: duckdb.DuckDBPyConnection, job: str) -> Known:
@@ -62,12 +139,15 @@ def _known_since(connection: duckdb.DuckDBPyConnection, job: str) -> Known:
         first = run_id
     if first is None:
         return Known()
-    ended = connection.execute(
-        "select o.key, o.status, o.max_tokens from outcomes o join run_starts r using (run_id)"
-        " where r.job = ? and r.run_id >= ? order by r.run_id",
-        [job, first],
-    ).fetchall()
-    return Known({row[0]: (row[1], row[2]) for row in ended})
+    return Known(
+        _key_map(
+            connection,
+            "own",
+            "select o.key, arg_max(row(o.status, o.max_tokens), r.run_id) as value"
+            " from outcomes o join run_starts r using (run_id) where r.job = ? and r.run_id >= ? group by o.key",
+            [job, first],
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)

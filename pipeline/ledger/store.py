@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import duckdb
@@ -54,6 +55,8 @@ class RunRequest:
     """Most requests in flight, for whose answers room is kept."""
     fresh: bool = False
     """Ask again where an answer is known."""
+    passes_over: bool = False
+    """Rows of the plan that ended well need not be read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class RunStart:
     plan: queries.PlanFacts
     known: queries.Known
     journal: Journal
+    done: queries.RowsDone | None = None
+    """Rows of the plan that need not be read again, if the run can pass over them."""
 
 
 @dataclass(slots=True)
@@ -109,15 +114,18 @@ class Ledger:
         with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
             yield connection
 
-    def catch_up(self) -> None:
-        """Load every dead journal to its end. Raises LedgerError if that can't be done, LedgerBusy if not now."""
-        for refused in self._catch_up():
+    def catch_up(self, ends: loading.Ends = MappingProxyType({})) -> None:
+        """Load every dead journal to its end; `ends` is what is known of their loose ends already.
+
+        Raises LedgerError if that can't be done, LedgerBusy if not now.
+        """
+        for refused in self._catch_up(ends):
             raise refused
 
-    def _catch_up(self) -> list[_journals.Unattributable]:
+    def _catch_up(self, ends: loading.Ends = MappingProxyType({})) -> list[_journals.Unattributable]:
         self._check_writable()
         with _connect.writing(self.path, waiting=self._notify) as connection:
-            return self._prepare(connection)
+            return self._prepare(connection, ends)
 
     def _explain(self, error: Unwritable) -> None:
         """Say what a reader will not see. Raises the error again if there is nothing that can be shown."""
@@ -168,7 +176,9 @@ class Ledger:
             for name in _journals.missing(known, self.folder)[:1]
         )
 
-    def _prepare(self, connection: duckdb.DuckDBPyConnection) -> list[_journals.Unattributable]:
+    def _prepare(
+        self, connection: duckdb.DuckDBPyConnection, ends: loading.Ends = MappingProxyType({})
+    ) -> list[_journals.Unattributable]:
         """Migrate, then load every dead journal to its end; return what could not be booked."""
         loading.migrate(connection, _journals.identity_in(self.folder) or secrets.token_hex(16))
         journal.sweep(self.folder)
@@ -179,7 +189,7 @@ class Ledger:
             " has, but can't be made again from its journals; restore the file if you can"
             for name in _journals.cut_short(known, self.folder)
         )
-        return loading.catch_up(connection, late)
+        return loading.catch_up(connection, late, ends)
 
     def known(self, job: str, reuse: str, *, fresh: bool = False) -> queries.Known:
         """Read what is answered already; nothing when there is no ledger yet."""
@@ -226,6 +236,8 @@ class Ledger:
                     " budget can't be held; run without a budget, or under another name"
                 )
             known = queries.known_keys(connection, request.job, reuse=request.reuse, fresh=request.fresh)
+            passes_over = request.passes_over and not plan.new
+            done = queries.rows_done(connection, plan.plan_id) if passes_over else None
             run_id = queries.next_run_id(connection)
             started = self._start_journal(loading.ledger_id_of(connection), request)
             try:
@@ -239,7 +251,7 @@ class Ledger:
             except BaseException:
                 _abandon(started)
                 raise
-        return RunStart(run_id, plan, known, started)
+        return RunStart(run_id, plan, known, started, done)
 
     def _start_journal(self, ledger_id: str, request: RunRequest) -> Journal:
         size = reserve_bytes(request.concurrency)
@@ -264,9 +276,18 @@ class Ledger:
                 f"the ledger {self.path} can't be written; name another with --ledger or $PROMPTMILL_LEDGER"
             )
 
-    def burst(self, path: Path, state: JournalState, burst: Burst, *, patience: float) -> JournalState:
-        """Load what a live run has gathered, in one transaction; return how far its journal is loaded now.
+    def burst(
+        self,
+        path: Path,
+        state: JournalState,
+        burst: Burst,
+        *,
+        patience: float,
+        more: Callable[[int], journal.Piece | None] = lambda _: None,
+    ) -> JournalState:
+        """Load what a live run has gathered; return how far its journal is loaded now.
 
+        `more` is asked for what follows from an offset on, as long as the file is open: each piece is one transaction.
         What the ledger holds already is left out, so a burst may be repeated: on a full disk DuckDB can fail after the
         commit. Raises LedgerBusy after `patience` seconds, LedgerError when the file can't be used.
         """
@@ -274,9 +295,14 @@ class Ledger:
             raise LedgerError(f"the ledger {self.path} is gone; the next command makes it again from {self.folder}")
         with _connect.writing(self.path, patience=patience, report=self._notify) as connection:
             loading.set_up(connection)
+            connection.execute("set threads = 1")  # more would compress more at once: memory and no less processor time
             state, burst = _what_is_new(connection, self.path, state, burst)
             loading.load_piece(connection, path, state, burst.piece, last=False, extra=_bundle(burst))
-        return replace(state, offset=burst.piece.end)
+            state = replace(state, offset=burst.piece.end)
+            while (piece := more(state.offset)) is not None:
+                loading.load_piece(connection, path, state, piece, last=False)
+                state = replace(state, offset=piece.end)
+        return state
 
 
 def _bundle(burst: Burst) -> Bundle:

@@ -62,12 +62,14 @@ def charged(price: Price, tokens_usd: Decimal) -> Decimal:
 def _dollars_per_million(rates: Rates, usage: Usage) -> Decimal:
     plain_input = max(0, usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens)
     plain_output = max(0, usage.output_tokens - usage.reasoning_tokens)
+    common = plain_input * rates.input + plain_output * rates.output
+    if not (usage.cached_input_tokens or usage.cache_write_tokens or usage.reasoning_tokens):
+        return common
     for_an_hour = min(usage.cache_write_1h_tokens, usage.cache_write_tokens)
     return (
-        plain_input * rates.input
+        common
         + usage.cached_input_tokens * rates.cached_input
         + (usage.cache_write_tokens - for_an_hour) * rates.cache_write
         + for_an_hour * rates.cache_write_1h
-        + plain_output * rates.output
         + usage.reasoning_tokens * rates.reasoning
     )

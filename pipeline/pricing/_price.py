@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.errors import PriceError
 from pipeline.pricing._terms import (
     MONEY,
+    ONE,
     SAME_AS_BASE,
     ZERO,
     Above,
@@ -73,12 +74,16 @@ class Price:
     """What a gateway adds to everything, as a share: 0.05 is 5 %."""
     contradictions: tuple[Claim, ...] = ()
     """What else its source says. Nothing is charged by it, so it is not part of the price's id."""
+    _tariff: Tariff = field(init=False, repr=False, compare=False)
+    """Made once: every answer of a run is priced with it."""
 
     def __post_init__(self) -> None:
         """Fill in the defaults, and refuse what no vendor can mean."""
         fill_defaults(self)
         for name in _CHECKED:
             check(getattr(self, name), f"{self.provider} {self.model}: {name}")
+        rates = Rates(self.input, self.output, self.cached_input, self.cache_write, self.cache_write_1h, self.reasoning)
+        object.__setattr__(self, "_tariff", Tariff(rates, self.above))
         if self.currency != "USD":
             raise PriceError(f"{self.provider} {self.model}: currency {self.currency!r}; only USD is supported")
         own = [window for window in self.windows if window.variant.tariff is not None]
@@ -96,8 +101,7 @@ class Price:
     @property
     def tariff(self) -> Tariff:
         """The realtime prices outside every time window."""
-        rates = Rates(self.input, self.output, self.cached_input, self.cache_write, self.cache_write_1h, self.reasoning)
-        return Tariff(rates, self.above)
+        return self._tariff
 
     def sells(self, lane: str) -> bool:
         """Tell whether the price of this lane is known."""
@@ -115,6 +119,8 @@ class Price:
             yield self._terms(lane, window.variant)
 
     def _terms(self, lane: str, hours: Variant | None) -> tuple[Tariff, Decimal]:
+        if hours is None and lane == REALTIME and not self.lanes:
+            return self._tariff, ONE
         if not self.sells(lane):
             raise PriceError(f"the price of {self.model} at {self.provider} in the {lane} lane is unknown")
         changes = [hours or Variant(), dict(self.lanes).get(lane, Variant())]
@@ -174,7 +180,7 @@ class Price:
 
 
 _BEYOND = ("cache_write_1h", "above", "lanes", "windows", "minimum_charge", "markup", "contradictions")
-_PLAIN = tuple(item.name for item in fields(Price) if item.name not in _BEYOND)
+_PLAIN = tuple(item.name for item in fields(Price) if item.init and item.name not in _BEYOND)
 
 
 @dataclass(frozen=True, slots=True)

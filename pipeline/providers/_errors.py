@@ -208,13 +208,11 @@ def failure_from_wire(error: WireError, secrets: Sequence[str] = ()) -> Failure:
 
 def request_id_of(reply: WireReply, body: Any) -> str | None:
     """Find the provider's name for this exchange: header `x-request-id` (or `request-id`), else the body's id."""
+    said = reply.headers.get("x-request-id")
+    if said and not said.isspace():  # nearly always
+        return clean(said, 200)
     inside = body if isinstance(body, dict) else {}
-    for found in (
-        reply.headers.get("x-request-id"),
-        reply.headers.get("request-id"),
-        inside.get("request_id"),
-        inside.get("id"),
-    ):
+    for found in (reply.headers.get("request-id"), inside.get("request_id"), inside.get("id")):
         if isinstance(found, str) and found.strip():
             return clean(found, 200)
     return None

@@ -96,6 +96,8 @@ def _spellings(character: str) -> list[str]:
 
 def _without_beginning(text: str, secret: str) -> str:
     """Hide the beginning of a secret where somebody cut the text in the middle of it."""
+    if secret[:_SHORTEST_BEGINNING] not in text[-len(secret) :]:
+        return text  # every answer passes here
     for length in range(min(len(secret), len(text) + 1) - 1, _SHORTEST_BEGINNING - 1, -1):
         if text.endswith(secret[:length]):
             return text[:-length] + HIDDEN
@@ -112,7 +114,7 @@ def cut(text: str) -> str:
 
 def clean(text: str, longest: int) -> str:
     """One line without control or direction characters, at most `longest` characters."""
-    if len(text) <= longest and text.isalnum():  # "stop": every answer passes here
-        return text
+    if len(text) <= longest and text.isascii() and text.isprintable() and " " not in text:
+        return text  # "stop": every answer passes here
     line = _UNPRINTABLE.sub(" ", text).strip()
     return line if len(line) <= longest else line[: longest - 1] + "…"

@@ -22,6 +22,7 @@ _FINISH: dict[str, Finish] = {
     "length": "length",
     "content_filter": "refused",
 }
+_REASONING = ("reasoning_content", "reasoning", "reasoning_details")
 _BROKE_OFF = {"type": "server_error", "message": "the model failed while it was answering"}
 
 _MOST_TOKENS = 10**12
@@ -97,6 +98,10 @@ def usage_of(raw: Any) -> Usage | None:
     """Normalise a usage object; None where it is absent, or contradicts itself so that no cost follows from it."""
     if not isinstance(raw, dict):
         return None
+    into, out = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
+    if into is None and out is None and "prompt_cache_hit_tokens" not in raw:
+        inputs, outputs = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
+        return None if inputs is None or outputs is None else Usage(inputs, outputs, raw=_kept(raw))
     into, out = _part(raw, "prompt_tokens_details"), _part(raw, "completion_tokens_details")
     cached = into.get("cached_tokens")
     inputs, outputs = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
@@ -164,8 +169,10 @@ def _arguments(message: dict[str, Any]) -> str | None:
 
 
 def _has_reasoned(message: dict[str, Any], usage: Usage | None) -> bool:
-    texts = (message.get(name) for name in ("reasoning_content", "reasoning", "reasoning_details"))
-    return bool(usage and usage.reasoning_tokens) or any(isinstance(text, str | list) and text for text in texts)
+    if usage is not None and usage.reasoning_tokens:
+        return True
+    texts = [message[name] for name in _REASONING if name in message]
+    return any(isinstance(text, str | list) and text for text in texts)
 
 
 def _part(raw: dict[str, Any], name: str) -> dict[str, Any]:

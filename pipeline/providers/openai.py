@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
@@ -89,12 +90,9 @@ class OpenAI:
 
     def encode(self, spec: ModelSpec, request: Request, *, base_url: str, api_key: str | None) -> HttpRequest:
         """Make the bytes. Nothing is sent that the user did not set."""
-        head = _constant(self, spec, api_key)
-        headers = {"content-type": "application/json"}
-        if api_key and not self.key_in_body:
-            headers["authorization"] = f"Bearer {api_key}"
-        body = head + orjson.dumps(request.messages, default=_plain) + b"}"
-        return HttpRequest(f"{base_url.rstrip('/')}/chat/completions", headers, body)
+        constant = _constant(self, spec, base_url, api_key)
+        body = constant.head + orjson.dumps(request.messages, default=_plain) + b"}"
+        return HttpRequest(constant.url, constant.headers, body)
 
     def decode(self, reply: WireReply, *, now: float, secrets: Sequence[str] = ()) -> Reply | Failure:
         """Translate the answer; `now` is epoch seconds, `secrets` are hidden in all that comes back."""
@@ -113,11 +111,17 @@ def _hidden(result: Reply | Failure, secrets: Sequence[str]) -> Reply | Failure:
         return result
     usage = result.usage
     if usage is not None and usage.raw:
-        usage = replace(usage, raw=hide_in(dict(usage.raw), secrets))
-    model, request_id = hide_in(result.model, secrets), hide_in(result.request_id, secrets)
+        raw = dict(usage.raw)
+        shown = hide_in(raw, secrets)
+        usage = usage if shown == raw else replace(usage, raw=shown)
+    before = result.model, result.request_id
+    model, request_id = after = hide_in(result.model, secrets), hide_in(result.request_id, secrets)
+    clean = usage is result.usage and after == before
     if isinstance(result, Failure):
-        return replace(result, usage=usage, model=model, request_id=request_id)
+        return result if clean else replace(result, usage=usage, model=model, request_id=request_id)
     text, reason = hide_in(result.text, secrets), hide_in(result.finish_reason, secrets)
+    if clean and (text, reason) == (result.text, result.finish_reason):
+        return result  # nearly every answer: making a record anew costs more than the looking
     return replace(result, text=text, finish_reason=reason, usage=usage, model=model, request_id=request_id)
 
 
@@ -130,17 +134,32 @@ def check_extra(extra: Mapping[str, object]) -> None:
 
 # All rows of a job share everything but their messages, so that part is made once (and kept by identity: a spec
 # is frozen, but holds dicts and can't be hashed).
-_last: tuple[OpenAI, ModelSpec, str | None, bytes] | None = None
+class _Constant(NamedTuple):
+    provider: OpenAI
+    spec: ModelSpec
+    base_url: str
+    api_key: str | None
+    url: str
+    headers: Mapping[str, str]
+    """The same object for all rows: a wire checks it once."""
+    head: bytes
 
 
-def _constant(provider: OpenAI, spec: ModelSpec, api_key: str | None) -> bytes:
+_last: _Constant | None = None
+
+
+def _constant(provider: OpenAI, spec: ModelSpec, base_url: str, api_key: str | None) -> _Constant:
     global _last  # noqa: PLW0603 (one remembered value; replaced in one step, so safe in threads)
     last = _last
-    if last is not None and last[0] is provider and last[1] is spec and last[2] == api_key:
-        return last[3]
+    if last is not None and last[:2] == (provider, spec) and last[2:4] == (base_url, api_key):
+        return last
+    headers = {"content-type": "application/json"}
+    if api_key and not provider.key_in_body:
+        headers["authorization"] = f"Bearer {api_key}"
+    url = f"{base_url.rstrip('/')}/chat/completions"
     head = orjson.dumps(_fields(provider, spec, api_key), default=_plain)[:-1] + b',"messages":'
-    _last = (provider, spec, api_key, head)
-    return head
+    _last = _Constant(provider, spec, base_url, api_key, url, MappingProxyType(headers), head)
+    return _last
 
 
 def _fields(provider: OpenAI, spec: ModelSpec, api_key: str | None) -> dict[str, object]:

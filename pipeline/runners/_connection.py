@@ -23,10 +23,15 @@ class Remote:
 
     base_url: str
     api_key: str | None = field(repr=False)
+    _endpoint: Endpoint = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Make the endpoint once for all requests."""
+        object.__setattr__(self, "_endpoint", Endpoint(self.base_url, self.api_key))
 
     async def endpoint(self) -> Endpoint:
         """Return the address."""
-        return Endpoint(self.base_url, self.api_key)
+        return self._endpoint
 
     async def close(self) -> None:
         """Nothing was started."""

@@ -6,28 +6,29 @@ A locked ledger never stops a run: what can't be loaded now stays in the journal
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline import journal
 from pipeline.errors import LedgerBusy, LedgerError, PromptmillError
 from pipeline.journal import Journal, JournalFull
-from pipeline.ledger import Burst, JournalState, Ledger
+from pipeline.ledger import Burst, JournalState, Ledger, LooseEnds
 
 BURST_SECONDS = 2.0
 BURST_PATIENCE = 3.5
 """Seconds a burst waits for a locked ledger: long enough to shut the readers' gate once (rule 11)."""
-BURST_LINES = 5_000
+BURST_LINES = 50_000
 """A burst is due earlier when so many lines wait."""
+ENOUGH_BYTES, MOST_BYTES = 2**20, 24 * 2**20
+"""A burst goes on while it has the file and so much waits, up to so much in all: then others get the file, and DuckDB
+brings what it holds in memory to it."""
 TICK_SECONDS = 0.1
 SYNC_SECONDS = 1.0
 LAST_PATIENCE = 30.0
 """Seconds to wait for a locked ledger at the end of a run."""
-MOST_ROWS = 250_000
+MOST_ROWS = 50_000
 """Planned rows that may wait for a locked ledger; then planning waits too, so that memory stays bounded."""
 
 PlanRow = tuple[int, int, str, str, bool]
@@ -45,7 +46,9 @@ class Loader:
         self._path: Path = started.path
         self._state = JournalState(started.journal_id, started.uuid, started.size, closed=False)
         self._lines = started.lines
-        self._rows: deque[PlanRow] = deque()
+        self._ends = LooseEnds(started.size)
+        self._rows: list[PlanRow] = []
+        self._adding = threading.Lock()
         self._planned: Planned | None = None
         self._abandoned = False
         self._stop = threading.Event()
@@ -70,7 +73,8 @@ class Loader:
         while len(self._rows) > MOST_ROWS and not (self._stop.is_set() or self._abandoned):
             self._room.clear()
             self._room.wait(1.0)
-        self._rows.extend(rows)
+        with self._adding:
+            self._rows.extend(rows)
 
     def planned(self, plan_end: tuple[int, int], estimate: Mapping[str, Any] | None) -> None:
         """Tell that the end of the input was reached."""
@@ -95,7 +99,7 @@ class Loader:
         if problem is not None:
             return self._left_over(problem)
         try:
-            self._ledger.catch_up()  # with dead journals, and ours is dead now
+            self._ledger.catch_up({self._journal.journal_id: self._ends})  # with dead journals, and ours is dead now
         except LedgerError as error:
             return self._left_over(error)
         return None
@@ -167,29 +171,42 @@ class Loader:
 
     def _load(self, patience: float) -> None:
         """Read before opening; what was loaded is forgotten only after the commit."""
-        piece = journal.read(self._path, self._state.offset, dead=False)
+        piece = self._read(self._state.offset)
         planned = self._planned  # before the rows: the end of a plan must not be booked without all of them
-        rows = list(islice(self._rows, len(self._rows)))
+        with self._adding:
+            rows = self._rows.copy()
         if not (piece.lines or piece.damages or rows or planned):
             return
-        self._journal.sync()  # rule 17: after a power cut the ledger must not know more than the journal
         burst = Burst(piece, rows, *(planned or (None, None)))
         self._state = self._burst_again_if_it_fails(burst, patience)
-        self._lines += len(piece.lines)
-        for _ in rows:
-            self._rows.popleft()
+        with self._adding:
+            del self._rows[: len(rows)]
         if planned is not None:
             self._planned = None
         self._room.set()
 
+    def _read(self, offset: int) -> journal.Piece:
+        piece = journal.read(self._path, offset, dead=False)
+        if piece.lines:
+            self._journal.sync()  # rule 17: after a power cut the ledger must not know more than the journal
+            self._ends.hear(offset, piece.lines, piece.end)
+            self._lines = self._journal.lines
+        return piece
+
+    def _more(self, offset: int) -> journal.Piece | None:
+        """Read on while the file is open, if there is enough to read."""
+        if self._journal.size - offset < ENOUGH_BYTES or offset - self._state.offset > MOST_BYTES:
+            return None
+        return self._read(offset)
+
     def _burst_again_if_it_fails(self, burst: Burst, patience: float) -> JournalState:
         """DuckDB can fail behind the commit; a second try finds what is in the file and goes on from there."""
         try:
-            return self._ledger.burst(self._path, self._state, burst, patience=patience)
+            return self._ledger.burst(self._path, self._state, burst, patience=patience, more=self._more)
         except LedgerBusy:
             raise
         except LedgerError:
-            return self._ledger.burst(self._path, self._state, burst, patience=patience)
+            return self._ledger.burst(self._path, self._state, burst, patience=patience, more=self._more)
 
 
 def _next_burst() -> float:

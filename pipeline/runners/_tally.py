@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from pipeline.keysets import KeyMap
+
 ENDED_BADLY = ("truncated", "invalid", "refused", "rejected", "failed")
 
 
@@ -22,18 +24,28 @@ class Tally:
     """Rows that had their outcome before this run."""
     repeated: int = 0
     """Rows that share an earlier row's request."""
-    _ended: dict[str, str] = field(default_factory=dict)
+    _ended: KeyMap[str] = field(default_factory=KeyMap)
     _waiting: Counter[str] = field(default_factory=Counter)
 
-    def row(self, key: str, status: str | None) -> None:
-        """Count a planned row; `status` is its outcome if that is known already, else None."""
+    def row(self, key: str, status: str | None, *, repeated: bool = True) -> None:
+        """Count a planned row; `status` is its outcome if that is known already, else None.
+
+        `repeated`: an earlier row may have the same key, and that may have ended meanwhile.
+        """
         self.rows += 1
-        if status is None:
+        if status is None and repeated:
             status = self._ended.get(key)
         if status is None:
             self._waiting[key] += 1
         else:
             self.statuses[status] += 1
+
+    def done_before(self, rows: int, repeated: int) -> None:
+        """Count rows that ended well in earlier runs and are not looked at again."""
+        self.rows += rows
+        self.statuses["ok"] += rows
+        self.already += rows
+        self.repeated += repeated
 
     def ended(self, key: str, status: str) -> None:
         """Count an outcome for all rows that wait for it, and for those still to come."""

@@ -84,11 +84,20 @@ class Exchanger:
         self, ticket: Ticket, result: Reply | Failure, *, sent_at: float, latency_ms: float, status: int | None
     ) -> Attempt:
         price = self.meter.price_at(sent_at)
-        base = Attempt(
+        judged: AttemptResult
+        error_type: str | None
+        error: str | None
+        output, parsed, finish_reason = None, None, None
+        if isinstance(result, Failure):
+            judged, error_type, error = result.result, result.error_type, result.message
+        else:
+            judged, error_type, error, parsed = judge(result, self.check)
+            output, finish_reason = result.text, result.finish_reason
+        return Attempt(
             key=ticket.request.key,
             attempt=ticket.attempt,
             kind=ticket.kind,
-            result="fatal",
+            result=judged,
             sent_at=sent_at,
             latency_ms=round(latency_ms, 3),
             reserved_usd=ticket.reserve_usd,
@@ -99,15 +108,8 @@ class Exchanger:
             usage=result.usage,
             model_returned=result.model,
             request_id=result.request_id,
-        )
-        if isinstance(result, Failure):
-            return replace(base, result=result.result, error_type=result.error_type, error=result.message)
-        judged, error_type, error, parsed = judge(result, self.check)
-        return replace(
-            base,
-            result=judged,
-            finish_reason=result.finish_reason,
-            output=result.text,
+            finish_reason=finish_reason,
+            output=output,
             parsed=parsed,
             error_type=error_type,
             error=error,
@@ -188,19 +190,21 @@ def _computed(price: Price | None, result: Reply | Failure, sent_at: float) -> D
     if price is None:
         return None
     if result.usage is not None:
-        return cost_usd(price, result.usage, at=datetime.fromtimestamp(sent_at, UTC))
+        return cost_usd(price, result.usage, at=datetime.fromtimestamp(sent_at, UTC) if price.windows else None)
     billed = isinstance(result, Reply) or result.cost_unknown
     return None if billed and not price.is_free else Decimal(0)
 
 
+_STATUSES: dict[AttemptResult, Status] = {
+    "ok": "ok",
+    "truncated": "truncated",
+    "invalid": "invalid",
+    "refused": "refused",
+}
+
+
 def _status_of(result: AttemptResult) -> Status:
-    statuses: dict[AttemptResult, Status] = {
-        "ok": "ok",
-        "truncated": "truncated",
-        "invalid": "invalid",
-        "refused": "refused",
-    }
-    return statuses[result]
+    return _STATUSES[result]
 
 
 def judge(reply: Reply, check: AnswerCheck | None) -> tuple[AttemptResult, str | None, str | None, Any]:

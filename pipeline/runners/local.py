@@ -9,20 +9,23 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 from pipeline.budget import ZERO, Budget, dollars
 from pipeline.doorman import Doorman, Limits, Ticket
 from pipeline.errors import PromptmillError, RunPaused
 from pipeline.health import Health, Heard, StopRules
 from pipeline.journal import Journal
+from pipeline.ledger import RowsDone
 from pipeline.providers import redact
 from pipeline.records import Attempt, Failure, Outcome, Reply
 from pipeline.runners import _log
 from pipeline.runners._ahead import Ahead
-from pipeline.runners._lines import attempt_line, outcome_line, sent_line
+from pipeline.runners._lines import Fields, attempt_line, outcome_line, sent_line
 from pipeline.runners._loader import LAST_PATIENCE, Loader
 from pipeline.runners._planner import Batch, Planner
 from pipeline.runners._tally import Tally
@@ -60,6 +63,23 @@ class RunReport:
     """Nothing this run did can cost anything."""
 
 
+class _Arrival(NamedTuple):
+    """What came back, and the health's epoch when it was sent."""
+
+    ticket: Ticket
+    attempt: Attempt
+    result: Reply | Failure
+    epoch: int
+
+
+class _Verdict(NamedTuple):
+    """What it means, and the lines that say so."""
+
+    heard: Heard
+    step: Step
+    lines: list[tuple[str, Fields]]
+
+
 class LocalRun:
     """A run in this process. `stop` and `leave_now` may be called from a signal handler of the loop."""
 
@@ -77,8 +97,12 @@ class LocalRun:
         until: float | None = None,
         total: int | None = None,
         ahead: Ahead,
+        done: RowsDone | None = None,
     ) -> None:
-        """Put the stations together. `until`: epoch seconds when nothing more goes out; `notify` hears news."""
+        """Put the stations together. `until`: epoch seconds when nothing more goes out; `notify` hears news.
+
+        `done`: rows of the plan that the planner passes over.
+        """
         self._planner, self._limits, self._budget = planner, limits, budget
         self._exchanger, self._journal, self._loader = exchanger, journal, loader
         self._notify, self._until, self._ahead = notify, until, ahead
@@ -86,9 +110,13 @@ class LocalRun:
         self._health = Health(rules, concurrency=limits.concurrency, most_open=limits.most_open)
         self._held: list[Outcome] = []
         """Rejections that may be the job's fault: booked when that is ruled out."""
-        self._out: asyncio.Queue[Ticket] = asyncio.Queue()
+        self._out: deque[Ticket] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        """Workers that wait for a ticket."""
+        self._arrived: list[_Arrival] = []
         self._home = asyncio.Event()
         self._abandoned = threading.Event()
+        self._rows_were_seen = planner.selection.retry is not None
         self._spent_before = budget.spent
         self._spent = ZERO
         self._billed = False
@@ -97,6 +125,8 @@ class LocalRun:
         self._bug: BaseException | None = None
         self._hurried = False
         self.tally = Tally(total=total)
+        if done is not None:
+            self.tally.done_before(done.rows, done.repeated)
         self.paused: str | None = None
         """Why the run is on its way out, None while it goes on."""
 
@@ -225,6 +255,7 @@ class LocalRun:
             for task in (self._dispatcher, *workers):
                 task.cancel()
             await asyncio.gather(self._dispatcher, *workers, return_exceptions=True)
+            self._book_arrivals()
             await asyncio.wait([planned], timeout=PLANNER_PATIENCE)
 
     async def _close(self) -> str | None:
@@ -257,11 +288,13 @@ class LocalRun:
         self.stop(redact(f"internal error: {type(error).__name__}: {error}", self._exchanger.secrets))
 
     async def _dispatch(self) -> None:
-        """Fetch from the doorman, write the `sent` line, hand over to a worker."""
+        """Fetch from the doorman, write the `sent` lines, hand over to workers."""
         try:
             while (ticket := await self._door.next()) is not None:
-                await self._announce(ticket)
-                self._out.put_nowait(ticket)
+                tickets = [ticket, *self._door.more()]
+                await self._announce(tickets)
+                for each in tickets:
+                    self._hand_over(each)
         except PromptmillError as error:
             self.stop(str(error))
         except asyncio.CancelledError:
@@ -269,49 +302,119 @@ class LocalRun:
         except BaseException as error:  # noqa: BLE001 -- the station's edge: a bug (or a panic) must stop the run
             self._fail(error)
 
-    async def _announce(self, ticket: Ticket) -> None:
+    async def _announce(self, tickets: Sequence[Ticket]) -> None:
         try:
             await self._exchanger.connection.endpoint()  # the first time, this starts a model that runs here
-            self._journal.append("sent", sent_line(ticket))
+            self._journal.append_all([("sent", sent_line(ticket)) for ticket in tickets])
         except BaseException:
-            self._door.back(ticket, cost=ZERO, used_tokens=0)
+            for ticket in tickets:
+                self._door.back(ticket, cost=ZERO, used_tokens=0)
             raise
+
+    def _hand_over(self, ticket: Ticket) -> None:
+        self._out.append(ticket)
+        while self._idle:
+            worker = self._idle.pop()
+            if not worker.done():  # cancelled: the run is on its way out
+                worker.set_result(None)
+                return
+
+    async def _next_out(self) -> Ticket:
+        """Wait for a ticket: a queue without what a queue does for strangers."""
+        while not self._out:
+            idle = asyncio.get_running_loop().create_future()
+            self._idle.append(idle)
+            await idle
+        return self._out.popleft()
 
     async def _work(self) -> None:
         while True:
-            ticket = await self._out.get()
+            ticket = await self._next_out()
+            epoch = self._health.epoch
             try:
-                await self._exchange(ticket)
+                attempt, result = await self._exchanger.send(ticket)
+            except BaseException as error:
+                self._lost(ticket)
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+                self._fail(error)
+            else:
+                self._arrive(_Arrival(ticket, attempt, result, epoch))
+
+    def _lost(self, ticket: Ticket) -> None:
+        """Give a slot back whose exchange left no trace: what it cost is unknown, for it may be billed."""
+        self._door.back(ticket, cost=None, used_tokens=None)
+        self._home.set()
+
+    def _arrive(self, arrival: "_Arrival") -> None:
+        """Book what arrives in one turn of the loop together: each write costs as much as half an exchange."""
+        if not self._arrived:
+            asyncio.get_running_loop().call_soon(self._book_arrivals)
+        self._arrived.append(arrival)
+
+    def _book_arrivals(self) -> None:
+        """Write down what came back, then let it have its consequences."""
+        arrived, self._arrived = self._arrived, []
+        if not arrived:
+            return
+        judged = [(arrival, verdict) for arrival in arrived if (verdict := self._judged(arrival)) is not None]
+        for (arrival, verdict), on_file in zip(judged, self._write([each for _, each in judged]), strict=True):
+            if not on_file:
+                self._lost(arrival.ticket)
+                continue
+            try:
+                self._settle(arrival, verdict)
             except RunPaused as error:
                 self.stop(str(error))
-            except asyncio.CancelledError:
-                raise
             except BaseException as error:  # noqa: BLE001 -- the station's edge: a bug (or a panic) must stop the run
                 self._fail(error)
-            finally:
-                self._home.set()
+        self._home.set()
 
-    async def _exchange(self, ticket: Ticket) -> None:
-        """Send, write down what came back, then let it have its consequences."""
-        cost: Decimal | None = None  # unknown until it is on file: an answer that can't be written may be billed
-        used: int | None = None
-        epoch = self._health.epoch
+    def _judged(self, arrival: "_Arrival") -> "_Verdict | None":
+        """Say what an exchange means; None if that shows a bug of our own."""
+        ticket, attempt, result, epoch = arrival
         try:
-            attempt, result = await self._exchanger.send(ticket)
             self._door.heard(ticket, result)
             heard = self._hear(ticket, result, epoch)
             step = self._next_step(ticket, attempt, result, heard)
-            self._write(attempt, ticket, step, heard)
-            _log.exchange(attempt)
-            cost, used = attempt.cost_usd, _tokens_used(attempt)
-            self._billed = self._billed or attempt.billed_usd is not None
-            self._spent += cost or ZERO
-        finally:
-            self._door.back(ticket, cost=cost, used_tokens=used)
+            lines = [("attempt", attempt_line(attempt, ticket, held=heard.hold))]
+        except BaseException as error:  # noqa: BLE001 -- as above
+            self._lost(ticket)
+            self._fail(error)
+            return None
+        if isinstance(step, Done) and not heard.hold:
+            lines.append(("outcome", outcome_line(step.outcome)))
+        return _Verdict(heard, step, lines)
+
+    def _write(self, verdicts: Sequence["_Verdict"]) -> list[bool]:
+        """Put answers and their outcomes on file; tell which are there.
+
+        An answer and its outcome are in one write: a kill between them would leave the row pending.
+        """
+        try:
+            self._journal.append_all([line for verdict in verdicts for line in verdict.lines], came_back=True)
+        except RunPaused as error:
+            if len(verdicts) == 1:
+                self.stop(str(error))
+                return [False]
+            return [each for verdict in verdicts for each in self._write([verdict])]  # there may be room for some
+        except BaseException as error:  # noqa: BLE001 -- as above
+            self._fail(error)
+            return [False] * len(verdicts)
+        return [True] * len(verdicts)
+
+    def _settle(self, arrival: "_Arrival", verdict: "_Verdict") -> None:
+        attempt, heard, step = arrival.attempt, verdict.heard, verdict.step
+        cost = attempt.cost_usd
+        self._door.back(arrival.ticket, cost=cost, used_tokens=_tokens_used(attempt))
+        _log.exchange(attempt)
+        self._billed = self._billed or attempt.billed_usd is not None
+        if cost:
+            self._spent += cost
         self.tally.sent += 1
+        self._mind(heard)
         if cost is not None and isinstance(step, Done):
             self._look_ahead()
-        self._mind(heard)
         self._watch_books(attempt)
         self._go_on(step, heard)
 
@@ -323,20 +426,13 @@ class LocalRun:
     def _hear(self, ticket: Ticket, result: Reply | Failure, epoch: int) -> Heard:
         now = asyncio.get_running_loop().time()
         # Rows that somebody asks for again were looked at: if they are rejected again, the job is not news.
-        proven = self._planner.selection.retry is not None or bool(self.tally.statuses["ok"])
+        proven = self._rows_were_seen or bool(self.tally.statuses["ok"])
         return self._health.heard(ticket.request.key, result, now, began=epoch, proven=proven)
 
     def _next_step(self, ticket: Ticket, attempt: Attempt, result: Reply | Failure, heard: Heard) -> Step:
         jitter = random.random()  # noqa: S311 -- spreads retries, guards nothing
         streak = self._door.closed_in_a_row
         return self._exchanger.next_step(ticket, attempt, result, streak=streak, jitter=jitter, outage=heard.outage)
-
-    def _write(self, attempt: Attempt, ticket: Ticket, step: Step, heard: Heard) -> None:
-        """Put an answer and its outcome on file in one write: a kill between them would leave the row pending."""
-        lines = [("attempt", attempt_line(attempt, ticket, held=heard.hold))]
-        if isinstance(step, Done) and not heard.hold:
-            lines.append(("outcome", outcome_line(step.outcome)))
-        self._journal.append_all(lines, came_back=True)
 
     def _mind(self, heard: Heard) -> None:
         """Let what an exchange told about the provider and the job have its consequences."""
@@ -437,7 +533,7 @@ class LocalRun:
         if self._loader.broken is not None:
             raise self._loader.broken
         for key, status, repeated in batch.seen:
-            self.tally.row(key, status)
+            self.tally.row(key, status, repeated=repeated)
             self.tally.already += status is not None
             self.tally.repeated += repeated
         for outcome in batch.outcomes:

@@ -39,6 +39,43 @@ class Chunk(NamedTuple):
     """Which part of the file has been read, from 0 to 1; None if nobody knows."""
 
 
+class Passed:
+    """Rows that are counted and not read: their answers are there, and the input is the same as then."""
+
+    def __init__(self, bits: bytes, rows_before: int = 0) -> None:
+        """Take a bit for each row of the input by its index, the lowest first, and the rows of earlier files."""
+        self._bits, self._before = bits, rows_before
+        self._end = 8 * len(bits) - rows_before
+
+    def of_file(self, rows_before: int) -> "Passed":
+        """Return the same by positions in a file that so many rows of the input precede."""
+        return Passed(self._bits, rows_before)
+
+    def has(self, position: int) -> bool:
+        """Tell whether the row at this position is one."""
+        at = self._before + position
+        return position < self._end and bool(self._bits[at >> 3] >> (at & 7) & 1)
+
+    def all_of(self, position: int, rows: int) -> bool:
+        """Tell whether so many rows from this position on are all passed."""
+        start, end = self._before + position, self._before + position + rows
+        if position + rows > self._end:
+            return False
+        first, last = -(-start // 8), end // 8
+        inner = self._bits[first:last]
+        edges = (*range(start, min(8 * first, end)), *range(max(8 * last, start), end))
+        return inner.count(255) == len(inner) and all(self._bits[at >> 3] >> (at & 7) & 1 for at in edges)
+
+    def first_other(self) -> int:
+        """Return the position of the first row that is none."""
+        position = 0
+        while self.has(position):
+            at = self._before + position
+            whole = not at & 7 and self._bits[at >> 3] == 255  # noqa: PLR2004 -- eight rows at once
+            position += 8 if whole else 1
+        return position
+
+
 class Format(Protocol):
     """What a format's module states."""
 
@@ -47,10 +84,10 @@ class Format(Protocol):
     MARK: str
     """What stands between file name and number in a row's origin: `:` before a line, `#` before a row."""
 
-    def stream(self, file: Path, where: "Where | None") -> Generator[Chunk, None, int]:
+    def stream(self, file: Path, where: "Where | None", passed: Passed | None = None) -> Generator[Chunk, None, int]:
         """Yield the selected rows and all broken lines, in order; return how many rows the file has in all.
 
-        Raises InputError when the file can't be read.
+        Rows that are `passed` are left out. Raises InputError when the file can't be read.
         """
         ...
 

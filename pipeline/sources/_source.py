@@ -13,7 +13,7 @@ import orjson
 
 from pipeline.errors import InputError, did_you_mean
 from pipeline.records import BrokenRow, Row
-from pipeline.sources._formats import Broken, Chunk, Format, Item
+from pipeline.sources._formats import Broken, Chunk, Format, Item, Passed
 
 if TYPE_CHECKING:
     from pipeline.sources._where import Where
@@ -48,15 +48,17 @@ class Source:
         self.share: float | None = None
         """Which part of the input the newest scan has read, from 0 to 1; None if its format can't tell."""
 
-    def batches(self, size: int = 1000) -> Iterator[list[Row | BrokenRow]]:
+    def batches(self, size: int = 1000, *, passed: bytes = b"") -> Iterator[list[Row | BrokenRow]]:
         """Yield the selected rows in file order, `size` at a time; abandon it when you like. Raises InputError.
+
+        `passed` has a bit for each row by its index (the lowest first): rows that are not read again.
 
         An index is the row's position among all rows of the input, before `where` and `limit`. A broken line stops
         the scan with an error, or comes as a BrokenRow (which `where` can't hide, and `limit` counts).
         """
         where = self.check_where()
         self._check_columns(where)
-        with closing(self._chunks(where)) as chunks:
+        with closing(self._chunks(where, Passed(passed) if passed else None)) as chunks:
             rows = islice(chain.from_iterable(starmap(self._rows, chunks)), self._limit)
             while batch := list(islice(rows, size)):
                 yield batch
@@ -105,13 +107,16 @@ class Source:
                     f"[input] {key}: the first {COLUMNS_FROM:,} rows have no column {name!r}{near} ({self.files[0]})"
                 )
 
-    def _chunks(self, where: "Where | None") -> Generator[tuple[list[Item], str, int], None, None]:
+    def _chunks(
+        self, where: "Where | None", passed: Passed | None = None
+    ) -> Generator[tuple[list[Item], str, int], None, None]:
         """Yield the files' chunks, each with what its origins begin with and how many rows earlier files have."""
         rows_before = 0
         sizes = [_size(file) for file in self.files]
         for number, file in enumerate(self.files):
             prefix = f"{file}{self._reader.MARK}"
-            with closing(_Counted(self._reader.stream(file, where))) as chunks:
+            left_out = None if passed is None else passed.of_file(rows_before)
+            with closing(_Counted(self._reader.stream(file, where, left_out))) as chunks:
                 for items, share in chunks:
                     self.share = None if share is None else _share(sizes, number, share)
                     yield items, prefix, rows_before

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pipeline.sources._formats import Broken, Chunk, Item
+from pipeline.sources._formats import Broken, Chunk, Item, Passed
 from pipeline.sources._lines import read_lines
 
 if TYPE_CHECKING:
@@ -26,13 +26,20 @@ _LARGEST_EXACT = 2.0**63
 _KINDS = {list: "a list", str: "a string", int: "a number", float: "a number", bool: "true or false"}
 
 
-def stream(file: Path, where: "Where | None") -> Generator[Chunk, None, int]:
+def stream(file: Path, where: "Where | None", passed: Passed | None = None) -> Generator[Chunk, None, int]:
     """See `Format.stream`."""
     number = rows = 0
     for lines, share in read_lines(file):
+        if passed is not None and passed.all_of(rows, len(lines)):
+            number += len(lines)
+            rows += sum(1 for line in lines if not _is_blank(line))
+            continue
         items: list[Item] = []
         for line in lines:
             number += 1
+            if passed is not None and passed.has(rows) and not _is_blank(line):
+                rows += 1
+                continue
             values = _read(line)
             if values is not None:
                 items.append((rows, number, values))
@@ -42,6 +49,10 @@ def stream(file: Path, where: "Where | None") -> Generator[Chunk, None, int]:
         if items:
             yield Chunk(items, share)
     return rows
+
+
+def _is_blank(line: bytes | str) -> bool:
+    return not _bytes(line).strip()
 
 
 def _selected(items: list[Item], where: "Where", file: Path) -> list[Item]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pipeline.errors import InputError
-from pipeline.sources._formats import Chunk, Item
+from pipeline.sources._formats import Chunk, Item, Passed
 from pipeline.sources._frames import FAILURES, frames, reason
 
 if TYPE_CHECKING:
@@ -23,27 +23,32 @@ ENDINGS = (".parquet",)
 MARK = "#"
 
 
-def stream(file: Path, where: "Where | None") -> Generator[Chunk, None, int]:
+def stream(file: Path, where: "Where | None", passed: Passed | None = None) -> Generator[Chunk, None, int]:
     """See `Format.stream`. The filter runs inside the scan, so that row groups it rules out are not read."""
     try:
-        return (yield from _stream(file, where))
+        return (yield from _stream(file, where, passed))
     except FAILURES as error:
         if where is not None and not isinstance(error, OSError) and not str(error).startswith("parquet"):
             raise where.error(f"{reason(error)} ({file})") from error
         raise InputError(f"{file} can't be read as Parquet: {reason(error)}") from error
 
 
-def _stream(file: Path, where: "Where | None") -> Generator[Chunk, None, int]:
+def _stream(file: Path, where: "Where | None", passed: Passed | None) -> Generator[Chunk, None, int]:
     schema = pl.scan_parquet(file, glob=False, hive_partitioning=False).collect_schema()
     position = _unused_name(schema)
     scan = pl.scan_parquet(file, glob=False, hive_partitioning=False, row_index_name=position)
     total: int = scan.select(pl.len()).collect().item()
+    if passed is not None and (first := passed.first_other()):
+        scan = scan.slice(first)  # row groups before it are not read
     if where is not None:
         scan = _filtered(scan, where, schema)
     scan = scan.with_columns(*_as_json(schema))
     for frame in frames(scan):
+        if passed is not None:
+            frame = frame.filter([not passed.has(at) for at in frame.get_column(position)])  # noqa: PLW2901 -- what is left
         items = list(_items(frame, position, schema))
-        yield Chunk(items, items[-1][1] / total if items else None)
+        if items:
+            yield Chunk(items, items[-1][1] / total)
     return total
 
 

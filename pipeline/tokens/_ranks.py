@@ -4,7 +4,6 @@ Ranks in the official `.tiktoken` files are the numbers 0, 1, 2, ... in order, s
 a count (4 bytes), every token's length (1 byte each), then all token bytes, compressed with xz.
 """
 
-import functools
 import hashlib
 import lzma
 from base64 import b64decode, b64encode
@@ -63,9 +62,8 @@ def verified_ranks(name: str, packed: bytes) -> dict[bytes, int]:
     return {token: rank for rank, token in enumerate(tokens)}
 
 
-@functools.cache
 def load_ranks(name: str) -> dict[bytes, int]:
-    """Ranks of `o200k_base` or `cl100k_base` from the package's own data, verified, once per process."""
+    """Ranks of `o200k_base` or `cl100k_base` from the package's own data, verified."""
     try:
         packed = resources.files("pipeline.tokens").joinpath("data", f"{name}.xz").read_bytes()
     except OSError as error:

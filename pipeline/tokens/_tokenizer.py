@@ -66,6 +66,7 @@ class Tokenizer:
             self._give_up(problem)
             return
         self._count_many, self.library = count_many, _fast.MODULE
+        encoding.cache_clear()  # a hundred megabytes that only odd texts need again
 
     def _right(self) -> Callable[[str], int]:
         ours = encoding(self.name)

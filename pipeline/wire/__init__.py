@@ -2,7 +2,8 @@
 
 A wire never follows a redirect, keeps no cookies, never retries by itself and never raises for a status: what
 came back is a reply. What did not come back is a `WireError` that says whether the request may have been received.
-Two implementations pass one contract (tests/test_wire.py): `native` (Rust, fast) and `httpx` (Python, anywhere).
+Three implementations pass one contract (tests/test_wire.py): `plain` (asyncio, the leanest, for `http://` without a
+proxy), `native` (Rust, fast) and `httpx` (Python, anywhere).
 """
 
 import re
@@ -56,7 +57,10 @@ class Wire(Protocol):
     """Open connections to some servers; safe to use from many tasks of one event loop."""
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> WireReply:
-        """Send one request and read the whole answer. Raises `WireError` and nothing else."""
+        """Send one request and read the whole answer. Raises `WireError` and nothing else.
+
+        `headers` are checked once and must not be changed between calls.
+        """
         ...
 
     async def close(self) -> None:
@@ -65,7 +69,20 @@ class Wire(Protocol):
 
 
 def open_wire(choice: WireChoice, options: WireOptions) -> Wire:
-    """Make a wire; `auto` is native, or httpx where the native library has no build for this platform."""
+    """Make a wire.
+
+    `auto` is plain for `http://` servers that no proxy stands before, else native, or httpx where the native library
+    has no build for this platform.
+    """
+    if choice == "auto":
+        from pipeline.wire._auto import AutoWire  # noqa: PLC0415 (it opens the others)
+
+        return AutoWire(options)
+    return open_encrypting(choice, options)
+
+
+def open_encrypting(choice: WireChoice, options: WireOptions) -> Wire:
+    """Make a wire that can do everything: TLS and proxies."""
     if choice != "httpx":
         try:
             from pipeline.wire.native import NativeWire  # noqa: PLC0415 (compiled: may be absent)

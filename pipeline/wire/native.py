@@ -37,12 +37,15 @@ class NativeWire:
     def __init__(self, options: WireOptions) -> None:
         self._options = options
         self._client = _client(options)
+        self._checked: Mapping[str, str] | None = None
         self._closed = False
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> WireReply:
         """Send one request and read the whole answer."""
         target = target_of(url)
-        check_headers(headers)
+        if headers is not self._checked:
+            check_headers(headers)
+            self._checked = headers
         if self._closed:
             raise closed(target)
         try:

@@ -1,0 +1,58 @@
+"""Chooses the wire for each address: the leanest that can reach it."""
+
+from collections.abc import Coroutine, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.records import WireReply
+from pipeline.wire import Wire, WireOptions, certificates, closed, open_encrypting, target_of
+from pipeline.wire.plain import PlainWire
+
+
+class AutoWire:
+    """A `Wire` made of others; what encrypts is opened when it is first needed."""
+
+    def __init__(self, options: WireOptions) -> None:
+        if options.root_certificates is not None:
+            certificates(options.root_certificates)  # a bad file shows before the first request
+        self._options = options
+        self._plain = PlainWire(options)
+        self._encrypting: Wire | None = None
+        self._closed = False
+        self._url = ""
+        self._wire: Wire | None = None
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Coroutine[Any, Any, WireReply]:
+        """Send one request and read the whole answer."""
+        if self._wire is None or url != self._url:
+            self._url, self._wire = url, self._choose(url)
+        return self._wire.post(url, headers, body)
+
+    async def close(self) -> None:
+        """Drop all connections."""
+        self._closed = True
+        await self._plain.close()
+        if self._encrypting is not None:
+            await self._encrypting.close()
+
+    def _choose(self, url: str) -> Wire:
+        if url.lower().startswith("http://") and (self._options.direct or not _has_proxy(url)):
+            return self._plain
+        if self._encrypting is None:
+            if self._closed:
+                raise closed(target_of(url))
+            self._encrypting = open_encrypting("auto", self._options)
+        return self._encrypting
+
+
+def _has_proxy(url: str) -> bool:
+    """Tell whether the environment, or the system's settings, put a proxy before this address."""
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 (slow to import)
+
+    proxies = getproxies()
+    if "http" not in proxies and "all" not in proxies:
+        return False
+    try:
+        return not proxy_bypass(urlsplit(url).hostname or "")
+    except ValueError:
+        return True  # no address at all: the other wire says so
