@@ -378,12 +378,12 @@ class LocalRun:
             heard = self._hear(ticket, result, epoch)
             step = self._next_step(ticket, attempt, result, heard)
             lines = [("attempt", attempt_line(attempt, ticket, held=heard.hold))]
+            if isinstance(step, Done) and not heard.hold:
+                lines.append(("outcome", outcome_line(step.outcome)))
         except BaseException as error:  # noqa: BLE001 -- as above
             self._lost(ticket)
             self._fail(error)
             return None
-        if isinstance(step, Done) and not heard.hold:
-            lines.append(("outcome", outcome_line(step.outcome)))
         return _Verdict(heard, step, lines)
 
     def _write(self, verdicts: Sequence["_Verdict"]) -> list[bool]:
