@@ -1,6 +1,8 @@
 """Servers that tests talk to: the stub vendor of this house, and llmock, which nobody here wrote."""
 
+import asyncio
 import http.client
+import importlib
 import json
 import os
 import shutil
@@ -21,6 +23,15 @@ from pipeline.tokens._tokenizer import tokenizer
 
 _POLL_SECONDS = 0.05
 _POLLS = 600
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Hold the wires to their contract on every loop that runs have; all other tests run on asyncio's."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if item.path.name == "test_wire.py":
+        with suppress(ImportError):
+            loops["uvloop"] = importlib.import_module("uvloop").new_event_loop
+    return loops
 
 
 @pytest.fixture
