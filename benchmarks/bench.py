@@ -1,0 +1,5 @@
+"""Measure promptmill: `python benchmarks/bench.py quick`."""
+
+import cpu
+
+cpu.quick().save()
