@@ -13,7 +13,7 @@ from pydoc_data.topics import topics
 
 import orjson
 import polars as pl
-import toktok
+import toktok  # type: ignore[import-untyped]
 
 CACHE = Path(__file__).parent / ".data"
 CHARACTERS = 1000
@@ -49,10 +49,10 @@ def parquet(rows: int) -> Path:
     return path
 
 
-def largest_tokens(path: Path) -> int:
-    """Return the tokens of the longest text."""
+def tokens(path: Path) -> list[int]:
+    """Return the tokens of every text."""
     with path.open("rb") as file:
-        return max(int(orjson.loads(line)["text"][1:6]) for line in file)
+        return [int(orjson.loads(line)["text"][1:6]) for line in file]
 
 
 def _texts(rows: int, *, mixed: bool) -> Iterator[str]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 SAMPLE_SECONDS = 0.05
 MEGABYTE = 1_000_000
@@ -62,7 +63,7 @@ def measure(
     return Measured(started, wall, cpu, peak[0], process.returncode, stdout, stderr)
 
 
-def _text(file: "tempfile._TemporaryFileWrapper[bytes]") -> str:
+def _text(file: BinaryIO) -> str:
     file.seek(0)
     return file.read().decode(errors="replace")
 

@@ -2,13 +2,13 @@
 
 import data
 import ours
+import peers
 import start
-from cpu import Contestant
 from measure import MEGABYTE, Measured
 from results import Plot, Result, Table, say
 from vendor import Vendor, serving
 
-HALF_DONE = "a resumed run"
+SIZES, LARGE_SIZES, PEER_SIZES = (10_000, 50_000, 100_000), (100_000, 1_000_000), (2_000, 10_000, 20_000)
 
 
 def whole(rows: int, kind: str, vendor: Vendor) -> tuple[Measured, float]:
@@ -24,44 +24,55 @@ def whole(rows: int, kind: str, vendor: Vendor) -> tuple[Measured, float]:
 def resumed(rows: int, vendor: Vendor) -> list[tuple[str, Measured, float | None]]:
     """Stop a job half-way, go on, and run it once more when it is finished."""
     found: list[tuple[str, Measured, float | None]] = []
+    rest, again = f"the second half of {rows:,} rows", f"{rows:,} rows, finished before"
     with ours.project() as project:
         project.job(data.jsonl(rows), vendor.base_url)
         project.command(*ours.RUN, "--limit", str(rows // 2))
-        for name in (f"the second half of {rows:,} rows", f"{rows:,} rows, finished before"):
+        for name in (rest, again):
             vendor.reset()
             cost = project.command(*ours.RUN)
             stats = vendor.stats()
             found.append((name, cost, stats["first"] - cost.started if stats["requests"] else None))
-            say(f"  {name}: {cost.wall:.1f} s, {cost.peak_anonymous / MEGABYTE:.0f} MB")
     return found
 
 
-def measured(sizes: list[int], peers: list[Contestant], peer_sizes: list[int]) -> Result:
-    """Measure ours at some sizes, the last one also as Parquet and resumed; and the peers at theirs."""
+def measured() -> Result:
+    """Measure ours up to 100,000 rows, and the peers."""
+    return _measured("memory", "make bench", SIZES, peers.installed(say))
+
+
+def large() -> Result:
+    """Measure ours up to a million rows: 1 GB of JSONL."""
+    return _measured("large", "make bench-large", LARGE_SIZES, [])
+
+
+def _measured(name: str, command: str, sizes: tuple[int, ...], others: list[peers.Peer]) -> Result:
     imported = start.imported_megabytes()
-    lines, points = [], []
+    lines: list[tuple[str, ...]] = []
+    points: list[tuple[float, float]] = []
     largest = sizes[-1]
     with serving() as vendor:
         for rows, kind in [*((rows, "JSONL") for rows in sizes), (largest, "Parquet")]:
             cost, first = whole(rows, kind, vendor)
             lines.append(_line(f"{rows:,} rows, {kind}", cost, first, imported))
-            say(f"  {lines[-1]}")
             if kind == "JSONL":
                 points.append((rows, cost.peak_anonymous / MEGABYTE))
-        lines += [_line(name, cost, first, imported) for name, cost, first in resumed(largest, vendor)]
-        plotted = {"promptmill": points, **{peer.name: _grown(peer, peer_sizes, vendor) for peer in peers}}
-    note = f"Importing everything takes {imported:.0f} MB; `above import` is the peak less that."
-    if len(points) > 1:
-        (few, low), (many, high) = points[-2], points[-1]
-        note += f" From {few:,} to {many:,} rows the peak grew by {(high - low) * MEGABYTE / (many - few):.0f} bytes a row."
+        lines += [_line(part, cost, first, imported) for part, cost, first in resumed(largest, vendor)]
+        plotted = {"promptmill": points} | {peer.name: _grown(peer, vendor) for peer in others}
+    (few, low), (many, high) = points[-2:]
+    growth = (high - low) * MEGABYTE / (many - few)
+    note = (
+        f"`above import` is the peak less the {imported:.0f} MB of a process that has imported everything. From {few:,}"
+        f" to {many:,} rows of JSONL the peak grew by {growth:.0f} bytes a row."
+    )
     columns = ("", "peak memory", "above import", "CPU", "wall", "first request")
-    plot = Plot("memory", "Peak anonymous memory against rows", "MB", lines=plotted)
-    return Result("memory", "make bench-large", [Table("Memory", columns, lines, note)], [plot])
+    plot = Plot(name, "Peak anonymous memory against rows", "MB", lines=plotted)
+    return Result(name, command, [Table(f"Memory, up to {largest:,} rows", columns, lines, note)], [plot])
 
 
-def _grown(peer: Contestant, sizes: list[int], vendor: Vendor) -> list[tuple[float, float]]:
+def _grown(peer: peers.Peer, vendor: Vendor) -> list[tuple[float, float]]:
     points: list[tuple[float, float]] = []
-    for rows in sizes:
+    for rows in PEER_SIZES:
         peak = peer.send(data.jsonl(rows), vendor).peak_anonymous / MEGABYTE
         points.append((rows, peak))
         say(f"  {peer.name}: {rows:,} rows: {peak:.0f} MB")
@@ -70,7 +81,7 @@ def _grown(peer: Contestant, sizes: list[int], vendor: Vendor) -> list[tuple[flo
 
 def _line(name: str, cost: Measured, first: float | None, imported: float) -> tuple[str, ...]:
     peak = cost.peak_anonymous / MEGABYTE
-    return (
+    line = (
         name,
         f"{peak:,.0f} MB",
         f"{peak - imported:,.0f} MB",
@@ -78,3 +89,5 @@ def _line(name: str, cost: Measured, first: float | None, imported: float) -> tu
         f"{cost.wall:,.1f} s",
         "none" if first is None else f"{first:.1f} s",
     )
+    say(f"  {' | '.join(line)}")
+    return line

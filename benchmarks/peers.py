@@ -60,7 +60,7 @@ class Peer:
             return None
         say(f"installing {self.requirement}")
         subprocess.run([sys.executable, "-m", "venv", "--clear", done.parent], check=True)  # noqa: S603 -- this Python
-        command = [self.python, "-m", "pip", "install", "--quiet", self.requirement]
+        command = [str(self.python), "-m", "pip", "install", "--quiet", self.requirement]
         pip = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 -- its own pip
         if pip.returncode:
             return f"pip could not install it: {pip.stderr.strip().splitlines()[-1]}"
@@ -72,7 +72,7 @@ class Peer:
         facts = (path, vendor.base_url, ours.CONCURRENCY, ANSWER_TOKENS, "answers.jsonl", *self.arguments)
         ours.WORK.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=ours.WORK) as folder:
-            command = [self.python, DRIVERS / self.driver, *map(str, facts)]
+            command = [str(self.python), str(DRIVERS / self.driver), *map(str, facts)]
             return measure(command, Path(folder), {**ENVIRONMENT, "HOME": folder, "CURATOR_CACHE_DIR": folder})
 
 

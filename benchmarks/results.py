@@ -23,7 +23,7 @@ class Table:
 
     title: str
     columns: Sequence[str]
-    rows: list[Sequence[str]]
+    rows: Sequence[Sequence[str]]
     note: str = ""
 
     def markdown(self) -> str:
@@ -37,7 +37,12 @@ class Table:
         lines = [self.columns, *self.rows]
         widths = [max(len(line[at]) for line in lines) for at in range(len(self.columns))]
         text = [
-            "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])
+            "  ".join(
+                [
+                    line[0].ljust(widths[0]),
+                    *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+                ]
+            )
             for line in lines
         ]
         return "\n".join([f"\n{self.title}", *text, *([self.note] if self.note else [])])
@@ -54,6 +59,38 @@ class Plot:
     lines: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
 
+def machine() -> dict[str, str]:
+    """Say what everything ran on."""
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    ours = ("duckdb", "polars", "pyreqwest", "httpx", "tiktoken", "toktok-rs")
+    return {
+        "measured": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": _commit(),
+        "machine": f"{os.cpu_count()} cores of {cpu}, {platform.system()} {platform.release().partition('-')[0]}",
+        "python": platform.python_version(),
+        "server": vendor.version(),
+        "libraries": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ours),
+    }
+
+
+def _commit() -> str:
+    said = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607 -- whichever git there is
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return said.stdout.strip() or "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What one benchmark found."""
@@ -62,7 +99,7 @@ class Result:
     command: str
     tables: list[Table]
     plots: list[Plot] = field(default_factory=list)
-    facts: dict[str, str] = field(default_factory=lambda: machine())
+    facts: dict[str, str] = field(default_factory=machine)
 
     def save(self) -> None:
         """Keep it for the report, and print it."""
@@ -85,34 +122,6 @@ def load(name: str) -> Result | None:
         [Plot(**plot) for plot in kept["plots"]],
         kept["facts"],
     )
-
-
-def machine() -> dict[str, str]:
-    """Say what everything ran on."""
-    cpu = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.machine(),
-    )
-    ours = ("duckdb", "polars", "pyreqwest", "httpx", "tiktoken", "toktok-rs")
-    return {
-        "measured": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": _commit(),
-        "machine": f"{os.cpu_count()} cores of {cpu}, {platform.system()} {platform.release().partition('-')[0]}",
-        "python": platform.python_version(),
-        "server": vendor.version(),
-        "libraries": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ours),
-    }
-
-
-def _commit() -> str:
-    said = subprocess.run(  # noqa: S603 -- git, our own arguments
-        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607 -- whichever git there is
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return said.stdout.strip() or "unknown"
 
 
 def say(text: str) -> None:

@@ -58,7 +58,7 @@ class Behaviour:
     sigma: float = 0.0
     """Of a lognormal latency; 0 is always the median."""
     per_minute: float = 0.0
-    """Its limit, a bucket of a tenth of a second; 0 is none."""
+    """Its limit, a bucket of a tenth of a second and of two requests at least; 0 is none."""
     counts_tokens: bool = False
     """The limit is one of tokens."""
     largest: int = 1
@@ -67,7 +67,7 @@ class Behaviour:
     def lua(self) -> str:
         """Write it as Lua fields."""
         content = (ANSWER * 10).strip()
-        burst = max(1.0, self.per_minute / 600) + (self.largest if self.counts_tokens else 0)
+        burst = max(2.0, self.per_minute / 600) + (self.largest if self.counts_tokens else 0)
         facts = {
             "content": json.dumps(content),
             "completion_tokens": ANSWER_TOKENS,
@@ -182,5 +182,3 @@ def version() -> str:
     binary, _, _, environ = _nginx()
     said = subprocess.run([binary, "-v"], env={**os.environ, **environ}, capture_output=True, text=True, check=True)  # noqa: S603 -- our own nginx
     return said.stderr.strip().removeprefix("nginx version: ")
-
-

@@ -8,7 +8,7 @@ MODEL = "gpt-4o-mini"
 
 
 def arguments():
-    """Return the rows' file, the vendor's address, the requests at a time, the longest answer, and the output's file."""
+    """Return the rows' file, the vendor's address, requests at a time, the longest answer, the output's file."""
     rows, base_url, concurrency, max_tokens, output = sys.argv[1:]
     return Path(rows), base_url, int(concurrency), int(max_tokens), Path(output)
 

@@ -1,0 +1,40 @@
+"""Everything that was measured as docs/performance.md: tables between two markers, and the pictures beside them."""
+
+import sys
+from pathlib import Path
+
+import svg
+from results import Result, load, say
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- measured: `python benchmarks/bench.py report` writes everything from here -->", "<!-- to here -->"
+ORDER = ("cpu", "memory", "large", "latency", "saturation", "start", "ledger")
+
+
+def write() -> None:
+    """Put what was measured into the document."""
+    results = [found for found in map(load, ORDER) if found is not None]
+    if not results:
+        sys.exit("nothing was measured yet: run `make bench` first")
+    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{_measured(results)}\n{END}{after}", encoding="utf-8")
+    say(f"wrote {DOCUMENT.name}")
+
+
+def _measured(results: list[Result]) -> str:
+    parts = []
+    for result in results:
+        parts += [table.markdown() for table in result.tables]
+        for plot in result.plots:
+            picture = f"performance-{plot.file}.svg"
+            (DOCUMENT.parent / picture).write_text(svg.draw(plot), encoding="utf-8")
+            parts.append(f"![{plot.title}, {plot.unit}]({picture})\n")
+        parts.append(_facts(result))
+    return "\n".join(parts)
+
+
+def _facts(result: Result) -> str:
+    facts = result.facts
+    when = f"{facts['measured']}, commit {facts['commit']}, {facts['machine']}"
+    return f"*`{result.command}`: {when}; Python {facts['python']}, {facts['libraries']}; {facts['server']}.*\n"
