@@ -9,7 +9,7 @@ import data
 import ours
 import peers
 from measure import MEGABYTE, Measured
-from results import Plot, Result, Table, say
+from results import Aim, Plot, Result, Table, say
 from vendor import Vendor, serving
 
 QUICK_ROWS, QUICK_SLOW_ROWS, OWN_ROWS, PEER_ROWS = 20_000, 2_000, 100_000, 20_000
@@ -131,13 +131,28 @@ def quick() -> Result:
     """Measure ours alone, in less than a minute."""
     contestants = [replace(each, rows=QUICK_SLOW_ROWS if "httpx" in each.name else QUICK_ROWS) for each in own()]
     trials = compete(contestants, 1)
-    return Result("quick", "make bench-quick", [table("Processor time per row, ours", contestants, trials)])
+    return Result(
+        "quick", "make bench-quick", [table("Processor time per row, ours", contestants, trials)], aims(trials)
+    )
+
+
+def aims(trials: dict[str, list[Trial]]) -> list[Aim]:
+    """Judge ours."""
+    kept, _, counted, _ = trials.values()
+    return [
+        Aim.at_most("CPU per 1,000 rows besides counting", 0.10, middle(kept, "cpu_per_1000"), "s"),
+        Aim.at_most("CPU per 1,000 rows, counted by tiktoken", 0.16, middle(counted, "cpu_per_1000"), "s"),
+        Aim.at_least(
+            "Rows a second on two cores, one of them the server's", 5000, middle(kept, "rows_per_second"), "/s"
+        ),
+    ]
 
 
 def measured() -> Result:
     """Measure ours at 100,000 rows; then ours and the peers at the same rows, in turns."""
     many = [replace(each, rows=QUICK_ROWS if "httpx" in each.name else OWN_ROWS) for each in own()]
-    alone = table("Processor time per row, ours", many, compete(many, REPEATS))
+    own_trials = compete(many, REPEATS)
+    alone = table("Processor time per row, ours", many, own_trials)
     missing: list[str] = []
     everything = own()[EVERYTHING_ON]
     field = [everything, *contestants_of(peers.installed(missing.append))]
@@ -146,9 +161,13 @@ def measured() -> Result:
         "Processor time per row, ours and the peers'", [replace(each, rows=PEER_ROWS) for each in field], trials
     )
     note = " ".join([PEERS_NOTE, *missing])
+    ours_cpu, *peers_cpu = (middle(trials[each.name], "cpu_per_1000") for each in field)
+    ratio = Aim.at_least(
+        "CPU per row of the best peer, against ours counted by tiktoken", 3, min(peers_cpu) / ours_cpu, "x"
+    )
     bars = {each.name: middle(trials[each.name], "cpu_per_1000") for each in field}
     plot = Plot("cpu", "Processor time per 1,000 rows", "CPU seconds", bars=bars)
-    return Result("cpu", "make bench", [alone, replace(beside, note=note)], [plot])
+    return Result("cpu", "make bench", [alone, replace(beside, note=note)], [*aims(own_trials), ratio], [plot])
 
 
 def contestants_of(installed: list[peers.Peer]) -> list[Contestant]:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import svg
-from results import Result, load, say
+from results import Result, Table, load, say
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- measured: `python benchmarks/bench.py report` writes everything from here -->", "<!-- to here -->"
@@ -23,7 +23,9 @@ def write() -> None:
 
 
 def _measured(results: list[Result]) -> str:
-    parts = []
+    aims = [aim for result in results for aim in result.aims]
+    lines = [(aim.what, aim.wanted, aim.found, "yes" if aim.reached else "**no**") for aim in aims]
+    parts = [Table("What was aimed at", ("", "aim", "measured", "reached"), lines).markdown()]
     for result in results:
         parts += [table.markdown() for table in result.tables]
         for plot in result.plots:

@@ -49,6 +49,31 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Aim:
+    """What was to be reached, and whether it was."""
+
+    what: str
+    wanted: str
+    found: str
+    reached: bool
+
+    @classmethod
+    def at_most(cls, what: str, wanted: float, found: float, unit: str) -> "Aim":
+        """Want a number that is no higher."""
+        return cls(what, f"at most {wanted:,g} {unit}", f"{found:,.{_digits(wanted)}f} {unit}", found <= wanted)
+
+    @classmethod
+    def at_least(cls, what: str, wanted: float, found: float, unit: str) -> "Aim":
+        """Want a number that is no lower."""
+        return cls(what, f"at least {wanted:,g} {unit}", f"{found:,.{_digits(wanted)}f} {unit}", found >= wanted)
+
+
+def _digits(wanted: float) -> int:
+    """Return the digits behind the point that a number of this size needs."""
+    return 3 if wanted < 1 else 1 if wanted < 100 else 0  # noqa: PLR2004 -- a matter of looks
+
+
+@dataclass(frozen=True, slots=True)
 class Plot:
     """Numbers for one picture: bars have one number for each name, lines have points (x, y)."""
 
@@ -98,6 +123,7 @@ class Result:
     name: str
     command: str
     tables: list[Table]
+    aims: list[Aim] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=machine)
 
@@ -107,6 +133,8 @@ class Result:
         (FOLDER / f"{self.name}.json").write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2))
         for table in self.tables:
             say(table.plain())
+        for aim in self.aims:
+            say(f"{'reached' if aim.reached else 'MISSED'}: {aim.what}: {aim.wanted}; {aim.found}")
 
 
 def load(name: str) -> Result | None:
@@ -119,6 +147,7 @@ def load(name: str) -> Result | None:
         kept["name"],
         kept["command"],
         [Table(**table) for table in kept["tables"]],
+        [Aim(**aim) for aim in kept["aims"]],
         [Plot(**plot) for plot in kept["plots"]],
         kept["facts"],
     )

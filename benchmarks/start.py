@@ -6,7 +6,7 @@ import sys
 import data
 import ours
 from measure import MEGABYTE, measure
-from results import Result, Table
+from results import Aim, Result, Table
 from vendor import serving
 
 REPEATS = 7
@@ -49,7 +49,11 @@ def measured() -> Result:
     ]
     columns = ("", "median", "fastest", "CPU")
     note = f"Medians of {REPEATS}. Everything imported takes {imported_megabytes():.0f} MB of anonymous memory."
-    return Result("start", "python benchmarks/bench.py start", [Table("Start", columns, lines, note)])
+    aims = [
+        Aim.at_most("`promptmill --help`", 0.25, statistics.median(each.wall for each in helps), "s"),
+        Aim.at_most("`run` on a small job, to the first request", 1, statistics.median(firsts), "s"),
+    ]
+    return Result("start", "python benchmarks/bench.py start", [Table("Start", columns, lines, note)], aims)
 
 
 def _seconds(values: list[float]) -> tuple[str, str]:
