@@ -14,6 +14,8 @@ from results import Result, Table, say
 from vendor import serving
 
 SEED_ROWS, COPIES = 10_000, 500
+MOST_BYTES = 8_000 * MEGABYTE
+"""A command that wants more is stopped: the machine has other work."""
 KEY = "'v1' || md5(key || n)"
 FAILS = "(hash(key, n) % 200 = 0)"
 MULTIPLY = f"""
@@ -64,13 +66,15 @@ def measured() -> Result:
         attempts = _multiply(ledger)
         size = ledger.stat().st_size / MEGABYTE
         for command in COMMANDS:
-            cost = project.command(*command)
+            cost = project.command(*command, expect=(0, -9), most_bytes=MOST_BYTES)
             shown = " ".join(part if " " not in part else f'"{part}"' for part in command)
-            lines.append(
-                (f"`{shown}`", f"{cost.wall:.1f} s", f"{cost.cpu:.1f} s", f"{cost.peak_anonymous / MEGABYTE:,.0f} MB")
-            )
+            memory = f"{cost.peak_anonymous / MEGABYTE:,.0f} MB{'' if cost.code == 0 else ', stopped'}"
+            lines.append((f"`{shown}`", f"{cost.wall:.1f} s", f"{cost.cpu:.1f} s", memory))
             say(f"  {' | '.join(lines[-1])}")
-    note = f"{attempts:,} attempts, answers of about 230 characters; the ledger's file has {size:,.0f} MB."
+    note = (
+        f"{attempts:,} attempts, answers of about 230 characters; the ledger's file has {size:,.0f} MB. A command that"
+        f" wants more than {MOST_BYTES / 1e9:.0f} GB is stopped."
+    )
     columns = ("promptmill ...", "wall", "CPU", "peak memory")
     command_line = "python benchmarks/bench.py ledger"
     return Result("ledger", command_line, [Table("A ledger of 5,000,000 attempts", columns, lines, note)])

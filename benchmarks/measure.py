@@ -1,11 +1,14 @@
 """What a command costs: the processor time of all its processes and threads, its wall time, its anonymous memory."""
 
+import math
 import os
+import signal
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -36,8 +39,12 @@ def measure(
     environ: Mapping[str, str] | None = None,
     *,
     expect: tuple[int, ...] = (0,),
+    most_bytes: float = math.inf,
 ) -> Measured:
-    """Run a command to its end and say what it cost. Raises RuntimeError if it ends with an unexpected code."""
+    """Run a command to its end and say what it cost. Raises RuntimeError if it ends with an unexpected code.
+
+    With more anonymous memory than `most_bytes` it is killed, before the machine suffers: code -9.
+    """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started, clock = time.time(), time.perf_counter()
         process = subprocess.Popen(  # noqa: S603 -- the benchmarks' own commands
@@ -49,7 +56,7 @@ def measure(
             stderr=err,
         )
         ended, peak = threading.Event(), [0]
-        sampler = threading.Thread(target=_sample, args=(process.pid, ended, peak), daemon=True)
+        sampler = threading.Thread(target=_sample, args=(process.pid, ended, peak, most_bytes), daemon=True)
         sampler.start()
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - clock
@@ -68,9 +75,15 @@ def _text(file: BinaryIO) -> str:
     return file.read().decode(errors="replace")
 
 
-def _sample(pid: int, ended: threading.Event, peak: list[int]) -> None:
+def _sample(pid: int, ended: threading.Event, peak: list[int], most_bytes: float) -> None:
     while not ended.wait(SAMPLE_SECONDS):
-        peak[0] = max(peak[0], sum(anonymous(each) for each in _tree(pid)))
+        tree = list(_tree(pid))
+        peak[0] = max(peak[0], sum(anonymous(each) for each in tree))
+        if peak[0] > most_bytes and not ended.is_set():
+            for each in tree:
+                with suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
+            return
 
 
 def _tree(pid: int) -> Iterator[int]:

@@ -12,7 +12,7 @@ from measure import MEGABYTE, Measured
 from results import Aim, Plot, Result, Table, say
 from vendor import Vendor, serving
 
-SIZES, LARGE_SIZES, PEER_SIZES = (10_000, 50_000, 100_000), (100_000, 1_000_000), (2_000, 10_000, 20_000)
+SIZES, LARGE_SIZES = (1_000, 10_000, 50_000, 100_000), (100_000, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def _measured(name: str, command: str, sizes: tuple[int, ...], others: list[peer
     note = f"`above import` is the peak less the {imported:.0f} MB of a process that has imported everything."
     columns = ("", "peak memory", "above import", "CPU", "wall", "first request")
     shown = [each.line(imported) for each in (*lines, parquet, rest, again)]
-    plot = Plot(name, "Peak anonymous memory against rows", "MB", lines=plotted)
+    plot = Plot("memory", "Peak anonymous memory against rows", "MB", lines=plotted)
     return Result(name, command, [Table(f"Memory, up to {largest:,} rows", columns, shown, note)], aims, [plot])
 
 
@@ -98,7 +98,7 @@ def _run(name: str, rows: int, project: ours.Project, vendor: Vendor) -> Found:
 
 def _grown(peer: peers.Peer, vendor: Vendor) -> list[tuple[float, float]]:
     points: list[tuple[float, float]] = []
-    for rows in PEER_SIZES:
+    for rows in peer.memory_rows:
         peak = peer.send(data.jsonl(rows), vendor).peak_anonymous / MEGABYTE
         points.append((rows, peak))
         say(f"  {peer.name}: {rows:,} rows: {peak:.0f} MB")

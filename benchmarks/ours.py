@@ -1,5 +1,6 @@
 """promptmill as a contestant: a folder with a job, and the command line in a process of its own."""
 
+import math
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -63,9 +64,9 @@ class Project:
         )
         (self.folder / "job.toml").write_text(text)
 
-    def command(self, *arguments: str, expect: tuple[int, ...] = (0,)) -> Measured:
+    def command(self, *arguments: str, expect: tuple[int, ...] = (0,), most_bytes: float = math.inf) -> Measured:
         """Run a command."""
-        return measure([*self.program, *arguments], self.folder, expect=expect)
+        return measure([*self.program, *arguments], self.folder, expect=expect, most_bytes=most_bytes)
 
 
 @contextmanager

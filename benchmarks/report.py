@@ -1,10 +1,11 @@
 """Everything that was measured as docs/performance.md: tables between two markers, and the pictures beside them."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import svg
-from results import Result, Table, load, say
+from results import Plot, Result, Table, load, say
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- measured: `python benchmarks/bench.py report` writes everything from here -->", "<!-- to here -->"
@@ -22,17 +23,28 @@ def write() -> None:
     say(f"wrote {DOCUMENT.name}")
 
 
+def _joined(plots: list[Plot]) -> list[Plot]:
+    """Make one picture of those for one file: what was measured with more rows goes on with the same lines."""
+    joined: dict[str, Plot] = {}
+    for plot in plots:
+        lines = dict(joined.get(plot.file, plot).lines)
+        for name, points in plot.lines.items():
+            lines[name] = sorted(dict([*lines.get(name, []), *points]).items())
+        joined[plot.file] = replace(plot, lines=lines)
+    return list(joined.values())
+
+
 def _measured(results: list[Result]) -> str:
     aims = [aim for result in results for aim in result.aims]
     lines = [(aim.what, aim.wanted, aim.found, "yes" if aim.reached else "**no**") for aim in aims]
     parts = [Table("What was aimed at", ("", "aim", "measured", "reached"), lines).markdown()]
     for result in results:
         parts += [table.markdown() for table in result.tables]
-        for plot in result.plots:
-            picture = f"performance-{plot.file}.svg"
-            (DOCUMENT.parent / picture).write_text(svg.draw(plot), encoding="utf-8")
-            parts.append(f"![{plot.title}, {plot.unit}]({picture})\n")
         parts.append(_facts(result))
+    for plot in _joined([plot for result in results for plot in result.plots]):
+        picture = f"performance-{plot.file}.svg"
+        (DOCUMENT.parent / picture).write_text(svg.draw(plot), encoding="utf-8")
+        parts.append(f"![{plot.title}, {plot.unit}]({picture})\n")
     return "\n".join(parts)
 
 

@@ -1,10 +1,11 @@
 """Two kinds of picture as SVG text: bars, and lines over rows. Figures stand beside the marks, so axes are bare."""
 
+import math
 from html import escape
 
 from results import Plot
 
-WIDTH, LEFT, RIGHT, TOP, STEP = 760, 300, 90, 44, 26
+WIDTH, LEFT, RIGHT, TOP, STEP = 860, 350, 90, 44, 26
 LINES_HEIGHT = 340
 COLORS = ("#0b6e4f", "#c2410c", "#7c3aed", "#2563eb", "#a16207", "#be185d", "#475569")
 
@@ -40,19 +41,27 @@ def _bars(plot: Plot) -> tuple[list[str], int]:
 
 
 def _lines(plot: Plot) -> tuple[list[str], int]:
+    """Draw lines over a logarithmic number of rows."""
     points = [point for line in plot.lines.values() for point in line]
-    most_x, most_y = (max(point[axis] for point in points) for axis in (0, 1))
-    left, bottom = 60, LINES_HEIGHT - 36
-    right = WIDTH - 230
+    least, most = (math.log10(edge(x for x, _ in points)) for edge in (min, max))
+    highest = max(y for _, y in points)
+    left, right, bottom = 70, WIDTH - 290, LINES_HEIGHT - 36
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (math.log10(x) - least) / ((most - least) or 1)
+        return left + across * (right - left), bottom - y / highest * (bottom - TOP)
+
     body = [f'<path d="M{left} {TOP}V{bottom}H{right}" fill="none" stroke="#9ca3af"/>']
-    body += [_text(left - 6, TOP + 10, f"{most_y:,.0f}", anchor="end"), _text(left - 6, bottom, "0", anchor="end")]
-    body.append(_text(right, bottom + 18, f"{most_x:,.0f} rows", anchor="end"))
-    for line, color in zip(plot.lines.values(), COLORS, strict=False):
-        places = [(left + x / most_x * (right - left), bottom - y / most_y * (bottom - TOP)) for x, y in line]
+    body += [_text(left - 6, TOP + 10, f"{highest:,.0f}", anchor="end"), _text(left - 6, bottom, "0", anchor="end")]
+    for power in range(math.ceil(least), math.floor(most) + 1):
+        body.append(_text(place(10**power, 0)[0], bottom + 18, f"{10**power:,} rows", anchor="middle"))
+    names = []
+    for (name, line), color in zip(plot.lines.items(), COLORS, strict=False):
+        places = [place(x, y) for x, y in line]
         path = "L".join(f"{x:.0f} {y:.0f}" for x, y in places)
         body.append(f'<path d="M{path}" fill="none" stroke="{color}" stroke-width="2"/>')
         body += [f'<circle cx="{x:.0f}" cy="{y:.0f}" r="3" fill="{color}"/>' for x, y in places]
-    names = sorted(zip(plot.lines.items(), COLORS, strict=False), key=lambda named: -named[0][1][-1][1])
-    for number, ((name, line), color) in enumerate(names):
-        body.append(_text(right + 14, TOP + 12 + number * 20, f"{name}: {line[-1][1]:,.0f}", color=color))
+        names.append((line[-1][1], f"{name}: {line[-1][1]:,.0f} at {line[-1][0]:,.0f}", color))
+    for number, (_, text, color) in enumerate(sorted(names, reverse=True)):
+        body.append(_text(right + 14, TOP + 12 + number * 20, text, color=color))
     return body, LINES_HEIGHT
