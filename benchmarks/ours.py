@@ -54,7 +54,7 @@ class Project:
         rows: Path,
         base_url: str,
         *,
-        wire: str = "native",
+        wire: str = "auto",
         concurrency: int = CONCURRENCY,
         limits: str = "",
     ) -> None:

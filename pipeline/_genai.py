@@ -1,4 +1,4 @@
-"""Prices of the `genai-prices` package as our own. Its bundled data only: its updater is never used.
+"""Prices and context windows of the `genai-prices` package as our own. Its bundled data only, never its updater.
 
 What can't be said exactly in our terms is left out, so that it stays unknown. Always asked by provider and model.
 """
@@ -50,6 +50,14 @@ def history(provider: str, model: str) -> tuple[Price, ...]:
 def providers() -> tuple[str, ...]:
     """Return the ids of the providers that the package knows."""
     return tuple(provider.id for provider in _data())
+
+
+def context_tokens(provider: str, model: str) -> int | None:
+    """Return how many tokens a prompt and its answer may have together, None if the package doesn't say."""
+    if (provider, model) in _NOT_SOLD:
+        return None
+    found = _model(provider, model)
+    return None if found is None else found.context_window
 
 
 def source() -> str:

@@ -5,8 +5,9 @@ Money is Decimal; mistakes raise errors.UserError; nothing here prints or reads 
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 
 import polars as pl
 
-from pipeline import estimating, exporting, reconciling, repricing
+from pipeline import comparing, exporting, reconciling, repricing
 from pipeline.budget import dollars
+from pipeline.comparing import Compared, Contradiction, Work
 from pipeline.counting import Counting
 from pipeline.errors import UsageError, UserError
-from pipeline.estimating import Estimate, Tick
+from pipeline.estimating import Estimate, Outlook, Sample, Scan, Tick
 from pipeline.job import Job, job_name, load_job, overridden
 from pipeline.ledger import Ledger
 from pipeline.planning import Plan, Selection
@@ -39,12 +41,15 @@ from pipeline.runners.launch import (
     Prepared,
     Watch,
     credentials,
+    fingerprint,
     kept_counts,
     key_warnings,
     launch,
     prepare,
 )
 from pipeline.runners.local import RunReport
+from pipeline.runners.pilot import send_pilot
+from pipeline.windows import context_window
 
 Notify = Callable[[str], None]
 
@@ -122,22 +127,62 @@ def estimate(
     selection: Selection = Selection(),  # noqa: B008 -- a frozen value
     tick: Tick | None = None,
 ) -> tuple[Prepared, Estimate]:
-    """Count what a run would send now, and bound what it would cost. Sends nothing. Raises UserError."""
+    """Say what a run would send now, and what that would cost. Sends nothing. Raises UserError."""
     prepared = prepare(job, limit=limit)
+    scan, counter = _scanned(prepared, ledger, selection, tick)
+    return prepared, scan.answer(prepared.plan, _outlook(job, ledger, selection), counter)
+
+
+def _scanned(
+    prepared: Prepared, ledger: Ledger, selection: Selection, tick: Tick | None, sample: Sample | None = None
+) -> tuple[Scan, str | None]:
+    """Scan the plan and count; return the sums, and the name of the library that counted, if anything was counted."""
+    job, meter = prepared.job, prepared.meter
     known = ledger.known(job.name, job.reuse, fresh=selection.fresh)
     counting = Counting(
-        prepared.meter, kept_counts(ledger, job), writes=selection.retry is None, notify=prepared.warnings.append
+        meter, kept_counts(ledger, job), writes=selection.retry is None, notify=prepared.warnings.append
     )
-    result = estimating.estimate(
-        prepared.plan,
-        known,
-        counting,
-        job.limits,
-        selection=selection,
-        max_tokens=job.model.max_tokens,
-        tick=tick,
+    # Nobody knows what stands behind another address.
+    window = None if job.model.base_url else context_window(job.provider.name, job.model.name)
+    scan = Scan(known, selection, job.limits, meter, window, sample)
+    scan.run(prepared.plan, counting, tick)
+    return scan, meter.counter.library if counting.made else None
+
+
+def compare(
+    prepared: Prepared, estimated: Estimate, targets: Sequence[Target], *, price_file: Path | None = None
+) -> list[Compared]:
+    """Return what the requests would cost as MODEL[@PROVIDER][:LANE], at the prices in force now.
+
+    Tokens are taken as they are: other models count and answer differently.
+    """
+    return comparing.compare(Prices(price_file), targets, _work(prepared, estimated), at=datetime.now(UTC))
+
+
+def contradictions(prepared: Prepared, estimated: Estimate) -> list[Contradiction]:
+    """Return what the requests would cost if something else were true that the price's source says."""
+    price = prepared.price
+    return [] if price is None else comparing.contradictions(price, _work(prepared, estimated))
+
+
+def _work(prepared: Prepared, estimated: Estimate) -> Work:
+    outputs, ratio = estimated.forecast.outputs, estimated.outlook.input_ratio
+    sizes = Counter[int]()
+    for size, requests in estimated.sizes.items():
+        sizes[round(size * ratio)] += requests
+    return Work(
+        sizes=sizes,
+        outputs=None if outputs is None else (outputs.low, outputs.expected, outputs.high),
+        per_request=lambda size: 0.0 if outputs is None else outputs.per_request(round(size / ratio)),
+        max_tokens=prepared.job.model.max_tokens,
     )
-    return prepared, result
+
+
+def _outlook(job: Job, ledger: Ledger, selection: Selection) -> Outlook:
+    """Look at the job's earlier requests; for a retry at none: rows that ended badly are not like the others."""
+    provider, model, max_tokens = job.provider.name, job.model.name, job.model.max_tokens
+    used = [] if selection.retry else ledger.used_by(job.name, provider, model, max_tokens=max_tokens)
+    return Outlook(used, "history", ledger.calibration(provider, model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,29 +206,79 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
     """Run a job, or go on with it; None if `confirm` said no. Raises UserError before anything is sent."""
     if options.selection.retry is not None:
         require_job(ledger, job.name)
-    key, missing = None, None
-    try:
-        key = credentials(job, options.environ)
-    except UserError as error:
-        missing = error  # no mistake if there is nothing to send
-    total = None
+    key, missing = _credentials(job, options)
+    counted = None
     if options.confirm is None and missing is None:
         prepared = prepare(job, limit=options.limit)
+        outlook = _outlook(job, ledger, options.selection)
     else:
         prepared, counted = estimate(job, ledger, limit=options.limit, selection=options.selection, tick=options.tick)
         if missing is not None and counted.to_send:
             raise missing
         if options.confirm is not None and not options.confirm(prepared, counted):
             return None
-        prepared = prepared.rescanned()
+        prepared, outlook = prepared.rescanned(), counted.outlook
+    _tell_warnings(prepared, key, options)
+    total = None
+    if counted is not None:
         total = counted.rows if options.selection.retry is None else counted.to_send
-    for warning in (*prepared.warnings, *key_warnings(job, key)):
-        options.notify(warning)
-    how = Launch(ledger, options.watch, options.notify, options.command, options.selection, total, options.until)
+    how = replace(_launch(ledger, options), outlook=outlook, estimate=counted, total=total)
     report = launch(prepared, key, how)
     if prepared.plan.duplicate_ids:
         options.notify(f"{prepared.plan.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class Piloted:
+    """The answer of `estimate --pilot`."""
+
+    prepared: Prepared
+    estimate: Estimate
+    """Of what is left to send."""
+    requests: int
+    """Requests of the pilot, those that had their answer before included."""
+    report: RunReport | None
+    """What was sent now; None if the whole pilot had been answered before."""
+
+
+def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions) -> Piloted:
+    """Send random requests of the job, as far as they have no answer, and estimate the rest from them.
+
+    `confirm` and `selection` of the options are not looked at. Raises UserError before anything is sent.
+    """
+    key, missing = _credentials(job, options)
+    prepared = prepare(job, limit=options.limit)
+    sample = Sample(requests, int(fingerprint(prepared), 16))
+    scan, counter = _scanned(prepared, ledger, Selection(), options.tick, sample)
+    report = None
+    if sample.to_send:
+        if missing is not None:
+            raise missing
+        _tell_warnings(prepared, key, options)
+        report = send_pilot(prepared.rescanned(), key, _launch(ledger, options), sample.to_send)
+        scan.ended(ledger.known(job.name, job.reuse))
+    provider, model = job.provider.name, job.model.name
+    used = ledger.used_by(job.name, provider, model, max_tokens=job.model.max_tokens, keys=list(sample.chosen))
+    outlook = Outlook(used, "pilot", ledger.calibration(provider, model))
+    return Piloted(prepared, scan.answer(prepared.plan, outlook, counter), len(sample.chosen), report)
+
+
+def _credentials(job: Job, options: RunOptions) -> tuple[str | None, UserError | None]:
+    """Fetch the key; that one is missing is no mistake if there is nothing to send."""
+    try:
+        return credentials(job, options.environ), None
+    except UserError as error:
+        return None, error
+
+
+def _tell_warnings(prepared: Prepared, key: str | None, options: RunOptions) -> None:
+    for warning in (*prepared.warnings, *key_warnings(prepared.job, key)):
+        options.notify(warning)
+
+
+def _launch(ledger: Ledger, options: RunOptions) -> Launch:
+    return Launch(ledger, options.watch, options.notify, options.command, options.selection, until=options.until)
 
 
 def statuses_to_retry(names: Sequence[str]) -> Selection:

@@ -4,15 +4,25 @@ Pure arithmetic, no clock and no I/O. `spent + reserved <= cap` holds after ever
 than was reserved for it (a run that sees one pauses).
 """
 
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 
 ZERO = Decimal(0)
+FORECAST_DIGITS = 4
+_CENT = Decimal("0.01")
 
 
 def dollars(amount: Decimal) -> str:
     """Write an amount for people: all digits that say something, at least two decimals."""
     whole, _, fraction = f"{amount:f}".partition(".")
     return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
+def about(amount: Decimal, rounding: str = ROUND_HALF_EVEN) -> str:
+    """Write a forecast for people: cents, and of small amounts four digits, for the rest of them is noise."""
+    if not amount:
+        return dollars(amount)
+    place = Decimal(1).scaleb(amount.adjusted() - FORECAST_DIGITS + 1)
+    return dollars(amount.quantize(min(place, _CENT), rounding=rounding))
 
 
 class Budget:

@@ -136,6 +136,8 @@ class Selection:
     """Ask again even where an answer is known: then `Known` holds only what an interrupted fresh run has brought."""
     retry: frozenset[str] | None = None
     """Only rows that ended with one of these statuses; None is the normal run."""
+    only: frozenset[str] | None = None
+    """Only these keys: a pilot's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,8 @@ def decide(known: Known, key: str, selection: Selection, max_tokens: int | None)
     """Look a key up (docs/design.md, "Keys"). A truncated answer serves limits no higher than its own."""
     own, other = known.own.get(key), known.others.get(key)
     status = own[0] if own else "pending"
+    if selection.only is not None and key not in selection.only:
+        return Decision("skip", status)
     if selection.retry is not None and status not in selection.retry:
         return Decision("skip", status)
     return _answered(own, other, max_tokens, retrying=selection.retry is not None) or SEND
@@ -192,7 +196,7 @@ class Meter:
         )
         self._schema = job.model.schema
         self._extra = job.model.extra
-        self._max_tokens = job.model.max_tokens
+        self.max_tokens = job.model.max_tokens
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -228,15 +232,15 @@ class Meter:
 
     def limit_tokens(self, input_tokens: int) -> int:
         """Return what a tokens-per-minute limit is charged for a request."""
-        return input_tokens + (ASSUMED_OUTPUT if self._max_tokens is None else self._max_tokens)
+        return input_tokens + (ASSUMED_OUTPUT if self.max_tokens is None else self.max_tokens)
 
     def worst_case(self, input_bound: int) -> Decimal | None:
         """Return the upper bound of one request's cost, or None if price or max_tokens leave it open."""
         if self.price is None:
             return None
-        if self._max_tokens is None and not all(price.output_is_free for price in self.prices):
+        if self.max_tokens is None and not all(price.output_is_free for price in self.prices):
             return None
-        worst = max(worst_case_usd(price, input_bound, self._max_tokens or 0) for price in self.prices)
+        worst = max(worst_case_usd(price, input_bound, self.max_tokens or 0) for price in self.prices)
         if worst >= MOST_DOLLARS:
             raise PriceError(
                 f"one request may cost ${worst:,.2f}, and the ledger books less than ${MOST_DOLLARS:,} for one:"

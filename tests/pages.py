@@ -93,26 +93,30 @@ def prose(page: Path) -> str:
     return " ".join(_FENCE.sub("", page.read_text(encoding="utf-8")).split())
 
 
-def rows(page: Path, *head: str, section: str | None = None) -> list[list[str]]:
-    """List the rows of the tables whose first columns have these names, under a heading if one is named."""
+def rows(page: Path, *head: str, section: str | None = None, chapter: str | None = None) -> list[list[str]]:
+    """List the rows of the tables whose first columns have these names, under a heading if one is named.
+
+    A chapter is everything under a heading of the second level.
+    """
     found: list[list[str]] = []
-    here, inside = "", False
+    part, here, inside = "", "", False
     for line in _FENCE.sub("", page.read_text(encoding="utf-8")).splitlines():
         if heading := _HEADING.match(line):
             here = heading[1]
+            part = here if line.startswith("## ") else part
         if not line.startswith("|"):
             inside = False
             continue
         cells = [cell.strip().replace("\\|", "|") for cell in _CELLS.split(line)[1:-1]]
         if inside and not set(line) <= set("|- "):
             found.append(cells)
-        inside = inside or (tuple(cells[: len(head)]) == head and section in {None, here})
+        inside = inside or (tuple(cells[: len(head)]) == head and section in {None, here} and chapter in {None, part})
     return found
 
 
-def column(page: Path, *head: str, section: str | None = None) -> list[str]:
+def column(page: Path, *head: str, section: str | None = None, chapter: str | None = None) -> list[str]:
     """List the first column of such tables, without backticks."""
-    return [plain(cells[0]) for cells in rows(page, *head, section=section)]
+    return [plain(cells[0]) for cells in rows(page, *head, section=section, chapter=chapter)]
 
 
 def plain(cell: str) -> str:

@@ -38,6 +38,10 @@ output = "2.00"
 """The price is the stub's."""
 
 
+class _Screen(io.StringIO):
+    encoding = "utf-8"
+
+
 @dataclass(frozen=True)
 class Done:
     """A command that has ended."""
@@ -86,7 +90,7 @@ class Project:
 
         The same entry point as the installed command, without the half second that a new process costs each time.
         """
-        out, err = io.StringIO(), io.StringIO()
+        out, err = _Screen(), _Screen()
         with (
             mock.patch.dict(os.environ, self._env(), clear=True),
             mock.patch.object(sys, "stdin", io.StringIO(stdin)),

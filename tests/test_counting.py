@@ -19,7 +19,7 @@ from pipeline.cli import _ticker
 from pipeline.counting import MOST_CHARACTERS, ROUND_STEPS, Counting, ToCount
 from pipeline.counts import CountKeeper, KeptCounts, header_of
 from pipeline.errors import InputError
-from pipeline.estimating import Forecast, estimate
+from pipeline.estimating import Outlook, Scan, ToSend
 from pipeline.job import load_job
 from pipeline.ledger import Known
 from pipeline.planning import Meter, Plan, Selection
@@ -173,17 +173,17 @@ def test_sums_over_sizes_are_the_sums_over_requests_to_the_last_digit(project):
     path = project.job()
     path.write_text(path.read_text().replace('input = "0.25"', 'input = "0.000000000007"\nper_request = "0.0001"'))
     job = load_job(str(path))
-    meter, forecast = Meter(job, job.price), Forecast(Meter(job, job.price))
+    meter, to_send = Meter(job, job.price), ToSend(Meter(job, job.price))
     requests = [row.request for batch in Plan(job).batches() for row in batch]
     counts = meter.count_all(requests)
-    forecast.add(counts[:100])
-    forecast.add(counts[100:])
-    assert forecast.requests == 300
-    assert forecast.input_tokens == sum(count.tokens for count in counts)
-    assert forecast.limit_tokens == sum(meter.ticket(one).tokens for one in requests)
-    assert forecast.ceiling_usd == sum(meter.ticket(one).reserve_usd for one in requests)
-    assert len(forecast.sizes) < 10
-    assert forecast.longest == max(count.tokens for count in counts)
+    to_send.add(counts[:100])
+    to_send.add(counts[100:])
+    assert to_send.requests == 300
+    assert to_send.input_tokens == sum(count.tokens for count in counts)
+    assert to_send.limit_tokens == sum(meter.ticket(one).tokens for one in requests)
+    assert to_send.ceiling_usd == sum(meter.ticket(one).reserve_usd for one in requests)
+    assert len(to_send.sizes) < 10
+    assert to_send.longest == max(count.tokens for count in counts)
 
 
 # --- kept counts, as a user meets them
@@ -503,7 +503,9 @@ def test_kept_counts_reserve_what_fresh_ones_do(project):
     meter, path = Meter(job, job.price), project.folder / "x.counts"
 
     def ceiling(counting):
-        found = estimate(Plan(job), Known(), counting, job.limits, selection=Selection(), max_tokens=50)
+        plan, scan = Plan(job), Scan(Known(), Selection(), job.limits, meter)
+        scan.run(plan, counting, None)
+        found = scan.answer(plan, Outlook(), None).forecast
         return found.ceiling_usd, found.low_usd, found.count_method
 
     first = ceiling(Counting(meter, path, writes=True))

@@ -154,9 +154,13 @@ def test_the_keys_of_json_output_are_those_that_are_listed(tmp_path, stub):
     project = Project(tmp_path, stub.base_url)
     project.rows(texts(2))
     project.job()
-    assert column(CLI, "key", "meaning", section="promptmill estimate") == list(
+    assert column(CLI, "key", "meaning", chapter="promptmill estimate") == list(
         printed(project, "estimate", "job.toml")
     )
+    facts = printed(project, "estimate", "job.toml", "--pilot", "1", "--compare", "gpt-4.1-nano@openai")
+    described = {plain(cells[0]): cells[1] for cells in rows(CLI, "key", "meaning", chapter="promptmill estimate")}
+    for key, value in (("output", facts["output"]), ("pilot", facts["pilot"]), ("compare", facts["compare"][0])):
+        assert [name for name in quoted(described[key]) if name in value] == list(value), key
     report = json.loads(project.run("run", "job.toml", "--yes", "--json", "--quiet", code=3).stdout)
     assert column(CLI, "key", "meaning", section="promptmill run") == list(report)
     for name, *args in (
@@ -176,10 +180,13 @@ def test_the_keys_of_prices_and_of_what_if_are_those_that_are_listed(tmp_path, s
     project.run("run", "job.toml", "--yes")
     text = prose(CLI)
     (price, *_) = printed(project, "prices", "gpt-5-mini")
-    listed = quoted(re.search(r"Keys of `prices --json`, one object a price: (.*?)\. Each charge", text)[1])
+    listed = quoted(re.search(r"Keys of `prices --json`, one object a price: (.*?)\. Each contradiction", text)[1])
     assert listed == list(price)
     (charges,) = re.findall(r"Each charge has (.*?)\.( |$)", text)
     assert quoted(charges[0]) == list(price["charges"][0])
+    (price, *_) = printed(project, "prices", "gpt-oss-20b", "--provider", "modelslab")
+    (listed,) = re.findall(r"Each contradiction has (.*?)\. ", text)
+    assert quoted(listed) == list(price["contradictions"][0])
     (row,) = printed(project, "spend", "--as", "gpt-5-mini@openai")
     listed = re.search(r"Keys of `spend --as --json`[^`]*?: (.*?)\.( |$)", text)[1]
     assert [key for key in quoted(listed) if key != "--by"] == [key for key in row if key != "job"]

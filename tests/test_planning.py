@@ -7,7 +7,7 @@ from project import Project, texts
 
 from pipeline.counting import Counting
 from pipeline.errors import InputError
-from pipeline.estimating import estimate
+from pipeline.estimating import Outlook, Scan
 from pipeline.job import load_job
 from pipeline.ledger import Known
 from pipeline.planning import Meter, Plan, Selection, decide
@@ -99,13 +99,19 @@ def test_the_worst_case_is_known_only_with_a_price_and_a_bound_on_output(project
     assert (ticket.reserve_usd is not None) == bounded
 
 
+def estimated(job, meter):
+    plan, scan = Plan(job), Scan(Known(), NORMAL, job.limits, meter)
+    scan.run(plan, Counting(meter), None)
+    return scan.answer(plan, Outlook(), None).forecast
+
+
 def test_an_estimate_without_a_price_has_no_dollars(project):
     project.rows(texts(3))
     path = project.job()
     path.write_text(path.read_text().replace('[price]\ninput = "0.25"\noutput = "2.00"', ""))
     job = load_job(str(path))
-    found = estimate(Plan(job), Known(), Counting(Meter(job, None)), job.limits, selection=NORMAL, max_tokens=50)
-    assert (found.low_usd, found.ceiling_usd, found.to_send) == (None, None, 3)
+    found = estimated(job, Meter(job, None))
+    assert (found.low_usd, found.bill, found.ceiling_usd, found.requests) == (None, None, None, 3)
 
 
 def test_an_estimate_adds_up_exactly(project):
@@ -113,6 +119,8 @@ def test_an_estimate_adds_up_exactly(project):
     job = load_job(str(project.job()))
     meter = Meter(job, job.price)
     tickets = [meter.ticket(row.request) for batch in Plan(job).batches() for row in batch]
-    found = estimate(Plan(job), Known(), Counting(meter), job.limits, selection=NORMAL, max_tokens=50)
+    found = estimated(job, meter)
     assert found.ceiling_usd == sum(ticket.reserve_usd for ticket in tickets)
-    assert found.low_usd == sum(ticket.input_tokens for ticket in tickets) * Decimal("0.25") / 1_000_000
+    assert (
+        found.low_usd == found.input_usd == sum(ticket.input_tokens for ticket in tickets) * Decimal("0.25") / 1_000_000
+    )

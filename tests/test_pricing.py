@@ -420,6 +420,10 @@ def test_the_contradicting_vendor_page_is_priced_per_token_and_the_other_figures
     assert (price.input, price.output, price.per_request, price.blended) == (D("0.03"), D("0.14"), 0, False)
     assert "0.085 per call" in price.note
     assert "0.085 per 1M" in price.note
+    assert [(claim.says, claim.in_words()) for claim in price.contradictions] == [
+        ("0.085 per call", "0.085 per request"),
+        ("0.085 per 1M tokens", "0.085 in, 0.085 out per 1M tokens"),
+    ]
     assert load_prices().find("modelslab", model, datetime(2026, 4, 23, tzinfo=UTC)) is None
 
 

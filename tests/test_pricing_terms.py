@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import PriceError
-from pipeline.pricing import Above, Price, Rates, Variant, Window, cost_usd, parse_prices, worst_case_usd
+from pipeline.pricing import Above, Claim, Price, Rates, Variant, Window, cost_usd, parse_prices, worst_case_usd
 from pipeline.records import Usage
 
 D = Decimal
@@ -253,6 +253,15 @@ def test_terms_are_recorded_in_the_words_of_a_price_file_and_are_part_of_the_id(
     assert replace(plain, markup=D("0.10")).price_id == replace(plain, markup=D("0.1")).price_id
 
 
+def test_what_a_source_also_says_is_kept_beside_the_price_and_changes_neither_its_cost_nor_its_id():
+    said = '[[price.contradiction]]\nsays = "a call"\nper_request = "1"\ninput = "0.20"\noutput = "0.3"'
+    price, plain = price_of(said), price_of("")
+    assert price.contradictions == (Claim("a call", D("0.2"), D("0.3"), D(1)),)
+    assert price.contradictions[0].in_words() == "0.2 in, 0.3 out per 1M tokens, and 1 per request"
+    assert cost_usd(price, Usage(10, 10)) == cost_usd(plain, Usage(10, 10))
+    assert (price.price_id, price.as_record()) == (plain.price_id, plain.as_record())
+
+
 @pytest.mark.parametrize(
     ("change", "free"),
     [
@@ -283,6 +292,14 @@ def test_free_means_free_in_every_tier_and_at_every_hour(change, free):
         ('[[price.window]]\nutc_from = 01:00:00\nutc_to = 02:00:00\nweekdays = ["Mo"]', "weekdays must be a list"),
         ('cache_write = "1"\ncache_write_5m = "1"', "say the same thing"),
         ('markup = "-0.1"', "not negative"),
+        ('[[price.contradiction]]\nper_request = "1"', "contradiction 1: says is missing"),
+        ('[[price.contradiction]]\nsays = " "\nper_request = "1"', "says is missing"),
+        ('[[price.contradiction]]\nsays = 1\nper_request = "1"', "says is missing"),
+        ('[[price.contradiction]]\nsays = "so"', "write what 'so' would charge"),
+        ('[[price.contradiction]]\nsays = "so"\noutput = "1"\nper_request = "1"', "as both input and output"),
+        ('[[price.contradiction]]\nsays = "so"\nper_call = "1"', "unknown key 'per_call'"),
+        ('[[price.contradiction]]\nsays = "so"\nper_request = 0.1', "is a float"),
+        ('[price.contradiction]\nsays = "so"\nper_request = "1"', r"under a \[\[...\]\] heading"),
     ],
 )
 def test_a_mistake_in_the_terms_of_a_price_is_an_error_that_names_its_place(terms, message):

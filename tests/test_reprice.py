@@ -200,6 +200,8 @@ def test_prices_says_which_list_counts_and_marks_what_nobody_checked(project):
     assert [(row["list"], row["counts"], row["source"]) for row in json.loads(done.stdout)] == [
         ("prices.toml", True, "mine"), ("promptmill's price files", False, "vendor's model page, 2026-04-24"),
     ]  # fmt: skip
+    assert [claim["per_request"] for claim in json.loads(done.stdout)[1]["contradictions"]] == ["0.085", "0"]
     done = project.run("prices", "gpt-oss-20b", "--provider", "modelslab", "--at", "2026-11-24")
+    assert 'modelslab gpt-oss-20b: if "0.085 per call" is true: 0.085 per request\n' in done.stderr
     assert "more than 90 days ago" in done.stderr
     assert "nobody's price of nope is known" in project.run("prices", "nope", code=2).stderr

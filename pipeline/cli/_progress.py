@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.budget import about
 from pipeline.cli._show import duration, money, takes_text
 from pipeline.runners._tally import Tally
 from pipeline.text import printable
@@ -74,7 +75,7 @@ class Progress:
         if run.in_flight:
             parts.append(f"{run.in_flight} in flight")
         parts.append(f"{rate:.1f} rows/s")
-        parts.append("free" if self._free else f"{money(run.spent)} spent" if run.spent is not None else "cost unknown")
+        parts.append("free" if self._free else _spent(run))
         left = None if tally.total is None else tally.total - tally.done
         if left and rate:
             parts.append(f"{duration(left / rate)} left")
@@ -88,6 +89,12 @@ class Progress:
     def _rate(self) -> float:
         (start, first), (end, last) = self._samples[0], self._samples[-1]
         return (last - first) / (end - start) if end > start else 0.0
+
+
+def _spent(run: "LocalRun") -> str:
+    if run.spent is None:
+        return "cost unknown"
+    return f"{money(run.spent)} spent" + ("" if run.projected is None else f" of about {about(run.projected)}")
 
 
 def _rows(tally: Tally) -> str:

@@ -134,12 +134,14 @@ class _Confirm:
         self._say, self._ticker, self._quiet = say, ticker, quiet
 
     def __call__(self, prepared: "Prepared", estimate: "Estimate") -> bool:
-        from pipeline.cli.estimate import show_estimate
+        from pipeline.cli._estimate import show_estimate, trouble_in
 
         self._ticker.clear()
         nothing_to_pay = estimate.to_send == 0 or (prepared.price is not None and prepared.price.is_free)
         if not self._quiet or not nothing_to_pay:
             say(show_estimate(prepared, estimate), err=True)
+            for trouble in trouble_in(estimate, prepared.job):
+                self._say(trouble)
         if nothing_to_pay:
             return True
         if not sys.stdin.isatty() or not sys.stderr.isatty():

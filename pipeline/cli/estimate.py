@@ -1,28 +1,57 @@
 """`promptmill estimate JOB`."""
 
+import os
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli._options import job_options, json_option, ledger_option, open_ledger, overrides_of, quiet_option, warn
-from pipeline.cli._show import duration, money, plural, print_facts, say
+from pipeline.cli._options import (
+    job_options,
+    json_option,
+    keep_secret,
+    ledger_option,
+    open_ledger,
+    overrides_of,
+    price_file,
+    quiet_option,
+    warn,
+)
+from pipeline.cli._show import money, plural, print_facts, say
 from pipeline.cli._ticker import Ticker
 
 if TYPE_CHECKING:
-    from pipeline.estimating import Estimate
-    from pipeline.runners.launch import Prepared
+    from pipeline.api import Piloted, RunOptions
+    from pipeline.job import Job
+    from pipeline.runners.local import LocalRun
+
+DEFAULT_PILOT = 100
 
 
-@click.command("estimate", short_help="Count all input tokens and bound the cost; send nothing.")
+@click.command("estimate", short_help="What a run would cost, and how long it would take.")
 @click.argument("job")
+@click.option(
+    "--pilot",
+    type=click.IntRange(min=1),
+    is_flag=False,
+    flag_value=DEFAULT_PILOT,
+    metavar="[N]",
+    help=f"Pay for N random rows first, keep their answers, and estimate the rest from them.  [N: {DEFAULT_PILOT}]",
+)
+@click.option(
+    "--compare",
+    metavar="MODEL,...",
+    help="What the same tokens would cost as MODEL[@PROVIDER][:batch|:flex], and so on.",
+)
 @job_options
 @ledger_option
 @json_option
 @quiet_option
 def command(
     job: str,
+    pilot: int | None,
+    compare: str | None,
     settings: tuple[str, ...],
     limit: int | None,
     budget: Decimal | None,
@@ -31,119 +60,65 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Render and count every row of JOB, leave out what is answered already, and say what the rest costs at most.
+    """Count every row of JOB as it would be sent, leave out what is answered already, and say what the rest costs.
 
-    Output is bounded by max_tokens: the low figure is the input alone, the ceiling is every answer at its limit.
-    Retries come on top of the ceiling; a budget includes them.
+    Input is counted; output is forecast: from a pilot (--pilot), from the job's earlier answers, or else roughly from
+    max_tokens. The interval holds 9 of 10 times; the ceiling is every answer at max_tokens. Retries after errors come
+    on top; a budget includes them. Without --pilot nothing is sent.
     """
     from pipeline import api
+    from pipeline.cli._estimate import facts_of, show_estimate, trouble_in
+    from pipeline.pricebook import Target
 
+    targets = [] if compare is None else [Target.parse(text.strip()) for text in compare.split(",")]
     opened = api.open_job(job, overrides_of(settings, limit, budget, price))
-    tick = Ticker(quiet=quiet)
+    ledger, ticker, piloted = open_ledger(ledger_path), Ticker(quiet=quiet), None
     try:
-        prepared, result = api.estimate(opened, open_ledger(ledger_path), limit=limit, tick=tick)
+        if pilot is None:
+            prepared, result = api.estimate(opened, ledger, limit=limit, tick=ticker)
+        else:
+            piloted = api.pilot(opened, ledger, pilot, _options(opened, ticker, limit, quiet=quiet))
+            prepared, result = piloted.prepared, piloted.estimate
     finally:
-        tick.clear()
+        ticker.clear()
+    exit_code = 0 if piloted is None else _tell(opened, piloted)
+    compared = api.compare(prepared, result, targets, price_file=price_file())
     if as_json:
-        print_facts(facts_of(prepared, result), as_json=True)
+        print_facts(facts_of(prepared, result, compared, piloted), as_json=True)
     else:
-        say(show_estimate(prepared, result))
-    for warning in prepared.warnings:
+        say(show_estimate(prepared, result, compared))
+    told = piloted is not None and piloted.report is not None
+    for warning in (*(() if told else prepared.warnings), *trouble_in(result, opened)):
         warn(warning)
-    if result.duplicate_ids:
-        warn(f"{result.duplicate_ids:,} rows repeat the {opened.input.id!r} of an earlier row")
-    return 0
+    return exit_code
 
 
-def facts_of(prepared: "Prepared", estimate: "Estimate") -> dict[str, Any]:
-    """Return the estimate as plain values: what `--json` prints (docs/cli.md lists the keys)."""
-    from dataclasses import asdict
+def _options(job: "Job", ticker: Ticker, limit: int | None, *, quiet: bool) -> "RunOptions":
+    """Say how the pilot is to be sent: as a run that nobody needs to be asked about, for --pilot asks for it."""
+    from pipeline import api
+    from pipeline.cli._progress import Progress
 
-    price = prepared.price
-    job = prepared.job
-    return {
-        "job": job.name,
-        "provider": job.provider.name,
-        "model": job.model.name,
-        **asdict(estimate),
-        "budget_usd": job.budget_usd,
-        "price": None if price is None else price.as_record(),
-    }
+    keep_secret(os.environ.get(job.api_key_env or "", "").strip())
+
+    async def watch(run: "LocalRun") -> None:
+        ticker.clear()
+        await Progress(quiet=quiet, free=run.free).watch(run)
+
+    return api.RunOptions(environ=os.environ, watch=watch, notify=warn, tick=ticker, limit=limit)
 
 
-def show_estimate(prepared: "Prepared", estimate: "Estimate") -> str:
-    """Return the estimate as lines for people."""
-    job = prepared.job
-    lines = {
-        "job": f"{job.name}: {job.model.name} at {job.provider.name}",
-        "rows": _rows(estimate),
-        "to send": plural(estimate.to_send, "request") + _savings(estimate),
-        "input": f"{estimate.input_tokens:,} tokens ({_how(estimate)}), the longest {estimate.longest:,}",
-        "output": _output(prepared, estimate),
-        "cost": _cost(prepared, estimate),
-        "price": _price(prepared),
-        "time": _time(estimate),
-    }
-    if job.budget_usd is not None:
-        short = estimate.low_usd is not None and estimate.low_usd > job.budget_usd
-        lines["budget"] = f"{money(job.budget_usd)} for this plan, all its runs together" + (
-            ": not enough for the input alone" if short else ""
-        )
-    return "\n".join(f"{name.ljust(8)}  {text}" for name, text in lines.items())
-
-
-def _rows(estimate: "Estimate") -> str:
-    more = "" if estimate.complete else " (--limit)"
-    return f"{estimate.rows:,}{more}"
-
-
-def _savings(estimate: "Estimate") -> str:
-    saved = {
-        "repeated": estimate.repeated,
-        "with their outcome already": estimate.already,
-        "answered by another job": estimate.reused,
-        "can't be sent": estimate.rejected,
-    }
-    told = ", ".join(f"{count:,} {what}" for what, count in saved.items() if count)
-    return f" ({told})" if told else ""
-
-
-def _how(estimate: "Estimate") -> str:
-    if not estimate.to_send:
-        return estimate.count_method
-    by = "counts kept from before" if estimate.counter is None else f"counted by {estimate.counter}"
-    return f"{estimate.count_method}, {by}"
-
-
-def _output(prepared: "Prepared", estimate: "Estimate") -> str:
-    limit = prepared.job.model.max_tokens
-    if limit is None:
-        return "unbounded: max_tokens is not set"
-    return f"at most {estimate.to_send * limit:,} tokens ({limit:,} each)"
-
-
-def _cost(prepared: "Prepared", estimate: "Estimate") -> str:
-    if prepared.price is not None and prepared.price.is_free:
-        return "free"
-    if estimate.to_send == 0:
-        return "nothing to pay"
-    if estimate.ceiling_usd is None:
-        low = "" if estimate.low_usd is None else f"at least {money(estimate.low_usd)}; "
-        return f"{low}no upper bound: " + ("the price is unknown" if prepared.price is None else "set max_tokens")
-    return f"{money(estimate.low_usd)} (input alone) to {money(estimate.ceiling_usd)} (ceiling, retries apart)"
-
-
-def _price(prepared: "Prepared") -> str:
-    price = prepared.price
-    if price is None:
-        return "unknown"
-    if price.is_free:
-        return f"free ({price.source})"
-    since = f"; in force since {price.effective_from}" if price.effective_from else ""
-    return f"{money(price.input)} in, {money(price.output)} out per 1M tokens (source: {price.source}{since})"
-
-
-def _time(estimate: "Estimate") -> str:
-    if estimate.seconds is None:
-        return "depends on the provider (no rate limits are stated in [limits])"
-    return f"at least {duration(estimate.seconds)} ({estimate.binding_limit} binds)"
+def _tell(job: "Job", piloted: "Piloted") -> int:
+    """Say on stderr what the pilot did; return the exit code."""
+    report, requests = piloted.report, plural(piloted.requests, "random request")
+    if report is None:
+        warn(f"pilot: {requests} had their answers already: nothing was sent")
+        return 0
+    spent = "free" if report.free else "cost unknown" if report.spent is None else f"{money(report.spent)} spent"
+    unknown = f", and at most {money(report.uncertain)} for exchanges of unknown cost" if report.uncertain else ""
+    bad = f", {report.tally.bad:,} did not end well (promptmill errors {job.file})" if report.tally.bad else ""
+    warn(f"pilot: {plural(report.tally.sent, 'exchange')} for {requests}, {spent}{unknown}{bad}; the answers are kept")
+    if report.left_over:
+        warn(report.left_over)
+    if report.paused:
+        warn(f"paused: {report.paused}. The same command goes on from here; the estimate stands on what was answered.")
+    return report.exit_code if report.paused else 0

@@ -1,5 +1,6 @@
 """`promptmill prices`."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +42,9 @@ def command(model: str | None, provider: str | None, at: datetime | None, as_jso
         return 0
     lines = [_line(fact, charge) for fact in facts for charge in fact["charges"]]
     print_chosen(lines, HEADINGS, always=ALWAYS, kept=("over", "hours", "cache_write", "effective_from", "checked"))
-    for fact in facts:
-        for said in filter(None, (fact["note"], fact["stale"])):
+    for quote, fact in zip(quotes, facts, strict=True):
+        claims = (f'if "{claim.says}" is true: {claim.in_words()}' for claim in quote.price.contradictions)
+        for said in filter(None, (fact["note"], *claims, fact["stale"])):
             say(f"{fact['provider']} {fact['model']}: {said}", err=True)
     return 0
 
@@ -63,6 +65,7 @@ def _facts(quote: "Quote", at: datetime) -> dict[str, Any]:
         "checked": price.checked,
         "stale": stale(price, at.date()),
         "note": price.note,
+        "contradictions": [asdict(claim) for claim in price.contradictions],
         "per_request": price.per_request,
         "minimum_charge": price.minimum_charge,
         "markup": price.markup,

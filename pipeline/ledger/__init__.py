@@ -1,5 +1,6 @@
 """The DuckDB file: the only package that imports duckdb. Loads journals, answers questions, keeps the schema."""
 
+from pipeline.ledger._history import Used
 from pipeline.ledger._journals import JournalState
 from pipeline.ledger.queries import Calibration, Known, PlanFacts, frame_of, rows_of
 from pipeline.ledger.store import Burst, Ledger, RunRequest, RunStart
@@ -13,6 +14,7 @@ __all__ = [
     "PlanFacts",
     "RunRequest",
     "RunStart",
+    "Used",
     "frame_of",
     "rows_of",
 ]

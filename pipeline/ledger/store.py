@@ -18,9 +18,10 @@ import polars as pl
 from pipeline import journal
 from pipeline.errors import LedgerError
 from pipeline.journal import Journal, JournalFull
-from pipeline.ledger import _asking, _connect, _journals, loading, queries, schema
+from pipeline.ledger import _asking, _connect, _history, _journals, loading, queries, schema
 from pipeline.ledger._connect import Unwritable
 from pipeline.ledger._frames import ESTIMATES, PLAN_ENDS, ROWS, Bundle, microseconds
+from pipeline.ledger._history import Used
 from pipeline.ledger._journals import JournalState
 from pipeline.reserve import reserve_bytes
 
@@ -189,6 +190,15 @@ class Ledger:
             return None
         with self.read() as connection:
             return queries.calibration(connection, provider, model, count_method)
+
+    def used_by(
+        self, job: str, provider: str, model: str, *, max_tokens: int | None, keys: Sequence[str] | None = None
+    ) -> list[Used]:
+        """Return what a job's newest answered requests have used (those of `keys`, if given); none without a ledger."""
+        if not self.exists():
+            return []
+        with self.read() as connection:
+            return _history.used_by(connection, job, provider, model, max_tokens=max_tokens, keys=keys)
 
     def begin(self, request: RunRequest) -> RunStart:
         """Register a run: catch up, number it, start its journal, and read what is already answered.

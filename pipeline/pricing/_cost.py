@@ -1,5 +1,6 @@
 """What a usage costs, and what a request can cost at most."""
 
+from dataclasses import replace
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal, localcontext
 
@@ -7,7 +8,7 @@ from pipeline.pricing._price import REALTIME, Price
 from pipeline.pricing._terms import MONEY, ONE, ONE_MILLION, Rates
 from pipeline.records import Usage
 
-_COST_UNIT = Decimal("0.000000000001")
+COST_UNIT = Decimal("0.000000000001")
 
 
 def cost_usd(price: Price, usage: Usage, *, lane: str = REALTIME, at: datetime | None = None) -> Decimal:
@@ -19,7 +20,23 @@ def cost_usd(price: Price, usage: Usage, *, lane: str = REALTIME, at: datetime |
     tariff, multiplier = price.terms_at(lane, at)
     with localcontext(MONEY):
         tokens = _dollars_per_million(tariff.rates_for(usage.input_tokens), usage)
-        return _charged(price, tokens * multiplier / ONE_MILLION).quantize(_COST_UNIT)
+        return charged(price, tokens * multiplier / ONE_MILLION).quantize(COST_UNIT)
+
+
+def mean_cost_usd(
+    price: Price, usage: Usage, output_tokens: float, *, lane: str = REALTIME, at: datetime | None = None
+) -> Decimal:
+    """Price a usage whose output is an average, such as 1.4 tokens: between the costs of the whole numbers around it.
+
+    `usage.output_tokens` is not looked at. Exact where a cost grows evenly with the output. Raises PriceError.
+    """
+    whole = int(output_tokens)
+    part = Decimal(output_tokens) - whole
+    below, above = (
+        cost_usd(price, replace(usage, output_tokens=tokens), lane=lane, at=at) for tokens in (whole, whole + 1)
+    )
+    with localcontext(MONEY):
+        return below + (above - below) * part
 
 
 def worst_case_usd(price: Price, input_bound: int, max_tokens: int, *, lane: str = REALTIME) -> Decimal:
@@ -34,10 +51,11 @@ def worst_case_usd(price: Price, input_bound: int, max_tokens: int, *, lane: str
             for tariff, multiplier in price.every_term(lane)
             for rates in tariff.reachable(input_bound)
         )
-        return _charged(price, dearest / ONE_MILLION).quantize(_COST_UNIT, rounding=ROUND_CEILING)
+        return charged(price, dearest / ONE_MILLION).quantize(COST_UNIT, rounding=ROUND_CEILING)
 
 
-def _charged(price: Price, tokens_usd: Decimal) -> Decimal:
+def charged(price: Price, tokens_usd: Decimal) -> Decimal:
+    """Add what a request costs beside its tokens; not rounded."""
     return max(tokens_usd + price.per_request, price.minimum_charge) * (ONE + price.markup)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.errors import PriceError, did_you_mean
 from pipeline.pricing._price import COMPONENTS, LANES, REALTIME, Price
-from pipeline.pricing._terms import DAYS, Above, Rates, Tariff, Variant, Window, check
+from pipeline.pricing._terms import DAYS, Above, Claim, Rates, Tariff, Variant, Window, check
 
 _PLAIN_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _RATES = ("input", "output", "cached_input", "cache_write", "cache_write_5m", "cache_write_1h", "reasoning")
@@ -48,7 +48,10 @@ class Listing:
     aliases: tuple[str, ...] = ()
 
 
-_FACTS = ("provider", "model", "aliases", "currency", "effective_from", "source", "checked", "note", "blended")
+_FACTS = (
+    "provider", "model", "aliases", "currency", "effective_from", "source", "checked", "note", "blended",
+    "contradiction",
+)  # fmt: skip
 _LISTING_KEYS = (*_FACTS, *PRICE_KEYS)
 
 
@@ -86,7 +89,24 @@ def _listing(entry: Any, place: str) -> Listing:
     days: dict[str, Any] = {
         name: _day(entry[name], f"{place}: {name}") for name in ("effective_from", "checked") if name in entry
     }
-    return Listing(Price(**words, **days, **_terms(entry, place), blended=blended), tuple(aliases))
+    claims = _claims(entry.get("contradiction", []), f"{place} contradiction")
+    price = Price(**words, **days, **_terms(entry, place), blended=blended, contradictions=claims)
+    return Listing(price, tuple(aliases))
+
+
+def _claims(entries: Any, place: str) -> tuple[Claim, ...]:
+    return tuple(_claim(entry, f"{place} {number}") for number, entry in enumerate(_tables(entries, place), 1))
+
+
+def _claim(entry: Mapping[str, Any], place: str) -> Claim:
+    _check_keys(entry, ("says", "input", "output", "per_request"), place)
+    says = entry.get("says")
+    if not isinstance(says, str) or not says.strip():
+        raise PriceError(f'{place}: says is missing; write the source\'s own words, such as "0.085 per call"')
+    prices = {name: _component(entry[name], f"{place} {name}") for name in entry if name != "says"}
+    if not prices or ("input" in prices) != ("output" in prices):
+        raise PriceError(f"{place}: write what {says!r} would charge, as per_request, or as both input and output")
+    return Claim(says, **prices)
 
 
 def _day(value: Any, place: str) -> date:

@@ -10,7 +10,20 @@ from functools import lru_cache
 from typing import Any
 
 from pipeline.errors import PriceError
-from pipeline.pricing._terms import DEFAULTS, MONEY, SAME_AS_BASE, Above, Rates, Tariff, Variant, Window, check, plain
+from pipeline.pricing._terms import (
+    DEFAULTS,
+    MONEY,
+    SAME_AS_BASE,
+    ZERO,
+    Above,
+    Claim,
+    Rates,
+    Tariff,
+    Variant,
+    Window,
+    check,
+    plain,
+)
 
 COMPONENTS = ("input", "output", "cached_input", "cache_write", "reasoning", "per_request")
 """The parts of a price; all per 1M tokens except `per_request`, which is per answered request."""
@@ -18,7 +31,6 @@ RATES = ("input", "cached_input", "cache_write", "cache_write_1h", "output", "re
 REALTIME = "realtime"
 LANES = (REALTIME, "batch", "flex", "priority")
 
-_ZERO = Decimal(0)
 _CHECKED = (*COMPONENTS, "cache_write_1h", "minimum_charge", "markup")
 
 
@@ -36,7 +48,7 @@ class Price:
     """Input tokens written to the provider's cache, for five minutes where it has several times; default: `input`."""
     reasoning: Decimal = SAME_AS_BASE
     """Output tokens spent on reasoning; default: as `output`."""
-    per_request: Decimal = _ZERO
+    per_request: Decimal = ZERO
     """Dollars for each request, beside its tokens. Never inferred from a vendor's page."""
     currency: str = "USD"
     effective_from: date | None = None
@@ -55,10 +67,12 @@ class Price:
     """What other lanes than realtime cost; one that is not here has no known price."""
     windows: tuple[Window, ...] = ()
     """Hours at which other prices hold; the first that covers a moment counts."""
-    minimum_charge: Decimal = _ZERO
+    minimum_charge: Decimal = ZERO
     """The least that an answered request costs, before the markup."""
-    markup: Decimal = _ZERO
+    markup: Decimal = ZERO
     """What a gateway adds to everything, as a share: 0.05 is 5 %."""
+    contradictions: tuple[Claim, ...] = ()
+    """What else its source says. Nothing is charged by it, so it is not part of the price's id."""
 
     def __post_init__(self) -> None:
         """Fill in the defaults, and refuse what no vendor can mean."""
@@ -161,7 +175,7 @@ class Price:
         return {"price_id": self.price_id, **plain_fields, "terms": json.dumps(terms) if terms else None}
 
 
-_BEYOND = ("cache_write_1h", "above", "lanes", "windows", "minimum_charge", "markup")
+_BEYOND = ("cache_write_1h", "above", "lanes", "windows", "minimum_charge", "markup", "contradictions")
 _PLAIN = tuple(item.name for item in fields(Price) if item.name not in _BEYOND)
 
 

@@ -22,7 +22,7 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 # Our own context, so that no setting of the calling thread can round a sum. 120 digits hold any exact result:
 # a price has at most 18, a token count that fits a BIGINT 19, and each of three factors 18.
 MONEY = Context(prec=120, rounding=ROUND_HALF_EVEN)
-ONE, ONE_MILLION = Decimal(1), Decimal(1_000_000)
+ZERO, ONE, ONE_MILLION = Decimal(0), Decimal(1), Decimal(1_000_000)
 _DECIMAL_PLACES = 12
 """What the ledger's DECIMAL(18,12) holds; the other six digits are before the point."""
 
@@ -166,3 +166,25 @@ class Window:
         """Everything as text and numbers."""
         hours = {"utc_from": self.utc_from.isoformat(), "utc_to": self.utc_to.isoformat()}
         return hours | {"weekdays": list(self.weekdays)} | self.variant.as_record()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Another price that a price's own source states: it contradicts itself, and nobody knows which one is billed.
+
+    Where it states a price per request, tokens cost nothing beside it.
+    """
+
+    says: str
+    """In the source's words."""
+    input: Decimal = ZERO
+    output: Decimal = ZERO
+    per_request: Decimal = ZERO
+
+    def in_words(self) -> str:
+        """Say what would be charged: `0.085 per request`."""
+        tokens = f"{plain(self.input)} in, {plain(self.output)} out per 1M tokens"
+        request = f"{plain(self.per_request)} per request"
+        if not self.per_request:
+            return tokens
+        return f"{tokens}, and {request}" if self.input or self.output else request

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from pipeline.counting import Counting, ToCount
 from pipeline.doorman import Limits, Ticket
-from pipeline.estimating import Forecast
+from pipeline.estimating import Forecast, Outlook, ToSend, forecast
 from pipeline.ledger import Known
 from pipeline.planning import Plan, PlannedRow, Selection, decide
 from pipeline.records import Outcome, Request, TokenCount
@@ -38,14 +39,19 @@ class Planner:
     max_tokens: int | None
     counting: Counting
     limits: Limits
-    forecast: Forecast
+    outlook: Outlook
+    to_send: ToSend
 
     def batches(self) -> Iterator[Batch]:
         """Scan the plan."""
         for batch, requests, counts in self.counting.counted(self._steps()):
             metered = zip(requests, counts, strict=True)
-            self.forecast.add([count for request, count in metered if self._fits(request, count, batch)])
+            self.to_send.add([count for request, count in metered if self._fits(request, count, batch)])
             yield batch
+
+    def forecast(self) -> Forecast:
+        """Say what the requests handed out so far cost, as far as that can be known before their answers."""
+        return forecast(self.to_send, self.counting.meter, self.outlook, datetime.now(UTC))
 
     def _steps(self) -> Iterator[ToCount[Batch]]:
         for rows in self.plan.batches():

@@ -18,13 +18,14 @@ from pipeline.budget import Budget, dollars
 from pipeline.counting import Counting
 from pipeline.counts import SUFFIX as COUNTS_SUFFIX
 from pipeline.errors import InputError, PriceError, UsageError, UserError
-from pipeline.estimating import Forecast
+from pipeline.estimating import Estimate, Outlook, ToSend
 from pipeline.job import Job
 from pipeline.ledger import Ledger, RunRequest, RunStart
 from pipeline.planning import Meter, Plan, Selection
 from pipeline.pricing import Price
 from pipeline.prompts import KeyMaker
 from pipeline.runners import _log
+from pipeline.runners._ahead import Ahead
 from pipeline.runners._connection import Bundled, Connection, Remote
 from pipeline.runners._loader import Loader
 from pipeline.runners._local_model import require_local_model, require_model_name
@@ -157,6 +158,10 @@ class Launch:
     """Rows of the plan, if they were counted before."""
     until: float | None = None
     """Epoch seconds when the run lets nothing more out."""
+    outlook: Outlook = field(default_factory=Outlook)
+    """What is known about earlier requests of the job."""
+    estimate: Estimate | None = None
+    """The one that was shown before; without it the run makes its own when all rows are planned."""
 
 
 def kept_counts(ledger: Ledger, job: Job) -> Path:
@@ -256,7 +261,8 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         max_tokens=job.model.max_tokens,
         counting=Counting(meter, kept_counts(how.ledger, job), notify=None if meter.counter.problem else how.notify),
         limits=job.limits,
-        forecast=Forecast(meter),
+        outlook=how.outlook,
+        to_send=ToSend(meter),
     )
     run = LocalRun(
         planner=planner,
@@ -269,6 +275,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         notify=how.notify,
         until=how.until,
         total=how.total,
+        ahead=_ahead(how.estimate),
     )
     _listen_to_signals(run, how.notify, job.timeout_seconds)
     try:
@@ -276,6 +283,13 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
     finally:
         await wire.close()
         await connection.close()
+
+
+def _ahead(estimate: Estimate | None) -> Ahead:
+    ahead = Ahead()
+    if estimate is not None:
+        ahead.expect(estimate.forecast.bill, estimate.to_send, complete=estimate.complete)
+    return ahead
 
 
 def _listen_to_signals(run: LocalRun, notify: Callable[[str], None], longest: float) -> None:

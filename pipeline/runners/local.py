@@ -21,6 +21,7 @@ from pipeline.journal import Journal
 from pipeline.providers import redact
 from pipeline.records import Attempt, Failure, Outcome, Reply
 from pipeline.runners import _log
+from pipeline.runners._ahead import Ahead
 from pipeline.runners._lines import attempt_line, outcome_line, sent_line
 from pipeline.runners._loader import LAST_PATIENCE, Loader
 from pipeline.runners._planner import Batch, Planner
@@ -75,11 +76,12 @@ class LocalRun:
         notify: Callable[[str], None],
         until: float | None = None,
         total: int | None = None,
+        ahead: Ahead,
     ) -> None:
         """Put the stations together. `until`: epoch seconds when nothing more goes out; `notify` hears news."""
         self._planner, self._limits, self._budget = planner, limits, budget
         self._exchanger, self._journal, self._loader = exchanger, journal, loader
-        self._notify, self._until = notify, until
+        self._notify, self._until, self._ahead = notify, until, ahead
         self._door = Doorman(limits, budget)
         self._health = Health(rules, concurrency=limits.concurrency, most_open=limits.most_open)
         self._held: list[Outcome] = []
@@ -130,6 +132,11 @@ class LocalRun:
         """Dollars this run's answers have cost so far; None without a price, unless the provider says what it bills."""
         known = self._exchanger.meter.price is not None or self._billed
         return self._spent if known else None
+
+    @property
+    def projected(self) -> Decimal | None:
+        """Dollars of the whole run, going by what is answered; None as long as nobody can tell."""
+        return self._ahead.projected
 
     @property
     def uncertain(self) -> Decimal:
@@ -302,9 +309,16 @@ class LocalRun:
         finally:
             self._door.back(ticket, cost=cost, used_tokens=used)
         self.tally.sent += 1
+        if cost is not None and isinstance(step, Done):
+            self._look_ahead()
         self._mind(heard)
         self._watch_books(attempt)
         self._go_on(step, heard)
+
+    def _look_ahead(self) -> None:
+        notice = self._ahead.settled(self._spent)
+        if notice is not None:
+            self._notify(notice)
 
     def _hear(self, ticket: Ticket, result: Reply | Failure, epoch: int) -> Heard:
         now = asyncio.get_running_loop().time()
@@ -415,8 +429,9 @@ class LocalRun:
         plan, plan_id = self._planner.plan, self._planner.plan_id
         self.tally.total = self.tally.rows
         if plan.complete:
-            estimate = self._planner.forecast.record(self._exchanger.run_id, plan_id, plan.rows)
-            self._loader.planned((plan_id, plan.rows), estimate)
+            forecast = self._planner.forecast()
+            self._loader.planned((plan_id, plan.rows), forecast.record(self._exchanger.run_id, plan_id, plan.rows))
+            self._ahead.expect(forecast.bill, forecast.requests, complete=True)
 
     async def _take(self, batch: Batch) -> None:
         if self._loader.broken is not None:

@@ -1,0 +1,307 @@
+"""An estimate for people and for programs."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from typing import TYPE_CHECKING, Any
+
+from pipeline.budget import about
+from pipeline.cli._histogram import histogram
+from pipeline.cli._show import duration, money, plural, table
+
+if TYPE_CHECKING:
+    from pipeline.api import Piloted
+    from pipeline.comparing import Compared
+    from pipeline.estimating import Estimate
+    from pipeline.forecasting import Outputs
+    from pipeline.job import Job
+    from pipeline.runners.launch import Prepared
+
+_MARGIN = 10
+_WIDEST = 72
+"""Longer bars say no more."""
+NOTABLE_SHARE = 0.005
+"""Shares below it are not worth a word."""
+
+
+def facts_of(
+    prepared: "Prepared", estimate: "Estimate", compared: Sequence["Compared"] = (), piloted: "Piloted | None" = None
+) -> dict[str, Any]:
+    """Return the estimate as plain values: what `--json` prints (docs/cli.md lists the keys)."""
+    from pipeline import api
+
+    job, price, forecast = prepared.job, prepared.price, estimate.forecast
+    outlook, finish, bill = estimate.outlook, estimate.finish, forecast.bill
+    return {
+        "job": job.name,
+        "provider": job.provider.name,
+        "model": job.model.name,
+        "rows": estimate.rows,
+        "to_send": estimate.to_send,
+        "repeated": estimate.repeated,
+        "already": estimate.already,
+        "reused": estimate.reused,
+        "rejected": estimate.rejected,
+        "input_tokens": forecast.input_tokens,
+        "count_method": forecast.count_method,
+        "counter": estimate.counter,
+        "longest": estimate.longest,
+        "billed_ratio": round(float(outlook.input_ratio), 6),
+        "cached_share": round(float(outlook.cached_share), 6),
+        "output": _output_facts(forecast.outputs, job.model.max_tokens, estimate.to_send),
+        "input_usd": forecast.input_usd,
+        "low_usd": forecast.low_usd,
+        "expected_usd": None if bill is None else bill.expected,
+        "high_usd": None if bill is None else bill.high,
+        "ceiling_usd": forecast.ceiling_usd,
+        "doubled_max_tokens_usd": forecast.doubled_usd,
+        "seconds": None if finish is None else finish.seconds,
+        "binding_limit": None if finish is None else finish.limit,
+        "doubled_limit_seconds": None if finish is None else finish.doubled_seconds,
+        "context_window": None if estimate.window is None else estimate.window.tokens,
+        "too_long": estimate.too_long,
+        "too_long_rows": [{"row_id": row_id, "input_tokens": tokens} for row_id, tokens in estimate.too_long_rows],
+        "sizes": {str(size): estimate.sizes[size] for size in sorted(estimate.sizes)},
+        "duplicate_ids": estimate.duplicate_ids,
+        "complete": estimate.complete,
+        "budget_usd": job.budget_usd,
+        "price": None if price is None else price.as_record(),
+        "contradictions": [asdict(one) for one in api.contradictions(prepared, estimate)],
+        "compare": [_compared_facts(line) for line in compared],
+        "pilot": None if piloted is None else _pilot_facts(piloted),
+    }
+
+
+def _output_facts(outputs: "Outputs | None", max_tokens: int | None, requests: int) -> dict[str, Any] | None:
+    if outputs is None:
+        return None
+    return {
+        "basis": outputs.basis,
+        "estimator": outputs.estimator,
+        "observed": outputs.observed,
+        "rough": outputs.rough,
+        "low_tokens": round(outputs.low),
+        "expected_tokens": round(outputs.expected),
+        "high_tokens": round(outputs.high),
+        "most_tokens": None if max_tokens is None else max_tokens * requests,
+        "truncated_share": outputs.truncated_share,
+    }
+
+
+def _compared_facts(line: "Compared") -> dict[str, Any]:
+    return {
+        "as": str(line.target),
+        "low_usd": line.low_usd,
+        "expected_usd": line.expected_usd,
+        "high_usd": line.high_usd,
+        "ceiling_usd": line.ceiling_usd,
+        "price": None if line.price is None else line.price.as_record(),
+        "note": line.note,
+    }
+
+
+def _pilot_facts(piloted: "Piloted") -> dict[str, Any]:
+    report = piloted.report
+    return {
+        "requests": piloted.requests,
+        "run_id": None if report is None else report.run_id,
+        "sent": 0 if report is None else report.tally.sent,
+        "spent_usd": None if report is None else report.spent,
+        "paused": None if report is None else report.paused,
+    }
+
+
+def show_estimate(prepared: "Prepared", estimate: "Estimate", compared: Sequence["Compared"] = ()) -> str:
+    """Return the estimate as lines for people."""
+    job = prepared.job
+    lines = {
+        "job": f"{job.name}: {job.model.name} at {job.provider.name}",
+        "rows": f"{estimate.rows:,}" + ("" if estimate.complete else " (--limit)"),
+        "to send": plural(estimate.to_send, "request") + _savings(estimate),
+        "input": _input(estimate),
+        "output": _output(prepared, estimate),
+        "cost": _cost(prepared, estimate),
+        "at most": _ceiling(prepared, estimate),
+        "cut off": _cut_off(prepared, estimate),
+        "price": _price(prepared),
+        "but": _contradictions(prepared, estimate),
+        "time": _time(prepared, estimate),
+        "budget": _budget(prepared, estimate),
+    }
+    blocks = ["\n".join(f"{name.ljust(_MARGIN - 2)}  {text}" for name, text in lines.items() if text)]
+    if len(estimate.sizes) > 1:
+        bars = histogram(estimate.sizes, min(shutil.get_terminal_size().columns, _WIDEST) - _MARGIN)
+        blocks.append("\n".join(["requests by input tokens", *(f"{' ' * _MARGIN}{line}" for line in bars)]))
+    if compared:
+        blocks.append(_compared(compared))
+    return "\n\n".join(blocks)
+
+
+def trouble_in(estimate: "Estimate", job: "Job") -> list[str]:
+    """Name rows that may come to no good, before they are paid for."""
+    said = []
+    if estimate.too_long and estimate.window is not None:
+        rows = ", ".join(f"{row_id} ({tokens:,} tokens)" for row_id, tokens in estimate.too_long_rows)
+        more = ", ..." if estimate.too_long > len(estimate.too_long_rows) else ""
+        limit = "" if job.model.max_tokens is None else f" with max_tokens = {job.model.max_tokens:,}"
+        said.append(
+            f"{plural(estimate.too_long, 'row')} may not fit {job.model.name}'s context of {estimate.window.tokens:,}"
+            f" tokens{limit}: {rows}{more}; shorten them, or leave them out with [input] where"
+            f" (source: {estimate.window.source})"
+        )
+    if estimate.duplicate_ids:
+        said.append(f"{estimate.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")
+    return said
+
+
+def _compared(compared: Sequence["Compared"]) -> str:
+    lines = [
+        {
+            "the same tokens as": str(line.target),
+            "low": _figure(line.low_usd, ROUND_FLOOR),
+            "expected": _figure(line.expected_usd),
+            "high": _figure(line.high_usd, ROUND_CEILING),
+            "at most": _figure(line.ceiling_usd, ROUND_CEILING),
+            "": line.note or "",
+        }
+        for line in compared
+    ]
+    names = [name for name in lines[0] if any(line[name] for line in lines)]
+    return table(names, lines) + "\nOther models count and answer differently: a pilot on them says how much."
+
+
+def _figure(amount: Decimal | None, rounding: str = ROUND_HALF_EVEN) -> str:
+    return "" if amount is None else about(amount, rounding)
+
+
+def _contradictions(prepared: "Prepared", estimate: "Estimate") -> str:
+    from pipeline import api
+
+    said = [
+        f'if "{one.says}" is true {about(one.usd)}'
+        for one in api.contradictions(prepared, estimate)
+        if one.usd is not None
+    ]
+    return f"the same source contradicts itself: {', '.join(said)}" if said and estimate.to_send else ""
+
+
+def _savings(estimate: "Estimate") -> str:
+    saved = {
+        "repeated": estimate.repeated,
+        "with their outcome already": estimate.already,
+        "answered by another job": estimate.reused,
+        "can't be sent": estimate.rejected,
+    }
+    told = ", ".join(f"{count:,} {what}" for what, count in saved.items() if count)
+    return f" ({told})" if told else ""
+
+
+def _input(estimate: "Estimate") -> str:
+    forecast, outlook = estimate.forecast, estimate.outlook
+    how = forecast.count_method
+    if estimate.to_send:
+        how += ", counts kept from before" if estimate.counter is None else f", counted by {estimate.counter}"
+    text = f"{forecast.input_tokens:,} tokens ({how}), the longest {estimate.longest:,}"
+    if abs(outlook.input_ratio - 1) >= NOTABLE_SHARE:
+        text += f"; earlier requests were billed {float(outlook.input_ratio):.3f} times as many"
+    if outlook.cached_share >= NOTABLE_SHARE:
+        text += f"; {float(outlook.cached_share):.0%} cached"
+    return text
+
+
+def _output(prepared: "Prepared", estimate: "Estimate") -> str:
+    outputs, limit = estimate.forecast.outputs, prepared.job.model.max_tokens
+    if not estimate.to_send:
+        return ""
+    if outputs is None:
+        return "unknown: max_tokens is not set, and nothing was answered yet; --pilot finds out"
+    most = "" if limit is None else f", at most {estimate.to_send * limit:,} (max_tokens = {limit:,})"
+    if outputs.basis == "limit":
+        return f"{outputs.expected:,.0f} tokens{most}: rough, taking half of max_tokens for each; --pilot finds out"
+    whose = "the pilot's" if outputs.basis == "pilot" else "this job's newest"
+    rough = "; rough: fewer than 50" if outputs.rough else ""
+    return (
+        f"{outputs.expected:,.0f} tokens, {outputs.low:,.0f} to {outputs.high:,.0f}{most};"
+        f" from {whose} {plural(outputs.observed, 'answer')}{rough}"
+    )
+
+
+def _cost(prepared: "Prepared", estimate: "Estimate") -> str:
+    bill = estimate.forecast.bill
+    if prepared.price is not None and prepared.price.is_free:
+        return "free"
+    if estimate.to_send == 0:
+        return "nothing to pay"
+    if prepared.price is None:
+        return "unknown: no price"
+    if bill is None:
+        return f"at least {_figure(estimate.forecast.low_usd, ROUND_FLOOR)}, the input alone"
+    low, high = about(bill.low, ROUND_FLOOR), about(bill.high, ROUND_CEILING)
+    outputs = estimate.forecast.outputs
+    if outputs is not None and outputs.basis == "limit":
+        return f"{about(bill.expected)}, from {low} (no output) to {high} (all of it): rough"
+    return f"{about(bill.expected)}, 9 times of 10 from {low} to {high}" + (
+        ": rough" if outputs is not None and outputs.rough else ""
+    )
+
+
+def _ceiling(prepared: "Prepared", estimate: "Estimate") -> str:
+    if estimate.to_send == 0 or prepared.price is None or prepared.price.is_free:
+        return ""
+    ceiling = estimate.forecast.ceiling_usd
+    if ceiling is None:
+        return "no upper bound: set [model] max_tokens"
+    return f"{about(ceiling, ROUND_CEILING)} if every request is as dear as it can be (retries after errors apart)"
+
+
+def _cut_off(prepared: "Prepared", estimate: "Estimate") -> str:
+    forecast, limit = estimate.forecast, prepared.job.model.max_tokens
+    outputs = forecast.outputs
+    if outputs is None or not outputs.truncated_share or limit is None or not estimate.to_send:
+        return ""
+    text = f"{_percent(outputs.truncated_share)} of those answers hit max_tokens"
+    if forecast.doubled_usd is None or (prepared.price is not None and prepared.price.is_free):
+        return text
+    more = about(forecast.doubled_usd, ROUND_CEILING)
+    return f"{text}; with max_tokens = {2 * limit:,} this costs at most {more} more"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"  # noqa: PLR2004 -- two digits say enough
+
+
+def _price(prepared: "Prepared") -> str:
+    price = prepared.price
+    if price is None:
+        return "unknown"
+    if price.is_free:
+        return f"free ({price.source})"
+    since = f"; in force since {price.effective_from}" if price.effective_from else ""
+    checked = f"; checked {price.checked}" if price.checked else ""
+    return f"{money(price.input)} in, {money(price.output)} out per 1M tokens (source: {price.source}{since}{checked})"
+
+
+def _time(prepared: "Prepared", estimate: "Estimate") -> str:
+    finish = estimate.finish
+    if not estimate.to_send:
+        return ""
+    if finish is None:
+        return "depends on the provider (no rate limits are stated in [limits], and nothing was answered yet)"
+    value = getattr(prepared.job.limits, finish.limit)
+    text = f"at least {duration(finish.seconds)}: {finish.limit} = {value:,.10g} binds"
+    if round(finish.doubled_seconds) < round(finish.seconds):
+        text += f"; with {2 * value:,.10g} {duration(finish.doubled_seconds)}"
+    return text
+
+
+def _budget(prepared: "Prepared", estimate: "Estimate") -> str:
+    budget, forecast = prepared.job.budget_usd, estimate.forecast
+    if budget is None:
+        return ""
+    text = f"{money(budget)} for this plan, all its runs together"
+    if forecast.low_usd is not None and forecast.low_usd > budget:
+        return f"{text}: not enough even for the low figure"
+    if forecast.bill is not None and forecast.bill.expected > budget:
+        return f"{text}: not enough for what is expected"
+    return text

@@ -1,0 +1,170 @@
+"""The answer of `estimate`: count every request as rendered, add what is known from before, send nothing."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pipeline.counting import Counting, ToCount
+from pipeline.doorman import Limits
+from pipeline.estimating._finish import Finish, finish
+from pipeline.estimating._forecast import Forecast, forecast
+from pipeline.estimating._outlook import Outlook
+from pipeline.estimating._sample import Sample
+from pipeline.estimating._to_send import ToSend
+from pipeline.ledger import Known
+from pipeline.planning import Meter, Plan, PlannedRow, Selection, decide
+from pipeline.records import Request, TokenCount
+from pipeline.windows import Window
+
+Tick = Callable[[int, float | None], None]
+"""Hears how many rows are counted, and which share of the input that is (None: nobody knows)."""
+NAMED = 5
+"""Rows that are named where many have the same trouble."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run would send now and what it would cost. Dollars are None where nobody knows them, never zero."""
+
+    rows: int
+    to_send: int
+    repeated: int
+    """Rows that share another row's request."""
+    already: int
+    """Rows that have their outcome."""
+    reused: int
+    """Requests that another job's answer serves."""
+    rejected: int
+    """Rows that can't be sent: broken, or larger than a stated limit."""
+    sizes: Mapping[int, int]
+    """Input tokens of a request -> how many requests to send have that many."""
+    counter: str | None
+    """What counted: `tiktoken` or `toktok`; None if every count was kept from an earlier command."""
+    longest: int
+    """Input tokens of the longest request."""
+    outlook: Outlook
+    forecast: Forecast
+    finish: Finish | None
+    """Time under the stated limits; None if nothing says how long anything takes."""
+    window: Window | None
+    """The model's context, if anybody knows it."""
+    too_long: int
+    """Requests that leave less than max_tokens of it for the answer."""
+    too_long_rows: tuple[tuple[str, int], ...]
+    """The first of them: row id and input tokens."""
+    duplicate_ids: int
+    complete: bool
+    """False when --limit ended the scan before the input's end."""
+
+
+_Progress = tuple[tuple[int, float | None], list[str]]
+"""How far the scan is, and the ids of the rows whose requests are counted."""
+
+
+@dataclass(slots=True)
+class Scan:
+    """What the rows of a plan mean for a run: the sums of one scan."""
+
+    known: Known
+    selection: Selection
+    limits: Limits
+    meter: Meter
+    window: Window | None = None
+    """The model's context, if anybody knows it."""
+    sample: Sample | None = None
+    """Filled on the way, for a pilot."""
+    to_send: ToSend = field(init=False)
+    repeated: int = 0
+    already: int = 0
+    reused: int = 0
+    rejected: int = 0
+    too_long: int = 0
+    too_long_rows: list[tuple[str, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.to_send = ToSend(self.meter)
+
+    def run(self, plan: Plan, counting: Counting, tick: Tick | None) -> None:
+        """Scan the whole plan and add up."""
+        for (progress, ids), requests, counts in counting.counted(self._steps(plan), whole=lambda: plan.complete):
+            if self.sample is not None or self.window is not None:
+                for row_id, request, count in zip(ids, requests, counts, strict=True):
+                    self._size_up(row_id, request, count)
+            fitting = [count for count in counts if self._fits(count)]
+            self.rejected += len(counts) - len(fitting)
+            self.to_send.add(fitting)
+            if tick is not None:
+                tick(*progress)
+
+    def ended(self, known: Known) -> None:
+        """Take off what a pilot has brought to its end since the scan."""
+        if self.sample is None:
+            return
+        for key, chosen in self.sample.chosen.items():
+            if chosen.count is not None and key in known.own:
+                self.to_send.remove([chosen.count])
+                self.already += chosen.rows
+                self.repeated -= chosen.rows - 1
+
+    def _steps(self, plan: Plan) -> Iterator[ToCount[_Progress]]:
+        for rows in plan.batches():
+            ids: list[str] = []
+            step: ToCount[_Progress] = ToCount(((plan.rows, plan.share), ids), [], [])
+            for row in rows:
+                self._sort(row, step.requests, step.passed, ids)
+            yield step
+
+    def _sort(self, row: PlannedRow, requests: list[Request], passed: list[str], ids: list[str]) -> None:
+        what = decide(self.known, row.key, self.selection, self.meter.max_tokens).what
+        if self.sample is not None and row.request is not None and what in {"ended", "send"}:
+            (self.sample.again if row.repeated else self.sample.offer)(row.key)
+        if what in {"ended", "skip"}:
+            self.already += 1
+        elif row.repeated:
+            self.repeated += 1
+        elif what == "reuse":
+            self.reused += 1
+        elif row.request is None:
+            self.rejected += 1
+        else:
+            requests.append(row.request)
+            ids.append(row.id)
+            return
+        if row.request is not None and not row.repeated:
+            passed.append(row.key)
+
+    def _size_up(self, row_id: str, request: Request, count: TokenCount) -> None:
+        fits = self._fits(count)
+        if fits and self.sample is not None:
+            self.sample.counted(request.key, count)
+        if fits and self.window is not None and count.tokens + (self.meter.max_tokens or 0) > self.window.tokens:
+            self.too_long += 1
+            if len(self.too_long_rows) < NAMED:
+                self.too_long_rows.append((row_id, count.tokens))
+
+    def _fits(self, count: TokenCount) -> bool:
+        return not self.limits.never_fits(self.meter.limit_tokens(count.tokens))
+
+    def answer(self, plan: Plan, outlook: Outlook, counter: str | None) -> Estimate:
+        """Put the sums and what is known from before together."""
+        to_send = self.to_send
+        found = forecast(to_send, self.meter, outlook, datetime.now(UTC))
+        return Estimate(
+            rows=plan.rows,
+            to_send=to_send.requests,
+            repeated=self.repeated,
+            already=self.already,
+            reused=self.reused,
+            rejected=self.rejected,
+            sizes=to_send.sizes,
+            counter=counter,
+            longest=to_send.longest,
+            outlook=outlook,
+            forecast=found,
+            finish=finish(to_send, self.limits, outlook, found.outputs),
+            window=self.window,
+            too_long=self.too_long,
+            too_long_rows=tuple(self.too_long_rows),
+            duplicate_ids=plan.duplicate_ids,
+            complete=plan.complete,
+        )

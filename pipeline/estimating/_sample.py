@@ -1,0 +1,58 @@
+"""A pilot's choice: N random requests of a plan, the same ones each time it is asked."""
+
+import heapq
+from dataclasses import dataclass
+
+from pipeline.records import TokenCount
+
+_DIGITS = slice(2, None)
+"""Of a key: `v1` goes before them."""
+
+
+@dataclass(slots=True)
+class Chosen:
+    """A request of the pilot."""
+
+    count: TokenCount | None = None
+    """Of one that is to be sent; None: it has its answer, or can't be sent."""
+    rows: int = 1
+
+
+class Sample:
+    """The N keys nearest to a point that the seed names. Keys are hashes, so nearness has nothing to do with content.
+
+    What has its answer already is chosen all the same: a pilot that was interrupted or is repeated pays only for what
+    is missing, and stays a random choice.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size, self._seed = size, seed
+        self._heap: list[tuple[int, str]] = []
+        self.chosen: dict[str, Chosen] = {}
+        """By key."""
+
+    def offer(self, key: str) -> None:
+        """Choose a request of the plan, if it is one of the nearest so far."""
+        place = (-(int(key[_DIGITS], 16) ^ self._seed), key)
+        if len(self._heap) < self._size:
+            heapq.heappush(self._heap, place)
+        elif place > self._heap[0]:
+            del self.chosen[heapq.heapreplace(self._heap, place)[1]]
+        else:
+            return
+        self.chosen[key] = Chosen()
+
+    def again(self, key: str) -> None:
+        """Hear of another row with this key."""
+        if key in self.chosen:
+            self.chosen[key].rows += 1
+
+    def counted(self, key: str, count: TokenCount) -> None:
+        """Hear how large a request is that is to be sent."""
+        if key in self.chosen:
+            self.chosen[key].count = count
+
+    @property
+    def to_send(self) -> frozenset[str]:
+        """Keys of the pilot that have no outcome yet."""
+        return frozenset(key for key, chosen in self.chosen.items() if chosen.count is not None)

@@ -1,0 +1,215 @@
+"""What `estimate` says to people and programs, and what a first run in a terminal says before it asks."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from project import Project, texts
+from stub import StubServer
+
+from pipeline.doorman import Limits
+from pipeline.estimating import Outlook, ToSend
+from pipeline.estimating._finish import finish
+from pipeline.forecasting import forecast_from_limit
+from pipeline.job import load_job
+from pipeline.ledger import Calibration, Used
+from pipeline.planning import Meter
+from pipeline.pricing import Price, cost_usd, mean_cost_usd
+from pipeline.records import TokenCount, Usage
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+JOB = """
+name = "job"
+[input]
+path = "rows.jsonl"
+id = "id"
+[model]
+provider = "openai"
+name = "{model}"
+max_tokens = {max_tokens}
+[prompt]
+user = "{{{{ text }}}}"
+[limits]
+concurrency = 8
+{limits}
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    project = Project(tmp_path)
+    project.rows(texts(120))
+    return project
+
+
+def write(project, *, model="gpt-4.1-nano", max_tokens=100, limits="", more=""):
+    (project.folder / "job.toml").write_text(JOB.format(model=model, max_tokens=max_tokens, limits=limits) + more)
+
+
+def facts(project, *options):
+    return json.loads(project.run("estimate", "job.toml", "--json", *options).stdout)
+
+
+# -- dollars
+
+
+def test_without_answers_an_estimate_is_rough_between_no_output_and_all_of_it(project):
+    write(project)
+    found = facts(project)
+    tokens = found["input_tokens"]
+    price = {name: Decimal(found["price"][name]) / 1_000_000 for name in ("input", "output")}
+    assert Decimal(found["low_usd"]) == Decimal(found["input_usd"]) == tokens * price["input"]
+    assert Decimal(found["expected_usd"]) == tokens * price["input"] + 120 * 50 * price["output"]
+    assert Decimal(found["high_usd"]) == tokens * price["input"] + 120 * 100 * price["output"]
+    assert Decimal(found["ceiling_usd"]) >= Decimal(found["high_usd"])
+    assert found["output"]["rough"]
+    assert "rough, taking half of max_tokens for each; --pilot finds out" in project.run("estimate", "job.toml").stdout
+
+
+def test_a_mean_output_is_priced_between_the_whole_numbers_around_it():
+    price = Price("p", "m", Decimal(1), Decimal(8))
+    usage = Usage(10, 0)
+    assert mean_cost_usd(price, usage, 3) == cost_usd(price, Usage(10, 3))
+    assert mean_cost_usd(price, usage, 3.25) == Decimal("0.000010") + Decimal("0.000026")
+
+
+def used(count, *, counted=100, billed=100, cached=0, output=10, seconds=1.0):
+    return [Used(f"k{n}", counted, billed, cached, output, truncated=False, seconds=seconds) for n in range(count)]
+
+
+def test_counts_and_cached_input_follow_what_was_billed_before_if_that_was_often_enough():
+    few, many = Outlook(used(29, billed=120)), Outlook(used(30, billed=120, cached=60))
+    assert (few.input_ratio, few.cached_share) == (1, 0)
+    assert (many.input_ratio, many.cached_share) == (Decimal("1.2"), Decimal("0.5"))
+    price = Price("p", "m", Decimal(1), Decimal(8), cached_input=Decimal("0.1"))
+    sizes = {100: 10}
+    assert many.input_usd(price, sizes, NOW) == 10 * Decimal("0.000066")
+
+
+def test_the_drift_of_the_model_stands_in_where_the_job_says_too_little():
+    assert Outlook(calibration=Calibration(Decimal("1.05"), 500)).input_ratio == Decimal("1.05")
+
+
+def test_a_budget_that_is_not_enough_is_told_before_anything_is_sent(project):
+    write(project, more="[budget]\nusd = 0.000001")
+    assert "not enough even for the low figure" in project.run("estimate", "job.toml").stdout
+    write(project, more="[budget]\nusd = 0.001")
+    assert "not enough for what is expected" in project.run("estimate", "job.toml").stdout
+
+
+def test_a_price_page_that_contradicts_itself_shows_what_the_other_figure_would_cost(project):
+    job = JOB.format(model="gpt-oss-20b", max_tokens=100, limits="").replace('"openai"', '"modelslab"')
+    (project.folder / "job.toml").write_text(job)
+    (per_call, blended) = facts(project)["contradictions"]
+    assert (per_call["says"], Decimal(per_call["usd"])) == ("0.085 per call", 120 * Decimal("0.085"))
+    assert Decimal(blended["usd"]) == (facts(project)["input_tokens"] + 6000) * Decimal("0.085") / 1_000_000
+    told = project.run("estimate", "job.toml").stdout
+    assert 'the same source contradicts itself: if "0.085 per call" is true $10.20' in told
+
+
+# -- elsewhere
+
+
+def test_the_same_job_is_priced_on_other_models_sellers_and_lanes(project):
+    write(project)
+    same, batch, other = facts(project, "--compare", "gpt-4.1-nano@openai, gpt-4.1-nano@openai:batch,gpt-oss-20b@groq")[
+        "compare"
+    ]
+    found = facts(project)
+    for name in ("low_usd", "expected_usd", "high_usd"):
+        assert Decimal(same[name]) == Decimal(found[name])
+        assert Decimal(batch[name]) == Decimal(same[name]) / 2
+    assert (other["as"], other["note"]) == ("gpt-oss-20b@groq", None)
+    told = project.run("estimate", "job.toml", "--compare", "gpt-4.1-nano@openai,nobody-sells-this").stdout
+    assert "the same tokens as" in told
+    assert "the price is unknown" in told
+
+
+def test_a_comparison_that_cannot_be_read_is_a_mistake(project):
+    write(project)
+    told = project.run("estimate", "job.toml", "--compare", "@groq", code=2).stderr
+    assert "'@groq': write MODEL, MODEL@PROVIDER" in told
+
+
+# -- time
+
+
+def to_send(project, requests, size=100):
+    write(project)
+    job = load_job(str(project.folder / "job.toml"))
+    found = ToSend(Meter(job, None))
+    found.add([TokenCount(size, "exact", size)] * requests)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("limits", "outlook", "takes"),
+    [
+        (Limits(60, None, 8), Outlook(), (600, "requests_per_minute", 300)),
+        (Limits(60, 100_000, 8), Outlook(), (600, "requests_per_minute", 300)),
+        (Limits(600, 6_000, 8), Outlook(), (1200, "tokens_per_minute", 600)),  # 100 + max_tokens each
+        (Limits(600, 6_000, 8), Outlook(used(50)), (660, "tokens_per_minute", 330)),  # 100 + 10 each
+        (Limits(60, None, 8), Outlook(used(50, seconds=4.0)), (600, "requests_per_minute", 300)),
+        (Limits(60, None, 2), Outlook(used(50, seconds=4.0)), (1200, "concurrency", 600)),
+        (Limits(None, None, 10), Outlook(used(50, seconds=1.0)), (60, "concurrency", 30)),
+        (Limits(120, 21_000, 8), Outlook(), (2400 / 7, "tokens_per_minute", 300)),  # then requests bind
+    ],
+)
+def test_the_longest_limit_binds_and_twice_of_it_is_told(project, limits, outlook, takes):
+    sums = to_send(project, 600)
+    found = finish(sums, limits, outlook, outlook.outputs(sums.sizes, 100))
+    seconds, binds, doubled = takes
+    assert (found.limit, found.seconds) == (binds, pytest.approx(seconds))
+    assert found.doubled_seconds == pytest.approx(doubled)
+
+
+def test_where_nothing_says_how_long_anything_takes_no_time_is_made_up(project):
+    sums = to_send(project, 600)
+    assert finish(sums, Limits(None, None, 8), Outlook(), forecast_from_limit(sums.sizes, 100)) is None
+    assert "depends on the provider" in project.run("estimate", "job.toml").stdout
+
+
+def test_the_binding_limit_and_what_raising_it_brings_are_told(project):
+    write(project, limits="requests_per_minute = 60")
+    told = project.run("estimate", "job.toml").stdout
+    assert "at least 2 min 00 s: requests_per_minute = 60 binds; with 120 1 min 00 s" in told
+
+
+# -- rows
+
+
+def test_rows_that_do_not_fit_the_model_are_named_before_they_are_paid_for(project):
+    project.rows([*texts(2), {"id": "huge", "text": "word " * 20_000}, {"id": "huge too", "text": "word " * 20_000}])
+    write(project, model="gpt-3.5-turbo")
+    found = facts(project)
+    assert found["context_window"] == 16_385
+    assert found["too_long"] == 1  # the two are one request
+    assert [row["row_id"] for row in found["too_long_rows"]] == ["huge"]
+    told = project.run("estimate", "job.toml").stderr
+    assert "1 row may not fit gpt-3.5-turbo's context of 16,385 tokens with max_tokens = 100: huge (20,0" in told
+
+
+def test_behind_another_address_nobody_knows_the_context(project):
+    write(project, model="gpt-3.5-turbo")
+    assert facts(project, "--set", 'model.base_url="http://127.0.0.1:9/v1"')["context_window"] is None
+
+
+def test_sizes_are_drawn_and_listed(project):
+    project.rows([*texts(119), {"id": "long", "text": "word " * 300}])
+    write(project)
+    found = facts(project)
+    assert sum(found["sizes"].values()) == 120
+    assert sum(int(size) * count for size, count in found["sizes"].items()) == found["input_tokens"]
+    assert "requests by input tokens" in project.run("estimate", "job.toml").stdout
+
+
+def test_a_run_without_yes_shows_the_whole_estimate_before_it_asks(tmp_path):
+    with StubServer() as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.rows(texts(10))
+        project.job()
+        told = project.run("run", "job.toml", code=2).stderr
+        assert stub.calls == 0
+    for part in ("to send   10 requests", "rough, taking half", "at most   $", "price     $0.25 in", "add --yes"):
+        assert part in told

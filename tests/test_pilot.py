@@ -1,0 +1,296 @@
+"""`estimate --pilot`: a few random rows are paid for and kept, and what they used says what the rest will cost."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from hashlib import blake2b
+
+import pytest
+from project import Project, texts
+from stub import StubServer
+from stub_faults import Reply, status
+
+from pipeline.estimating import Sample
+from pipeline.pricebook import Prices
+from pipeline.records import TokenCount
+
+
+def words(most):
+    """Answer with 1 to `most` words, always the same for the same prompt."""
+
+    def answer(payload):
+        said = payload["messages"][-1]["content"]
+        number = int.from_bytes(blake2b(said.encode(), digest_size=4).digest()) % most + 1
+        return " ".join(["word"] * number)
+
+    return answer
+
+
+@pytest.fixture
+def stub():
+    with StubServer(answer=words(40)) as server:
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path, stub):
+    return Project(tmp_path, stub.base_url)
+
+
+def estimated(project, *options, code=0):
+    return json.loads(project.run("estimate", "job.toml", "--json", *options, code=code).stdout)
+
+
+# -- what is sent
+
+
+def test_a_pilot_sends_so_many_rows_keeps_them_and_never_pays_for_them_again(project, stub):
+    project.rows(texts(200))
+    project.job()
+    facts = estimated(project, "--pilot", "60")
+    assert stub.calls == 60
+    assert facts["pilot"]["sent"] == facts["pilot"]["requests"] == 60
+    assert Decimal(facts["pilot"]["spent_usd"]) == stub.bill
+    assert (facts["to_send"], facts["already"]) == (140, 60)
+    assert project.value("select count(*) from results where status = 'ok'") == 60
+    again = estimated(project, "--pilot", "60")
+    assert stub.calls == 60
+    assert again["pilot"] == {"requests": 60, "run_id": None, "sent": 0, "spent_usd": None, "paused": None}
+    assert again["expected_usd"] == facts["expected_usd"]
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 200
+    assert Decimal(project.value("select sum(cost_usd) from results")) == stub.bill
+
+
+def test_without_a_number_a_pilot_is_100_rows(project, stub):
+    project.rows(texts(150))
+    project.job()
+    estimated(project, "--pilot")
+    assert stub.calls == 100
+
+
+def test_a_pilot_s_rows_are_spread_over_the_input_and_need_nothing_but_the_plan_to_be_found_again(project, stub):
+    project.rows(texts(400))
+    project.job()
+    estimated(project, "--pilot", "40")
+    rows = project.sql("select row_index from results where status = 'ok' order by row_index")
+    first_half = sum(row["row_index"] < 200 for row in rows)
+    assert 10 < first_half < 30
+    (project.folder / "promptmill.duckdb").unlink()
+    for file in (project.folder / "promptmill.journal").iterdir():
+        file.unlink()
+    estimated(project, "--pilot", "40")
+    assert project.sql("select row_index from results where status = 'ok' order by row_index") == rows
+
+
+def test_a_larger_pilot_pays_only_for_what_the_smaller_one_lacks(project, stub):
+    project.rows(texts(100))
+    project.job()
+    estimated(project, "--pilot", "20")
+    estimated(project, "--pilot", "50")
+    assert stub.calls == 50
+
+
+def test_rows_that_share_a_request_are_piloted_once_and_counted_right(project, stub):
+    project.rows([*texts(30), *texts(30)])
+    project.job()
+    facts = estimated(project, "--pilot", "10")
+    assert stub.calls == 10
+    assert (facts["rows"], facts["to_send"], facts["already"], facts["repeated"]) == (60, 20, 20, 20)
+    again = estimated(project)
+    assert [again[key] for key in ("rows", "to_send", "already", "repeated")] == [60, 20, 20, 20]
+
+
+def test_a_pilot_larger_than_the_job_sends_the_job(project, stub):
+    project.rows(texts(12))
+    project.job()
+    facts = estimated(project, "--pilot", "100")
+    assert stub.calls == 12
+    assert (facts["to_send"], facts["low_usd"], facts["high_usd"]) == (0, "0.000000000000", "0.000000000000")
+
+
+def test_a_pilot_that_was_paused_goes_on_with_the_same_command(project, stub):
+    project.rows(texts(100))
+    project.job(concurrency=4)
+    dead = status(429, "You exceeded your current quota", code="insufficient_quota")
+    stub.faults = lambda number, _: dead if number > 25 else None
+    paused = project.run("estimate", "job.toml", "--pilot", "50", code=4)
+    assert "paused: " in paused.stderr
+    stub.faults = None
+    answered = project.value("select count(*) from results where status = 'ok'")
+    before = stub.calls
+    estimated(project, "--pilot", "50")
+    assert stub.calls - before == 50 - answered
+    assert project.value("select count(*) from results where status = 'ok'") == 50
+
+
+def test_a_pilot_stays_within_the_budget(project, stub):
+    project.rows(texts(100))
+    project.job()
+    paused = project.run("estimate", "job.toml", "--pilot", "100", "--budget", "0.002", code=4)
+    assert "budget" in paused.stderr
+    assert stub.bill <= Decimal("0.002")
+    assert 0 < stub.calls < 100
+
+
+def test_a_pilot_without_its_key_sends_nothing_and_one_that_is_answered_needs_none(project, stub):
+    project.rows(texts(30))
+    project.job(model='max_tokens = 50\napi_key_env = "STUB_KEY"')
+    told = project.run("estimate", "job.toml", "--pilot", "10", code=2)
+    assert "STUB_KEY" in told.stderr
+    assert stub.calls == 0
+    project.environ["STUB_KEY"] = "sk-a-key-of-the-stub"
+    project.run("estimate", "job.toml", "--pilot", "10")
+    del project.environ["STUB_KEY"]
+    told = project.run("estimate", "job.toml", "--pilot", "10")
+    assert "pilot: 10 random requests had their answers already: nothing was sent" in told.stderr
+
+
+def test_a_pilot_says_what_it_sent_and_spent(project, stub):
+    project.rows(texts(30))
+    project.job()
+    told = project.run("estimate", "job.toml", "--pilot", "10")
+    assert "pilot: 10 exchanges for 10 random requests, $0.0" in told.stderr
+    assert "from the pilot's 10 answers; rough: fewer than 50" in told.stdout
+
+
+# -- what it says about the rest
+
+
+def test_what_is_left_costs_what_the_pilot_said_and_the_ledger_is_the_bill(tmp_path):
+    published = Prices().find("openai", "gpt-4.1-nano", datetime.now(UTC))
+    own = tmp_path / "prices.toml"
+    own.write_text(
+        f"""[[price]]
+provider = "stub"
+model = "test-model"
+input = "{published.input}"
+cached_input = "{published.cached_input}"
+output = "{published.output}"
+source = "{published.source}"
+""",
+        encoding="utf-8",
+    )
+    with StubServer(answer=words(40), input=str(published.input), output=str(published.output)) as stub:
+        project = Project(tmp_path, stub.base_url, {"PROMPTMILL_PRICES": str(own)})
+        project.rows(texts(1000))
+        path = project.job()
+        path.write_text(path.read_text().partition("[price]")[0], encoding="utf-8")
+        facts = estimated(project, "--pilot", "100")
+        pilot = stub.bill
+        project.run("run", "job.toml", "--yes")
+        low, expected, high = (Decimal(facts[f"{name}_usd"]) for name in ("low", "expected", "high"))
+        assert low < stub.bill - pilot < high <= Decimal(facts["ceiling_usd"])
+        assert high - low < expected / 3  # it says something
+        (spent,) = json.loads(project.run("spend", "--json").stdout)
+        assert Decimal(spent["cost_usd"]) == stub.bill
+        (_, judged) = json.loads(project.run("spend", "--forecast", "--json").stdout)
+        assert judged["verdict"] == "inside"
+        assert judged["expected_usd"] is not None
+
+
+def test_counts_that_differ_from_the_bill_are_set_right_by_the_pilot(project, stub):
+    project.rows(texts(200))
+    project.job()
+    before = estimated(project)
+    facts = estimated(project, "--pilot", "100")
+    asked = project.sql("select sum(input_tokens) / sum(counted_tokens) as ratio from attempts")
+    assert facts["billed_ratio"] == pytest.approx(asked[0]["ratio"], abs=1e-6)
+    assert facts["billed_ratio"] < 0.9 < before["billed_ratio"] == 1
+    project.run("run", "job.toml", "--yes")
+    left = project.value("select sum(input_tokens)::bigint from attempts where run_id = 2")
+    assert left == pytest.approx(facts["input_tokens"] * facts["billed_ratio"], rel=0.02)
+
+
+def test_the_share_of_answers_that_were_cut_off_is_told_with_the_price_of_a_higher_limit(project, stub):
+    project.rows(texts(300))
+    project.job(model="max_tokens = 30")
+    facts = estimated(project, "--pilot", "100")
+    assert 0.1 < facts["output"]["truncated_share"] < 0.4
+    most = Decimal(repr(facts["output"]["truncated_share"])) * 200 * 30 * Decimal(2) / 1_000_000
+    assert abs(Decimal(facts["doubled_max_tokens_usd"]) - most) < Decimal("1e-9")
+    told = project.run("estimate", "job.toml").stdout
+    assert "of those answers hit max_tokens; with max_tokens = 60 this costs at most $0.00" in told
+
+
+def test_repairs_and_reasoning_are_part_of_what_a_request_uses(project, stub):
+    calls = []
+
+    def answer(payload):
+        calls.append(payload)
+        good = len(payload["messages"]) > 1
+        return Reply('{"n": 1}' if good else "no JSON", reasoning_tokens=10)
+
+    stub.answer = answer
+    project.rows(texts(200))
+    schema = '[output]\nrepair = 1\nschema = { type = "object", required = ["n"] }\n[stop]\ninvalid_share = 1.0'
+    project.job(more=schema)
+    facts = estimated(project, "--pilot", "60")
+    tokens = project.value("select sum(output_tokens)::bigint from attempts")
+    assert project.value("select count(distinct key) from attempts") == 60
+    assert len(calls) == 120
+    assert facts["output"]["expected_tokens"] == round(tokens / 60 * 140)
+
+
+def test_the_job_s_own_answers_stand_in_for_a_pilot(project, stub):
+    project.rows(texts(300))
+    project.job()
+    assert estimated(project)["output"]["basis"] == "limit"
+    project.run("run", "job.toml", "--yes", "--limit", "80")
+    output = estimated(project)["output"]
+    assert (output["basis"], output["observed"], output["rough"]) == ("history", 80, False)
+    assert estimated(project, "--set", "model.max_tokens=60")["output"]["basis"] == "limit"
+
+
+def test_without_max_tokens_and_without_answers_the_output_is_unknown_not_zero(project, stub):
+    project.rows(texts(10))
+    project.job(model="")
+    facts = estimated(project)
+    assert facts["output"] is None
+    assert facts["expected_usd"] is facts["high_usd"] is facts["ceiling_usd"] is None
+    assert Decimal(facts["low_usd"]) > 0
+    assert "no upper bound: set [model] max_tokens" in project.run("estimate", "job.toml").stdout
+
+
+# -- the choice itself
+
+
+def keys(count):
+    return [f"v1{blake2b(str(n).encode(), digest_size=16).hexdigest()}" for n in range(count)]
+
+
+def chosen(size, seed, offered):
+    sample = Sample(size, seed)
+    for key in offered:
+        sample.offer(key)
+    return set(sample.chosen)
+
+
+def test_the_choice_depends_on_the_seed_and_not_on_the_order_of_the_rows():
+    offered = keys(500)
+    one, other = 0x1234 << 112, 0xFEDC << 112
+    assert chosen(50, one, offered) == chosen(50, one, reversed(offered))
+    assert len(chosen(50, one, offered) & chosen(50, other, offered)) < 20
+
+
+def test_every_request_has_the_same_chance():
+    offered = keys(100)
+    seeds = [int.from_bytes(blake2b(b"%d" % n, digest_size=16).digest()) for n in range(400)]
+    picked = [key for seed in seeds for key in chosen(10, seed, offered)]
+    counts = [picked.count(key) for key in offered]
+    assert sum(counts) == 4000
+    assert min(counts) > 15
+    assert max(counts) < 75
+
+
+def test_a_choice_holds_no_more_than_it_may_and_counts_rows_of_its_own_requests():
+    sample = Sample(2, 0)
+    low, middle, high = (f"v1{n:032x}" for n in (1, 2, 3))
+    for key in (high, middle, low):
+        sample.offer(key)
+        sample.again(key)
+    sample.counted(low, TokenCount(5, "exact", 5))
+    sample.counted(high, TokenCount(5, "exact", 5))
+    assert set(sample.chosen) == {low, middle}
+    assert [sample.chosen[key].rows for key in (low, middle)] == [2, 2]
+    assert sample.to_send == {low}
