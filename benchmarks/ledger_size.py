@@ -9,8 +9,8 @@ from pathlib import Path
 import data
 import duckdb
 import ours
-from measure import MEGABYTE
-from results import Result, Table, say
+from measure import MEGABYTE, Measured
+from results import Aim, Result, Table, say
 from vendor import serving
 
 SEED_ROWS, COPIES = 10_000, 500
@@ -57,7 +57,7 @@ COMMANDS = (
 
 def measured() -> Result:
     """Make the ledger and ask it everything."""
-    lines = []
+    lines, costs = [], []
     with ours.project() as project:
         with serving() as vendor:
             project.job(data.jsonl(SEED_ROWS), vendor.base_url)
@@ -67,6 +67,7 @@ def measured() -> Result:
         size = ledger.stat().st_size / MEGABYTE
         for command in COMMANDS:
             cost = project.command(*command, expect=(0, -9), most_bytes=MOST_BYTES)
+            costs.append(cost)
             shown = " ".join(part if " " not in part else f'"{part}"' for part in command)
             memory = f"{cost.peak_anonymous / MEGABYTE:,.0f} MB{'' if cost.code == 0 else ', stopped'}"
             lines.append((f"`{shown}`", f"{cost.wall:.1f} s", f"{cost.cpu:.1f} s", memory))
@@ -77,7 +78,16 @@ def measured() -> Result:
     )
     columns = ("promptmill ...", "wall", "CPU", "peak memory")
     command_line = "python benchmarks/bench.py ledger"
-    return Result("ledger", command_line, [Table("A ledger of 5,000,000 attempts", columns, lines, note)])
+    return Result(
+        "ledger", command_line, [Table("A ledger of 5,000,000 attempts", columns, lines, note)], [_aim(costs)]
+    )
+
+
+def _aim(costs: list[Measured]) -> Aim:
+    slowest, largest = max(cost.wall for cost in costs), max(cost.peak_anonymous for cost in costs)
+    found = f"at most {slowest:.0f} s, {largest / MEGABYTE:,.0f} MB"
+    wanted = f"seconds each, below {MOST_BYTES / 1e9:.0f} GB"
+    return Aim("Commands on 5,000,000 attempts", wanted, found, all(cost.code == 0 for cost in costs))
 
 
 def _multiply(ledger: Path) -> int:
