@@ -1,7 +1,7 @@
 """Point 3: anonymous memory and time against the number of rows; going on with half a job; a finished one."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import data
@@ -39,7 +39,7 @@ class Found:
 
 def measured() -> Result:
     """Measure ours up to 100,000 rows, and the peers."""
-    return _measured("memory", "make bench", SIZES, peers.installed(say))
+    return replace(_measured("memory", "make bench", SIZES, peers.installed(say)), aims=[])  # they are for a million
 
 
 def large() -> Result:

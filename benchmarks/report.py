@@ -37,18 +37,20 @@ def _joined(plots: list[Plot]) -> list[Plot]:
 def _measured(results: list[Result]) -> str:
     aims = [aim for result in results for aim in result.aims]
     lines = [(aim.what, aim.wanted, aim.found, "yes" if aim.reached else "**no**") for aim in aims]
-    parts = [Table("What was aimed at", ("", "aim", "measured", "reached"), lines).markdown()]
-    for result in results:
-        parts += [table.markdown() for table in result.tables]
-        parts.append(_facts(result))
+    parts = [f"{machine}\n" for machine in dict.fromkeys(map(_machine, results))]
+    parts.append(Table("What was aimed at", ("", "aim", "measured", "reached"), lines).markdown())
     for plot in _joined([plot for result in results for plot in result.plots]):
         picture = f"performance-{plot.file}.svg"
         (DOCUMENT.parent / picture).write_text(svg.draw(plot), encoding="utf-8")
         parts.append(f"![{plot.title}, {plot.unit}]({picture})\n")
+    for result in results:
+        parts += [table.markdown() for table in result.tables]
+        parts.append(f"*`{result.command}`, {result.facts['measured']}, commit {result.facts['commit']}*\n")
     return "\n".join(parts)
 
 
-def _facts(result: Result) -> str:
+def _machine(result: Result) -> str:
     facts = result.facts
-    when = f"{facts['measured']}, commit {facts['commit']}, {facts['machine']}"
-    return f"*`{result.command}`: {when}; Python {facts['python']}, {facts['libraries']}; {facts['server']}.*\n"
+    return (
+        f"On {facts['machine']}, with Python {facts['python']}, {facts['libraries']}; the vendor is {facts['server']}."
+    )

@@ -5,7 +5,7 @@ from html import escape
 
 from results import Plot
 
-WIDTH, LEFT, RIGHT, TOP, STEP = 860, 350, 90, 44, 26
+WIDTH, LEFT, RIGHT, TOP, STEP = 960, 350, 90, 44, 26
 LINES_HEIGHT = 340
 COLORS = ("#0b6e4f", "#c2410c", "#7c3aed", "#2563eb", "#a16207", "#be185d", "#475569")
 
@@ -45,7 +45,7 @@ def _lines(plot: Plot) -> tuple[list[str], int]:
     points = [point for line in plot.lines.values() for point in line]
     least, most = (math.log10(edge(x for x, _ in points)) for edge in (min, max))
     highest = max(y for _, y in points)
-    left, right, bottom = 70, WIDTH - 290, LINES_HEIGHT - 36
+    left, right, bottom = 70, WIDTH - 390, LINES_HEIGHT - 36
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (math.log10(x) - least) / ((most - least) or 1)
