@@ -158,7 +158,9 @@ def _price(
         for start, lane, changed in variants:
             if start <= day:
                 changes[lane] = _keys(changed) | changes.get(lane, {})  # an earlier entry wins
-    lanes = {lane: Variant(tariff=_tariff(keys | changed)) for lane, changed in changes.items()}
+    own = {lane: _tariff(keys | changed) for lane, changed in changes.items()}
+    # Where only the lane's own prices have no context tiers, what it asks for a larger request is not known.
+    lanes = {lane: Variant(tariff=found) for lane, found in own.items() if found.above or not tariff.above}
     notes = [_TEXT_ONLY] if any(_is_other_media(key) for key in keys) else []
     notes += [_EVERY_DAY] if windows else []
     rates = tariff.rates

@@ -210,15 +210,16 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
     counted = None
     if options.confirm is None and missing is None:
         prepared = prepare(job, limit=options.limit)
+        _tell_warnings(prepared, key, options)
         outlook = _outlook(job, ledger, options.selection)
     else:
         prepared, counted = estimate(job, ledger, limit=options.limit, selection=options.selection, tick=options.tick)
         if missing is not None and counted.to_send:
             raise missing
+        _tell_warnings(prepared, key, options)
         if options.confirm is not None and not options.confirm(prepared, counted):
             return None
         prepared, outlook = prepared.rescanned(), counted.outlook
-    _tell_warnings(prepared, key, options)
     total = None
     if counted is not None:
         total = counted.rows if options.selection.retry is None else counted.to_send

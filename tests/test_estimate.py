@@ -1,6 +1,7 @@
 """What `estimate` says to people and programs, and what a first run in a terminal says before it asks."""
 
 import json
+from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -85,6 +86,14 @@ def test_counts_and_cached_input_follow_what_was_billed_before_if_that_was_often
     price = Price("p", "m", Decimal(1), Decimal(8), cached_input=Decimal("0.1"))
     sizes = {100: 10}
     assert many.input_usd(price, sizes, NOW) == 10 * Decimal("0.000066")
+
+
+def test_answers_without_any_output_leave_room_above():
+    price, sizes = Price("p", "m", Decimal(1), Decimal(8)), Counter({100: 50})
+    outlook = Outlook(used(5, output=0))
+    bill = outlook.bill(price, sizes, outlook.outputs(sizes, 200), NOW)
+    assert bill.low == bill.expected == 50 * Decimal("0.0001")
+    assert bill.high > bill.expected
 
 
 def test_the_drift_of_the_model_stands_in_where_the_job_says_too_little():
@@ -173,7 +182,7 @@ def test_where_nothing_says_how_long_anything_takes_no_time_is_made_up(project):
 def test_the_binding_limit_and_what_raising_it_brings_are_told(project):
     write(project, limits="requests_per_minute = 60")
     told = project.run("estimate", "job.toml").stdout
-    assert "at least 2 min 00 s: requests_per_minute = 60 binds; with 120 1 min 00 s" in told
+    assert "at least 2 min 00 s: requests_per_minute = 60 binds; with 120: 1 min 00 s" in told
 
 
 # -- rows

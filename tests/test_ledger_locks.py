@@ -205,6 +205,14 @@ def test_nothing_that_the_ledger_does_beside_an_open_connection_drops_its_lock(p
         assert finished(child(OPENS, path)) == (0, "True\n")
 
 
+@pytest.mark.parametrize("opened", [_connect.reading, _connect.writing])
+def test_duckdb_draws_no_progress_bar_into_the_results(path, opened):
+    Booked(path).die()
+    with opened(path) as connection:
+        asked = "select value from duckdb_settings() where name = 'enable_progress_bar'"
+        assert connection.sql(asked).fetchall() == [("false",)]
+
+
 def test_a_locked_ledger_never_fails_a_run(path):
     run = Booked(path)
     loader = Loader(run.ledger, run.journal)

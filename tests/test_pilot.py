@@ -1,6 +1,7 @@
 """`estimate --pilot`: a few random rows are paid for and kept, and what they used says what the rest will cost."""
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import blake2b
@@ -75,7 +76,7 @@ def test_a_pilot_s_rows_are_spread_over_the_input_and_need_nothing_but_the_plan_
     estimated(project, "--pilot", "40")
     rows = project.sql("select row_index from results where status = 'ok' order by row_index")
     first_half = sum(row["row_index"] < 200 for row in rows)
-    assert 10 < first_half < 30
+    assert 5 < first_half < 35
     (project.folder / "promptmill.duckdb").unlink()
     for file in (project.folder / "promptmill.journal").iterdir():
         file.unlink()
@@ -157,6 +158,15 @@ def test_a_pilot_says_what_it_sent_and_spent(project, stub):
 # -- what it says about the rest
 
 
+def at_a_known_port(**prices):
+    """The address is part of a request's key, and keys are what a pilot chooses by: here chance is always the same."""
+    for port in (47_811, 47_812, 47_813):
+        with suppress(OSError):
+            StubServer(port=port).start().stop()
+            return StubServer(port=port, answer=words(40), **prices)
+    pytest.skip("three ports are taken")
+
+
 def test_what_is_left_costs_what_the_pilot_said_and_the_ledger_is_the_bill(tmp_path):
     published = Prices().find("openai", "gpt-4.1-nano", datetime.now(UTC))
     own = tmp_path / "prices.toml"
@@ -171,7 +181,7 @@ source = "{published.source}"
 """,
         encoding="utf-8",
     )
-    with StubServer(answer=words(40), input=str(published.input), output=str(published.output)) as stub:
+    with at_a_known_port(input=str(published.input), output=str(published.output)) as stub:
         project = Project(tmp_path, stub.base_url, {"PROMPTMILL_PRICES": str(own)})
         project.rows(texts(1000))
         path = project.job()

@@ -251,6 +251,9 @@ def test_dates_hours_tiers_and_lanes_of_the_package_are_kept(monkeypatch):
     assert cost_usd(newer, Usage(101, 10**6), lane="batch") == D("1.000505")
     assert cost_usd(newer, Usage(100, 10**6), lane="batch") == D("1.0001")
     assert not older.sells("batch")
+    without_tiers = PriceVariant({"processing": "batch"}, ModelPrice(input_mtok=D(1), output_mtok=D(1)))
+    (price,) = converted(monkeypatch, ModelPrice(input_mtok=tiers, output_mtok=D(2)), [without_tiers])
+    assert not price.sells("batch")  # what it asks beyond 100 tokens is not known
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pipeline.pricing import Above, Claim, Price, Rates, Variant, Window, cost_u
 from pipeline.records import Usage
 
 D = Decimal
+FRIDAY = datetime(2026, 11, 27, tzinfo=UTC)
 ENTRY = '[[price]]\nprovider = "p"\nmodel = "m"\ninput = "0.10"\noutput = "0.50"\nsource = "s"\n'
 
 
@@ -85,6 +86,28 @@ multiplier = "2"
     assert not price.sells("batch")
 
 
+OWN = 'input = "0.05"\noutput = "0.25"\n'
+TIER = '[[price.above]]\ninput_tokens_over = 100\ninput = "0.50"\noutput = "2.50"\n'
+HOURS_OF_ITS_OWN = f"[[price.window]]\nutc_from = 01:00:00\nutc_to = 04:00:00\n{OWN}"
+
+
+@pytest.mark.parametrize("change", [f"[price.tier.batch]\n{OWN}", HOURS_OF_ITS_OWN])
+def test_prices_of_a_lane_or_an_hour_never_lose_the_context_tiers_silently(change):
+    with pytest.raises(
+        PriceError, match=r"(tier\.batch|window 1): the price has context tiers, and these .* have none"
+    ):
+        price_of(TIER + change)
+    price = price_of(TIER + change + "above = []\n")  # says that they have none
+    at_one = FRIDAY.replace(hour=1)
+    assert cost_usd(price, Usage(101, 0), lane="batch" if price.lanes else "realtime", at=at_one) == D("0.00000505")
+    assert cost_usd(price, Usage(101, 0)) == D("0.0000505")
+
+
+def test_a_factor_of_a_lane_leaves_the_context_tiers_in_force():
+    price = price_of(TIER + '[price.tier.batch]\nmultiplier = "0.5"\n')
+    assert [cost_usd(price, Usage(size, 0), lane="batch") for size in (100, 101)] == [D("0.000005"), D("0.00002525")]
+
+
 def test_a_lane_without_a_known_price_is_never_charged_as_another():
     with pytest.raises(PriceError, match="the price of m at p in the batch lane is unknown"):
         cost_usd(TIERED, Usage(1, 1), lane="batch")
@@ -112,7 +135,6 @@ weekdays = ["fri"]
 input = "7"
 output = "7"
 """)
-FRIDAY = datetime(2026, 11, 27, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(

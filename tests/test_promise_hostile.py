@@ -23,9 +23,10 @@ from raw_server import answer, raw_server
 from stub import StubServer
 from stub_faults import Fault, error_body, huge, status
 
-from pipeline.errors import WireError
+from pipeline.errors import UsageError, WireError
 from pipeline.exporting import guard
 from pipeline.ledger import _asking
+from pipeline.ledger._connect import reading
 from pipeline.text import json_text, printable
 from pipeline.wire import WireOptions, open_wire
 
@@ -473,9 +474,20 @@ REACHES_OUT = [
     "select * from sniff_csv('rows.jsonl')",
     "select * from query_table('rows.jsonl')",
     "create temp view v as select * from 'rows.jsonl'",
+    "select * from 'promptmill.duckdb'",  # the ledger's own file: DuckDB itself would allow it
+    "select * from query('from ''promptmill.duckdb''')",
+    "select * from query_table('promptmill.duckdb')",
+    "select content from read_blob('promptmill.duckdb')",
+    "select * from read_duckdb('promptmill.duckdb', table_name = 'runs')",
+    "explain select * from 'promptmill.duckdb'",
+    "prepare v as select * from 'promptmill.duckdb'",
+    "attach 'promptmill.duckdb' as again",
+    "copy runs from 'promptmill.duckdb'",
+    "copy runs to 'promptmill.duckdb' (use_tmp_file false)",
+    "copy runs to 'promptmill.duckdb.wal' (format csv, use_tmp_file false)",
+    "copy runs to 'promptmill.duckdb.tmp/x' (format csv, use_tmp_file false)",
     "select getenv('MARKED')",
-    "select * from duckdb_secrets()",
-    "create secret s (type http, bearer_token 'x')",
+    "create persistent secret s (type http, bearer_token 'x')",
     "set enable_external_access = true",
     "set lock_configuration = false",
     "reset enable_external_access",
@@ -516,6 +528,17 @@ def ledger_bytes(tmp_path_factory):
         yield project, snapshot(project)
 
 
+def test_sql_sees_none_of_the_secrets_that_duckdb_keeps_and_keeps_none(answered):
+    stored = answered.folder / ".duckdb" / "stored_secrets"
+    kept = f"set secret_directory = '{stored}'; create persistent secret s (type http, bearer_token 'mark')"
+    subprocess.run([sys.executable, "-c", f"import duckdb; duckdb.sql({kept!r})"], check=True)
+    assert list(stored.iterdir())
+    asked = "select * from duckdb_secrets()"
+    assert answered.sql(asked) == []
+    answered.run("sql", "create secret t (type http, bearer_token 'mark')")
+    assert answered.sql(asked) == []
+
+
 def test_sql_sees_no_variable_of_this_program(answered):
     for name in ("connection", "query", "frame", "relation", "self", "ledger", "LOCKED_DOWN", "os"):
         assert "does not exist" in answered.run("sql", f"select * from {name}", code=2).stderr
@@ -538,10 +561,43 @@ def test_sql_answers_with_the_last_of_several_statements(answered):
     ],
 )
 def test_sql_that_asks_for_too_much_ends_with_a_sentence(answered, monkeypatch, query, says):
-    monkeypatch.setitem(_asking.LOCKED_DOWN, "max_temp_directory_size", "1MB")
+    monkeypatch.setattr(_asking, "MOST_ON_DISK", "1MB")
     monkeypatch.setitem(_asking.LOCKED_DOWN, "memory_limit", "800MB")
     done = answered.run("sql", query, code=2)
     assert says in done.stderr
+
+
+LARGE = "select count(distinct md5(range::varchar) || md5('a' || range)) as n from range(1000000)"
+OWN_FILE = ["copy runs to 'promptmill.duckdb' (use_tmp_file false)", "select * from 'promptmill.duckdb'"]
+
+
+def test_sql_that_needs_more_memory_than_it_may_have_uses_the_disk(answered, monkeypatch):
+    monkeypatch.setitem(_asking.LOCKED_DOWN, "memory_limit", "60MB")
+    assert answered.sql(LARGE) == [{"n": 1_000_000}]
+    monkeypatch.setattr(_asking, "MOST_ON_DISK", "1MB")
+    assert "more than 60MB of memory" in answered.run("sql", LARGE, code=2).stderr
+    assert not (answered.folder / "promptmill.duckdb.tmp").exists()
+
+
+@pytest.mark.parametrize("own_file", OWN_FILE)
+def test_sql_with_room_on_the_disk_reaches_no_file_either(answered, monkeypatch, own_file):
+    monkeypatch.setitem(_asking.LOCKED_DOWN, "memory_limit", "60MB")
+    before = snapshot(answered)
+    assert "more than 60MB of memory" in answered.run("sql", f"{LARGE}; {own_file}", code=2).stderr
+    assert "no file can be read or written" in answered.run("sql", f"{own_file}; {LARGE}", code=2).stderr
+    assert snapshot(answered) == before
+
+
+@pytest.mark.parametrize("query", [*OWN_FILE, "select content from read_blob('promptmill.duckdb')"])
+def test_sql_that_names_the_ledgers_file_leaves_its_lock_in_place(answered, monkeypatch, query):
+    monkeypatch.chdir(answered.folder)
+    path = answered.folder / "promptmill.duckdb"
+    other = f"import duckdb; duckdb.connect({str(path)!r})"
+    with reading(path, config=_asking.in_memory()) as connection:
+        with pytest.raises(UsageError, match="no file can be read or written here"):
+            _asking.answer(connection, query)
+        tried = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=False)
+    assert "Could not set lock on file" in tried.stderr
 
 
 def test_sql_gives_a_million_rows_if_asked(answered):

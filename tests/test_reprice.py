@@ -8,6 +8,7 @@ import pytest
 from bookings import Booked
 from project import Project
 
+from pipeline.pricing import Price, cost_usd
 from pipeline.records import Usage
 
 D = Decimal
@@ -170,6 +171,22 @@ def test_the_macro_gives_the_same_dollars_to_the_last_digit(project, book):
     assert rows[0] == {"usd": "0.001242750000", "type": "DECIMAL(38,12)"}
     assert rows[1]["usd"] is None
     assert rows[2]["usd"] == "5999999.999999350000"
+
+
+def test_the_macro_rounds_as_costs_do_and_charges_a_contradicting_usage_by_its_parts(project, book):
+    run = book()
+    halves = [Usage(tokens, 0) for tokens in (1, 3, 5)]  # 0.5, 1.5 and 2.5 of the last digit
+    usages = [*halves, *(Usage(n, n % 7, n % 3, n % 2, n % 5) for n in range(30)), Usage(1, 1, 9, 9, 9)]
+    for n, usage in enumerate(usages):
+        run.attempt(f"v1{n:02}", usage=usage)
+    run.end()
+    price = Price("p", "m", D("0.0000005"), D("0.0000015"), D("0.123456789012"), D("0.00000025"), D("0.0000007"))
+    columns = "input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens"
+    prices = f"{price.input:f}, {price.cached_input:f}, {price.cache_write:f}, {price.output:f}, {price.reasoning:f}"
+    rows = project.sql(f"select reprice({columns}, {prices}) as usd from attempts order by key")
+    costs = [cost_usd(price, usage) for usage in usages]
+    assert [D(row["usd"]) for row in rows] == costs
+    assert [cost.scaleb(12) for cost in costs[:3]] == [0, 2, 2]
 
 
 def test_prices_shows_every_seller_list_lane_and_tier(project):

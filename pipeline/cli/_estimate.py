@@ -291,7 +291,7 @@ def _time(prepared: "Prepared", estimate: "Estimate") -> str:
     value = getattr(prepared.job.limits, finish.limit)
     text = f"at least {duration(finish.seconds)}: {finish.limit} = {value:,.10g} binds"
     if round(finish.doubled_seconds) < round(finish.seconds):
-        text += f"; with {2 * value:,.10g} {duration(finish.doubled_seconds)}"
+        text += f"; with {2 * value:,.10g}: {duration(finish.doubled_seconds)}"
     return text
 
 

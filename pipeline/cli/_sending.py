@@ -70,7 +70,10 @@ def send(
             command=command,
             until=until,
         )
-        report = api.run(job, open_ledger(ledger_path, told.say), options)
+        try:
+            report = api.run(job, open_ledger(ledger_path, told.say), options)
+        finally:
+            ticker.clear()
         if report is None:
             return 2
         _sum_up(job, report, told, as_json=as_json, limited=overrides.limit is not None)

@@ -46,6 +46,7 @@ class Ticker:
             self._print("")
             with contextlib.suppress(OSError):
                 click.echo("\r", err=True, nl=False)
+            self._shown = 0
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads stderr any more: counting goes on all the same

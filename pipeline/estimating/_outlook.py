@@ -104,10 +104,14 @@ class Outlook:
         return _rounded(total_usd(sizes, lambda size: longer(size) * cut_off))
 
     def _dollars(self, price: Price, sizes: Counter[int], outputs: Outputs, at: datetime, tokens: float) -> Decimal:
-        factor = tokens / outputs.expected if outputs.expected else 0.0
-        total = total_usd(
-            sizes, lambda size: mean_cost_usd(price, self._input(size), outputs.per_request(size) * factor, at=at)
-        )
+        requests = sizes.total()
+
+        def output(size: int) -> float:
+            if not outputs.expected:  # nothing was ever answered; all the more may come
+                return tokens / requests
+            return outputs.per_request(size) * tokens / outputs.expected
+
+        total = total_usd(sizes, lambda size: mean_cost_usd(price, self._input(size), output(size), at=at))
         return _rounded(total)
 
     def _input(self, size: int) -> Usage:

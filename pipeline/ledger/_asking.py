@@ -1,5 +1,10 @@
 """A person's SQL: read-only, without files, network, extensions or settings, and in bounded memory.
 
+Read-only alone isn't enough. DuckDB lets every query reach the files of its own database: `from 'promptmill.duckdb'`
+would drop the lock of this process (docs/journal.md: 9), and `copy ... to` the same name would overwrite the ledger. So
+a query runs without any file system first. One that needs more memory than there is runs again with room on the disk:
+every file that a query names is looked for before it runs, so it is known by then that it names none.
+
 What is asked is typed by the user, but what it finds was written by strangers: a query over a few huge answers, or one
 that forgets its `limit`, must end with a sentence and not with the machine's memory.
 """
@@ -21,31 +26,61 @@ LOCKED_DOWN = {
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",  # else `from name` would find this program's own variables
     "memory_limit": "2GB",
-    "max_temp_directory_size": "8GB",  # a large sort goes to disk, but doesn't fill it
-    "lock_configuration": "true",
 }
+"""What a query that may use the disk is run with."""
+MOST_ON_DISK = "8GB"
+"""A large sort goes to the disk, but doesn't fill it."""
 _SIZE, _SUM = '"promptmill size"', '"promptmill sum"'
 _UNBOUNDED = ("VARCHAR", "BLOB", "JSON", "STRUCT", "MAP", "[")
 """In the names of types whose values may be long."""
 
 
-def answer(connection: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
-    """Run a query and return what it finds. Raises UsageError; Ctrl-C ends the query."""
+class NeedsDisk(Exception):
+    """A query that names no file, and only reads, needs more memory than it may have."""
+
+
+def in_memory() -> dict[str, str]:
+    """Return the settings of a query that may not use the disk."""
+    return LOCKED_DOWN | {"temp_directory": ""}
+
+
+def answer(connection: duckdb.DuckDBPyConnection, query: str, *, on_disk: bool = False) -> pl.DataFrame:
+    """Run a query and return what it finds. Ctrl-C ends it.
+
+    Only with `on_disk` may it spill to disk. Raises UsageError, and without `on_disk` NeedsDisk.
+    """
+    if on_disk:  # as a setting to connect with, DuckDB shows this limit but does not keep it
+        connection.execute(f"set max_temp_directory_size = '{MOST_ON_DISK}'")
+    else:
+        connection.execute("set disabled_filesystems = 'LocalFileSystem'")
+    connection.execute("set lock_configuration = true")
     # In a thread of its own: this one hears Ctrl-C, which a query under way may never look at.
     with ThreadPoolExecutor(1, thread_name_prefix="sql") as thread:
         asked = thread.submit(_answer, connection, query)
         try:
             return asked.result()
         except duckdb.OutOfMemoryException:
+            if not on_disk and _only_reads(connection, query):
+                raise NeedsDisk from None
             raise UsageError(
                 f"SQL: the query needs more than {LOCKED_DOWN['memory_limit']} of memory;"
                 " name fewer columns, or add a `where` or a `limit`"
             ) from None
+        except duckdb.PermissionException as error:
+            raise UsageError(
+                "SQL: no file can be read or written here, nor the ledger opened a second time; `show tables` lists"
+                " what can be asked, and `promptmill results JOB -o FILE` writes a file"
+            ) from error
         except duckdb.Error as error:
             raise UsageError(f"SQL: {error}") from error
         except KeyboardInterrupt:
             connection.interrupt()
             raise
+
+
+def _only_reads(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
+    """Tell whether it is one `select`. Of several statements, those behind the one that failed were not looked at."""
+    return [statement.type for statement in connection.extract_statements(query)] == [duckdb.StatementType.SELECT]
 
 
 def _answer(connection: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:

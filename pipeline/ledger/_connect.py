@@ -191,9 +191,11 @@ class _Gate:
 
 def _open(path: Path, *, read_only: bool, config: dict[str, str] | None) -> duckdb.DuckDBPyConnection:
     try:
-        return duckdb.connect(str(path), read_only=read_only, config=dict(config or {}))
+        connection = duckdb.connect(str(path), read_only=read_only, config=dict(config or {}))
     except duckdb.Error as error:
         raise translate(path, error) from error
+    connection.execute("set enable_progress_bar = false")  # it would be drawn on standard output, into the results
+    return connection
 
 
 def _set_wal_aside(path: Path, report: Waiting | None) -> None:

@@ -243,11 +243,32 @@ create macro reprice(input_tokens, cached_input_tokens, cache_write_tokens, outp
          + cast(reasoning_tokens as decimal(14,0)) * 0.000001 * cast(reasoning as decimal(18,12)) as decimal(38,12));
 """
 
+_REPRICE_AS_COSTS = """
+-- To 12 decimals, half to even: casting to decimal rounds half up.
+create macro half_even(amount) as
+    cast(amount as decimal(38,12))
+    - case when abs(cast(amount as decimal(38,12)) - amount) = 0.0000000000005
+                and cast(amount as decimal(38,12)) % 0.000000000002 <> 0
+           then 0.000000000001 else 0 end;
+
+create macro tokens_usd(tokens, price) as
+    case when tokens < 0 then 0 else cast(tokens as decimal(14,0)) end * 0.000001 * cast(price as decimal(18,12));
+
+-- Dollars of a usage at any prices (per 1M tokens), to the last digit what a cost would be. Cached and cache-write
+-- tokens are part of the input, reasoning tokens of the output; a contradicting usage is charged by its parts.
+create or replace macro reprice(input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+                                input, cached_input, cache_write, output, reasoning) as
+    half_even(tokens_usd(input_tokens - cached_input_tokens - cache_write_tokens, input)
+              + tokens_usd(cached_input_tokens, cached_input) + tokens_usd(cache_write_tokens, cache_write)
+              + tokens_usd(output_tokens - reasoning_tokens, output) + tokens_usd(reasoning_tokens, reasoning));
+"""
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "views", _VIEWS),
     Migration(3, "spend by the model that answered", _SPEND_BY_RETURNED_MODEL),
     Migration(4, "wasted by cause, estimates judged, drift of counts", _MONEY_AFTER),
     Migration(5, "terms of prices, re-pricing", _PRICE_TERMS),
+    Migration(6, "re-pricing rounds as costs do", _REPRICE_AS_COSTS),
 )
 NEWEST = MIGRATIONS[-1].step

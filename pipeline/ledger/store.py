@@ -142,8 +142,12 @@ class Ledger:
 
     def ask(self, query: str) -> pl.DataFrame:
         """Answer a person's SQL: read-only, without access to other files or the network. Raises UsageError."""
-        with self.read(_asking.LOCKED_DOWN) as connection:
-            return _asking.answer(connection, query)
+        try:
+            with self.read(_asking.in_memory()) as connection:
+                return _asking.answer(connection, query)
+        except _asking.NeedsDisk:
+            with self.read(_asking.LOCKED_DOWN) as connection:
+                return _asking.answer(connection, query, on_disk=True)
 
     def exists(self) -> bool:
         """Tell whether there is anything to read: the file, or journals to rebuild it from."""

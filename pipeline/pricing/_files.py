@@ -177,13 +177,14 @@ def load_prices() -> PriceBook:
 def _terms(table: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Read everything that is charged, as keyword arguments of `Price`."""
     sums = {name: _component(table[name], f"{place} {name}") for name in _SUMS if name in table}
+    above = _above(table.get("above", []), place)
     return {
         **_rates(table, place),
         **sums,
-        "above": _above(table.get("above", []), place),
-        "lanes": _lanes(table.get("tier", {}), place),
+        "above": above,
+        "lanes": _lanes(table.get("tier", {}), place, tiered=bool(above)),
         "windows": tuple(
-            _window(entry, f"{place} window {number}")
+            _window(entry, f"{place} window {number}", tiered=bool(above))
             for number, entry in enumerate(_tables(table.get("window", []), f"{place} window"), 1)
         ),
     }
@@ -227,26 +228,33 @@ def _tables(entries: Any, place: str) -> list[Mapping[str, Any]]:
     return entries
 
 
-def _lanes(table: Any, place: str) -> tuple[tuple[str, Variant], ...]:
+def _lanes(table: Any, place: str, *, tiered: bool) -> tuple[tuple[str, Variant], ...]:
     known = [lane for lane in LANES if lane != REALTIME]
     if not isinstance(table, dict) or not all(isinstance(terms, dict) for terms in table.values()):
         raise PriceError(f"{place} tier: write each lane under a heading of its own, such as [price.tier.batch]")
     _check_keys(table, known, f"{place} tier")
-    return tuple((lane, _variant(table[lane], (), f"{place} tier.{lane}")) for lane in known if lane in table)
+    return tuple(
+        (lane, _variant(table[lane], (), f"{place} tier.{lane}", tiered=tiered)) for lane in known if lane in table
+    )
 
 
-def _variant(table: Mapping[str, Any], also: tuple[str, ...], place: str) -> Variant:
+def _variant(table: Mapping[str, Any], also: tuple[str, ...], place: str, *, tiered: bool) -> Variant:
     if "multiplier" in table:
         _check_keys(table, ("multiplier", *also), f"{place} (with a multiplier)")
         return Variant(_component(table["multiplier"], f"{place} multiplier"))
     _check_keys(table, (*_RATES, "above", *also), place)
+    if tiered and "above" not in table:
+        raise PriceError(
+            f"{place}: the price has context tiers, and these prices of its own have none, so what a larger request"
+            " costs is unknown; write its tiers under `above`, or `above = []` if it has none"
+        )
     return Variant(tariff=_tariff(table, place))
 
 
 _WINDOW = ("utc_from", "utc_to", "weekdays")
 
 
-def _window(table: Mapping[str, Any], place: str) -> Window:
+def _window(table: Mapping[str, Any], place: str, *, tiered: bool) -> Window:
     hours = [table.get(name) for name in ("utc_from", "utc_to")]
     if not all(isinstance(hour, time) for hour in hours) or hours[0] == hours[1]:
         raise PriceError(f"{place}: utc_from and utc_to must be two times without quotes, such as 01:00:00")
@@ -254,7 +262,7 @@ def _window(table: Mapping[str, Any], place: str) -> Window:
     if not isinstance(weekdays, list) or not weekdays or not set(map(str, weekdays)) <= set(DAYS):
         raise PriceError(f"{place}: weekdays must be a list of {', '.join(DAYS)}")
     days = tuple(day for day in DAYS if day in weekdays)
-    return Window(hours[0], hours[1], _variant(table, _WINDOW, place), days)  # type: ignore[arg-type]  # checked above
+    return Window(hours[0], hours[1], _variant(table, _WINDOW, place, tiered=tiered), days)  # type: ignore[arg-type]  # checked above
 
 
 def _component(value: Any, place: str) -> Decimal:

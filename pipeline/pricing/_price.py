@@ -11,7 +11,6 @@ from typing import Any
 
 from pipeline.errors import PriceError
 from pipeline.pricing._terms import (
-    DEFAULTS,
     MONEY,
     SAME_AS_BASE,
     ZERO,
@@ -22,6 +21,7 @@ from pipeline.pricing._terms import (
     Variant,
     Window,
     check,
+    fill_defaults,
     plain,
 )
 
@@ -76,9 +76,7 @@ class Price:
 
     def __post_init__(self) -> None:
         """Fill in the defaults, and refuse what no vendor can mean."""
-        for name, base in DEFAULTS:
-            if getattr(self, name) is SAME_AS_BASE:
-                object.__setattr__(self, name, getattr(self, base))
+        fill_defaults(self)
         for name in _CHECKED:
             check(getattr(self, name), f"{self.provider} {self.model}: {name}")
         if self.currency != "USD":

@@ -10,7 +10,7 @@ from pipeline.errors import PriceError
 
 SAME_AS_BASE = Decimal("NaN")
 """Stands for a component that was not given; it is replaced by the one it defaults to."""
-DEFAULTS = (
+_DEFAULTS = (
     ("cached_input", "input"),
     ("cache_write", "input"),
     ("cache_write_1h", "cache_write"),
@@ -39,6 +39,13 @@ def check(value: Decimal, place: str) -> Decimal:
     return value
 
 
+def fill_defaults(rates: object) -> None:
+    """Give each component of a new, frozen value that was not stated the value of the one it defaults to."""
+    for name, base in _DEFAULTS:
+        if getattr(rates, name) is SAME_AS_BASE:
+            object.__setattr__(rates, name, getattr(rates, base))
+
+
 def plain(value: Decimal) -> str:
     """Write a number so that equal ones (0.30 and 0.3) are equal texts."""
     return format(MONEY.normalize(value), "f")
@@ -57,9 +64,7 @@ class Rates:
 
     def __post_init__(self) -> None:
         """Fill in the defaults."""
-        for name, base in DEFAULTS:
-            if getattr(self, name) is SAME_AS_BASE:
-                object.__setattr__(self, name, getattr(self, base))
+        fill_defaults(self)
         for item in fields(self):
             check(getattr(self, item.name), item.name)
 

@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.usage_exports._document import Document
+from pipeline.usage_exports._document import Document, results_of
 
 FIGURES = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "usd")
 """What is compared: numbers of one UTC day and model."""
@@ -45,6 +45,10 @@ class Found:
     notes: Sequence[str] = field(default=())
 
 
+Matches = Callable[[Document, Mapping[str, str]], bool]
+Reads = Callable[[Document, Mapping[str, str]], Found]
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """One kind of file that one vendor exports."""
@@ -53,13 +57,46 @@ class Shape:
     provider: str | None
     wants: str
     """What makes a file one of these, for the message about a file that is none."""
-    matches: Callable[[Document, Mapping[str, str]], bool]
-    read: Callable[[Document, Mapping[str, str]], Found]
+    matches: Matches
+    read: Reads
 
 
-def has_columns(names: frozenset[str]) -> Callable[[Document, Mapping[str, str]], bool]:
+def has_columns(names: frozenset[str]) -> Matches:
     """Return a test for a CSV that has all these columns."""
     return lambda document, _: names <= set(document.header)
+
+
+def has_buckets(start: str) -> Matches:
+    """Return a test for an admin API's pages whose buckets say under this key when they begin."""
+    return lambda document, _: any(start in bucket for bucket in document.buckets)
+
+
+LineOf = Callable[[Mapping[str, Any], date, Document], UsageLine | None]
+"""Reads one result or row of a day; None: it is of another kind, or empty."""
+
+
+def reads_pages(start: str, line_of: LineOf, kinds: str) -> Reads:
+    """Return a reader of such pages. `kinds` names the results of other kinds, which are left out and noted."""
+
+    def read(document: Document, _: Mapping[str, str]) -> Found:
+        dated = [(day_of(bucket.get(start), document), results_of(bucket)) for bucket in document.buckets]
+        lines = [line_of(result, day, document) for day, results in dated for result in results]
+        kept = [line for line in lines if line is not None]
+        notes = (*_cut_off(document), *_left_out(len(lines) - len(kept), kinds))
+        return Found(kept, frozenset(day for day, _ in dated), notes)
+
+    return read
+
+
+def reads_rows(start: Callable[[Mapping[str, str]], str], line_of: LineOf) -> Reads:
+    """Return a reader of a CSV; `start` tells the day of a row, which counts also where the row is empty."""
+
+    def read(document: Document, _: Mapping[str, str]) -> Found:
+        dated = [(day_of(start(row), document), row) for row in document.rows]
+        lines = (line_of(row, day, document) for day, row in dated)
+        return Found([line for line in lines if line is not None], frozenset(day for day, _ in dated))
+
+    return read
 
 
 def columns_text(names: Iterable[str]) -> str:
@@ -118,13 +155,13 @@ def model_of(value: Any) -> str | None:
     return str(value).strip() or None if value is not None else None
 
 
-def cut_off(document: Document) -> list[str]:
+def _cut_off(document: Document) -> list[str]:
     """Return a note if the file's last page says that more follow."""
     if document.pages and all(page.get("has_more") is True for page in document.pages):
         return [f"{document.path}: its last page says has_more: days are missing; fetch the next pages too"]
     return []
 
 
-def left_out(results: int, kinds: str) -> list[str]:
+def _left_out(results: int, kinds: str) -> list[str]:
     """Return a note about results that are no chat usage."""
     return [f"{results:,} results of other kinds are left out ({kinds})"] if results else []

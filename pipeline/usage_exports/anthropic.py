@@ -8,20 +8,19 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from pipeline.usage_exports._document import Document, results_of
+from pipeline.usage_exports._document import Document
 from pipeline.usage_exports._shape import (
-    Found,
     Shape,
     UsageLine,
     check_currency,
     columns_text,
     count_of,
-    cut_off,
-    day_of,
+    has_buckets,
     has_columns,
-    left_out,
     model_of,
     number_of,
+    reads_pages,
+    reads_rows,
 )
 
 _READ = ("cache_read_input_tokens", "usage_input_tokens_cache_read")
@@ -35,47 +34,29 @@ _USAGE = frozenset({"usage_date_utc", "model_version", "usage_input_tokens_no_ca
 _COSTS = frozenset({"usage_date_utc", "model", "cost_usd"})
 
 
-def _is_pages(document: Document, _: Mapping[str, str]) -> bool:
-    return any("starting_at" in bucket for bucket in document.buckets)
+def _line(said: Mapping[str, Any], day: date, document: Document) -> UsageLine | None:
+    if "amount" in said:
+        check_currency(said.get("currency"), document)
+        cents = number_of(said["amount"], document)
+        model = model_of(said.get("model")) or model_of(said.get("description"))
+        return UsageLine(day, model, usd=None if cents is None else cents.scaleb(-2))
+    if "uncached_input_tokens" not in said:
+        return None
+    written = said.get("cache_creation")
+    flat = {**said, **written} if isinstance(written, dict) else said
+    return _usage(flat, day, said.get("model"), document)
 
 
-def _read_pages(document: Document, _: Mapping[str, str]) -> Found:
-    lines: list[UsageLine] = []
-    days = set()
-    others = 0
-    for bucket in document.buckets:
-        day = day_of(bucket.get("starting_at"), document)
-        days.add(day)
-        for result in results_of(bucket):
-            if "amount" in result:
-                check_currency(result.get("currency"), document)
-                cents = number_of(result["amount"], document)
-                model = model_of(result.get("model")) or model_of(result.get("description"))
-                lines.append(UsageLine(day, model, usd=None if cents is None else cents.scaleb(-2)))
-            elif "uncached_input_tokens" in result:
-                written = result.get("cache_creation")
-                flat = {**result, **written} if isinstance(written, dict) else result
-                lines.append(_usage(flat, day, result.get("model"), document))
-            else:
-                others += 1
-    return Found(lines, frozenset(days), (*cut_off(document), *left_out(others, "neither usage of messages nor costs")))
+def _row_of_usage(row: Mapping[str, Any], day: date, document: Document) -> UsageLine:
+    return _usage(row, day, row["model_version"], document)
 
 
-def _read_usage_csv(document: Document, _: Mapping[str, str]) -> Found:
-    return Found(
-        [_usage(row, day_of(row["usage_date_utc"], document), row["model_version"], document) for row in document.rows]
-    )
+def _row_of_costs(row: Mapping[str, Any], day: date, document: Document) -> UsageLine:
+    return UsageLine(day, _as_id(row["model"]), usd=number_of(row["cost_usd"], document))
 
 
-def _read_costs_csv(document: Document, _: Mapping[str, str]) -> Found:
-    return Found(
-        [
-            UsageLine(
-                day_of(row["usage_date_utc"], document), _as_id(row["model"]), usd=number_of(row["cost_usd"], document)
-            )
-            for row in document.rows
-        ]
-    )
+def _day(row: Mapping[str, str]) -> str:
+    return row["usage_date_utc"]
 
 
 def _as_id(name: str) -> str | None:
@@ -103,9 +84,21 @@ SHAPES = (
         "Anthropic's usage and costs (JSON)",
         "anthropic",
         "buckets with starting_at and results, from /v1/organizations/usage_report/messages or .../cost_report",
-        _is_pages,
-        _read_pages,
+        has_buckets("starting_at"),
+        reads_pages("starting_at", _line, "neither usage of messages nor costs"),
     ),
-    Shape("Anthropic's usage (CSV)", "anthropic", columns_text(_USAGE), has_columns(_USAGE), _read_usage_csv),
-    Shape("Anthropic's costs (CSV)", "anthropic", columns_text(_COSTS), has_columns(_COSTS), _read_costs_csv),
+    Shape(
+        "Anthropic's usage (CSV)",
+        "anthropic",
+        columns_text(_USAGE),
+        has_columns(_USAGE),
+        reads_rows(_day, _row_of_usage),
+    ),
+    Shape(
+        "Anthropic's costs (CSV)",
+        "anthropic",
+        columns_text(_COSTS),
+        has_columns(_COSTS),
+        reads_rows(_day, _row_of_costs),
+    ),
 )

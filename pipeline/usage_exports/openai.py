@@ -8,20 +8,19 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from pipeline.usage_exports._document import Document, results_of
+from pipeline.usage_exports._document import Document
 from pipeline.usage_exports._shape import (
-    Found,
     Shape,
     UsageLine,
     check_currency,
     columns_text,
     count_of,
-    cut_off,
-    day_of,
+    has_buckets,
     has_columns,
-    left_out,
     model_of,
     number_of,
+    reads_pages,
+    reads_rows,
 )
 
 _COMPLETIONS = "organization.usage.completions.result"
@@ -31,46 +30,23 @@ _LINE_ITEM = re.compile(r"(?:[^|]*\|)?\s*([^\s,|]+)(?: [^,]*)?,.*")
 """`gpt-4o-mini-2024-07-18, cached input`, `priority | gpt-5, output, long context`, `gpt-audio audio, input`."""
 
 
-def _is_pages(document: Document, _: Mapping[str, str]) -> bool:
-    return any("start_time" in bucket for bucket in document.buckets)
+def _line(said: Mapping[str, Any], day: date, document: Document) -> UsageLine | None:
+    amount = said.get("amount")
+    if isinstance(amount, dict):
+        check_currency(amount.get("currency"), document)
+        return UsageLine(day, _model_in(said.get("line_item")), usd=number_of(amount.get("value"), document))
+    is_chat = said.get("object", _COMPLETIONS) == _COMPLETIONS and "input_tokens" in said
+    return _usage(said, day, document) if is_chat else None
 
 
-def _read_pages(document: Document, _: Mapping[str, str]) -> Found:
-    lines: list[UsageLine] = []
-    days = set()
-    others = 0
-    for bucket in document.buckets:
-        day = day_of(bucket.get("start_time"), document)
-        days.add(day)
-        for result in results_of(bucket):
-            if isinstance(result.get("amount"), dict):
-                amount = result["amount"]
-                check_currency(amount.get("currency"), document)
-                model = _model_in(result.get("line_item"))
-                lines.append(UsageLine(day, model, usd=number_of(amount.get("value"), document)))
-            elif result.get("object", _COMPLETIONS) == _COMPLETIONS and "input_tokens" in result:
-                lines.append(_usage(result, day, document))
-            else:
-                others += 1
-    return Found(lines, frozenset(days), (*cut_off(document), *left_out(others, "embeddings, images and so on")))
+def _row_of_usage(row: Mapping[str, Any], day: date, document: Document) -> UsageLine | None:
+    return _usage(row, day, document) if row.get("num_model_requests") else None
 
 
-def _read_usage_csv(document: Document, _: Mapping[str, str]) -> Found:
-    dated = [(day_of(_started(row), document), row) for row in document.rows]
-    lines = [_usage(row, day, document) for day, row in dated if row.get("num_model_requests")]
-    return Found(lines, frozenset(day for day, _ in dated))
-
-
-def _read_costs_csv(document: Document, _: Mapping[str, str]) -> Found:
-    lines, days = [], set()
-    for row in document.rows:
-        day = day_of(_started(row), document)
-        days.add(day)
-        check_currency(row.get("amount_currency"), document)
-        usd = number_of(row.get("amount_value"), document)
-        if usd is not None:  # a day without costs has a row without an amount
-            lines.append(UsageLine(day, _model_in(row.get("line_item")), usd=usd))
-    return Found(lines, frozenset(days))
+def _row_of_costs(row: Mapping[str, Any], day: date, document: Document) -> UsageLine | None:
+    check_currency(row.get("amount_currency"), document)
+    usd = number_of(row.get("amount_value"), document)
+    return None if usd is None else UsageLine(day, _model_in(row.get("line_item")), usd=usd)
 
 
 def _usage(said: Mapping[str, Any], day: date, document: Document) -> UsageLine:
@@ -101,9 +77,13 @@ SHAPES = (
         "OpenAI's usage and costs (JSON)",
         "openai",
         "buckets with start_time and results, from /v1/organization/usage/completions or /v1/organization/costs",
-        _is_pages,
-        _read_pages,
+        has_buckets("start_time"),
+        reads_pages("start_time", _line, "embeddings, images and so on"),
     ),
-    Shape("OpenAI's usage (CSV)", "openai", columns_text(_USAGE), has_columns(_USAGE), _read_usage_csv),
-    Shape("OpenAI's costs (CSV)", "openai", columns_text(_COSTS), has_columns(_COSTS), _read_costs_csv),
+    Shape(
+        "OpenAI's usage (CSV)", "openai", columns_text(_USAGE), has_columns(_USAGE), reads_rows(_started, _row_of_usage)
+    ),
+    Shape(
+        "OpenAI's costs (CSV)", "openai", columns_text(_COSTS), has_columns(_COSTS), reads_rows(_started, _row_of_costs)
+    ),
 )
