@@ -3,8 +3,8 @@
     python benchmarks/bench.py quick|cpu|memory|latency|saturation|start|ledger|all|large|report
 
 `all` is everything but `large` (a million rows); each prints its tables and keeps its numbers in `benchmarks/.results`.
-`report` writes them into docs/performance.md, as `all` and `large` do at their end. The machine should have nothing else
-to do: processor time changes little when it has, everything else a lot.
+`report` writes them into docs/performance.md, as `all` and `large` do at their end. The machine should have nothing
+else to do: processor time changes little when it has, everything else a lot.
 """
 
 import argparse
