@@ -45,8 +45,13 @@ def _measured(results: list[Result]) -> str:
         parts.append(f"![{plot.title}, {plot.unit}]({picture})\n")
     for result in results:
         parts += [table.markdown() for table in result.tables]
-        parts.append(f"*`{result.command}`, {result.facts['measured']}, commit {result.facts['commit']}*\n")
+        parts.append(_when(result))
     return "\n".join(parts)
+
+
+def _when(result: Result) -> str:
+    when, commit, load = (result.facts[fact] for fact in ("measured", "commit", "load"))
+    return f"*`{result.command}`, {when}, commit {commit}; load average before it {load}*\n"
 
 
 def _machine(result: Result) -> str:

@@ -15,6 +15,8 @@ import orjson
 import vendor
 
 FOLDER = Path(__file__).parent / ".results"
+LOAD_BEFORE = os.getloadavg()[0]
+"""What others do on the machine: processes that ran or waited, in the minute before anything was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ def machine() -> dict[str, str]:
     return {
         "measured": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
+        "load": f"{LOAD_BEFORE:.1f}",
         "machine": f"{os.cpu_count()} cores of {cpu}, {platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "server": vendor.version(),

@@ -80,7 +80,7 @@ def result(name, *, plot):
     return results.Result(name, "make it", [results.Table("T", ("", "n"), [("x", "1")])], aims, [plot], FACTS)
 
 
-FACTS = dict.fromkeys(("measured", "commit", "machine", "python", "server", "libraries"), "?")
+FACTS = dict.fromkeys(("measured", "commit", "load", "machine", "python", "server", "libraries"), "?")
 
 
 def test_the_page_holds_what_was_measured_and_says_what_was_missed(page):
