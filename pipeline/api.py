@@ -178,11 +178,12 @@ def _work(prepared: Prepared, estimated: Estimate) -> Work:
     )
 
 
-def _outlook(job: Job, ledger: Ledger, selection: Selection) -> Outlook:
-    """Look at the job's earlier requests; for a retry at none: rows that ended badly are not like the others."""
+def _outlook(job: Job, ledger: Ledger, selection: Selection, pilot: Sample | None = None) -> Outlook:
+    """Look at the job's earlier requests or its pilot's; for a retry at none, as its rows are not like the others."""
     provider, model, max_tokens = job.provider.name, job.model.name, job.model.max_tokens
-    used = [] if selection.retry else ledger.used_by(job.name, provider, model, max_tokens=max_tokens)
-    return Outlook(used, "history", ledger.calibration(provider, model))
+    keys = None if pilot is None else list(pilot.chosen)
+    used = [] if selection.retry else ledger.used_by(job.name, provider, model, max_tokens=max_tokens, keys=keys)
+    return Outlook(used, "history" if pilot is None else "pilot", ledger.calibration(provider, model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,9 +260,7 @@ def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions) -> Pilot
         _tell_warnings(prepared, key, options)
         report = send_pilot(prepared.rescanned(), key, _launch(ledger, options), sample.to_send)
         scan.ended(ledger.known(job.name, job.reuse))
-    provider, model = job.provider.name, job.model.name
-    used = ledger.used_by(job.name, provider, model, max_tokens=job.model.max_tokens, keys=list(sample.chosen))
-    outlook = Outlook(used, "pilot", ledger.calibration(provider, model))
+    outlook = _outlook(job, ledger, Selection(), sample)
     return Piloted(prepared, scan.answer(prepared.plan, outlook, counter), len(sample.chosen), report)
 
 
