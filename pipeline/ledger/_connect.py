@@ -10,7 +10,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
@@ -22,6 +22,9 @@ from pipeline.errors import LedgerBusy, LedgerError
 
 BOUNDED = {"memory_limit": "2GB"}
 """How our own questions are asked: what is larger goes to the disk. Without it DuckDB takes most of the machine."""
+ROW_GROUP = 6144
+"""Rows that are compressed together. Each burst writes the last, unfinished group of every table anew: with DuckDB's
+own 122,880 rows that takes twice the processor time and three times the memory, and reading is no faster."""
 READER_PATIENCE = 20.0
 """Seconds a reading command waits for the file."""
 _POLL = 0.02
@@ -193,12 +196,27 @@ class _Gate:
 
 def _open(path: Path, *, read_only: bool, config: dict[str, str] | None) -> duckdb.DuckDBPyConnection:
     try:
-        connection = duckdb.connect(
-            str(path), read_only=read_only, config=dict(config or (BOUNDED if read_only else {}))
-        )
+        connection = _reader(path, config or BOUNDED) if read_only else _writer(path)
     except duckdb.Error as error:
         raise translate(path, error) from error
     connection.execute("set enable_progress_bar = false")  # it would be drawn on standard output, into the results
+    return connection
+
+
+def _reader(path: Path, config: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(str(path), read_only=True, config=dict(config))
+
+
+def _writer(path: Path) -> duckdb.DuckDBPyConnection:
+    """Attach the file instead of opening it: the size of row groups can't be said otherwise, and is not remembered."""
+    connection = duckdb.connect(config={"temp_directory": f"{path}.tmp"})
+    try:
+        file, catalog = str(path).replace("'", "''"), path.stem.replace('"', '""')
+        connection.execute(f"attach '{file}' as \"{catalog}\" (row_group_size {ROW_GROUP})")
+        connection.execute(f'use "{catalog}"')
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

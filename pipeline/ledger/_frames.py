@@ -1,4 +1,4 @@
-"""Journal lines to frames: one Polars frame per table, handed to DuckDB through the Arrow stream interface.
+"""Facts to frames: one Polars frame per table, handed to DuckDB through the Arrow stream interface.
 
 Dollars travel as decimal strings and become DECIMAL in SQL; times travel as microseconds since 1970, UTC.
 """
@@ -36,7 +36,7 @@ class Table:
         columns = zip(self.columns.items(), zip(*rows, strict=True), strict=True)  # a third of what rows would take
         frame = pl.DataFrame([pl.Series(name, values, _TYPES[kind]) for (name, kind), values in columns])
         selected = ", ".join(_expression(name, kind) for name, kind in self.columns.items())
-        connection.register("burst", _ArrowStream(frame))
+        connection.register("burst", ArrowStream(frame))
         # The names are our own constants, never data.
         connection.execute(
             f"insert into {self.name} ({', '.join(self.columns)}) select {selected} from burst"  # noqa: S608 -- constants
@@ -56,7 +56,7 @@ def _expression(name: str, kind: str) -> str:
     return name
 
 
-class _ArrowStream:
+class ArrowStream:
     """Shows DuckDB nothing but the Arrow stream, so that it doesn't ask for pyarrow."""
 
     def __init__(self, frame: pl.DataFrame) -> None:
@@ -165,14 +165,14 @@ class RunFacts:
         )  # fmt: skip
 
 
-def book_line(bundle: Bundle, run: RunFacts, journal_id: str, offset: int, fields: Mapping[str, Any]) -> None:
-    """Queue the rows of one journal line; a line type this version doesn't know is left to a later one."""
+def book_line(bundle: Bundle, run: RunFacts, journal_id: str, fields: Mapping[str, Any]) -> None:
+    """Queue the rows of a line that is no exchange; a line type this version doesn't know is left to a later one."""
     booker = _BOOKERS.get(fields["type"])
     if booker is not None:
-        booker(bundle, run, journal_id, offset, fields)
+        booker(bundle, run, journal_id, fields)
 
 
-def _book_run(bundle: Bundle, run: RunFacts, journal_id: str, _: int, line: Mapping[str, Any]) -> None:
+def _book_run(bundle: Bundle, run: RunFacts, journal_id: str, line: Mapping[str, Any]) -> None:
     started = microseconds(line["started_at"])
     config = orjson.dumps(line["config"]).decode()
     bundle.add(
@@ -190,54 +190,17 @@ def _book_run(bundle: Bundle, run: RunFacts, journal_id: str, _: int, line: Mapp
         bundle.add(JOBS, (line["job"], line["job_file"], started))
 
 
-def _book_price(bundle: Bundle, run: RunFacts, _: str, __: int, line: Mapping[str, Any]) -> None:
+def _book_price(bundle: Bundle, run: RunFacts, _: str, line: Mapping[str, Any]) -> None:
     bundle.add(PRICES, (run.run_id, *(line.get(name) for name in list(PRICES.columns)[1:])))
 
 
-def _book_attempt(bundle: Bundle, run: RunFacts, journal_id: str, offset: int, line: Mapping[str, Any]) -> None:
-    usage = line.get("usage") or {}
-    computed, billed = line.get("computed_usd"), line.get("billed_usd")
-    raw = line.get("usage_json")
-    sent_at = line["sent_at"]
-    bundle.add(
-        ATTEMPTS,
-        (run.run_id, line["key"], line["attempt"], line["kind"], run.lane, run.provider, run.model,
-         line.get("model_returned"), microseconds(sent_at), line.get("latency_ms"), line.get("http_status"),
-         line["result"], line.get("finish_reason"), usage.get("input"), usage.get("cached"), usage.get("cache_write"),
-         usage.get("output"), usage.get("reasoning"), None if raw is None else orjson.dumps(raw).decode(),
-         line.get("counted"), line.get("count_method"), computed if billed is None else billed, billed, computed,
-         line.get("reserved_usd"), line.get("price_id") or run.price_id, line.get("request_id"),
-         line.get("error_type"), line.get("error"), journal_id, offset),
-    )  # fmt: skip
-    if line.get("output") is not None:
-        parsed = line.get("parsed")
-        bundle.add(
-            ANSWERS,
-            (run.run_id, line["key"], line["attempt"], line["output"],
-             None if parsed is None else orjson.dumps(parsed).decode(), line.get("finish_reason"), usage.get("input"),
-             usage.get("output"), run.provider, run.model, line.get("model_returned"), line.get("latency_ms"),
-             microseconds(sent_at + (line.get("latency_ms") or 0) / 1000)),
-        )  # fmt: skip
-
-
-def _book_outcome(bundle: Bundle, run: RunFacts, _: str, __: int, line: Mapping[str, Any]) -> None:
-    bundle.add(
-        OUTCOMES,
-        (run.run_id, line["key"], line["status"], line["attempts"], line.get("answer_run"), line.get("answer_attempt"),
-         line.get("max_tokens"), line.get("reused", False), line.get("error_type"), line.get("error"),
-         microseconds(line["at"])),
-    )  # fmt: skip
-
-
-def _book_end(bundle: Bundle, run: RunFacts, _: str, __: int, line: Mapping[str, Any]) -> None:
+def _book_end(bundle: Bundle, run: RunFacts, _: str, line: Mapping[str, Any]) -> None:
     bundle.add(RUN_ENDS, (run.run_id, line["exit_code"], line.get("reason"), microseconds(line["at"])))
 
 
-_BOOKERS: dict[str, Callable[[Bundle, RunFacts, str, int, Mapping[str, Any]], None]] = {
+_BOOKERS: dict[str, Callable[[Bundle, RunFacts, str, Mapping[str, Any]], None]] = {
     "run": _book_run,
     "price": _book_price,
-    "attempt": _book_attempt,
-    "outcome": _book_outcome,
     "end": _book_end,
 }
 

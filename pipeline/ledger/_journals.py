@@ -112,7 +112,7 @@ def identity_in(folder: Path) -> str | None:
 def run_facts(path: Path) -> RunFacts | None:
     """Read the `run` line of a journal (its second line), or None if it is damaged or was never written."""
     for line in journal.read(path, 0, dead=False, limit=_FIRST_LINES_BYTES).lines[:2]:
-        if line.fields.get("type") == "run":
+        if line.kind == "run":
             return RunFacts.from_line(line.fields)
     return None
 

@@ -123,7 +123,7 @@ class Loader:
     def _left_over(self, error: PromptmillError) -> str | None:
         """Say what the ledger does not have yet, None if that is nothing anybody looks for."""
         late = journal.read(self._path, self._state.offset, dead=False).lines
-        attempts = sum(line.fields.get("type") == "attempt" for line in late)
+        attempts = sum(line.kind == "attempt" for line in late)
         rows = bool(self._rows or self._planned)
         said = []
         if attempts:
