@@ -32,6 +32,8 @@ much."""
 _HEADER_BYTES = 4096
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LINE_START = re.compile(rb"[0-9a-f]{8} \{")
+_CHECK = 9
+"""Bytes of a line before its JSON."""
 _TYPE_FIRST = b'{"type":"'
 """How every line begins that `append` writes."""
 
@@ -68,9 +70,9 @@ def decode_line(line: bytes) -> dict[str, Any] | None:
 
 def _body_of(line: bytes) -> bytes | None:
     """Return the JSON of a line without its newline, or None if it is damaged."""
-    body = line[9:]
+    body = line[_CHECK:]
     try:
-        if line[8:9] != b" " or int(line[:8], 16) != zlib.crc32(body):
+        if line[_CHECK - 1 : _CHECK] != b" " or int(line[: _CHECK - 1], 16) != zlib.crc32(body):
             return None
         # What begins as our lines do and has its checksum is one. A look at all else is rare, and costs ten times more.
         return body if body.startswith(_TYPE_FIRST) or isinstance(orjson.loads(body), dict) else None
@@ -314,8 +316,10 @@ def _split(data: bytes, base: int) -> tuple[list[Line], list[Damage]]:
     at = 0
     while at < len(data):
         stop = data.index(b"\n", at)
-        body = _body_of(data[at:stop])
-        if body is not None:
+        body = data[at + _CHECK : stop]
+        # Nearly every line, at half the cost of `_body_of`.
+        ours = body.startswith(_TYPE_FIRST) and data[at : at + _CHECK] == b"%08x " % zlib.crc32(body)
+        if ours or _body_of(data[at:stop]) is not None:
             lines.append(Line(base + at, body))
             at = stop + 1
             continue
