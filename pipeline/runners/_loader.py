@@ -19,9 +19,9 @@ from pipeline.ledger import Burst, JournalState, Ledger, LooseEnds
 BURST_SECONDS = 2.0
 BURST_PATIENCE = 3.5
 """Seconds a burst waits for a locked ledger: long enough to shut the readers' gate once (rule 11)."""
-DUE_BYTES = 12 * 2**20
+DUE_BYTES = 24 * 2**20
 """A burst is due earlier when so much waits."""
-ENOUGH_BYTES, MOST_BYTES = 2**20, 24 * 2**20
+ENOUGH_BYTES, MOST_BYTES = 2**20, 32 * 2**20
 """A burst goes on while it has the file and so much waits, up to so much in all: then others get the file, and DuckDB
 brings what it holds in memory to it."""
 TICK_SECONDS = 0.1
