@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 ENDINGS = (".parquet",)
 MARK = "#"
-MOST_ROWS = 16 * CHUNK_ROWS
-PART_BYTES = 32 * 2**20
+MOST_ROWS = 8 * CHUNK_ROWS
+PART_BYTES = 16 * 2**20
 """About how much of a file is read at a time, as Polars holds it; CHUNK_ROWS rows at least."""
 
 
