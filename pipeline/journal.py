@@ -27,8 +27,7 @@ from pipeline.reserve import Reserve
 FORMAT = 1
 SUFFIX = ".jsonl"
 PIECE_BYTES = 4 * 2**20
-"""About how much is read, and loaded in one transaction, at a time (rule 7): as Python values it takes eight times as
-much."""
+"""About how much is read, and loaded in one transaction, at a time (rule 7)."""
 _HEADER_BYTES = 4096
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LINE_START = re.compile(rb"[0-9a-f]{8} \{")
