@@ -212,7 +212,9 @@ def _writer(path: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(config={"temp_directory": f"{path}.tmp"})
     try:
         file = str(path).replace("'", "''")
-        connection.execute(f"attach '{file}' as ledger (row_group_size {ROW_GROUP})")  # some names of files are reserved
+        connection.execute(
+            f"attach '{file}' as ledger (row_group_size {ROW_GROUP})"
+        )  # some names of files are reserved
         connection.execute("use ledger")
     except BaseException:
         connection.close()
