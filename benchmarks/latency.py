@@ -56,8 +56,8 @@ def measured() -> Result:
     note = (
         f"{ROWS:,} rows; a lognormal latency with a median of {MEDIAN * 1000:.0f} ms (sigma {SIGMA}); the ideal is the"
         " concurrency divided by the mean latency that the vendor served. The rate leaves out the first and last three"
-        " seconds. Lag: how late a task wakes that wants to every 5 ms, from the first request on, while the ledger loads"
-        " and checkpoints."
+        " seconds. Lag: how late a task wakes that wants to every 5 ms, from the first request on, while the ledger"
+        " loads and checkpoints."
     )
     columns = ("concurrency", "ideal", "reached", "share", "lag p50", "p99", "p99.9", "worst", "CPU s / 1,000 rows")
     command = "python benchmarks/bench.py latency"
