@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 from pipeline.budget import ZERO, Budget, dollars
 from pipeline.errors import BudgetExhausted
@@ -52,8 +53,7 @@ class Limits:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """A request on its way to the door, with what it may cost at worst."""
 
     request: Request

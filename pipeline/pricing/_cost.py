@@ -1,6 +1,5 @@
 """What a usage costs, and what a request can cost at most."""
 
-from dataclasses import replace
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal, localcontext
 
@@ -33,7 +32,7 @@ def mean_cost_usd(
     whole = int(output_tokens)
     part = Decimal(output_tokens) - whole
     below, above = (
-        cost_usd(price, replace(usage, output_tokens=tokens), lane=lane, at=at) for tokens in (whole, whole + 1)
+        cost_usd(price, usage._replace(output_tokens=tokens), lane=lane, at=at) for tokens in (whole, whole + 1)
     )
     with localcontext(MONEY):
         return below + (above - below) * part

@@ -1,7 +1,6 @@
 """Decode a chat completion of OpenAI's dialect: whatever a server sends becomes a `Reply` or a `Failure`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
@@ -46,7 +45,7 @@ def decode(
     fields = body if isinstance(body, dict) else {}
     billed = None if billed_path is None else billed_usd(fields, billed_path)
     result = _decoded(reply, body, fields, now, secrets)
-    return result if billed is None else replace(result, billed_usd=billed)
+    return result if billed is None else result._replace(billed_usd=billed)
 
 
 def _decoded(

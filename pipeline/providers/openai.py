@@ -113,16 +113,16 @@ def _hidden(result: Reply | Failure, secrets: Sequence[str]) -> Reply | Failure:
     if usage is not None and usage.raw:
         raw = dict(usage.raw)
         shown = hide_in(raw, secrets)
-        usage = usage if shown == raw else replace(usage, raw=shown)
+        usage = usage if shown == raw else usage._replace(raw=shown)
     before = result.model, result.request_id
     model, request_id = after = hide_in(result.model, secrets), hide_in(result.request_id, secrets)
     clean = usage is result.usage and after == before
     if isinstance(result, Failure):
-        return result if clean else replace(result, usage=usage, model=model, request_id=request_id)
+        return result if clean else result._replace(usage=usage, model=model, request_id=request_id)
     text, reason = hide_in(result.text, secrets), hide_in(result.finish_reason, secrets)
     if clean and (text, reason) == (result.text, result.finish_reason):
         return result  # nearly every answer: making a record anew costs more than the looking
-    return replace(result, text=text, finish_reason=reason, usage=usage, model=model, request_id=request_id)
+    return result._replace(text=text, finish_reason=reason, usage=usage, model=model, request_id=request_id)
 
 
 def check_extra(extra: Mapping[str, object]) -> None:
