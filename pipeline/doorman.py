@@ -149,12 +149,13 @@ class Doorman:
         if self._stopping:
             self._budget.settle(ticket.reserve_usd or ZERO, ZERO)
             return None
-        self._goes_out(ticket)
+        self._goes_out(ticket, asyncio.get_running_loop().time())
         return ticket
 
     def more(self) -> list[Ticket]:
         """Return the tickets behind it that need not wait for anything, holding what `next` holds."""
         tickets: list[Ticket] = []
+        now = asyncio.get_running_loop().time()
         while self.in_flight < self._slots and not (self._may_wait or self._waited):
             ticket = self._picked()
             if ticket is None:
@@ -162,12 +163,11 @@ class Doorman:
             if not self._budget.reserve(ticket.reserve_usd or ZERO):
                 self._retries.appendleft(ticket)  # it is the next one all the same
                 break
-            self._goes_out(ticket)
+            self._goes_out(ticket, now)
             tickets.append(ticket)
         return tickets
 
-    def _goes_out(self, ticket: Ticket) -> None:
-        now = asyncio.get_running_loop().time()
+    def _goes_out(self, ticket: Ticket, now: float) -> None:
         self.in_flight += 1
         self._started.add(ticket.request.key)
         self._out[ticket.request.key] = self._pace.sent(now, self.in_flight)
