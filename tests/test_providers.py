@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline import providers
 from pipeline.errors import JobFileError
+from pipeline.providers._redact import _hidden_in, hide_in
 from pipeline.providers._schema import obeys_strict_rules
 from pipeline.records import Failure, ModelSpec, Reply, Request, Usage, WireReply
 
@@ -386,3 +387,15 @@ def nested(inner):
 )
 def test_strict_is_asked_only_where_no_server_would_refuse_the_schema_for_it(schema, strict):
     assert obeys_strict_rules(schema) is strict
+
+
+pieces = st.lists(
+    st.sampled_from(
+        ["sk-proj", "sk-pro", "-0123456789", KEY, KEY[:6], KEY[:9], "\\", "%73", "&#115;", "é", '"', " ", "k"]
+    )
+).map("".join)
+
+
+@given(st.recursive(pieces | st.integers(), lambda some: st.lists(some) | st.dictionaries(pieces, some)), pieces)
+def test_what_is_passed_over_as_clear_holds_nothing_that_would_be_hidden(value, key):
+    assert hide_in(value, (KEY, key)) == _hidden_in(value, (KEY, key))

@@ -170,8 +170,11 @@ def _arguments(message: dict[str, Any]) -> str | None:
 def _has_reasoned(message: dict[str, Any], usage: Usage | None) -> bool:
     if usage is not None and usage.reasoning_tokens:
         return True
-    texts = [message[name] for name in _REASONING if name in message]
-    return any(isinstance(text, str | list) and text for text in texts)
+    for name in _REASONING:
+        text = message.get(name)
+        if text and isinstance(text, str | list):
+            return True
+    return False
 
 
 def _part(raw: dict[str, Any], name: str) -> dict[str, Any]:
