@@ -389,7 +389,19 @@ def test_strict_is_asked_only_where_no_server_would_refuse_the_schema_for_it(sch
     assert obeys_strict_rules(schema) is strict
 
 
-spellings = [KEY, KEY[:6], KEY[:9], "sk-proj-0123456789", "\\", "%5A", "&#90;", "é", '"', " ", "k"]
+spellings = [
+    KEY,
+    KEY[:6],
+    KEY[:9],
+    "sk-proj-0123456789",
+    "\\",
+    "%5At9-my-own-key",
+    "&#90;t9-my-own-key",
+    "é",
+    '"',
+    " ",
+    "k",
+]
 texts = st.lists(st.sampled_from(spellings)).map("".join)
 facts = st.recursive(texts | st.just(7), lambda some: st.lists(some) | st.dictionaries(texts, some))
 
