@@ -402,11 +402,11 @@ spellings = [
     " ",
     "k",
 ]
-texts = st.lists(st.sampled_from(spellings)).map("".join)
+texts = st.sampled_from(spellings) | st.lists(st.sampled_from(spellings)).map("".join)
 facts = st.recursive(texts | st.just(7), lambda some: st.lists(some) | st.dictionaries(texts, some))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=400)
 @given(facts)
 def test_what_is_passed_over_as_clear_holds_nothing_that_would_be_hidden(value):
     assert hide_in(value, (KEY,)) == _hidden_in(value, (KEY,))
