@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 from pipeline.budget import ZERO, Budget, dollars
 from pipeline.errors import BudgetExhausted
@@ -52,8 +53,7 @@ class Limits:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """A request on its way to the door, with what it may cost at worst."""
 
     request: Request
@@ -149,12 +149,13 @@ class Doorman:
         if self._stopping:
             self._budget.settle(ticket.reserve_usd or ZERO, ZERO)
             return None
-        self._goes_out(ticket)
+        self._goes_out(ticket, asyncio.get_running_loop().time())
         return ticket
 
     def more(self) -> list[Ticket]:
         """Return the tickets behind it that need not wait for anything, holding what `next` holds."""
         tickets: list[Ticket] = []
+        now = asyncio.get_running_loop().time()
         while self.in_flight < self._slots and not (self._may_wait or self._waited):
             ticket = self._picked()
             if ticket is None:
@@ -162,12 +163,11 @@ class Doorman:
             if not self._budget.reserve(ticket.reserve_usd or ZERO):
                 self._retries.appendleft(ticket)  # it is the next one all the same
                 break
-            self._goes_out(ticket)
+            self._goes_out(ticket, now)
             tickets.append(ticket)
         return tickets
 
-    def _goes_out(self, ticket: Ticket) -> None:
-        now = asyncio.get_running_loop().time()
+    def _goes_out(self, ticket: Ticket, now: float) -> None:
         self.in_flight += 1
         self._started.add(ticket.request.key)
         self._out[ticket.request.key] = self._pace.sent(now, self.in_flight)

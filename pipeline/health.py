@@ -4,7 +4,7 @@ A run tells what each exchange brought; what it hears back is a value. Pure: no 
 watched elsewhere (budget.py, doorman.py).
 """
 
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass, replace
 
 from pipeline.records import Failure, Reply, Status
@@ -18,6 +18,7 @@ LEAST_ANSWERS = 50
 """Before that many answers their quality says nothing about the job."""
 RECENT_ANSWERS = 1000
 _WORTHLESS: tuple[Status, ...] = ("invalid", "truncated")
+_ANSWERED: tuple[Status, ...] = ("ok", *_WORTHLESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Health:
         self._proven = False
         """Something else than a rejection came back: the job can't be all wrong."""
         self._recent: deque[Status] = deque(maxlen=RECENT_ANSWERS)
-        self._counts: Counter[Status] = Counter()
+        self._counts = dict.fromkeys(_ANSWERED, 0)
         self._model: str | None = None
         self._model_changed = False
         self.epoch = 0
@@ -162,7 +163,7 @@ class Health:
 
     def ended(self, status: Status) -> str | None:
         """Take in how a row ended that was sent; return why the run must pause, if it must."""
-        if status != "ok" and status not in _WORTHLESS:
+        if status not in _ANSWERED:
             return None
         if len(self._recent) == RECENT_ANSWERS:
             self._counts[self._recent[0]] -= 1

@@ -7,6 +7,7 @@ then probes ever faster. A stated limit is a ceiling that nothing here exceeds; 
 
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.chance import Chance
 from pipeline.records import Allowance, RateHint
@@ -98,8 +99,7 @@ def lowest(*rates: float | None) -> float | None:
     return min((rate for rate in rates if rate is not None), default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(NamedTuple):
     """A request that went out."""
 
     at: float

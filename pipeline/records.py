@@ -7,7 +7,8 @@ ends as exactly one outcome. See docs/design.md, "Words".
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 AttemptKind = Literal["first", "retry", "repair"]
 """Why an exchange was made: the first for its key in this run, a retry, or a repair of an invalid answer."""
@@ -81,8 +82,7 @@ class Request:
     messages: tuple[Message, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens the provider says it billed, in one normal form. Never our own count.
 
     `input_tokens` includes cached and cache-write tokens; `output_tokens` includes reasoning tokens.
@@ -93,7 +93,7 @@ class Usage:
     cached_input_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
-    raw: Mapping[str, Any] = field(default_factory=dict)
+    raw: Mapping[str, Any] = MappingProxyType({})
     """The provider's own usage object, untouched."""
     cache_write_1h_tokens: int = 0
     """Those of `cache_write_tokens` that were written for an hour, not for five minutes."""
@@ -119,8 +119,7 @@ class RateHint:
     """The server limits how many requests it works on at the same time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What a provider answered, decoded. It may still be cut off, refused or invalid: `finish` says."""
 
     text: str | None
@@ -138,8 +137,7 @@ class Reply:
     """What the provider says it charged; None where it says nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """An exchange that brought no answer, and what the caller should do about it."""
 
     action: Literal["retry", "reject", "pause"]
@@ -166,24 +164,28 @@ class Failure:
     """What the provider says it charged; None where it says nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(NamedTuple):
     """What a provider's translator makes of a request: bytes for the wire."""
 
     url: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
-    """Not shown: headers or body hold the key."""
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        """Show neither headers nor body: one of them holds the key."""
+        return f"HttpRequest(url={self.url!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class WireReply:
+class WireReply(NamedTuple):
     """Bytes that came back. Header names are lower case; of repeated headers the first counts."""
 
     status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
-    """Not shown: a server may echo the key."""
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        """Show neither headers nor body: a server may echo the key."""
+        return f"WireReply(status={self.status!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +199,7 @@ class TokenCount:
     else derived from UTF-8 bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One exchange with the provider for a key, as the journal and `attempts` keep it."""
 
     key: str
@@ -235,8 +236,7 @@ class Attempt:
         return self.computed_usd if self.billed_usd is None else self.billed_usd
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a key ended in a run. Exactly one per key and run."""
 
     key: str

@@ -140,7 +140,7 @@ class Server:
         if wait is not None:
             named = wait if self.says_when else None
             hint = replace(hint or RateHint(), at_once=True) if self.at_once else hint
-            return self.refusal, replace(LIMITED, wait_seconds=named, hint=hint)
+            return self.refusal, LIMITED._replace(wait_seconds=named, hint=hint)
         self.in_flight += 1
         seconds = self.latency(dice) if callable(self.latency) else self.latency
         return seconds, Reply("fine", "stop", "stop", Usage(self.used(ticket), 0), hint=hint)
@@ -206,7 +206,7 @@ async def _night(server, rows, seed, until, limits):
         wait = policy.wait_for_door(door.closed_in_a_row, result, dice.random())
         door.back(ticket, cost=None, used_tokens=None)
         door.shut_for(wait)
-        door.again(replace(ticket, attempt=ticket.attempt + 1, kind="retry"), 0.0)
+        door.again(ticket._replace(attempt=ticket.attempt + 1, kind="retry"), 0.0)
 
     async def bring():
         await door.offer(rows)

@@ -36,7 +36,7 @@ class Meter:
         return self.price
 
     def ticket(self, request):
-        return replace(TICKET, request=request)
+        return TICKET._replace(request=request)
 
 
 class Wire:
@@ -170,7 +170,7 @@ def test_a_cut_off_answer_is_truncated_even_if_it_fits_the_schema():
 
 
 def step(it, result, ticket=TICKET, **attempt_facts):
-    attempt = replace(it._attempt(ticket, result, sent_at=0.0, latency_ms=1.0, status=None), **attempt_facts)
+    attempt = it._attempt(ticket, result, sent_at=0.0, latency_ms=1.0, status=None)._replace(**attempt_facts)
     return it.next_step(ticket, attempt, result, streak=1, jitter=0.0)
 
 
@@ -188,7 +188,7 @@ def test_a_failure_goes_out_again_until_its_attempts_are_used_up():
 
 
 def test_a_row_is_never_failed_for_want_of_a_connection():
-    no_connection = replace(FAILED, error_type="connect", message="nobody there", not_sent=True)
+    no_connection = FAILED._replace(error_type="connect", message="nobody there", not_sent=True)
     halt = step(exchanger(attempts=1), no_connection)
     assert isinstance(halt, Halt)
     assert "can't be reached: nobody there" in halt.reason
@@ -196,19 +196,19 @@ def test_a_row_is_never_failed_for_want_of_a_connection():
 
 def test_a_rate_limit_shuts_the_door_and_uses_up_nothing():
     it = exchanger(attempts=1)
-    limited = replace(FAILED, result="rate_limited", closes_door=True, wait_seconds=3.0)
+    limited = FAILED._replace(result="rate_limited", closes_door=True, wait_seconds=3.0)
     again = step(it, limited)
     assert isinstance(again, Again)
     assert (again.shuts_door, again.ticket.tries, again.wait_seconds >= 3.0) == (True, 0, True)
 
 
 def test_a_rejection_ends_the_row_and_a_dead_quota_halts_the_run():
-    rejected = step(exchanger(), replace(FAILED, action="reject", result="rejected"))
+    rejected = step(exchanger(), FAILED._replace(action="reject", result="rejected"))
     assert isinstance(rejected, Done)
     assert rejected.outcome.status == "rejected"
-    refused = step(exchanger(), replace(FAILED, action="reject", result="refused"))
+    refused = step(exchanger(), FAILED._replace(action="reject", result="refused"))
     assert refused.outcome.status == "refused"
-    assert step(exchanger(), replace(FAILED, action="pause", result="fatal")) == Halt("busy")
+    assert step(exchanger(), FAILED._replace(action="pause", result="fatal")) == Halt("busy")
 
 
 def test_a_repair_is_filed_under_the_rows_key_and_allowed_only_so_often():

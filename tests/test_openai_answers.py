@@ -1,7 +1,5 @@
 """What becomes of an answer in OpenAI's dialect: tables of bodies, from the documented one to the hostile."""
 
-from dataclasses import replace
-
 import orjson
 import pytest
 from completions import STANDARD, answered
@@ -214,7 +212,7 @@ def test_an_error_beside_an_answer_wins():
 )
 def test_usage_has_one_form_and_numbers_that_contradict_each_other_are_none(raw, expected):
     usage = decode(STANDARD | {"usage": raw}).usage
-    assert usage == (expected and replace(expected, raw=raw))
+    assert usage == (expected and expected._replace(raw=raw))
 
 
 def test_a_usage_object_too_large_to_keep_still_counts():

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import ROUND_UP, Decimal, localcontext
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -231,6 +232,27 @@ PRICES = st.builds(
     Price, st.just("p"), st.just("m"), RATE, RATE, RATE, RATE, RATE, RATE, cache_write_1h=RATE, above=TIERS,
     lanes=FACTOR.map(lambda factor: (("batch", Variant(factor)),)), windows=WINDOWS, minimum_charge=RATE, markup=FACTOR,
 )  # fmt: skip
+
+
+@given(PRICES, st.tuples(*[st.integers(0, 3000)] * 6), st.sampled_from(["realtime", "batch"]))
+def test_a_cost_is_the_exact_sum_rounded_once_half_to_even_whatever_the_terms(price, counts, lane):
+    plain, cached, five_minutes, an_hour, spoken, reasoning = counts
+    written = five_minutes + an_hour
+    usage = Usage(plain + cached + written, spoken + reasoning, cached, written, reasoning, {}, an_hour)
+    tier = max(
+        (tier for tier in price.above if usage.input_tokens > tier.input_tokens_over),
+        key=lambda tier: tier.input_tokens_over, default=None,
+    )  # fmt: skip
+    rates = price.tariff.rates if tier is None else tier.rates
+    tokens = (
+        plain * Fraction(rates.input) + cached * Fraction(rates.cached_input)
+        + five_minutes * Fraction(rates.cache_write) + an_hour * Fraction(rates.cache_write_1h)
+        + spoken * Fraction(rates.output) + reasoning * Fraction(rates.reasoning)
+    ) * Fraction(1 if lane == "realtime" else price.lanes[0][1].multiplier) / 1_000_000  # fmt: skip
+    exact = max(tokens + Fraction(price.per_request), Fraction(price.minimum_charge)) * (1 + Fraction(price.markup))
+    cost = cost_usd(price, usage, lane=lane)
+    assert Fraction(cost) == round(exact, 12)
+    assert cost.as_tuple().exponent == -12
 
 
 @given(PRICES, st.tuples(*[LIMIT] * 7), st.sampled_from(["realtime", "batch"]), st.datetimes())

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import orjson
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline import providers
 from pipeline.errors import JobFileError
+from pipeline.providers._redact import _hidden_in, hide_in
 from pipeline.providers._schema import obeys_strict_rules
 from pipeline.records import Failure, ModelSpec, Reply, Request, Usage, WireReply
 
@@ -165,7 +167,7 @@ def test_no_json_can_break_the_decoder_and_what_it_gives_can_be_journaled(body, 
         result = find(name).decode(WireReply(status, headers, raw), now=NOW)
         assert isinstance(result, Reply | Failure)
         assert isinstance(result, Failure) or 200 <= status < 300
-        assert orjson.dumps(result)
+        assert orjson.dumps(result, default=lambda part: dict(part) if isinstance(part, Mapping) else part._asdict())
         if isinstance(result, Reply) and result.finish == "stop":
             assert result.text is not None
 
@@ -385,3 +387,26 @@ def nested(inner):
 )
 def test_strict_is_asked_only_where_no_server_would_refuse_the_schema_for_it(schema, strict):
     assert obeys_strict_rules(schema) is strict
+
+
+spellings = [
+    KEY,
+    KEY[:6],
+    KEY[:9],
+    "sk-proj-0123456789",
+    "\\",
+    "%5At9-my-own-key",
+    "&#90;t9-my-own-key",
+    "é",
+    '"',
+    " ",
+    "k",
+]
+texts = st.sampled_from(spellings) | st.lists(st.sampled_from(spellings)).map("".join)
+facts = st.recursive(texts | st.just(7), lambda some: st.lists(some) | st.dictionaries(texts, some))
+
+
+@settings(deadline=None, max_examples=400)
+@given(facts)
+def test_what_is_passed_over_as_clear_holds_nothing_that_would_be_hidden(value):
+    assert hide_in(value, (KEY,)) == _hidden_in(value, (KEY,))

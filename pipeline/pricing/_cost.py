@@ -1,11 +1,10 @@
 """What a usage costs, and what a request can cost at most."""
 
-from dataclasses import replace
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal, localcontext
 
 from pipeline.pricing._price import REALTIME, Price
-from pipeline.pricing._terms import MONEY, ONE, ONE_MILLION, Rates
+from pipeline.pricing._terms import MONEY, ONE, ONE_MILLIONTH, Rates
 from pipeline.records import Usage
 
 COST_UNIT = Decimal("0.000000000001")
@@ -18,9 +17,9 @@ def cost_usd(price: Price, usage: Usage, *, lane: str = REALTIME, at: datetime |
     tokens than input) is charged by its parts, never below zero. Raises PriceError for a lane of unknown price.
     """
     tariff, multiplier = price.terms_at(lane, at)
-    with localcontext(MONEY):
-        tokens = _dollars_per_million(tariff.rates_for(usage.input_tokens), usage)
-        return charged(price, tokens * multiplier / ONE_MILLION).quantize(COST_UNIT)
+    tokens = _dollars_per_million(tariff.rates_for(usage.input_tokens), usage)
+    # MONEY's own methods: to make it the thread's context takes longer than the whole sum, which every answer pays for.
+    return MONEY.quantize(charged(price, MONEY.multiply(MONEY.multiply(tokens, multiplier), ONE_MILLIONTH)), COST_UNIT)
 
 
 def mean_cost_usd(
@@ -33,7 +32,7 @@ def mean_cost_usd(
     whole = int(output_tokens)
     part = Decimal(output_tokens) - whole
     below, above = (
-        cost_usd(price, replace(usage, output_tokens=tokens), lane=lane, at=at) for tokens in (whole, whole + 1)
+        cost_usd(price, usage._replace(output_tokens=tokens), lane=lane, at=at) for tokens in (whole, whole + 1)
     )
     with localcontext(MONEY):
         return below + (above - below) * part
@@ -51,25 +50,30 @@ def worst_case_usd(price: Price, input_bound: int, max_tokens: int, *, lane: str
             for tariff, multiplier in price.every_term(lane)
             for rates in tariff.reachable(input_bound)
         )
-        return charged(price, dearest / ONE_MILLION).quantize(COST_UNIT, rounding=ROUND_CEILING)
+        return charged(price, dearest * ONE_MILLIONTH).quantize(COST_UNIT, rounding=ROUND_CEILING)
 
 
 def charged(price: Price, tokens_usd: Decimal) -> Decimal:
     """Add what a request costs beside its tokens; not rounded."""
-    return max(tokens_usd + price.per_request, price.minimum_charge) * (ONE + price.markup)
+    if not (price.per_request or price.minimum_charge or price.markup):
+        return tokens_usd
+    request_usd = max(MONEY.add(tokens_usd, price.per_request), price.minimum_charge)
+    return MONEY.multiply(request_usd, MONEY.add(ONE, price.markup))
 
 
 def _dollars_per_million(rates: Rates, usage: Usage) -> Decimal:
     plain_input = max(0, usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens)
     plain_output = max(0, usage.output_tokens - usage.reasoning_tokens)
-    common = plain_input * rates.input + plain_output * rates.output
+    cost = MONEY.fma(plain_input, rates.input, MONEY.multiply(plain_output, rates.output))
     if not (usage.cached_input_tokens or usage.cache_write_tokens or usage.reasoning_tokens):
-        return common
+        return cost
     for_an_hour = min(usage.cache_write_1h_tokens, usage.cache_write_tokens)
-    return (
-        common
-        + usage.cached_input_tokens * rates.cached_input
-        + (usage.cache_write_tokens - for_an_hour) * rates.cache_write
-        + for_an_hour * rates.cache_write_1h
-        + usage.reasoning_tokens * rates.reasoning
+    others = (
+        (usage.cached_input_tokens, rates.cached_input),
+        (usage.cache_write_tokens - for_an_hour, rates.cache_write),
+        (for_an_hour, rates.cache_write_1h),
+        (usage.reasoning_tokens, rates.reasoning),
     )
+    for tokens, rate in others:
+        cost = MONEY.fma(tokens, rate, cost)
+    return cost

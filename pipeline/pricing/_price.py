@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 
 from pipeline.errors import PriceError
@@ -76,6 +75,8 @@ class Price:
     """What else its source says. Nothing is charged by it, so it is not part of the price's id."""
     _tariff: Tariff = field(init=False, repr=False, compare=False)
     """Made once: every answer of a run is priced with it."""
+    _id: str | None = field(init=False, repr=False, compare=False, default=None)
+    """Made when it is first asked for: every answer of a run is booked with it."""
 
     def __post_init__(self) -> None:
         """Fill in the defaults, and refuse what no vendor can mean."""
@@ -96,7 +97,9 @@ class Price:
     @property
     def price_id(self) -> str:
         """16 hex digits that name this price by its content: equal prices have equal ids, whenever made."""
-        return _price_id(self)
+        if self._id is None:
+            object.__setattr__(self, "_id", _price_id(self))
+        return self._id or ""
 
     @property
     def tariff(self) -> Tariff:
@@ -196,7 +199,6 @@ class Charge:
     """By the names of RATES."""
 
 
-@lru_cache(maxsize=1024)
 def _price_id(price: Price) -> str:
     content: dict[str, Any] = {name: _as_text(getattr(price, name)) for name in _PLAIN}
     for name in COMPONENTS:  # 0.30 and 0.3 are one price

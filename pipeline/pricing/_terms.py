@@ -23,6 +23,7 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 # a price has at most 18, a token count that fits a BIGINT 19, and each of three factors 18.
 MONEY = Context(prec=120, rounding=ROUND_HALF_EVEN)
 ZERO, ONE, ONE_MILLION = Decimal(0), Decimal(1), Decimal(1_000_000)
+ONE_MILLIONTH = Decimal("0.000001")
 _DECIMAL_PLACES = 12
 """What the ledger's DECIMAL(18,12) holds; the other six digits are before the point."""
 

@@ -274,8 +274,7 @@ def _paused_if_long(failure: Failure, now: float) -> Failure:
     if failure.action != "retry" or wait is None or wait <= LONGEST_WAIT:
         return failure
     again = datetime.fromtimestamp(now + wait, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return replace(
-        failure,
+    return failure._replace(
         action="pause",
         result="fatal",
         closes_door=False,

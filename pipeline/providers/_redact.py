@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+import orjson
+
 HIDDEN = "[redacted]"
 
 _SHORTEST_SECRET = 4
@@ -62,12 +64,29 @@ def hide(text: str, secrets: Iterable[str], *, shortest: int = _SHORTEST_SECRET)
 
 def hide_in(value: Any, secrets: Iterable[str]) -> Any:
     """Hide the given secrets in everything that JSON can hold: what a provider sends is data, but never our key."""
+    if isinstance(value, list | dict) and _is_clear(value, secrets):
+        return value
+    return _hidden_in(value, secrets)
+
+
+def _is_clear(value: Any, secrets: Iterable[str]) -> bool:
+    """Tell at a fraction of the cost, for nearly every answer, that `hide` would find nothing in any of its texts.
+
+    It finds nothing in a text without escapes that does not hold the secret's beginning; as JSON, all texts are one.
+    """
+    text = orjson.dumps(value)
+    if b"\\" in text or b"%" in text or b"&" in text:
+        return False
+    return not any(secret.strip()[:_SHORTEST_BEGINNING].encode() in text for secret in secrets)
+
+
+def _hidden_in(value: Any, secrets: Iterable[str]) -> Any:
     if isinstance(value, str):
         return hide(value, secrets, shortest=_SHORTEST_DATA_SECRET)
     if isinstance(value, list):
-        return [hide_in(item, secrets) for item in value]
+        return [_hidden_in(item, secrets) for item in value]
     if isinstance(value, dict):
-        return {hide_in(name, secrets): hide_in(item, secrets) for name, item in value.items()}
+        return {_hidden_in(name, secrets): _hidden_in(item, secrets) for name, item in value.items()}
     return value
 
 

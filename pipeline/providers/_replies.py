@@ -1,7 +1,6 @@
 """Decode a chat completion of OpenAI's dialect: whatever a server sends becomes a `Reply` or a `Failure`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
@@ -46,7 +45,7 @@ def decode(
     fields = body if isinstance(body, dict) else {}
     billed = None if billed_path is None else billed_usd(fields, billed_path)
     result = _decoded(reply, body, fields, now, secrets)
-    return result if billed is None else replace(result, billed_usd=billed)
+    return result if billed is None else result._replace(billed_usd=billed)
 
 
 def _decoded(
@@ -171,8 +170,11 @@ def _arguments(message: dict[str, Any]) -> str | None:
 def _has_reasoned(message: dict[str, Any], usage: Usage | None) -> bool:
     if usage is not None and usage.reasoning_tokens:
         return True
-    texts = [message[name] for name in _REASONING if name in message]
-    return any(isinstance(text, str | list) and text for text in texts)
+    for name in _REASONING:
+        text = message.get(name)
+        if text and isinstance(text, str | list):
+            return True
+    return False
 
 
 def _part(raw: dict[str, Any], name: str) -> dict[str, Any]:

@@ -109,20 +109,19 @@ def _hidden(result: Reply | Failure, secrets: Sequence[str]) -> Reply | Failure:
     """Hide the key in what is stored as it came, too: a model, or a proxy before it, may echo what it was sent."""
     if not secrets:
         return result
-    usage = result.usage
-    if usage is not None and usage.raw:
-        raw = dict(usage.raw)
-        shown = hide_in(raw, secrets)
-        usage = usage if shown == raw else replace(usage, raw=shown)
-    before = result.model, result.request_id
-    model, request_id = after = hide_in(result.model, secrets), hide_in(result.request_id, secrets)
-    clean = usage is result.usage and after == before
+    usage, reason = result.usage, None if isinstance(result, Failure) else result.finish_reason
+    short = [result.model, result.request_id, reason, None if usage is None else dict(usage.raw)]
+    shown = hide_in(short, secrets)
+    if shown != short:
+        model, request_id, reason, raw = shown
+        usage = None if usage is None else usage._replace(raw=raw)
+        result = result._replace(model=model, request_id=request_id, usage=usage)
     if isinstance(result, Failure):
-        return result if clean else replace(result, usage=usage, model=model, request_id=request_id)
-    text, reason = hide_in(result.text, secrets), hide_in(result.finish_reason, secrets)
-    if clean and (text, reason) == (result.text, result.finish_reason):
-        return result  # nearly every answer: making a record anew costs more than the looking
-    return replace(result, text=text, finish_reason=reason, usage=usage, model=model, request_id=request_id)
+        return result
+    text = hide_in(result.text, secrets)
+    if text == result.text and reason == result.finish_reason:
+        return result
+    return result._replace(text=text, finish_reason=reason)
 
 
 def check_extra(extra: Mapping[str, object]) -> None:

@@ -25,7 +25,7 @@ class Tally:
     repeated: int = 0
     """Rows that share an earlier row's request."""
     _ended: KeyMap[str] = field(default_factory=KeyMap)
-    _waiting: Counter[str] = field(default_factory=Counter)
+    _waiting: dict[str, int] = field(default_factory=dict)
 
     def row(self, key: str, status: str | None, *, repeated: bool = True) -> None:
         """Count a planned row; `status` is its outcome if that is known already, else None.
@@ -36,7 +36,7 @@ class Tally:
         if status is None and repeated:
             status = self._ended.get(key)
         if status is None:
-            self._waiting[key] += 1
+            self._waiting[key] = self._waiting.get(key, 0) + 1
         else:
             self.statuses[status] += 1
 

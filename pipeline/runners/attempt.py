@@ -1,10 +1,10 @@
 """What happens to one request: one exchange, what it means, and what comes next. Free of where it runs."""
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.doorman import Ticket
 from pipeline.errors import WireError
@@ -19,15 +19,13 @@ from pipeline.schemas import AnswerCheck
 from pipeline.wire import Wire
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """The request has its outcome."""
 
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
+class Again(NamedTuple):
     """The request goes out once more, after a wait outside the door."""
 
     ticket: Ticket
@@ -36,8 +34,7 @@ class Again:
     """A rate limit or an outage: everybody waits, not only this request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Halt:
+class Halt(NamedTuple):
     """No request will pass now: pause the run and leave this row pending."""
 
     reason: str
@@ -134,7 +131,7 @@ class Exchanger:
 
     def _before_the_door(self, ticket: Ticket, wait_seconds: float) -> Step:
         """Nobody passes now, and that is no fault of this row."""
-        return Again(replace(ticket, attempt=ticket.attempt + 1, kind="retry"), wait_seconds, shuts_door=True)
+        return Again(ticket._replace(attempt=ticket.attempt + 1, kind="retry"), wait_seconds, shuts_door=True)
 
     def _after_failure(self, ticket: Ticket, attempt: Attempt, failure: Failure, jitter: float) -> Step:
         if failure.action == "pause":
@@ -148,7 +145,7 @@ class Exchanger:
             return Halt(unreachable(failure))  # no fault of this row, and the next ones would fare no better
         if wait is None:
             return Done(self._outcome(ticket, attempt, "failed"))
-        return Again(replace(ticket, attempt=ticket.attempt + 1, kind="retry", tries=tries), wait)
+        return Again(ticket._replace(attempt=ticket.attempt + 1, kind="retry", tries=tries), wait)
 
     def _repair_ticket(self, ticket: Ticket, attempt: Attempt) -> Ticket:
         """Show the model its answer and what is wrong with it; filed under the row's key."""
@@ -159,8 +156,7 @@ class Exchanger:
             {"role": "user", "content": complaint},
         )
         metered = self.meter.ticket(Request(ticket.request.key, messages))
-        return replace(
-            metered,
+        return metered._replace(
             attempt=ticket.attempt + 1,
             kind="repair",
             repairs=ticket.repairs + 1,

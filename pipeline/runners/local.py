@@ -319,17 +319,18 @@ class LocalRun:
                 worker.set_result(None)
                 return
 
-    async def _next_out(self) -> Ticket:
+    async def _next_out(self, loop: asyncio.AbstractEventLoop) -> Ticket:
         """Wait for a ticket: a queue without what a queue does for strangers."""
         while not self._out:
-            idle = asyncio.get_running_loop().create_future()
+            idle = loop.create_future()
             self._idle.append(idle)
             await idle
         return self._out.popleft()
 
     async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            ticket = await self._next_out()
+            ticket = await self._next_out(loop)
             epoch = self._health.epoch
             try:
                 attempt, result = await self._exchanger.send(ticket)
@@ -357,7 +358,8 @@ class LocalRun:
         arrived, self._arrived = self._arrived, []
         if not arrived:
             return
-        judged = [(arrival, verdict) for arrival in arrived if (verdict := self._judged(arrival)) is not None]
+        now = asyncio.get_running_loop().time()
+        judged = [(arrival, verdict) for arrival in arrived if (verdict := self._judged(arrival, now)) is not None]
         for (arrival, verdict), on_file in zip(judged, self._write([each for _, each in judged]), strict=True):
             if not on_file:
                 self._lost(arrival.ticket)
@@ -370,12 +372,12 @@ class LocalRun:
                 self._fail(error)
         self._home.set()
 
-    def _judged(self, arrival: "_Arrival") -> "_Verdict | None":
+    def _judged(self, arrival: "_Arrival", now: float) -> "_Verdict | None":
         """Say what an exchange means; None if that shows a bug of our own."""
         ticket, attempt, result, epoch = arrival
         try:
             self._door.heard(ticket, result)
-            heard = self._hear(ticket, result, epoch)
+            heard = self._hear(ticket, result, epoch, now)
             step = self._next_step(ticket, attempt, result, heard)
             lines = [("attempt", attempt_line(attempt, ticket, held=heard.hold))]
             if isinstance(step, Done) and not heard.hold:
@@ -423,8 +425,7 @@ class LocalRun:
         if notice is not None:
             self._notify(notice)
 
-    def _hear(self, ticket: Ticket, result: Reply | Failure, epoch: int) -> Heard:
-        now = asyncio.get_running_loop().time()
+    def _hear(self, ticket: Ticket, result: Reply | Failure, epoch: int, now: float) -> Heard:
         # Rows that somebody asks for again were looked at: if they are rejected again, the job is not news.
         proven = self._rows_were_seen or bool(self.tally.statuses["ok"])
         return self._health.heard(ticket.request.key, result, now, began=epoch, proven=proven)

@@ -32,12 +32,12 @@ class Answer:
     """What has arrived of one answer. Feed it until it is `whole`; tell it when the connection ended."""
 
     __slots__ = (
-        "_body", "_chunked", "_head_read", "_left", "_limit", "_pending", "_state", "_target", "_trailing", "content",
-        "headers", "reusable", "status", "whole",
+        "_body", "_chunked", "_head_read", "_left", "_limit", "_pending", "_state", "_trailing", "content",
+        "headers", "reusable", "status", "target", "whole",
     )  # fmt: skip
 
     def __init__(self, target: str, limit: int) -> None:
-        self._target, self._limit = target, limit
+        self.target, self._limit = target, limit
         self._pending = b""
         self._head_read = self._chunked = False
         self._left: int | None = None
@@ -114,7 +114,7 @@ class Answer:
         connection = headers.get("connection", "").lower()
         self.reusable = status != _SWITCHING and ("keep-alive" in connection if old else "close" not in connection)
         if "content-encoding" in headers:
-            self._body = Body(headers["content-encoding"], self._target, self._limit)
+            self._body = Body(headers["content-encoding"], self.target, self._limit)
         if status in _WITHOUT_BODY:
             self._finish()
         elif "transfer-encoding" in headers:
@@ -137,7 +137,7 @@ class Answer:
         if not (length.isascii() and length.isdigit() and len(length) <= _LONGEST_LENGTH):
             raise self.broken("the answer's length is not a number")
         if int(length) > self._limit:
-            raise too_large(self._target, self._limit)
+            raise too_large(self.target, self._limit)
         return int(length)
 
     def _plain(self, data: bytes, at: int) -> int:
@@ -193,7 +193,7 @@ class Answer:
 
     def _add(self, data: bytes) -> None:
         if self._body is None:
-            self._body = Body("", self._target, self._limit)
+            self._body = Body("", self.target, self._limit)
         self._body.add(data)
 
     def _finish(self) -> None:
@@ -203,4 +203,4 @@ class Answer:
 
     def broken(self, what: str) -> WireError:
         """Say that the exchange is lost; the answer was perhaps billed."""
-        return WireError("broken", f"the exchange with {self._target} broke off: {what}", maybe_sent=True)
+        return WireError("broken", f"the exchange with {self.target} broke off: {what}", maybe_sent=True)

@@ -5,7 +5,7 @@ goes through a proxy is left to the others.
 """
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -24,8 +24,7 @@ class _Place:
     url: str
     headers: Mapping[str, str]
     target: str
-    host: str
-    port: int
+    address: tuple[str, int]
     head: bytes
 
 
@@ -34,8 +33,9 @@ class PlainWire:
 
     def __init__(self, options: WireOptions) -> None:
         self._options = options
+        self._seconds, self._body_limit = options.timeout_seconds, options.body_limit
         self._place: _Place | None = None
-        self._idle: dict[tuple[str, int], deque[_Connection]] = {}
+        self._idle: defaultdict[tuple[str, int], deque[_Connection]] = defaultdict(deque)
         self._all: set[_Connection] = set()
         self._tidying: asyncio.TimerHandle | None = None
         self._closed = False
@@ -47,19 +47,19 @@ class PlainWire:
             place = self._place = _place(url, headers)
         if self._closed:
             raise closed(place.target)
-        deadline = asyncio.get_running_loop().time() + self._options.timeout_seconds
-        connection = self._free(place) or await self._connect(place)
+        loop = asyncio.get_running_loop()  # asked for once: up to Python 3.11 that is a system call
+        now = loop.time()
+        connection = self._free(place, now) or await self._connect(place)
         try:
-            answer = await connection.exchange(
-                b"%b%d\r\n\r\n%b" % (place.head, len(body), body), place.target, self._options.body_limit, deadline
-            )
+            data = b"%b%d\r\n\r\n%b" % (place.head, len(body), body)
+            answer = await connection.exchange(loop, data, Answer(place.target, self._body_limit), now + self._seconds)
         except BaseException as error:
             self._drop(connection)
             if isinstance(error, TimeoutError):
-                raise timed_out(place.target, self._options.timeout_seconds) from None
+                raise timed_out(place.target, self._seconds) from None
             raise
         if answer.reusable and connection.at_rest and not self._closed:
-            self._keep(place, connection)
+            self._keep(place, connection, loop)
         else:
             self._drop(connection)
         return WireReply(answer.status, answer.headers, answer.content)
@@ -75,9 +75,8 @@ class PlainWire:
 
     # -- connections --------------------------------------------------------------------------------
 
-    def _free(self, place: _Place) -> "_Connection | None":
-        idle = self._idle.get((place.host, place.port))
-        now = asyncio.get_running_loop().time()
+    def _free(self, place: _Place, now: float) -> "_Connection | None":
+        idle = self._idle[place.address]
         while idle:
             connection = idle.pop()  # the newest: the others may end in peace
             if connection.usable and now - connection.idle_since < IDLE_SECONDS:
@@ -90,7 +89,7 @@ class PlainWire:
         seconds = min(patience.connect_seconds, patience.timeout_seconds)
         try:
             async with asyncio.timeout(seconds):
-                _, connection = await loop.create_connection(_Connection, place.host, place.port)
+                _, connection = await loop.create_connection(_Connection, *place.address)
         except TimeoutError:
             message = f"no connection to {place.target} within {seconds:g} s"
             raise WireError("connect", message, maybe_sent=False) from None
@@ -104,10 +103,9 @@ class PlainWire:
             raise closed(place.target)
         return connection
 
-    def _keep(self, place: _Place, connection: "_Connection") -> None:
-        loop = asyncio.get_running_loop()
+    def _keep(self, place: _Place, connection: "_Connection", loop: asyncio.AbstractEventLoop) -> None:
         connection.idle_since = loop.time()
-        self._idle.setdefault((place.host, place.port), deque()).append(connection)
+        self._idle[place.address].append(connection)
         if self._tidying is None:
             self._tidying = loop.call_later(IDLE_SECONDS, self._tidy)
 
@@ -130,6 +128,8 @@ class PlainWire:
 class _Connection(asyncio.Protocol):
     """One connection, with at most one exchange on it."""
 
+    __slots__ = ("_answer", "_deadline", "_timer", "_transport", "_waiting", "idle_since", "usable")
+
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._answer: Answer | None = None
@@ -139,16 +139,20 @@ class _Connection(asyncio.Protocol):
         self.usable = False
         self.idle_since = 0.0
 
-    async def exchange(self, data: bytes, target: str, limit: int, deadline: float) -> Answer:
-        """Send a request and wait for its answer. Raises WireError, and TimeoutError when the deadline has come."""
-        loop = asyncio.get_running_loop()
-        self._answer, self._waiting, self._deadline = Answer(target, limit), loop.create_future(), deadline
+    def exchange(
+        self, loop: asyncio.AbstractEventLoop, data: bytes, answer: Answer, deadline: float
+    ) -> asyncio.Future[Answer]:
+        """Send a request; the answer is returned when it is whole.
+
+        Raises WireError, as the future does, which raises TimeoutError when the deadline has come.
+        """
+        if self._transport is None or not self.usable:  # gone between two turns of the loop
+            raise WireError("connect", f"the connection to {answer.target} broke off", maybe_sent=False)
+        self._answer, self._waiting, self._deadline = answer, loop.create_future(), deadline
         if self._timer is None or self._timer.when() > deadline:
             self._set_timer(loop)
-        if self._transport is None or not self.usable:  # gone between two turns of the loop
-            raise WireError("connect", f"the connection to {target} broke off", maybe_sent=False)
         self._transport.write(data)
-        return await self._waiting
+        return self._waiting
 
     @property
     def at_rest(self) -> bool:
@@ -236,7 +240,6 @@ def _place(url: str, headers: Mapping[str, str]) -> _Place:
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if parts.scheme != "http" or not path.isascii() or any(character <= " " for character in path):
         raise WireError("bad_request", "the address is not a valid URL", maybe_sent=False)
-    host = parts.hostname or ""
     lines = [
         f"POST {path} HTTP/1.1",
         f"host: {target.removesuffix(':80')}",
@@ -245,4 +248,4 @@ def _place(url: str, headers: Mapping[str, str]) -> _Place:
         *(f"{name}: {value.strip()}" for name, value in headers.items()),
         "content-length: ",
     ]
-    return _Place(url, headers, target, host, parts.port or 80, "\r\n".join(lines).encode("ascii"))
+    return _Place(url, headers, target, (parts.hostname or "", parts.port or 80), "\r\n".join(lines).encode("ascii"))
