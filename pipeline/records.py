@@ -7,7 +7,7 @@ ends as exactly one outcome. See docs/design.md, "Words".
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 AttemptKind = Literal["first", "retry", "repair"]
 """Why an exchange was made: the first for its key in this run, a retry, or a repair of an invalid answer."""
@@ -27,11 +27,10 @@ Message = Mapping[str, Any]
 """One chat message in the dialect-neutral form: at least `role` and `content`, as JSON."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A line of the dataset, values exactly as they stand in the file."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # of the row; a tuple's own `index` is not wanted here
     """0-based position among all rows of the input, before `where` and `limit`."""
     id: str
     """What people call the row: the id column's value as text, else the 1-based row number."""
@@ -72,8 +71,7 @@ class ModelSpec:
     """How the provider is asked for the schema, when the job chose; None is the provider's own way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A rendered row, ready to send. Equal keys mean equal content, so one request serves all its rows."""
 
     key: str
@@ -186,8 +184,7 @@ class WireReply:
     """Not shown: a server may echo the key."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenCount:
+class TokenCount(NamedTuple):
     """Input tokens of one request, and how sure the number is."""
 
     tokens: int
