@@ -1,4 +1,4 @@
-"""promptmill with a watch on its event loop: `python lag.py run job.toml --yes` says last how late the loop was.
+"""promptmill with a watch on its event loop: `python lag.py run job.toml --yes` says last when the loop was how late.
 
 The command line runs as it is. Only whatever loop it starts gets one more task, which wants to wake every 5 ms; a tick
 that the loop was too busy for counts with the time it had to wait, so that one long stall weighs as much as it lasts.
@@ -6,6 +6,7 @@ that the loop was too busy for counts with the time it had to wait, so that one 
 
 import asyncio
 import contextlib
+import json
 import sys
 import time
 from collections.abc import Coroutine
@@ -14,19 +15,20 @@ from typing import Any
 from pipeline.cli import main
 
 TICK_SECONDS = 0.005
-PERCENTILES = (50, 99, 99.9, 100)
-late: list[float] = []
+late: list[tuple[float, float]] = []
+"""(when the tick was due, epoch seconds; by how much it was late, seconds)."""
 run_as_it_is = asyncio.Runner.run
 
 
 async def watch() -> None:
     """Note how late every tick is, until cancelled."""
+    epoch = time.time() - time.perf_counter()
     due = time.perf_counter() + TICK_SECONDS
     while True:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         now = time.perf_counter()
         while due <= now:
-            late.append(now - due)
+            late.append((epoch + due, now - due))
             due += TICK_SECONDS
 
 
@@ -50,6 +52,4 @@ asyncio.Runner.run = run  # type: ignore[method-assign, assignment]  # narrower 
 try:
     main(sys.argv[1:])
 finally:
-    late.sort()
-    found = [late[min(len(late) - 1, int(len(late) * percentile / 100))] for percentile in PERCENTILES if late]
-    sys.stderr.write(f"\nlag {' '.join(f'{seconds * 1000:.1f}' for seconds in found)}\n")
+    sys.stderr.write(f"\nlag {json.dumps(late)}\n")

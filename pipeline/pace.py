@@ -14,9 +14,11 @@ from pipeline.records import Allowance, RateHint
 MARGIN = 0.997
 """Share of a stated rate that is used: what the rest is for is the network's jitter."""
 STRICT_MARGIN = 0.999
-"""The same where two requests never come closer than their distance, so that lateness adds to the margin."""
+"""The same where two requests hardly ever come closer than their distance, so that lateness adds to the margin."""
 CATCH_UP_SECONDS = 0.04
 """What timers and a busy loop are late by is caught up, if it isn't more."""
+TIMER_SECONDS = 0.002
+"""What timers alone are late by is caught up at any rate: no more than two requests may meet in the network anyway."""
 
 CAREFUL_SECONDS = 0.01
 
@@ -75,7 +77,7 @@ SMOOTHED_WINDOW = 60.0
 
 def catch_up_seconds(per_second: float) -> float:
     """How much lateness is caught up: half of what a bucket of a tenth of a second forgives, as a server may use."""
-    return min(max((0.1 - 1 / per_second) / 2, 0.0), CATCH_UP_SECONDS)
+    return min(max((0.1 - 1 / per_second) / 2, TIMER_SECONDS), CATCH_UP_SECONDS)
 
 
 def careful_seconds(per_second: float) -> float:
@@ -88,7 +90,7 @@ def paced(per_minute: float | None) -> float | None:
     if per_minute is None:
         return None
     per_second = per_minute / 60
-    return per_second * (MARGIN if catch_up_seconds(per_second) > 0 else STRICT_MARGIN)
+    return per_second * (MARGIN if catch_up_seconds(per_second) > TIMER_SECONDS else STRICT_MARGIN)
 
 
 def lowest(*rates: float | None) -> float | None:

@@ -518,9 +518,9 @@ def test_a_burst_is_what_was_read_before_the_file_was_opened(path):
     assert value(path, "select count(*) from attempts") == 1
 
 
-def test_a_burst_is_due_early_when_many_lines_wait(path, monkeypatch):
+def test_a_burst_is_due_early_when_much_waits(path, monkeypatch):
     monkeypatch.setattr("pipeline.runners._loader.BURST_SECONDS", 1e6)
-    monkeypatch.setattr("pipeline.runners._loader.BURST_LINES", 4)
+    monkeypatch.setattr("pipeline.runners._loader.DUE_BYTES", 200)
     run = Booked(path)
     loader = Loader(run.ledger, run.journal)
     loader.start()

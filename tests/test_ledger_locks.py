@@ -213,6 +213,15 @@ def test_duckdb_draws_no_progress_bar_into_the_results(path, opened):
         assert connection.sql(asked).fetchall() == [("false",)]
 
 
+@pytest.mark.parametrize("name", ["temp", "system", "memory", "main", "o'neil", 'a"b', "select", "x y"])
+def test_a_ledger_may_have_any_name(tmp_path, name):
+    path = tmp_path / f"{name}.duckdb"
+    run = Booked(path)
+    run.answer("k1")
+    run.end()
+    assert value(path, "select count(*) from attempts where result = 'ok'") == 1
+
+
 def test_a_locked_ledger_never_fails_a_run(path):
     run = Booked(path)
     loader = Loader(run.ledger, run.journal)

@@ -211,9 +211,11 @@ def _writer(path: Path) -> duckdb.DuckDBPyConnection:
     """Attach the file instead of opening it: the size of row groups can't be said otherwise, and is not remembered."""
     connection = duckdb.connect(config={"temp_directory": f"{path}.tmp"})
     try:
-        file, catalog = str(path).replace("'", "''"), path.stem.replace('"', '""')
-        connection.execute(f"attach '{file}' as \"{catalog}\" (row_group_size {ROW_GROUP})")
-        connection.execute(f'use "{catalog}"')
+        file = str(path).replace("'", "''")
+        connection.execute(
+            f"attach '{file}' as ledger (row_group_size {ROW_GROUP})"
+        )  # some names of files are reserved
+        connection.execute("use ledger")
     except BaseException:
         connection.close()
         raise

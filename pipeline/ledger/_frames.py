@@ -22,6 +22,10 @@ _TYPES: dict[str, Any] = {
 }
 
 
+FRAME_ROWS = 2048
+"""Rows that become a frame at a time: Polars holds the interpreter's lock meanwhile, and the event loop wants it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """Columns of a table and their kinds, in insert order."""
@@ -30,9 +34,11 @@ class Table:
     columns: Mapping[str, str]
 
     def insert(self, connection: duckdb.DuckDBPyConnection, rows: Sequence[Sequence[Any]]) -> None:
-        """Append these rows in one statement."""
-        if not rows:
-            return
+        """Append these rows, in the open transaction."""
+        for start in range(0, len(rows), FRAME_ROWS):
+            self._insert(connection, rows[start : start + FRAME_ROWS])
+
+    def _insert(self, connection: duckdb.DuckDBPyConnection, rows: Sequence[Sequence[Any]]) -> None:
         columns = zip(self.columns.items(), zip(*rows, strict=True), strict=True)  # a third of what rows would take
         frame = pl.DataFrame([pl.Series(name, values, _TYPES[kind]) for (name, kind), values in columns])
         selected = ", ".join(_expression(name, kind) for name, kind in self.columns.items())

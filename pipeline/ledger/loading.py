@@ -146,10 +146,11 @@ class LooseEnds:
         if kind == "sent":
             self._sent[_exchange_of(line)] = line
         elif kind == "attempt":
-            self._sent.pop(_exchange_of(line), None)
-            self._unended[_key_of(line, b',"attempt":')] = line
+            exchange = _exchange_of(line)
+            self._sent.pop(exchange, None)
+            self._unended[_key_of(exchange)] = line
         elif kind == "outcome":
-            self._unended.pop(_key_of(line, b',"status":'), None)
+            self._unended.pop(_ended_key_of(line), None)
 
 
 def _exchange_of(line: journal.Line) -> bytes:
@@ -157,22 +158,28 @@ def _exchange_of(line: journal.Line) -> bytes:
 
     A line whose fields stand in another order than ours is read after all.
     """
-    start, end = line.body.find(_KEY), line.body.find(b',"kind":')
-    if start == _KEY_AT[line.kind] and end > start:
+    start, end = len(line.kind) + _KEY_AT, line.body.find(b',"kind":')
+    if line.body.startswith(_KEY, start) and end > start:
         return line.body[start:end]
     fields = line.fields
-    return b'%b%b,"attempt":%d' % (_KEY, orjson.dumps(fields["key"]), fields["attempt"])
+    return b"%b%b%b%d" % (_KEY, orjson.dumps(fields["key"]), _ATTEMPT, fields["attempt"])
 
 
-def _key_of(line: journal.Line, behind: bytes) -> bytes:
-    start, end = line.body.find(_KEY), line.body.find(behind)
-    if start == _KEY_AT[line.kind] and end > start:
+def _key_of(exchange: bytes) -> bytes:
+    return exchange[: exchange.rindex(_ATTEMPT)]
+
+
+def _ended_key_of(line: journal.Line) -> bytes:
+    """Return the key of an `outcome` line in the same way."""
+    start, end = len(line.kind) + _KEY_AT, line.body.find(b',"status":')
+    if line.body.startswith(_KEY, start) and end > start:
         return line.body[start:end]
     return b"%b%b" % (_KEY, orjson.dumps(line.fields["key"]))
 
 
-_KEY = b'"key":'
-_KEY_AT = {kind: len(f'{{"type":"{kind}",') for kind in ("sent", "attempt", "outcome")}
+_KEY, _ATTEMPT = b'"key":', b',"attempt":'
+_KEY_AT = len('{"type":"",')
+"""Where the key stands in a line of ours, less the length of the line's type."""
 
 
 Ends = Mapping[str, LooseEnds]

@@ -19,9 +19,9 @@ from pipeline.ledger import Burst, JournalState, Ledger, LooseEnds
 BURST_SECONDS = 2.0
 BURST_PATIENCE = 3.5
 """Seconds a burst waits for a locked ledger: long enough to shut the readers' gate once (rule 11)."""
-BURST_LINES = 50_000
-"""A burst is due earlier when so many lines wait."""
-ENOUGH_BYTES, MOST_BYTES = 2**20, 24 * 2**20
+DUE_BYTES = 24 * 2**20
+"""A burst is due earlier when so much waits."""
+ENOUGH_BYTES, MOST_BYTES = 2**20, 32 * 2**20
 """A burst goes on while it has the file and so much waits, up to so much in all: then others get the file, and DuckDB
 brings what it holds in memory to it."""
 TICK_SECONDS = 0.1
@@ -45,7 +45,6 @@ class Loader:
         self._journal = started
         self._path: Path = started.path
         self._state = JournalState(started.journal_id, started.uuid, started.size, closed=False)
-        self._lines = started.lines
         self._ends = LooseEnds(started.size)
         self._rows: list[PlanRow] = []
         self._adding = threading.Lock()
@@ -122,7 +121,7 @@ class Loader:
 
     def _left_over(self, error: PromptmillError) -> str | None:
         """Say what the ledger does not have yet, None if that is nothing anybody looks for."""
-        late = journal.read(self._path, self._state.offset, dead=False).lines
+        late = journal.read_all(self._path, self._state.offset, dead=False)
         attempts = sum(line.kind == "attempt" for line in late)
         rows = bool(self._rows or self._planned)
         said = []
@@ -151,7 +150,7 @@ class Loader:
         while not self._stop.wait(TICK_SECONDS):
             if self._journal.tight:
                 continue  # the room that is left is for answers on their way; the ledger comes after them
-            if time.monotonic() >= due or self._journal.lines - self._lines >= BURST_LINES:
+            if time.monotonic() >= due or self._journal.size - self._state.offset >= DUE_BYTES:
                 self._one_burst(patience=BURST_PATIENCE)
                 due = _next_burst()
 
@@ -190,7 +189,6 @@ class Loader:
         if piece.lines:
             self._journal.sync()  # rule 17: after a power cut the ledger must not know more than the journal
             self._ends.hear(offset, piece.lines, piece.end)
-            self._lines = self._journal.lines
         return piece
 
     def _more(self, offset: int) -> journal.Piece | None:

@@ -6,21 +6,24 @@ shortest number that means it (0.1, not 0.10000000149), lists and structs are li
 
 import base64
 import datetime as dt
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from pipeline.errors import InputError
-from pipeline.sources._formats import Chunk, Item, Passed
-from pipeline.sources._frames import FAILURES, frames, reason
+from pipeline.sources._formats import CHUNK_ROWS, Chunk, Item, Passed
+from pipeline.sources._frames import FAILURES, reason
 
 if TYPE_CHECKING:
     from pipeline.sources._where import Where
 
 ENDINGS = (".parquet",)
 MARK = "#"
+MOST_ROWS = 8 * CHUNK_ROWS
+PART_BYTES = 16 * 2**20
+"""About how much of a file is read at a time, as Polars holds it; CHUNK_ROWS rows at least."""
 
 
 def stream(file: Path, where: "Where | None", passed: Passed | None = None) -> Generator[Chunk, None, int]:
@@ -38,12 +41,10 @@ def _stream(file: Path, where: "Where | None", passed: Passed | None) -> Generat
     position = _unused_name(schema)
     scan = pl.scan_parquet(file, glob=False, hive_partitioning=False, row_index_name=position)
     total: int = scan.select(pl.len()).collect().item()
-    if passed is not None and (first := passed.first_other()):
-        scan = scan.slice(first)  # row groups before it are not read
     if where is not None:
-        scan = _filtered(scan, where, schema)
-    scan = scan.with_columns(*_as_json(schema))
-    for frame in frames(scan):
+        _check(where, scan, schema)
+    first = 0 if passed is None else passed.first_other()
+    for frame in _frames(_query(scan, where, schema), first, total):
         if passed is not None:
             frame = frame.filter([not passed.has(at) for at in frame.get_column(position)])  # noqa: PLW2901 -- what is left
         items = list(_items(frame, position, schema))
@@ -52,17 +53,56 @@ def _stream(file: Path, where: "Where | None", passed: Passed | None) -> Generat
     return total
 
 
+def _frames(query: Callable[[int, int], pl.LazyFrame], first: int, total: int) -> Iterator[pl.DataFrame]:
+    """Yield the rows from `first` on, at most CHUNK_ROWS at a time.
+
+    The file is read in parts of a bounded size: a scan of all of it reads row groups ahead, more than 1 GB of them.
+    """
+    at, rows = first, CHUNK_ROWS
+    while at < total:
+        part = query(at, rows).collect()
+        yield from part.iter_slices(CHUNK_ROWS)
+        at += rows
+        fitting = PART_BYTES * part.height // (int(part.estimated_size()) or 1) if part.height else MOST_ROWS
+        rows = max(CHUNK_ROWS, min(2 * rows, fitting, MOST_ROWS))
+
+
+def _query(
+    scan: pl.LazyFrame, where: "Where | None", schema: Mapping[str, pl.DataType]
+) -> Callable[[int, int], pl.LazyFrame]:
+    """Return what reads some rows of the file from a position on: filtered, and with values as JSON has them."""
+    columns = list(_as_json(schema))
+
+    def read(at: int, rows: int) -> pl.LazyFrame:
+        part = scan.slice(at, rows)
+        return (part if where is None else _filtered(part, where, schema)).with_columns(*columns)
+
+    return read
+
+
 def _unused_name(schema: Mapping[str, pl.DataType]) -> str:
     return "_" + "".join(schema)
 
 
-def _filtered(scan: pl.LazyFrame, where: "Where", schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
-    missing = [name for name in where.names if name not in schema]  # in this file; another has them: null here
-    scan = scan.with_columns(pl.lit(None).alias(name) for name in missing) if missing else scan
-    answer = scan.select(where.expr.alias("answer")).collect_schema()["answer"]
+def _check(where: "Where", scan: pl.LazyFrame, schema: Mapping[str, pl.DataType]) -> None:
+    """Raise InputError if the filter is no condition."""
+    answer = _with_missing(scan, where, schema).select(where.expr.alias("answer")).collect_schema()["answer"]
     if answer not in (pl.Boolean, pl.Null):
         raise where.not_a_condition(answer)
-    return scan.filter(where.expr).drop(missing)
+
+
+def _filtered(scan: pl.LazyFrame, where: "Where", schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+    return _with_missing(scan, where, schema).filter(where.expr).drop(_missing(where, schema))
+
+
+def _with_missing(scan: pl.LazyFrame, where: "Where", schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+    missing = _missing(where, schema)
+    return scan.with_columns(pl.lit(None).alias(name) for name in missing) if missing else scan
+
+
+def _missing(where: "Where", schema: Mapping[str, pl.DataType]) -> list[str]:
+    """Name the columns that the filter wants and this file lacks; another has them: null here."""
+    return [name for name in where.names if name not in schema]
 
 
 def _as_json(schema: Mapping[str, pl.DataType]) -> Iterator[pl.Expr]:
