@@ -78,7 +78,7 @@ class IdSet:
         bits = (hash(text) & (2**64 - 1)).to_bytes(8, "little")
         place, rest = bits[0] << 8 | bits[1], bits[2:]
         bucket = self._places[place]
-        if _find(bucket, rest, len(rest)) >= 0:
+        if rest in bucket and _find(bucket, rest, len(rest)) >= 0:
             return False
         self._places[place] = bucket + rest
         return True

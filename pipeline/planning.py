@@ -142,6 +142,11 @@ class Selection:
     only: frozenset[str] | None = None
     """Only these keys: a pilot's."""
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether every row is wanted whose answer is not known."""
+        return self.retry is None and self.only is None
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -162,6 +167,8 @@ Other = tuple[str, int | None, int, int]
 def decide(known: Known, key: str, selection: Selection, max_tokens: int | None) -> Decision:
     """Look a key up (docs/design.md, "Keys"). A truncated answer serves limits no higher than its own."""
     own, other = known.own.get(key), known.others.get(key)
+    if own is None and other is None and selection.takes_all:
+        return SEND
     status = own[0] if own else "pending"
     if selection.only is not None and key not in selection.only:
         return Decision("skip", status)

@@ -300,8 +300,9 @@ class KeyMaker:
     def key(self, messages: Sequence[Message], occurrence: int = 0) -> str:
         """Return the key of a request; `occurrence` numbers equal requests that must stay apart."""
         digest = self._start.copy()
-        digest.update(_dumps(messages if _is_plain(messages) else _canonical(messages)))
-        digest.update(b'%b,"occurrence":%d%b' % (self._model, occurrence, self._end) if occurrence else self._model_end)
+        content = _dumps(messages if _is_plain(messages) else _canonical(messages))
+        end = b'%b,"occurrence":%d%b' % (self._model, occurrence, self._end) if occurrence else self._model_end
+        digest.update(content + end)
         return "v1" + digest.hexdigest()
 
 

@@ -28,11 +28,10 @@ Message = Mapping[str, Any]
 """One chat message in the dialect-neutral form: at least `role` and `content`, as JSON."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A line of the dataset, values exactly as they stand in the file."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # of the row; a tuple's own `index` is not wanted here
     """0-based position among all rows of the input, before `where` and `limit`."""
     id: str
     """What people call the row: the id column's value as text, else the 1-based row number."""
@@ -73,8 +72,7 @@ class ModelSpec:
     """How the provider is asked for the schema, when the job chose; None is the provider's own way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A rendered row, ready to send. Equal keys mean equal content, so one request serves all its rows."""
 
     key: str
@@ -188,8 +186,7 @@ class WireReply(NamedTuple):
         return f"WireReply(status={self.status!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenCount:
+class TokenCount(NamedTuple):
     """Input tokens of one request, and how sure the number is."""
 
     tokens: int

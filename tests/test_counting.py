@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import sys
 import threading
 from contextlib import closing
 
@@ -95,6 +96,27 @@ def test_several_threads_count_together(meter, monkeypatch):
     monkeypatch.setattr(counting_module, "PIECE_CHARACTERS", 10)
     assert len(list(Counting(meter).counted([step(1, 40)]))) == 1
     assert len(waited) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which processors a process may use")
+def test_a_process_pinned_to_one_processor_counts_on_its_own_thread_alone(meter, monkeypatch):
+    counted_on = set()
+    original = Meter.count_all
+
+    def note(self, requests):
+        counted_on.add(threading.current_thread())
+        return original(self, requests)
+
+    monkeypatch.setattr(Meter, "count_all", note)
+    monkeypatch.setattr(counting_module, "PIECE_CHARACTERS", 10)
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        (counted,) = Counting(meter).counted([step(1, 40)])
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert counted.counts == [meter.count_all([one])[0] for one in counted.requests]
+    assert counted_on == {threading.current_thread()}
 
 
 def test_the_scan_is_never_more_than_a_round_ahead_and_the_first_round_is_one_step(meter):

@@ -74,10 +74,12 @@ def _is_clear(value: Any, secrets: Iterable[str]) -> bool:
 
     It finds nothing in a text without escapes that does not hold the secret's beginning; as JSON, all texts are one.
     """
-    text = orjson.dumps(value)
-    if b"\\" in text or b"%" in text or b"&" in text:
+    try:
+        text = orjson.dumps(value)
+        beginnings = [secret.strip()[:_SHORTEST_BEGINNING].encode() for secret in secrets]
+    except (TypeError, UnicodeEncodeError):  # half a surrogate pair, a number of any size: look at each text
         return False
-    return not any(secret.strip()[:_SHORTEST_BEGINNING].encode() in text for secret in secrets)
+    return not any(mark in text for mark in (b"\\", b"%", b"&", *beginnings))
 
 
 def _hidden_in(value: Any, secrets: Iterable[str]) -> Any:

@@ -22,6 +22,7 @@ COLUMNS_FROM = 1000
 """Rows that decide which columns an input has."""
 _EDGE_BYTES = 64 * 1024
 _HASHED_BYTES = 4 * 2**30
+_AS_JSON = (bool, list, dict)
 
 
 class Source:
@@ -161,7 +162,7 @@ class _Counted:
 
 
 def _as_text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, bool | list | dict) else str(value)
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, _AS_JSON) else str(value)
 
 
 def _share(sizes: Sequence[int], number: int, share: float) -> float:

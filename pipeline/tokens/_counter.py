@@ -110,7 +110,8 @@ class Counter:
         extra: Mapping[str, Any] | None = None,
     ) -> list[TokenCount]:
         """Count many requests' input, in order: texts that repeat (a system prompt) are measured once."""
-        attached = self._attachments(schema, extra)
+        tokens, bound, grade = self._attachments(schema, extra)
+        start = Size(tokens, bound, max(grade, _METHODS.index(self.method)))
         texts = dict.fromkeys(
             message["content"] for messages in conversations for message in messages if _is_plain(message)
         )
@@ -119,11 +120,12 @@ class Counter:
             text: Size(size.tokens, size.utf8_bytes, EXACT if size.certain else FORMULA)
             for text, size in zip(texts, measured, strict=True)
         }
-        return [self._total(messages, sizes, attached) for messages in conversations]
+        return [self._total(messages, sizes, start) for messages in conversations]
 
-    def _total(self, messages: Sequence[Message], sizes: Sizes, attached: Size) -> TokenCount:
+    def _total(self, messages: Sequence[Message], sizes: Sizes, start: Size) -> TokenCount:
+        """Add up one request; `start` is what it has beside its messages, no surer than the counter's method."""
         template = self.family.template
-        tokens, bound, grade = attached
+        tokens, bound, grade = start
         overhead = template.per_request
         if template.without_system and not _starts_with_system(messages):
             overhead += template.without_system
@@ -135,11 +137,7 @@ class Counter:
             grade = max(grade, size.grade)
         bound += REQUEST_ALLOWANCE + MESSAGE_ALLOWANCE * len(messages)
         total = overhead + (tokens * self.family.percent + 50) // 100
-        return self._result(total, bound, grade)
-
-    def _result(self, tokens: int, bound: int, grade: int) -> TokenCount:
-        method = _METHODS[max(grade, _METHODS.index(self.method))]
-        return TokenCount(tokens, method, tokens if method == "exact" else max(tokens, bound))
+        return TokenCount(total, _METHODS[grade], total if grade == EXACT else max(total, bound))
 
     def _odd_message(self, message: Message) -> Size:
         """Size of a message that is more than a known role and a text."""
