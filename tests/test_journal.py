@@ -143,9 +143,9 @@ def test_what_is_not_a_line_is_damage(line):
     assert decode_line(line) is None
 
 
-def test_a_line_that_is_json_but_not_an_object_is_damage():
-    line = b"%08x %b" % (zlib.crc32(b"[1]"), b"[1]")
-    assert decode_line(line) is None
+@pytest.mark.parametrize("body", [b"[1]", b'{"type":"sent"', b'{"type":"attempt",}'])
+def test_a_line_with_its_checksum_that_is_no_json_object_is_damage(body):
+    assert decode_line(b"%08x %b" % (zlib.crc32(body), body)) is None
 
 
 FULL = """

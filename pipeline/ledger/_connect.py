@@ -212,9 +212,8 @@ def _writer(path: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(config={"temp_directory": f"{path}.tmp"})
     try:
         file = str(path).replace("'", "''")
-        connection.execute(
-            f"attach '{file}' as ledger (row_group_size {ROW_GROUP})"
-        )  # some names of files are reserved
+        # Not under the file's own name: some are reserved.
+        connection.execute(f"attach '{file}' as ledger (row_group_size {ROW_GROUP})")
         connection.execute("use ledger")
     except BaseException:
         connection.close()
