@@ -16,7 +16,7 @@ from tiktoken_ext import openai_public
 
 from pipeline.errors import PromptmillError
 from pipeline.tokens import _fast, counter_for
-from pipeline.tokens._encodings import ORDINARY_CHARACTERS, count_tokens, encoding, measure
+from pipeline.tokens._encodings import ORDINARY_CHARACTERS, count_many, count_tokens, encoding, measure
 from pipeline.tokens._families import HARMONY_SYSTEM_BLOCK, family_of
 from pipeline.tokens._ranks import OFFICIAL_SHA256, load_ranks, pack, unpack, verified_ranks
 from pipeline.tokens._tokenizer import Tokenizer, libraries, tokenizer
@@ -534,7 +534,7 @@ def test_a_fast_library_that_breaks_later_is_left_and_nothing_is_counted_wrong(m
     wary = Tokenizer("o200k_base")
     wary.measure_all(["sound"])
     for broken in (_panics, lambda _: [1]):
-        wary._count_many, wary.problem = broken, None
+        wary._count_many, wary.library, wary.problem = broken, _fast.MODULE, None
         texts = ["Hello world", "and again"]
         assert wary.measure_all(texts) == [measure("o200k_base", text) for text in texts]
         assert wary.library == "tiktoken"
@@ -561,6 +561,41 @@ def test_a_fast_library_that_cannot_be_loaded_is_no_silent_fallback(monkeypatch)
     wary = Tokenizer("o200k_base")
     assert wary.measure_all([""])
     assert "wrong ELF class" in wary.problem
+
+
+@pytest.fixture
+def without_fast(monkeypatch):
+    monkeypatch.setattr(_fast, "installed", lambda: False)
+
+
+@pytest.mark.parametrize("name", ["cl100k_base", "o200k_base", "o200k_harmony"])
+def test_tiktokens_inner_way_counts_what_the_public_one_counts(name, without_fast):
+    ours = Tokenizer(name)
+    texts = [*_fast.HARD_CASES, "half \ud800 a pair", *(" " * size for size in SIZES)]
+    assert ours.measure_all(texts) == [measure(name, text) for text in texts]
+    assert ours.library == "tiktoken"
+    assert ours._count_many is not None
+
+
+@pytest.mark.parametrize("inner", [None, lambda texts: [1] * len(texts), _raises, _panics])
+def test_without_tiktokens_inner_way_the_public_one_counts_and_nothing_is_said(inner, without_fast, monkeypatch):
+    monkeypatch.setattr("pipeline.tokens._tokenizer.count_many", lambda _: inner)
+    plain = Tokenizer("o200k_base")
+    assert plain.measure_all(["Hello world"]) == [measure("o200k_base", "Hello world")]
+    assert (plain.library, plain.problem, plain._count_many) == ("tiktoken", None, None)
+
+
+def test_a_text_that_breaks_tiktokens_inner_way_is_counted_by_the_public_one(without_fast):
+    ours = Tokenizer("o200k_base")
+    ours.measure_all(["sound"])
+    ours._count_many = _panics
+    assert ours.measure_all(["Hello world"]) == [measure("o200k_base", "Hello world")]
+    assert ours.problem is None
+
+
+def test_another_tiktoken_may_lack_its_inner_way(monkeypatch):
+    monkeypatch.setattr("pipeline.tokens._encodings.encoding", lambda _: SimpleNamespace(_core_bpe=object()))
+    assert count_many("o200k_base") is None
 
 
 def test_what_a_kept_count_depends_on_is_known_without_loading_anything(monkeypatch):

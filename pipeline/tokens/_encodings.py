@@ -1,6 +1,7 @@
 """OpenAI's tokenizers, built from the package's own data (never the network), and how one text is measured."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tiktoken
@@ -46,6 +47,8 @@ _SHAPES = {
     "o200k_harmony": ("o200k_base", _O200K_PATTERN, _HARMONY_SPECIAL),
 }
 
+_NO_SPECIAL: frozenset[str] = frozenset()
+_TOKEN_BYTES = 4
 _PIECE_CHARACTERS = 100_000
 ORDINARY_CHARACTERS = 500_000
 """Up to here `encode_ordinary` does the same for a tenth less; on far longer runs of blanks it panics, loudly."""
@@ -65,6 +68,20 @@ def encoding(name: str) -> tiktoken.Encoding:
     """One of `cl100k_base`, `o200k_base`, `o200k_harmony`. The first call takes about half a second."""
     ranks, pattern, special = _SHAPES[name]
     return tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=load_ranks(ranks), special_tokens=dict(special))
+
+
+def count_many(name: str) -> Callable[[list[str]], list[int]] | None:
+    """Return what counts whole texts of ordinary length without a Python list of their tokens.
+
+    It does what `Encoding.encode_to_numpy` does, which wants numpy: a tenth less processor time on one thread, up to a
+    third on two, for making the list needs the interpreter's lock. A text with half a surrogate pair is a
+    UnicodeEncodeError. None where tiktoken has no such way: it is not public.
+    """
+    core = getattr(encoding(name), "_core_bpe", None)
+    encode = getattr(core, "encode_to_tiktoken_buffer", None)
+    if encode is None:
+        return None
+    return lambda texts: [memoryview(encode(text, _NO_SPECIAL)).nbytes // _TOKEN_BYTES for text in texts]
 
 
 def measure(name: str, text: str) -> TextSize:

@@ -6,7 +6,15 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 from pipeline.tokens import _fast
-from pipeline.tokens._encodings import ORDINARY_CHARACTERS, TextSize, encoding, is_panic, measure, utf8_bytes
+from pipeline.tokens._encodings import (
+    ORDINARY_CHARACTERS,
+    TextSize,
+    count_many,
+    encoding,
+    is_panic,
+    measure,
+    utf8_bytes,
+)
 
 
 class Tokenizer:
@@ -36,10 +44,10 @@ class Tokenizer:
 
     def _counted(self, texts: list[str]) -> list[int]:
         """Count whole texts of a size that neither library gives up on."""
-        count_many = self._count_many
-        if count_many is not None:
+        counting = self._count_many
+        if counting is not None:
             try:
-                counts = count_many(texts)
+                counts = counting(texts)
             except BaseException as error:  # noqa: BLE001 -- a panic of the library is not an `Exception`
                 self._give_up(_failure(error))
             else:
@@ -54,27 +62,41 @@ class Tokenizer:
                 return
             if _fast.installed():
                 self._try_fast()
-            self.library = self.library or "tiktoken"
+            if self._count_many is None:
+                self._count_many = self._trusted(count_many(self.name))
+                self.library = "tiktoken"
 
     def _try_fast(self) -> None:
         try:
-            count_many = _fast.load(self.name)
-            problem = _fast.difference(count_many, self._right())
+            counting = _fast.load(self.name)
+            problem = _fast.difference(counting, self._right())
         except BaseException as error:  # noqa: BLE001 -- a panic of the library is not an `Exception`
             problem = _failure(error)
         if problem is not None:
             self._give_up(problem)
             return
-        self._count_many, self.library = count_many, _fast.MODULE
+        self._count_many, self.library = counting, _fast.MODULE
         encoding.cache_clear()  # a hundred megabytes that only odd texts need again
+
+    def _trusted(self, counting: _fast.CountMany | None) -> _fast.CountMany | None:
+        """Return tiktoken's inner way if it is there and does what the public one does."""
+        try:
+            agrees = counting is not None and _fast.difference(counting, self._right()) is None
+        except BaseException as error:  # noqa: BLE001 -- a panic of the library is not an `Exception`
+            _failure(error)
+            return None
+        return counting if agrees else None
 
     def _right(self) -> Callable[[str], int]:
         ours = encoding(self.name)
         return lambda text: len(ours.encode(text, disallowed_special=()))
 
     def _give_up(self, why: str) -> None:
-        """Let tiktoken count from here on; what was counted before stays: it passed the check at the start."""
-        self._count_many, self.library = None, "tiktoken"
+        """Let tiktoken's public way count from here on; what was counted before stays: it passed the check."""
+        self._count_many = None
+        if self.library == "tiktoken":
+            return  # its inner way: the same counts a little slower are not worth a word
+        self.library = "tiktoken"
         self.problem = self.problem or (
             f"the fast tokenizer {_fast.DISTRIBUTION} {_fast.version()} is not used for {self.name}: {why}. tiktoken"
             f" counts instead, more slowly; upgrade {_fast.DISTRIBUTION}, or uninstall it"
