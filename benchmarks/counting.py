@@ -11,7 +11,6 @@ seed is fixed.
 
 import argparse
 import json
-import os
 import random
 import resource
 import subprocess
@@ -21,6 +20,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from pydoc_data.topics import topics
+
+from measure import as_installed
 
 FOREIGN = """
 Bestellung Lieferung Rechnungsnummer überwiesen façade année où niño mañana город посылка 注文番号 お届け先 訂單 배송
@@ -93,7 +94,7 @@ def timed(folder: Path, code: str, *arguments: str) -> tuple[float, float, str]:
         check=True,
         capture_output=True,
         text=True,
-        env={**os.environ, "PROMPTMILL_LEDGER": "counting.duckdb"},
+        env={**as_installed(), "PROMPTMILL_LEDGER": "counting.duckdb"},
     )
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     said = next(line for line in done.stdout.splitlines() if line.startswith("input"))

@@ -33,6 +33,11 @@ class Measured:
     stderr: str
 
 
+def as_installed() -> dict[str, str]:
+    """Return this process's environment, but let Python keep its compiled modules, as an installed package has them."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def measure(
     command: Sequence[str | Path],
     folder: Path,
@@ -50,7 +55,7 @@ def measure(
         process = subprocess.Popen(  # noqa: S603 -- the benchmarks' own commands
             [str(part) for part in command],
             cwd=folder,
-            env={**os.environ, **(environ or {})},
+            env={**as_installed(), **(environ or {})},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,

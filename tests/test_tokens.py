@@ -16,6 +16,7 @@ from tiktoken_ext import openai_public
 
 from pipeline.errors import PromptmillError
 from pipeline.tokens import _fast, counter_for
+from pipeline.tokens._check import HARD_CASES, TIKTOKEN_COUNTS
 from pipeline.tokens._encodings import ORDINARY_CHARACTERS, count_many, count_tokens, encoding, measure
 from pipeline.tokens._families import HARMONY_SYSTEM_BLOCK, family_of
 from pipeline.tokens._ranks import OFFICIAL_SHA256, load_ranks, pack, unpack, verified_ranks
@@ -486,7 +487,7 @@ def test_the_fast_library_measures_whatever_is_odd_exactly_as_tiktoken_does(name
     odd = [
         "a<|endoftext|>b <|im_start|>", "<|start|>x<|end|><|return|>", BLANKS, "\t" * 1_100_000, "\n" * 300_000,
         "broken \ud83d text \udc00", "\ud83d\ude42", "", " ", "\x00", "a" * 70_000, "漢字" * 20_000, "\u0301" * 5_000,
-        *(" " * size for size in SIZES), *("=-" * (size // 2) for size in SIZES), *_fast.HARD_CASES,
+        *(" " * size for size in SIZES), *("=-" * (size // 2) for size in SIZES), *HARD_CASES,
     ]  # fmt: skip
     assert fast.measure_all(odd) == plain.measure_all(odd)
     assert [fast.measure_all([text])[0] for text in odd] == plain.measure_all(odd)
@@ -563,6 +564,12 @@ def test_a_fast_library_that_cannot_be_loaded_is_no_silent_fallback(monkeypatch)
     assert "wrong ELF class" in wary.problem
 
 
+@pytest.mark.parametrize("name", TIKTOKEN_COUNTS)
+def test_the_counts_of_the_check_are_tiktokens(name):
+    counts = [len(encoding(name).encode(text, disallowed_special=())) for text in HARD_CASES]
+    assert list(TIKTOKEN_COUNTS[name]) == counts
+
+
 @pytest.fixture
 def without_fast(monkeypatch):
     monkeypatch.setattr(_fast, "installed", lambda: False)
@@ -571,7 +578,7 @@ def without_fast(monkeypatch):
 @pytest.mark.parametrize("name", ["cl100k_base", "o200k_base", "o200k_harmony"])
 def test_tiktokens_inner_way_counts_what_the_public_one_counts(name, without_fast):
     ours = Tokenizer(name)
-    texts = [*_fast.HARD_CASES, "half \ud800 a pair", *(" " * size for size in SIZES)]
+    texts = [*HARD_CASES, "half \ud800 a pair", *(" " * size for size in SIZES)]
     assert ours.measure_all(texts) == [measure(name, text) for text in texts]
     assert ours.library == "tiktoken"
     assert ours._count_many is not None
@@ -610,7 +617,7 @@ def test_what_a_kept_count_depends_on_is_known_without_loading_anything(monkeypa
 
 
 def test_the_check_has_thousands_of_characters_of_many_scripts():
-    text = "".join(_fast.HARD_CASES)
+    text = "".join(HARD_CASES)
     assert len(text) > 3_000
     assert all(
         text.count(sample) for sample in ("ש", "न", "த", "ไ", "漢", "한", "ъ", "İ", "🙂", "<|endoftext|>", " " * 80)

@@ -2,15 +2,15 @@
 
 import importlib.metadata
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 from pipeline.tokens import _fast
+from pipeline.tokens._check import CountMany, difference
 from pipeline.tokens._encodings import (
     ORDINARY_CHARACTERS,
     TextSize,
     count_many,
-    encoding,
     is_panic,
     measure,
     utf8_bytes,
@@ -26,7 +26,7 @@ class Tokenizer:
         """What counts: `tiktoken` or `toktok`; None before the first text."""
         self.problem: str | None = None
         """Why the fast library is installed and not used, for people; None if all is well."""
-        self._count_many: _fast.CountMany | None = None
+        self._count_many: CountMany | None = None
         self._starting = threading.Lock()
 
     def measure_all(self, texts: Sequence[str]) -> list[TextSize]:
@@ -69,27 +69,22 @@ class Tokenizer:
     def _try_fast(self) -> None:
         try:
             counting = _fast.load(self.name)
-            problem = _fast.difference(counting, self._right())
+            problem = difference(counting, self.name)
         except BaseException as error:  # noqa: BLE001 -- a panic of the library is not an `Exception`
             problem = _failure(error)
         if problem is not None:
             self._give_up(problem)
             return
         self._count_many, self.library = counting, _fast.MODULE
-        encoding.cache_clear()  # a hundred megabytes that only odd texts need again
 
-    def _trusted(self, counting: _fast.CountMany | None) -> _fast.CountMany | None:
+    def _trusted(self, counting: CountMany | None) -> CountMany | None:
         """Return tiktoken's inner way if it is there and does what the public one does."""
         try:
-            agrees = counting is not None and _fast.difference(counting, self._right()) is None
+            agrees = counting is not None and difference(counting, self.name) is None
         except BaseException as error:  # noqa: BLE001 -- a panic of the library is not an `Exception`
             _failure(error)
             return None
         return counting if agrees else None
-
-    def _right(self) -> Callable[[str], int]:
-        ours = encoding(self.name)
-        return lambda text: len(ours.encode(text, disallowed_special=()))
 
     def _give_up(self, why: str) -> None:
         """Let tiktoken's public way count from here on; what was counted before stays: it passed the check."""
