@@ -13,7 +13,17 @@ from typing import NamedTuple
 
 from pipeline.budget import ZERO, Budget, dollars
 from pipeline.errors import BudgetExhausted
-from pipeline.pace import NO_RAMP_UP_TO, Minute, Pace, Sent, careful_seconds, catch_up_seconds, lowest, paced
+from pipeline.pace import (
+    NO_RAMP_UP_TO,
+    SLICE_SECONDS,
+    Minute,
+    Pace,
+    Sent,
+    careful_seconds,
+    catch_up_seconds,
+    lowest,
+    paced,
+)
 from pipeline.records import AttemptKind, Failure, Reply, Request
 from pipeline.taps import RequestTap, TokenTap
 
@@ -156,16 +166,24 @@ class Doorman:
         """Return the tickets behind it that need not wait for anything, holding what `next` holds."""
         tickets: list[Ticket] = []
         now = asyncio.get_running_loop().time()
-        while self.in_flight < self._slots and not (self._may_wait or self._waited):
+        while self.in_flight < self._slots and self._need_not_wait(now):
             ticket = self._picked()
             if ticket is None:
                 break
             if not self._budget.reserve(ticket.reserve_usd or ZERO):
                 self._retries.appendleft(ticket)  # it is the next one all the same
                 break
+            self._requests.take()
             self._goes_out(ticket, now)
             tickets.append(ticket)
         return tickets
+
+    def _need_not_wait(self, now: float) -> bool:
+        """Tell whether the next one may go: nothing limits it, or a rate of requests alone and it is drawn already."""
+        if not self._may_wait:
+            return not self._waited
+        tokens = self._stated_tokens is not None or self._pace.tokens_per_second is not None
+        return self._requests.at_hand and not tokens and max(self._shut_until, self._pace.alone_until()) <= now
 
     def _goes_out(self, ticket: Ticket, now: float) -> None:
         self.in_flight += 1
@@ -230,9 +248,10 @@ class Doorman:
     async def _draw_request(self, learned: float | None) -> None:
         stated = self._stated_requests
         if learned is not None and (stated is None or learned < stated):
-            await self._requests.draw(learned, careful_seconds(learned))
+            slice_seconds = SLICE_SECONDS if self._pace.ramps else 0.0
+            await self._requests.draw(learned, careful_seconds(learned), slice_seconds)
         else:
-            await self._requests.draw(stated, 0.0 if stated is None else catch_up_seconds(stated))
+            await self._requests.draw(stated, 0.0 if stated is None else catch_up_seconds(stated), SLICE_SECONDS)
 
     async def _slot(self) -> None:
         """Wait for a free slot; if the door was shut meanwhile, wait for that too."""

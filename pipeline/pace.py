@@ -12,15 +12,17 @@ from typing import NamedTuple
 from pipeline.chance import Chance
 from pipeline.records import Allowance, RateHint
 
-MARGIN = 0.997
+MARGIN = 0.998
 """Share of a stated rate that is used: what the rest is for is the network's jitter."""
 STRICT_MARGIN = 0.999
 """The same where two requests hardly ever come closer than their distance, so that lateness adds to the margin."""
-CATCH_UP_SECONDS = 0.04
+CATCH_UP_SECONDS = 0.05
 """What timers and a busy loop are late by is caught up, if it isn't more."""
 TIMER_SECONDS = 0.002
 """What timers alone are late by is caught up at any rate: no more than two requests may meet in the network anyway."""
 
+SLICE_SECONDS = 0.005
+"""So much of a stated rate, or of a ramp, goes out together: timers count milliseconds, and waking up has its price."""
 CAREFUL_SECONDS = 0.01
 
 START = 20.0
@@ -240,6 +242,11 @@ class Pace:
             or self._hints["requests"].per_second is not None
             or self._hints["tokens"].per_second is not None
         )
+
+    @property
+    def ramps(self) -> bool:
+        """Whether requests are still ramping up."""
+        return self._ramp is not None
 
     def requests_per_second(self, now: float) -> float | None:
         """Return the rate in force now; None is no limit."""

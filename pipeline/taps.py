@@ -9,6 +9,8 @@ NOTICED_RISE = 1.03
 LEAST_CHANGE = 1e-3
 TOKEN_SECONDS, TOKEN_PIECE = 0.1, 0.6
 """Tokens are drawn in pieces of this share of what so many seconds allow; the rest makes up for late timers."""
+LAPSE_SECONDS = 0.04
+"""What is drawn and not used for so long would be a burst."""
 CREDIT_SECONDS = 2.0
 """Credit is kept for so long a lull: more would be a burst."""
 
@@ -44,18 +46,41 @@ class _Limiter:
 
 
 class RequestTap:
-    """Requests, one at a time."""
+    """Requests: one at a time, or several that were drawn together where they follow each other fast."""
 
     def __init__(self) -> None:
         self._limiter = _Limiter()
+        self._drawn = 0
+        """Requests that are drawn and have not passed yet."""
+        self._lapse = 0.0
 
-    async def draw(self, per_second: float | None, catch_up_seconds: float = 0.0) -> None:
-        """Wait until one more request may pass; so much lateness is caught up."""
+    async def draw(self, per_second: float | None, catch_up_seconds: float = 0.0, slice_seconds: float = 0.0) -> None:
+        """Wait until one more request may pass; so much lateness is caught up.
+
+        Those of `slice_seconds`, which must not be more than is caught up, are drawn together: waking up for each of
+        thousands in a second costs more than sending them.
+        """
         if per_second is None:
             self._limiter.drop()
+            self._drawn = 0
             return
-        await self._limiter.set(per_second, 1 + catch_up_seconds * per_second)
-        await self._limiter.draw(1)
+        if self.at_hand:
+            self.take()
+            return
+        most = 1 + catch_up_seconds * per_second
+        await self._limiter.set(per_second, most)
+        together = max(int(min(slice_seconds * per_second, most)), 1)
+        await self._limiter.draw(together)
+        self._drawn, self._lapse = together - 1, asyncio.get_running_loop().time() + LAPSE_SECONDS
+
+    @property
+    def at_hand(self) -> bool:
+        """Tell whether one more is drawn already; one that could have passed long ago has lapsed."""
+        return self._drawn > 0 and asyncio.get_running_loop().time() <= self._lapse
+
+    def take(self) -> None:
+        """Let one pass that is at hand, or that nothing limits."""
+        self._drawn = max(self._drawn - 1, 0)
 
 
 class TokenTap:

@@ -303,6 +303,8 @@ def test_the_rates_are_those_that_the_pages_say():
     for said in (
         f"at {pace.MARGIN * 100:g} % ({pace.STRICT_MARGIN * 100:g} % up to 10 requests a second)",
         f"up to {pace.CATCH_UP_SECONDS * 1000:g} ms",
+        f"the requests of {pace.SLICE_SECONDS * 1000:g} ms go out together",
+        f"a ceiling at {pace.MARGIN * 100:g} %",
         f"a ramp from {pace.START:g} requests a second",
         f"From {pace.FULL_RAMP:,.0f} on",
         f"for longer than {pace.FREE_PAUSE_SECONDS} seconds",

@@ -13,7 +13,7 @@ from pipeline.doorman import OPEN_PER_SLOT, QUEUED_LEAST, Doorman, Limits, Ticke
 from pipeline.errors import BudgetExhausted
 from pipeline.pace import NO_RAMP_UP_TO
 from pipeline.records import Request
-from pipeline.taps import TOKEN_SECONDS
+from pipeline.taps import LAPSE_SECONDS, TOKEN_SECONDS
 
 MANY = 10**6
 
@@ -94,6 +94,69 @@ def test_requests_keep_to_the_stated_rate_and_reach_it(per_minute):
     events = [(when, 1) for when in street.times if when < 60]
     assert 0.99 * per_minute <= len(events) <= max(1.01 * per_minute, per_minute + 1)
     assert busiest(events, 1) <= 1.05 * per_minute / 60 + 1
+
+
+def groups_of(door, seconds, *, dawdle=0.0):
+    """Let tickets out for so many seconds as the dispatcher does: [(when, how many together)]."""
+
+    async def day():
+        loop, groups = asyncio.get_running_loop(), []
+        while loop.time() < seconds:
+            together = [await door.next()]
+            await asyncio.sleep(dawdle)
+            together += door.more()
+            groups.append((loop.time(), len(together)))
+            for each in together:
+                door.back(each, cost=None, used_tokens=each.tokens)
+                door.ended(each.request.key)
+        return groups
+
+    return run(day())
+
+
+def full_door(**limits):
+    door, _ = door_with(**{"concurrency": MANY, **limits})
+    door._fresh.extend(ticket(n) for n in range(50_000))
+    return door
+
+
+@pytest.mark.parametrize(("per_minute", "together"), [(12_000, 1), (60_000, 4), (300_000, 24)])
+def test_at_fast_rates_five_milliseconds_worth_goes_out_together(per_minute, together):
+    groups = groups_of(full_door(requests_per_minute=per_minute), 5)
+    assert max(size for _, size in groups) == together
+    assert sum(size for _, size in groups) == pytest.approx(per_minute / 12, rel=0.01)
+    assert busiest(groups, 1) <= 1.01 * per_minute / 60
+
+
+def test_where_tokens_are_limited_too_each_request_waits_for_its_own():
+    groups = groups_of(full_door(requests_per_minute=60_000, tokens_per_minute=3_000_000), 5)
+    assert {size for _, size in groups} == {1}
+
+
+def test_what_was_drawn_long_ago_has_lapsed():
+    groups = groups_of(full_door(requests_per_minute=60_000), 2, dawdle=LAPSE_SECONDS + 0.01)
+    assert {size for _, size in groups} == {1}
+
+
+def test_a_shut_door_holds_what_is_drawn_already():
+    async def day():
+        door = full_door(requests_per_minute=60_000)
+        await door.next()
+        door.shut_for(1.0)
+        return door.more()
+
+    assert run(day()) == []
+
+
+def test_of_what_is_drawn_nothing_passes_that_the_budget_does_not_allow():
+    async def day():
+        door, budget = door_with("2.5", concurrency=MANY, requests_per_minute=300_000)
+        door._fresh.extend(ticket(n, reserve="1") for n in range(9))
+        together = [await door.next(), *door.more()]
+        return [each.request.key for each in together], budget.left, door._retries[0]
+
+    keys, left, waiting = run(day())
+    assert (keys, left, waiting.request.key) == (["k0", "k1"], Decimal("0.5"), "k2")
 
 
 @pytest.mark.parametrize(("per_minute", "size"), [(60_000, 100), (60_000, 900), (600_000, 1300), (6_000_000, 700)])
