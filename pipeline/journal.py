@@ -11,10 +11,12 @@ import fcntl
 import os
 import re
 import secrets
+import struct
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,8 +37,10 @@ _CHECK = 9
 """Bytes of a line before its JSON."""
 _TYPE_FIRST = b'{"type":"'
 """How every line begins that `append` writes."""
-_KINDS = {kind.encode(): kind for kind in ("sent", "attempt", "outcome")}
-"""The types that nearly all lines have."""
+_KINDS = {b'{"type":"sent","k': "sent", b'{"type":"attempt"': "attempt", b'{"type":"outcome"': "outcome"}
+"""The types that nearly all lines have, by how their JSON begins."""
+_HEAD = 17
+"""Bytes of each of those beginnings."""
 
 
 UNBORN_SUFFIX = ".new"
@@ -273,8 +277,7 @@ class Line(NamedTuple):
 
 def _kind_of(body: bytes) -> str:
     if body.startswith(_TYPE_FIRST):
-        kind = body[len(_TYPE_FIRST) : body.index(b'"', len(_TYPE_FIRST))]
-        return _KINDS.get(kind) or kind.decode()
+        return body[len(_TYPE_FIRST) : body.index(b'"', len(_TYPE_FIRST))].decode()
     return str(orjson.loads(body).get("type", ""))
 
 
@@ -307,11 +310,12 @@ def read(path: Path, offset: int = 0, *, dead: bool, limit: int = PIECE_BYTES) -
     with path.open("rb") as file:
         file.seek(offset)
         data = file.read(limit)
-        if len(data) == limit:  # finish the line that the limit cut
+        end = data.rfind(b"\n") + 1
+        if len(data) == limit and not end:  # one line is longer than the limit
             data += file.readline()
-        whole_file = not file.read(1)
-    end = data.rfind(b"\n") + 1
-    lines, damages = _split(data[:end], offset)
+            end = data.rfind(b"\n") + 1
+        whole_file = len(data) < limit or not file.read(1)
+    lines, damages = _split(data, end, offset)
     if dead and whole_file and end < len(data):
         tail = data[end:]
         zeros = b"\0" in tail  # blocks that a power cut left unwritten: more than the last line may be gone
@@ -322,16 +326,35 @@ def read(path: Path, offset: int = 0, *, dead: bool, limit: int = PIECE_BYTES) -
     return Piece(lines, damages, offset + end)
 
 
-def _split(data: bytes, base: int) -> tuple[list[Line], list[Damage]]:
+def _split(data: bytes, end: int, base: int) -> tuple[list[Line], list[Damage]]:
+    """Take apart what ends before `end`: in one go where every line is as `append` writes it, as nearly always."""
+    lines = _split_sound(data, base)
+    return _split_with_care(data[:end], base) if lines is None else (lines, [])
+
+
+def _split_sound(data: bytes, base: int) -> list[Line] | None:
+    """Return all whole lines at half the cost of a careful look; None if one of them wants that."""
+    lines = data.split(b"\n")
+    lines.pop()  # what follows the last newline
+    bodies = [line[_CHECK:] for line in lines]
+    said = b"".join([line[:_CHECK] for line in lines])
+    found = struct.pack(f">{len(bodies)}I", *map(zlib.crc32, bodies)).hex(" ", 4).encode() + b" "
+    if said != found or not all(map(bytes.startswith, bodies, repeat(_TYPE_FIRST))):
+        return None
+    kinds = [_KINDS.get(body[:_HEAD]) or _kind_of(body) for body in bodies]
+    offsets = accumulate(map(len, lines), lambda offset, length: offset + length + 1, initial=base)
+    whole = zip(offsets, kinds, bodies, strict=False)  # the last offset is that of the next line
+    return list(map(tuple.__new__, repeat(Line), whole))  # a third of what `Line(...)` takes
+
+
+def _split_with_care(data: bytes, base: int) -> tuple[list[Line], list[Damage]]:
     lines: list[Line] = []
     damages: list[Damage] = []
     at = 0
     while at < len(data):
         stop = data.index(b"\n", at)
-        body = data[at + _CHECK : stop]
-        # Nearly every line, at half the cost of `_body_of`.
-        ours = body.startswith(_TYPE_FIRST) and data[at : at + _CHECK] == b"%08x " % zlib.crc32(body)
-        if ours or _body_of(data[at:stop]) is not None:
+        body = _body_of(data[at:stop])
+        if body is not None:
             lines.append(Line(base + at, _kind_of(body), body))
             at = stop + 1
             continue
