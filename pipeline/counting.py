@@ -67,8 +67,9 @@ class _Kept:
     def find(self, step: ToCount[T]) -> dict[str, TokenCount]:
         if self._known is None or self._known.ended:
             return {}
-        keys = (*step.passed, *(request.key for request in step.requests))
-        return {key: count for key in keys if (count := self._known.find(key)) is not None}
+        find = self._known.find
+        keys = (*step.passed, *[request.key for request in step.requests])
+        return {key: count for key in keys if (count := find(key)) is not None}
 
     def keep(self, counts: Iterable[tuple[str, TokenCount]]) -> None:
         if self._keeper is not None:

@@ -46,8 +46,8 @@ class KeptCounts:
     def __init__(self, path: Path, header: bytes) -> None:
         self._file: BinaryIO | None = None
         self._seed = zlib.crc32(header)
-        self._block: dict[bytes, tuple[int, int, int]] = {}
-        self._next: dict[bytes, tuple[int, int, int]] = {}
+        self._block: dict[bytes, TokenCount] = {}
+        self._next: dict[bytes, TokenCount] = {}
         self._at_end = self._sought = False
         with contextlib.suppress(OSError):
             file = path.open("rb")
@@ -72,10 +72,9 @@ class KeptCounts:
             if found is None:
                 return None
             self._block, self._next = self._next, self._read()
-        tokens, bound, method = found
-        return TokenCount(tokens, _METHODS[method], bound)
+        return found
 
-    def _seek(self, digest: bytes) -> tuple[int, int, int] | None:
+    def _seek(self, digest: bytes) -> TokenCount | None:
         """Search the whole file, once: a resumed run passes over what is answered, and begins far behind the start."""
         self._sought = True
         if self._file is None:
@@ -97,7 +96,7 @@ class KeptCounts:
             self._file.close()
             self._file = None
 
-    def _read(self) -> dict[bytes, tuple[int, int, int]]:
+    def _read(self) -> dict[bytes, TokenCount]:
         """Read a block; none at the end, and nothing behind a block that is damaged."""
         if self._file is None or self._at_end:
             return {}
@@ -107,7 +106,9 @@ class KeptCounts:
                 data = self._file.read(length * _RECORD.size)
                 if zlib.crc32(data, self._seed) == checksum:
                     records = _RECORD.iter_unpack(data)
-                    return {digest: (tokens, bound, method) for digest, tokens, bound, method in records}
+                    return {
+                        digest: TokenCount(tokens, _METHODS[method], bound) for digest, tokens, bound, method in records
+                    }
         self._at_end = True
         return {}
 

@@ -54,7 +54,7 @@ class Plan:
         self.rows = 0 if done is None else done.rows
         self.duplicate_ids = 0
         self._keys = KeyMaker(job.model)
-        self._dedupe = job.dedupe
+        self._key = self._keys.key if job.dedupe else self._numbered_key
         self._reject_bad = job.input.bad_rows == "reject"
         self._counts_ids = job.input.id is not None
         self._ids = IdSet()
@@ -92,7 +92,8 @@ class Plan:
         self.complete = True
 
     def _planned(self, row: Row | BrokenRow) -> PlannedRow:
-        self._note_id(row.id)
+        if self._counts_ids and not self._ids.add(row.id):
+            self.duplicate_ids += 1
         if isinstance(row, BrokenRow):
             return self._without_request(row, row.digest, f"{row.origin}: {row.problem}")
         try:
@@ -102,27 +103,19 @@ class Plan:
                 raise
             return self._without_request(row, f"{row.index}:{row.origin}", str(error))
         key = self._key(messages)
-        return PlannedRow(row.index, row.id, key, Request(key, messages), self._repeated(key), None, row.values)
+        index, row_id, values, _ = row
+        return PlannedRow(index, row_id, key, Request(key, messages), not self._seen.add(key), None, values)
 
     def _without_request(self, row: Row | BrokenRow, digest: str, problem: str) -> PlannedRow:
         key = broken_key(digest)
         values = row.values if isinstance(row, Row) else None
-        return PlannedRow(row.index, row.id, key, None, self._repeated(key), problem, values)
+        return PlannedRow(row.index, row.id, key, None, not self._seen.add(key), problem, values)
 
-    def _key(self, messages: tuple[Message, ...]) -> str:
+    def _numbered_key(self, messages: tuple[Message, ...]) -> str:
         key = self._keys.key(messages)
-        if self._dedupe:
-            return key
         occurrence = self._occurrences.get(key) or 0
         self._occurrences[key] = occurrence + 1
         return self._keys.key(messages, occurrence) if occurrence else key
-
-    def _repeated(self, key: str) -> bool:
-        return not self._seen.add(key)
-
-    def _note_id(self, row_id: str) -> None:
-        if self._counts_ids and not self._ids.add(row_id):
-            self.duplicate_ids += 1
 
 
 def passes_over(job: Job, selection: "Selection", limit: int | None) -> bool:
@@ -142,14 +135,8 @@ class Selection:
     only: frozenset[str] | None = None
     """Only these keys: a pilot's."""
 
-    @property
-    def takes_all(self) -> bool:
-        """Whether every row is wanted whose answer is not known."""
-        return self.retry is None and self.only is None
 
-
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What happens to a key: it has ended, its answer is reused from another job, it is sent, or left alone."""
 
     what: str
@@ -167,7 +154,7 @@ Other = tuple[str, int | None, int, int]
 def decide(known: Known, key: str, selection: Selection, max_tokens: int | None) -> Decision:
     """Look a key up (docs/design.md, "Keys"). A truncated answer serves limits no higher than its own."""
     own, other = known.own.get(key), known.others.get(key)
-    if own is None and other is None and selection.takes_all:
+    if own is None and other is None and selection.retry is None and selection.only is None:
         return SEND
     status = own[0] if own else "pending"
     if selection.only is not None and key not in selection.only:
@@ -207,6 +194,7 @@ class Meter:
         self._schema = job.model.schema
         self._extra = job.model.extra
         self.max_tokens = job.model.max_tokens
+        self._output = ASSUMED_OUTPUT if self.max_tokens is None else self.max_tokens
         self._worst_cases: dict[int, Decimal | None] = {}
         """By the input's bound: requests of one size cost the same, and different sizes are few."""
 
@@ -236,17 +224,12 @@ class Meter:
         """Say what to reserve for a request; counts it if that has not been done."""
         if counted is None:
             (counted,) = self.count_all([request])
-        return Ticket(
-            request=request,
-            reserve_usd=self.worst_case(counted.bound),
-            tokens=self.limit_tokens(counted.tokens),
-            input_tokens=counted.tokens,
-            count_method=counted.method,
-        )
+        tokens, method, bound = counted
+        return Ticket(request, self.worst_case(bound), tokens + self._output, tokens, method)
 
     def limit_tokens(self, input_tokens: int) -> int:
         """Return what a tokens-per-minute limit is charged for a request."""
-        return input_tokens + (ASSUMED_OUTPUT if self.max_tokens is None else self.max_tokens)
+        return input_tokens + self._output
 
     def worst_case(self, input_bound: int) -> Decimal | None:
         """Return the upper bound of one request's cost, or None if price or max_tokens leave it open."""

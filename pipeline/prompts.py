@@ -117,16 +117,17 @@ class Template:
         values = row.values
         if self._passes_row and "row" not in values:
             values = {**values, "row": values}
+        messages = []
         try:
-            texts = [(role, render(values)) for role, render in self._renderers]
+            for role, render in self._renderers:
+                text = render(values)
+                if role != "system" or text.strip():
+                    messages.append({"role": role, "content": text})
         except Exception as error:  # a template is its author's program and may raise anything
             raise InputError(self._explain(row, error)) from error
-        messages = []
-        for role, text in texts:
-            if not _is_text(text):
+        for message in messages:
+            if not _is_text(message["content"]):
                 raise InputError(f"{row.origin}: the prompt holds half of a surrogate pair, which can't be sent")
-            if role != "system" or text.strip():
-                messages.append({"role": role, "content": text})
         return tuple(messages)
 
     def _explain(self, row: Row, error: Exception) -> str:
@@ -300,9 +301,8 @@ class KeyMaker:
     def key(self, messages: Sequence[Message], occurrence: int = 0) -> str:
         """Return the key of a request; `occurrence` numbers equal requests that must stay apart."""
         digest = self._start.copy()
-        content = _dumps(messages if _is_plain(messages) else _canonical(messages))
-        end = b'%b,"occurrence":%d%b' % (self._model, occurrence, self._end) if occurrence else self._model_end
-        digest.update(content + end)
+        digest.update(_dumps(messages if _is_plain(messages) else _canonical(messages)))
+        digest.update(b'%b,"occurrence":%d%b' % (self._model, occurrence, self._end) if occurrence else self._model_end)
         return "v1" + digest.hexdigest()
 
 

@@ -1,6 +1,6 @@
 """The planner's side of a run: what each row of the plan means, sorted into batches for the loop."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -45,8 +45,7 @@ class Planner:
     def batches(self) -> Iterator[Batch]:
         """Scan the plan."""
         for batch, requests, counts in self.counting.counted(self._steps()):
-            metered = zip(requests, counts, strict=True)
-            self.to_send.add([count for request, count in metered if self._fits(request, count, batch)])
+            self.to_send.add(list(self._metered(requests, counts, batch)))
             yield batch
 
     def forecast(self) -> Forecast:
@@ -66,21 +65,22 @@ class Planner:
 
     def _place(self, row: PlannedRow, batch: Batch) -> Request | None:
         """Put a row where it belongs; returns its request if it is to be sent."""
-        if row.index >= self.stored:
-            batch.rows.append((self.plan_id, row.index, row.id, row.key, row.repeated))
-        decision = decide(self.known, row.key, self.selection, self.max_tokens)
-        if decision.what == "skip":
+        index, row_id, key, request, repeated, problem, _ = row
+        if index >= self.stored:
+            batch.rows.append((self.plan_id, index, row_id, key, repeated))
+        what, status = decide(self.known, key, self.selection, self.max_tokens)
+        if what == "skip":
             return None
-        ended = decision.status if decision.what == "ended" else None
-        batch.seen.append((row.key, ended, row.repeated))
-        if ended is not None or row.repeated:
+        ended = status if what == "ended" else None
+        batch.seen.append((key, ended, repeated))
+        if ended is not None or repeated:
             return None
-        if row.request is None:
-            batch.outcomes.append(Outcome(row.key, "rejected", 0, error_type="bad_row", error=row.problem))
-        elif decision.what == "reuse":
-            batch.outcomes.append(self._reused(row.key))
+        if request is None:
+            batch.outcomes.append(Outcome(key, "rejected", 0, error_type="bad_row", error=problem))
+        elif what == "reuse":
+            batch.outcomes.append(self._reused(key))
         else:
-            return row.request
+            return request
         return None
 
     def _reused(self, key: str) -> Outcome:
@@ -88,13 +88,14 @@ class Planner:
         status, max_tokens, run, attempt = other
         return Outcome(key, status, 0, run, attempt, max_tokens, reused=True)
 
-    def _fits(self, request: Request, count: TokenCount, batch: Batch) -> bool:
-        """Write the ticket of a request, unless no stated limit lets it through."""
-        ticket = self.counting.meter.ticket(request, count)
-        never = self.limits.never_fits(ticket.tokens)
-        if never is not None:
-            outcome = Outcome(ticket.request.key, "rejected", 0, error_type="never_fits", error=never)
-            batch.outcomes.append(outcome)
-            return False
-        batch.tickets.append(ticket)
-        return True
+    def _metered(self, requests: Sequence[Request], counts: Sequence[TokenCount], batch: Batch) -> Iterator[TokenCount]:
+        """Write the tickets of requests, but of those that a stated limit never lets through; yield their counts."""
+        write, never_fits = self.counting.meter.ticket, self.limits.never_fits
+        for request, count in zip(requests, counts, strict=True):
+            ticket = write(request, count)
+            never = never_fits(ticket.tokens)
+            if never is None:
+                batch.tickets.append(ticket)
+                yield count
+            else:
+                batch.outcomes.append(Outcome(request.key, "rejected", 0, error_type="never_fits", error=never))
