@@ -5,16 +5,18 @@ event loop wants. A value of another type than a column's is unknown: a line mus
 of the ledger.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import duckdb
 import orjson
 import polars as pl
 
 from pipeline.journal import Line
-from pipeline.ledger._frames import ANSWERS, ATTEMPTS, OUTCOMES, ArrowStream, RunFacts
+from pipeline.ledger._frames import ANSWERS, ATTEMPTS, OUTCOMES, RunFacts
 
+_KINDS = frozenset({"sent", "attempt", "outcome"})
 _ATTEMPT_LINE = {
     "key": "VARCHAR", "attempt": "INTEGER", "kind": "VARCHAR", "result": "VARCHAR", "sent_at": "DOUBLE",
     "latency_ms": "DOUBLE", "http_status": "INTEGER", "model_returned": "VARCHAR", "finish_reason": "VARCHAR",
@@ -59,9 +61,9 @@ _OUTCOMES = {
 
 
 def _read(line: Mapping[str, object]) -> str:
-    """Return the query for the lines in `burst`, each as a struct `j`. Constants only, never data."""
+    """Return the query for the lines of a piece, each as a struct `j`. Constants only, never data."""
     structure = orjson.dumps(line).decode()
-    return f"select json_transform(line, '{structure}') as j, journal_offset from burst"  # noqa: S608 -- constants
+    return f"select json_transform(line, '{structure}') as j, journal_offset from journal_lines"  # noqa: S608 -- constants
 
 
 def _insert(table: str, columns: dict[str, str], source: str) -> str:
@@ -75,43 +77,75 @@ _BOOK_ANSWERS = _insert(ANSWERS.name, _ANSWERS, "exchanged where j.output is not
 _BOOK_OUTCOMES = _insert(OUTCOMES.name, _OUTCOMES, f"({_read(_OUTCOME_LINE)})")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Exchanges:
-    """The attempts and outcomes of a piece of a journal."""
+    """The attempts and outcomes among some lines, and the lines that are about no exchange.
 
-    attempts: list[Line] = field(default_factory=list)
-    outcomes: list[Line] = field(default_factory=list)
+    `sent` lines are about one, and there is nothing to book.
+    """
 
-    def take(self, line: Line) -> bool:
-        """Take a line in if it is for us to book; `sent` lines are, too, and there is nothing to book."""
-        kind = line.kind
-        if kind == "attempt":
-            self.attempts.append(line)
-        elif kind == "outcome":
-            self.outcomes.append(line)
-        return kind in {"sent", "attempt", "outcome"}
+    attempts: list[Line]
+    outcomes: list[Line]
+    others: list[Line]
 
-    def insert(self, connection: duckdb.DuckDBPyConnection, run: RunFacts, journal_id: str) -> None:
+    @classmethod
+    def among(cls, lines: Sequence[Line]) -> Self:
+        """Sort lines, in order."""
+        attempts = [line for line in lines if line.kind == "attempt"]
+        outcomes = [line for line in lines if line.kind == "outcome"]
+        return cls(attempts, outcomes, [line for line in lines if line.kind not in _KINDS])
+
+    def insert(self, intake: "Intake", run: RunFacts, journal_id: str) -> None:
         """Append the rows of all lines."""
         if self.attempts:
             facts = {
                 "run_id": run.run_id, "lane": run.lane, "provider": run.provider, "model": run.model,
                 "price_id": run.price_id, "journal_id": journal_id,
             }  # fmt: skip
-            _with_lines(connection, self.attempts, _KEEP_ATTEMPTS)
-            connection.execute(_BOOK_ATTEMPTS, facts)
-            connection.execute(_BOOK_ANSWERS, {name: facts[name] for name in ("run_id", "provider", "model")})
-            connection.execute("drop table temp.exchanged")
+            intake.execute(_KEEP_ATTEMPTS, lines=self.attempts)
+            intake.execute(_BOOK_ATTEMPTS, facts)
+            intake.execute(_BOOK_ANSWERS, {name: facts[name] for name in ("run_id", "provider", "model")})
+            intake.execute("drop table temp.exchanged")
         if self.outcomes:
-            _with_lines(connection, self.outcomes, _BOOK_OUTCOMES, {"run_id": run.run_id})
+            intake.execute(_BOOK_OUTCOMES, {"run_id": run.run_id}, lines=self.outcomes)
 
 
-def _with_lines(
-    connection: duckdb.DuckDBPyConnection, lines: list[Line], statement: str, facts: dict[str, object] | None = None
-) -> None:
-    """Run a statement that reads `burst`."""
+class Intake:
+    """How lines get into an open ledger, piece by piece.
+
+    What takes DuckDB half a millisecond each time, to learn of a frame and to parse a long statement, is done once.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Make ready, outside of any transaction: a rollback would undo it."""
+        self._connection = connection
+        self._shelf = _Shelf()
+        self._parsed: dict[str, duckdb.Statement] = {}
+        connection.complete()  # an answer of which only the first row was fetched is in the way
+        connection.register("journal_lines", self._shelf)
+
+    def execute(self, sql: str, facts: Mapping[str, object] | None = None, *, lines: Sequence[Line] = ()) -> None:
+        """Run a statement, which may read `lines`."""
+        if sql not in self._parsed:
+            (self._parsed[sql],) = self._connection.extract_statements(sql)
+        self._shelf.frame = _frame(lines) if lines else _NO_LINES
+        self._connection.execute(self._parsed[sql], facts)
+        self._shelf.frame = _NO_LINES
+
+
+class _Shelf:
+    """Where DuckDB finds the lines of the statement that runs."""
+
+    def __init__(self) -> None:
+        self.frame = _NO_LINES
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.frame.__arrow_c_stream__(requested_schema)
+
+
+def _frame(lines: Sequence[Line]) -> pl.DataFrame:
     bodies = pl.Series("line", [line.body for line in lines], pl.Binary).cast(pl.String)
-    offsets = pl.Series("journal_offset", [line.offset for line in lines], pl.Int64)
-    connection.register("burst", ArrowStream(pl.DataFrame([bodies, offsets])))
-    connection.execute(statement, facts)
-    connection.unregister("burst")
+    return pl.DataFrame([bodies, pl.Series("journal_offset", [line.offset for line in lines], pl.Int64)])
+
+
+_NO_LINES = _frame(())

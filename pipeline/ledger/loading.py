@@ -12,7 +12,7 @@ import orjson
 from pipeline import journal
 from pipeline.errors import LedgerError
 from pipeline.ledger import queries, schema
-from pipeline.ledger._exchanges import Exchanges
+from pipeline.ledger._exchanges import Exchanges, Intake
 from pipeline.ledger._frames import (
     ATTEMPTS,
     JOURNAL_DAMAGE,
@@ -132,36 +132,35 @@ class LooseEnds:
         """Take in the lines between two offsets, if they are the next ones."""
         if offset != self.offset:
             return
-        for line in lines:
-            self._hear(line)
+        self._hear(lines)
         self.offset = end
 
     def hear_rest(self, path: Path) -> None:
         """Read a dead journal from where the lines heard so far end."""
-        for line in journal.read_all(path, self.offset, dead=True):
-            self._hear(line)
+        self._hear(journal.read_all(path, self.offset, dead=True))
 
-    def _hear(self, line: journal.Line) -> None:
-        kind = line.kind
-        if kind == "sent":
-            self._sent[_exchange_of(line)] = line
-        elif kind == "attempt":
-            exchange = _exchange_of(line)
-            self._sent.pop(exchange, None)
-            self._unended[_key_of(exchange)] = line
-        elif kind == "outcome":
-            self._unended.pop(_ended_key_of(line), None)
+    def _hear(self, lines: Iterable[journal.Line]) -> None:
+        for line in lines:
+            _, kind, body = line
+            if kind == "attempt":
+                exchange = _exchange_of(body, _LATE)
+                self._sent.pop(exchange, None)
+                self._unended[_key_of(exchange)] = line
+            elif kind == "outcome":
+                self._unended.pop(_ended_key_of(body), None)
+            elif kind == "sent":
+                self._sent[_exchange_of(body, _EARLY)] = line
 
 
-def _exchange_of(line: journal.Line) -> bytes:
+def _exchange_of(body: bytes, start: int) -> bytes:
     """Return key and number of an exchange as they stand in its lines: all of their JSON takes ten times longer.
 
     A line whose fields stand in another order than ours is read after all.
     """
-    start, end = len(line.kind) + _KEY_AT, line.body.find(b',"kind":')
-    if line.body.startswith(_KEY, start) and end > start:
-        return line.body[start:end]
-    fields = line.fields
+    end = body.find(b',"kind":')
+    if body.startswith(_KEY, start) and end > start:
+        return body[start:end]
+    fields = orjson.loads(body)
     return b"%b%b%b%d" % (_KEY, orjson.dumps(fields["key"]), _ATTEMPT, fields["attempt"])
 
 
@@ -169,17 +168,17 @@ def _key_of(exchange: bytes) -> bytes:
     return exchange[: exchange.rindex(_ATTEMPT)]
 
 
-def _ended_key_of(line: journal.Line) -> bytes:
+def _ended_key_of(body: bytes) -> bytes:
     """Return the key of an `outcome` line in the same way."""
-    start, end = len(line.kind) + _KEY_AT, line.body.find(b',"status":')
-    if line.body.startswith(_KEY, start) and end > start:
-        return line.body[start:end]
-    return b"%b%b" % (_KEY, orjson.dumps(line.fields["key"]))
+    end = body.find(b',"status":')
+    if body.startswith(_KEY, _LATE) and end > _LATE:
+        return body[_LATE:end]
+    return b"%b%b" % (_KEY, orjson.dumps(orjson.loads(body)["key"]))
 
 
 _KEY, _ATTEMPT = b'"key":', b',"attempt":'
-_KEY_AT = len('{"type":"",')
-"""Where the key stands in a line of ours, less the length of the line's type."""
+_EARLY, _LATE = len('{"type":"sent",'), len('{"type":"attempt",')
+"""Where the key stands in a line of ours; `outcome` is as long as `attempt`."""
 
 
 Ends = Mapping[str, LooseEnds]
@@ -204,6 +203,7 @@ def catch_up(connection: duckdb.DuckDBPyConnection, paths: list[Path], ends: End
 def _load_whole(connection: duckdb.DuckDBPyConnection, path: Path, ends: LooseEnds | None) -> None:
     _put_on_disk(path)
     uuid = uuid_for_loading(connection, path, ledger_id_of(connection))
+    intake = Intake(connection)
     failed: JournalState | None = None
     while True:
         state = states(connection).get(path.stem) or JournalState(path.stem, uuid, 0, closed=False)
@@ -213,7 +213,7 @@ def _load_whole(connection: duckdb.DuckDBPyConnection, path: Path, ends: LooseEn
         # A file that is shorter than what was loaded holds nothing new (rule 10).
         piece = journal.read(path, state.offset, dead=True) if size > state.offset else _nothing_at(state.offset)
         try:
-            load_piece(connection, path, state, piece, last=piece.end >= size, ends=ends)
+            load_piece(connection, path, state, piece, last=piece.end >= size, ends=ends, intake=intake)
         except (Contended, duckdb.TransactionException, duckdb.ConstraintException):
             if state == failed:
                 raise  # nobody was faster: the disk is full, or the line can't be booked
@@ -239,8 +239,12 @@ def load_piece(
     last: bool,
     extra: Bundle | None = None,
     ends: LooseEnds | None = None,
+    intake: Intake | None = None,
 ) -> None:
-    """Insert a piece and move the journal's offset in one transaction; `last` also books what was lost."""
+    """Insert a piece and move the journal's offset in one transaction; `last` also books what was lost.
+
+    Several pieces in a row share an `intake`.
+    """
     bundle = Bundle() if extra is None else extra
     run = run_facts(path) or facts_in_ledger(connection, state.journal_id)
     if run is None and any(line.kind != "header" for line in piece.lines):
@@ -253,20 +257,20 @@ def load_piece(
         ends = ends or LooseEnds()
         ends.hear_rest(path)
         _book_loose_ends(connection, bundle, run, state.journal_id, ends)
+    intake = intake or Intake(connection)
     with transaction(connection):
         _advance(connection, path, state, piece, last=last, run_id=None if run is None else run.run_id)
         if run is not None:
-            burst.insert(connection, run, state.journal_id)
+            burst.insert(intake, run, state.journal_id)
         bundle.insert(connection)
 
 
 def _booked_piece(bundle: Bundle, run: RunFacts | None, journal_id: str, piece: journal.Piece) -> Exchanges:
     """Queue what a piece says: attempts and outcomes apart, for there are millions of them."""
-    exchanges = Exchanges()
+    exchanges = Exchanges.among(piece.lines)
     if run is not None:
-        for line in piece.lines:
-            if not exchanges.take(line):
-                book_line(bundle, run, journal_id, line.fields)
+        for line in exchanges.others:
+            book_line(bundle, run, journal_id, line.fields)
     now = microseconds(time.time())
     for damage in piece.damages:
         bundle.add(JOURNAL_DAMAGE, (journal_id, damage.offset, damage.length, damage.torn, now))

@@ -21,6 +21,7 @@ from pipeline.errors import LedgerError
 from pipeline.journal import Journal, JournalFull
 from pipeline.ledger import _asking, _connect, _history, _journals, loading, queries, schema
 from pipeline.ledger._connect import Unwritable
+from pipeline.ledger._exchanges import Intake
 from pipeline.ledger._frames import ESTIMATES, PLAN_ENDS, ROWS, Bundle, microseconds
 from pipeline.ledger._history import Used
 from pipeline.ledger._journals import JournalState
@@ -297,10 +298,11 @@ class Ledger:
             loading.set_up(connection)
             connection.execute("set threads = 1")  # more would compress more at once: memory and no less processor time
             state, burst = _what_is_new(connection, self.path, state, burst)
-            loading.load_piece(connection, path, state, burst.piece, last=False, extra=_bundle(burst))
+            intake = Intake(connection)
+            loading.load_piece(connection, path, state, burst.piece, last=False, extra=_bundle(burst), intake=intake)
             state = replace(state, offset=burst.piece.end)
             while (piece := more(state.offset)) is not None:
-                loading.load_piece(connection, path, state, piece, last=False)
+                loading.load_piece(connection, path, state, piece, last=False, intake=intake)
                 state = replace(state, offset=piece.end)
         return state
 
