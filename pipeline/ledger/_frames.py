@@ -35,12 +35,16 @@ class Table:
 
     def insert(self, connection: duckdb.DuckDBPyConnection, rows: Sequence[Sequence[Any]]) -> None:
         """Append these rows, in the open transaction."""
-        for start in range(0, len(rows), FRAME_ROWS):
-            self._insert(connection, rows[start : start + FRAME_ROWS])
+        if not rows:
+            return
+        frames = [self._frame(rows[start : start + FRAME_ROWS]) for start in range(0, len(rows), FRAME_ROWS)]
+        self._append(connection, pl.concat(frames, rechunk=False))
 
-    def _insert(self, connection: duckdb.DuckDBPyConnection, rows: Sequence[Sequence[Any]]) -> None:
+    def _frame(self, rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
         columns = zip(self.columns.items(), zip(*rows, strict=True), strict=True)  # a third of what rows would take
-        frame = pl.DataFrame([pl.Series(name, values, _TYPES[kind]) for (name, kind), values in columns])
+        return pl.DataFrame([pl.Series(name, values, _TYPES[kind]) for (name, kind), values in columns])
+
+    def _append(self, connection: duckdb.DuckDBPyConnection, frame: pl.DataFrame) -> None:
         selected = ", ".join(_expression(name, kind) for name, kind in self.columns.items())
         connection.register("burst", ArrowStream(frame))
         # The names are our own constants, never data.
