@@ -91,6 +91,7 @@ class Ledger:
         self.path = path
         self.folder = path.with_name(path.name.removesuffix(".duckdb") + ".journal")
         self._notify = notify
+        self._engine = _connect.Engine()
         self._told: set[str] = set()
 
     @contextmanager
@@ -294,7 +295,7 @@ class Ledger:
         """
         if not self.path.exists():  # DuckDB would make an empty one
             raise LedgerError(f"the ledger {self.path} is gone; the next command makes it again from {self.folder}")
-        with _connect.writing(self.path, patience=patience, report=self._notify) as connection:
+        with _connect.writing(self.path, patience=patience, report=self._notify, engine=self._engine) as connection:
             loading.set_up(connection)
             connection.execute("set threads = 1")  # more would compress more at once: memory and no less processor time
             state, burst = _what_is_new(connection, self.path, state, burst)
