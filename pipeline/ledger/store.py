@@ -305,6 +305,7 @@ class Ledger:
             while (piece := more(state.offset)) is not None:
                 loading.load_piece(connection, path, state, piece, last=False, intake=intake)
                 state = replace(state, offset=piece.end)
+                del piece  # its lines need not lie beside the next ones
         return state
 
 

@@ -24,6 +24,8 @@ DUE_BYTES = 24 * 2**20
 ENOUGH_BYTES, MOST_BYTES = 2**20, 32 * 2**20
 """A burst goes on while it has the file and so much waits, up to so much in all: then others get the file, and DuckDB
 brings what it holds in memory to it."""
+FIRST_BYTES = 2**20
+"""How much is read before the file is opened: it is kept in memory until the burst has ended, for a second try."""
 TICK_SECONDS = 0.1
 SYNC_SECONDS = 1.0
 LAST_PATIENCE = 30.0
@@ -170,7 +172,7 @@ class Loader:
 
     def _load(self, patience: float) -> None:
         """Read before opening; what was loaded is forgotten only after the commit."""
-        piece = self._read(self._state.offset)
+        piece = self._read(self._state.offset, FIRST_BYTES)
         planned = self._planned  # before the rows: the end of a plan must not be booked without all of them
         with self._adding:
             rows = self._rows.copy()
@@ -184,8 +186,8 @@ class Loader:
             self._planned = None
         self._room.set()
 
-    def _read(self, offset: int) -> journal.Piece:
-        piece = journal.read(self._path, offset, dead=False)
+    def _read(self, offset: int, limit: int = journal.PIECE_BYTES) -> journal.Piece:
+        piece = journal.read(self._path, offset, dead=False, limit=limit)
         if piece.lines:
             self._journal.sync()  # rule 17: after a power cut the ledger must not know more than the journal
             self._ends.hear(offset, piece.lines, piece.end)
