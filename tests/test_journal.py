@@ -245,6 +245,26 @@ def test_readers_stop_at_the_last_newline_of_a_live_journal(tmp_path):
     assert later.lines[0].offset == whole
 
 
+KINDS = ("sent", "attempt", "outcome", "sen", "sent2", "attempts", "outcome_of", "note", "")
+
+
+@pytest.mark.parametrize("foreign", [b"", encode_line({"key": "v1", "type": "sent"}), b"no line\n"])
+def test_a_line_keeps_its_kind_and_its_place_whatever_stands_around_it(tmp_path, foreign):
+    started = Journal(tmp_path, "ledger-1")
+    for kind in KINDS:
+        started.append(kind, {"key": "v1", "n": 1})
+        started.append(kind, {})
+    started.close()
+    with started.path.open("ab") as file:
+        file.write(foreign)
+    piece = journal.read(started.path, dead=True)
+    wrote = ["header", *(kind for kind in KINDS for _ in range(2)), *["sent"] * (b"type" in foreign)]
+    assert [line.kind for line in piece.lines] == wrote
+    data = started.path.read_bytes()
+    assert all(data[line.offset + 9 :].startswith(line.body + b"\n") for line in piece.lines)
+    assert [damage.offset for damage in piece.damages] == [started.size] * (foreign == b"no line\n")
+
+
 def test_the_torn_tail_of_a_dead_journal_is_reported_with_its_place(tmp_path):
     path = write(tmp_path, 5, end=False)
     whole = path.stat().st_size

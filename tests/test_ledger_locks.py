@@ -50,6 +50,40 @@ def leave(holder):
     holder.stdin.flush()
 
 
+# -- a run's bursts share an engine -----------------------------------------------------------------
+
+
+def test_between_two_bursts_a_run_has_nothing_open(path):
+    run = Booked(path)
+    for n in range(3):
+        run.answer(f"k{n}")
+        run.load()
+        with held(path, "writing"):
+            pass
+    run.end()
+    assert each_line_once(path)
+
+
+def test_a_burst_that_failed_leaves_nothing_open_and_the_next_one_goes_on(path):
+    run = Booked(path)
+    run.answer("k1")
+    run.load()
+
+    def fails(_):
+        run.answer("k3")
+        raise OSError("the journal can't be read")
+
+    run.answer("k2")
+    with pytest.raises(OSError, match="can't be read"):
+        run.ledger.burst(run.path, run.state, run.burst(), patience=0, more=fails)
+    with held(path, "writing"):
+        pass
+    run.load()
+    assert run.state.offset == run.journal.size
+    run.end()
+    assert each_line_once(path)
+
+
 # -- rule 5: many loaders ---------------------------------------------------------------------------
 
 
