@@ -77,7 +77,7 @@ class _Verdict(NamedTuple):
 
     heard: Heard
     step: Step
-    lines: list[tuple[str, Fields]]
+    lines: list[Fields]
 
 
 class LocalRun:
@@ -305,7 +305,7 @@ class LocalRun:
     async def _announce(self, tickets: Sequence[Ticket]) -> None:
         try:
             await self._exchanger.connection.endpoint()  # the first time, this starts a model that runs here
-            self._journal.append_all([("sent", sent_line(ticket)) for ticket in tickets])
+            self._journal.append_all([sent_line(ticket) for ticket in tickets])
         except BaseException:
             for ticket in tickets:
                 self._door.back(ticket, cost=ZERO, used_tokens=0)
@@ -379,9 +379,9 @@ class LocalRun:
             self._door.heard(ticket, result)
             heard = self._hear(ticket, result, epoch, now)
             step = self._next_step(ticket, attempt, result, heard)
-            lines = [("attempt", attempt_line(attempt, ticket, held=heard.hold))]
+            lines = [attempt_line(attempt, ticket, held=heard.hold)]
             if isinstance(step, Done) and not heard.hold:
-                lines.append(("outcome", outcome_line(step.outcome)))
+                lines.append(outcome_line(step.outcome))
         except BaseException as error:  # noqa: BLE001 -- as above
             self._lost(ticket)
             self._fail(error)
@@ -447,7 +447,7 @@ class LocalRun:
 
     def _book_held(self) -> None:
         while self._held:
-            self._journal.append("outcome", outcome_line(self._held[-1]), came_back=True)
+            self._journal.append_all([outcome_line(self._held[-1])], came_back=True)
             outcome = self._held.pop()
             self.tally.ended(outcome.key, outcome.status)
 
@@ -538,7 +538,7 @@ class LocalRun:
             self.tally.already += status is not None
             self.tally.repeated += repeated
         for outcome in batch.outcomes:
-            self._journal.append("outcome", outcome_line(outcome))
+            self._journal.append_all([outcome_line(outcome)])
             self.tally.ended(outcome.key, outcome.status)
             self.tally.reused += outcome.reused
         await self._door.offer(batch.tickets)
