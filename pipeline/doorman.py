@@ -13,18 +13,18 @@ from typing import NamedTuple
 
 from pipeline.budget import ZERO, Budget, dollars
 from pipeline.errors import BudgetExhausted
+from pipeline.minute import Minute
 from pipeline.pace import (
     NO_RAMP_UP_TO,
     SLICE_SECONDS,
-    Minute,
     Pace,
-    Sent,
     careful_seconds,
     catch_up_seconds,
     lowest,
     paced,
 )
 from pipeline.records import AttemptKind, Failure, Reply, Request
+from pipeline.slots import Sent
 from pipeline.taps import RequestTap, TokenTap
 
 QUEUED_LEAST = 256

@@ -58,17 +58,8 @@ class JournalFull(RunPaused):
 
 def encode_line(fields: Mapping[str, Any]) -> bytes:
     """Return the bytes of one line: checksum, space, JSON, newline."""
-    return _line(orjson.dumps(fields))
-
-
-def _line(body: bytes) -> bytes:
+    body = orjson.dumps(fields)
     return b"%08x %b\n" % (zlib.crc32(body), body)
-
-
-def _typed_line(kind: str, fields: Mapping[str, Any]) -> bytes:
-    """Return a line whose first field is its type, without a copy of the fields."""
-    comma = b"," if fields else b""
-    return _line(b'%b%b"%b%b' % (_TYPE_FIRST, kind.encode(), comma, orjson.dumps(fields)[1:]))
 
 
 def checksum_of(body: bytes) -> str:
@@ -149,17 +140,19 @@ class Journal:
 
     def append(self, kind: str, fields: Mapping[str, Any], *, came_back: bool = False) -> None:
         """Write one line of this kind. Raises JournalFull after cutting back to the last whole line."""
-        self.append_all([(kind, fields)], came_back=came_back)
+        self.append_all([{"type": kind, **fields}], came_back=came_back)
 
-    def append_all(self, lines: Sequence[tuple[str, Mapping[str, Any]]], *, came_back: bool = False) -> None:
+    def append_all(self, lines: Sequence[Mapping[str, Any]], *, came_back: bool = False) -> None:
         """Write lines that belong together, in one write. Raises JournalFull, and then none of them is there.
+
+        The first field of each is its `type`: lines that begin with it are read faster.
 
         Lines that say what `came_back` may use the reserve (rule 16): it is given back to the disk when they don't fit,
         and from then on no other line is taken, so that nothing more goes out.
         """
         if self._tight is not None and not came_back:
             raise self._tight
-        data = b"".join([_typed_line(kind, fields) for kind, fields in lines])
+        data = b"".join([encode_line(fields) for fields in lines])
         try:
             self._write(data)
         except JournalFull as full:

@@ -7,10 +7,10 @@ then probes ever faster. A stated limit is a ceiling that nothing here exceeds; 
 
 from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from pipeline.chance import Chance
 from pipeline.records import Allowance, RateHint
+from pipeline.slots import Sent, Slots
 
 MARGIN = 0.998
 """Share of a stated rate that is used: what the rest is for is the network's jitter."""
@@ -62,14 +62,6 @@ LEAST_RATE = 1 / 60
 SILENCE_LEAST, SILENCE_MOST = 0.05, 1.0
 """Bounds of the seconds that the first request after a pause goes alone: a 429 would be back by then."""
 
-SLOT_PATIENCE_SECONDS = 30.0
-"""How long a learned number of slots holds before one more is tried."""
-BELIED_MOST = 2
-"""So often refused below the number, a server's word about it counts no more."""
-PAUSES_PER_TRY = 20.0
-"""And at least so many times the pause that the last try cost."""
-SLOT_PATIENCE_LEAST, SLOT_PATIENCE_MOST = 5.0, 3600.0
-
 WINDOWS = (1.0, 60.0, 3600.0, 86_400.0)
 """The seconds that servers count limits over."""
 WINDOW_ROUNDING = 1.1
@@ -99,15 +91,6 @@ def paced(per_minute: float | None) -> float | None:
 def lowest(*rates: float | None) -> float | None:
     """Return the rate in force of several; None is no limit."""
     return min((rate for rate in rates if rate is not None), default=None)
-
-
-class Sent(NamedTuple):
-    """A request that went out."""
-
-    at: float
-    number: int
-    in_flight: int
-    """Requests on the wire then, this one included."""
 
 
 @dataclass(slots=True)
@@ -175,7 +158,7 @@ class Pace:
         self._shut_until = 0.0
         self._answer_seconds = SILENCE_LEAST / 2
         """How long a 429 takes to come back."""
-        self._slots = _Slots()
+        self._slots = Slots()
         self._chance = Chance()
         self._hints = {"requests": _Ceiling(), "tokens": _Ceiling()}
         self.closed_in_a_row = 0
@@ -360,66 +343,6 @@ class Pace:
         self._curve = _Curve(now, good, min(max(evidence, QUICKEST, QUICKEST_REQUESTS / good), longest))
 
 
-class _Slots:
-    """How many requests at once a server lets through, if that is what it limits.
-
-    It shows when a 429 says so, or when two in a row come at the same number of requests on the wire and none beyond
-    that number was let through in between. A wrong guess costs little: the number grows while nothing complains.
-    """
-
-    def __init__(self) -> None:
-        self.most: int | None = None
-        self.suspects = False
-        """The last 429 looked like it."""
-        self._certain = False
-        self._belied = 0
-        """How often it was said although so many had been let through before."""
-        self._suspected: int | None = None
-        """So many were on the wire, and let through, when the last 429 came."""
-        self._passed: int | None = None
-        """The first request that went out beyond the suspected number."""
-        self._since = 0.0
-        self._patience = SLOT_PATIENCE_SECONDS
-        self._grown = False
-        self._failed_tries = 0
-
-    def sent(self, now: float, number: int, in_flight: int) -> None:
-        """Note a request; if all slots have been used for long enough, the next one may try one more."""
-        if self._suspected is not None and self._passed is None and in_flight > self._suspected + 1:
-            self._passed = number
-        if self.most is not None and in_flight >= self.most and now - self._since > self._patience:
-            self.most += 1 if self._certain else max(1, self.most // 2)
-            self._since, self._grown = now, True
-            self._patience = max(self._patience / 2, SLOT_PATIENCE_LEAST)
-
-    def limited(self, sent: Sent, accepted: int, *, said: bool) -> bool:
-        """Learn from a closing's first 429, after so many requests were let through since the last one.
-
-        `said` is what the 429 says of itself; True is returned if that is to be believed.
-        """
-        busy, before = sent.in_flight - 1, self._suspected
-        beyond = self._passed is not None and self._passed < sent.number
-        below = self.most is not None and sent.in_flight <= self.most
-        again = before is not None and 1 < busy <= accepted and abs(busy - before) <= 1 and not beyond and not below
-        self._belied += said and below
-        certain = said and self._belied < BELIED_MOST
-        self._suspected, self._passed, self.suspects = busy, None, certain or again
-        self._certain = certain or (self._certain and self.suspects)
-        if self.suspects:
-            self.most = max(1, busy if before is None or certain else min(busy, before))
-            self._failed_tries += self._grown
-            self._grown = False
-        elif below:
-            self.most = None  # refused below the number: that is not what is limited
-        return certain
-
-    def reopened(self, now: float, pause: float) -> None:
-        """Note that requests go out again, after a pause of so many seconds."""
-        self._since = now
-        patience = max(SLOT_PATIENCE_SECONDS, PAUSES_PER_TRY * pause) * 2.0**self._failed_tries
-        self._patience = min(patience, SLOT_PATIENCE_MOST)
-
-
 class _Ceiling:
     """A limit that headers name. Over which seconds it counts follows from the longest reset seen."""
 
@@ -442,48 +365,3 @@ class _Ceiling:
         window = next((seconds for seconds in WINDOWS if self._reset <= seconds * WINDOW_ROUNDING), None)
         fits = window is not None and window <= SMOOTHED_WINDOW
         self.per_second = MARGIN * self._limit / window if fits and window else None
-
-
-class Minute:
-    """What went out in the last minute, so that no minute, wherever it starts, holds more than the limit."""
-
-    _GRAIN = 0.05
-    _KEPT = 60.05
-    """Seconds; what is beyond the minute is for the network's jitter."""
-
-    def __init__(self, most: float) -> None:
-        self._most = most
-        self._sums: dict[int, float] = {}
-        """Grain of time -> what went out in it; in order of time, since time only grows."""
-        self._total = 0.0
-
-    def wait_seconds(self, now: float, amount: float) -> float:
-        """Seconds until so much more fits: 0 if it does now, or if nothing is left whose end would help."""
-        self._forget(now)
-        over, wait = self._total + amount - self._most, 0.0
-        for grain, went_out in self._sums.items():
-            if over <= 0:
-                break
-            over -= went_out
-            wait = self._end(grain) - now
-        return max(wait, 0.0)
-
-    def add(self, now: float, amount: float) -> None:
-        """Note that so much goes out now."""
-        grain = int(now / self._GRAIN)
-        self._sums[grain] = self._sums.get(grain, 0.0) + amount
-        self._total += amount
-
-    def give_back(self, at: float, amount: float) -> None:
-        """Note that of what went out at this time so much was not used."""
-        grain = int(at / self._GRAIN)
-        if grain in self._sums:
-            self._sums[grain] -= amount
-            self._total -= amount
-
-    def _forget(self, now: float) -> None:
-        while self._sums and self._end(oldest := next(iter(self._sums))) <= now:
-            self._total -= self._sums.pop(oldest)
-
-    def _end(self, grain: int) -> float:
-        return (grain + 1) * self._GRAIN + self._KEPT

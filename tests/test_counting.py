@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from project import Project, texts
 
 from pipeline import counting as counting_module
-from pipeline.cli import _ticker
+from pipeline.cli import _status_line, _ticker
 from pipeline.counting import MOST_CHARACTERS, ROUND_STEPS, Counting, ToCount
 from pipeline.counts import CountKeeper, KeptCounts, header_of
 from pipeline.errors import InputError
@@ -550,12 +550,12 @@ class Terminal:
 def shown(monkeypatch):
     """A clock to turn by hand, and what the ticker prints."""
     lines = []
-    monkeypatch.setattr(_ticker.click, "echo", lambda text="", **_: lines.append(text))
+    monkeypatch.setattr(_status_line.click, "echo", lambda text, **_: lines.append(text))
     clock = {"now": 100.0}
     monkeypatch.setattr(_ticker.time, "monotonic", lambda: clock["now"])
 
     def at(*, terminal, quiet=False):
-        monkeypatch.setattr(_ticker.sys, "stderr", Terminal(is_terminal=terminal))
+        monkeypatch.setattr(_status_line.sys, "stderr", Terminal(is_terminal=terminal))
         return _ticker.Ticker(quiet=quiet)
 
     return at, clock, lines
@@ -573,6 +573,7 @@ def test_a_terminal_shows_a_bar_with_rows_rate_and_time_left(shown):
     ticker(250_256, 0.25)
     assert len(lines) == 1
     ticker.clear()
+    ticker.clear()
     assert lines[-2:] == ["\r" + " " * (len(lines[0]) - 1), "\r"]
 
 
@@ -582,7 +583,7 @@ def test_elsewhere_there_is_a_plain_line_every_few_seconds(shown):
     for _ in range(12):
         clock["now"] += 1
         ticker(1000, None)
-    assert lines == ["counted 1,000 rows  200 rows/s", "counted 1,000 rows  100 rows/s"]
+    assert lines == ["counted 1,000 rows  200 rows/s\n", "counted 1,000 rows  100 rows/s\n"]
     ticker.clear()
     assert len(lines) == 2
 

@@ -13,7 +13,7 @@ import orjson
 import pytest
 from pages import ROOT, blocks, plain, prose, quoted, rows, sections
 
-from pipeline import pace, providers
+from pipeline import pace, providers, slots
 from pipeline.doorman import OPEN_PER_SLOT
 from pipeline.errors import WireError
 from pipeline.health import LEAST_ANSWERS, LEAST_FAILING_ROWS, RECENT_ANSWERS
@@ -310,7 +310,7 @@ def test_the_rates_are_those_that_the_pages_say():
         f"for longer than {pace.FREE_PAUSE_SECONDS} seconds",
         f"Beyond {pace.LONGEST_WINDOW_SECONDS:g} seconds it is an outage",
         f"({pace.QUICKEST:g} to {pace.SLOWEST:g} seconds)",
-        f"after {pace.SLOT_PATIENCE_SECONDS:g} seconds or {pace.PAUSES_PER_TRY:g} pauses",
+        f"after {slots.SLOT_PATIENCE_SECONDS:g} seconds or {slots.PAUSES_PER_TRY:g} pauses",
         f"of {', '.join(f'{w:g}' for w in pace.WINDOWS[:-1])} and {pace.WINDOWS[-1]:g} seconds",
     ):
         assert said in design

@@ -202,7 +202,7 @@ def test_a_panic_below_python_stops_the_run_with_an_internal_error(project, stub
 
     project.rows(texts(5))
     project.job()
-    monkeypatch.setattr("pipeline.runners.local.outcome_line", panic)
+    monkeypatch.setattr("pipeline.runners._desk.outcome_line", panic)
     done = project.run("run", "job.toml", "--yes", code=1)
     assert "Traceback" in done.stderr
     assert "out of range" in done.stderr

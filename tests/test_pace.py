@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipeline.pace import BACK_TO, FULL_RAMP, MARGIN, START, Minute, Pace, lowest, paced
+from pipeline.minute import Minute
+from pipeline.pace import BACK_TO, FULL_RAMP, MARGIN, START, Pace, lowest, paced
 from pipeline.records import Allowance, RateHint
 
 

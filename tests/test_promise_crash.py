@@ -101,7 +101,7 @@ def test_every_promise_holds_after_thirty_kills_at_random_moments(tmp_path):
         f"call pipeline.runners._planner.Planner._place {ROWS}",
         "return pipeline.runners.local.LocalRun._announce 1",  # the first `sent` line is written, nothing went out
         "return pipeline.runners.attempt.Exchanger.send 20",  # an answer is here and not on file
-        "return pipeline.runners.local.LocalRun._write 20",  # it is on file, and nothing has acted on it
+        "return pipeline.runners._desk.Desk._write 20",  # it is on file, and nothing has acted on it
         "call pipeline.runners.local.LocalRun._close 1",  # all is answered, `end` is not written
         "call pipeline.ledger.loading._book_loose_ends 1",  # `end` is written, the journal is not closed in the ledger
     ],
@@ -190,7 +190,7 @@ def test_a_lost_ledger_whose_rebuilding_is_killed_is_rebuilt_by_the_next_command
 
 def test_a_run_killed_while_it_loads_what_a_killed_run_left_has_each_line_once(project, stub):
     stub.latency = lambda n: n % 5 / 1000
-    dies(project, "return pipeline.runners.local.LocalRun._write 20", "run", "job.toml", "--yes")
+    dies(project, "return pipeline.runners._desk.Desk._write 20", "run", "job.toml", "--yes")
     for moment in (f"return {INSERT} 1", f"return {TRANSACTION} 2"):
         dies(project, moment, "run", "job.toml", "--yes")
     the_same_command_ends_the_job(project, stub)

@@ -346,7 +346,7 @@ def test_the_reserve_is_for_what_came_back_and_nothing_goes_out_once_it_is_used(
     assert started.tight
     with pytest.raises(JournalFull, match="the disk is full"):
         started.append("sent", {"key": "k2"})  # though there is room now
-    started.append_all([("attempt", big), ("outcome", {"key": "k"})], came_back=True)
+    started.append_all([{"type": "attempt", **big}, {"type": "outcome", "key": "k"}], came_back=True)
     started.close()
     kinds = [line.fields["type"] for line in journal.read_all(started.path, dead=True)]
     assert kinds == ["header", "attempt", "attempt", "outcome"]

@@ -1,17 +1,13 @@
 """The progress line of a run: in a terminal one line that is rewritten, elsewhere a plain line every few seconds."""
 
 import asyncio
-import contextlib
-import shutil
-import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-import click
-
 from pipeline.budget import about
-from pipeline.cli._show import duration, money, takes_text
+from pipeline.cli._show import duration, money
+from pipeline.cli._status_line import StatusLine
 from pipeline.runners._tally import Tally
 from pipeline.text import printable
 
@@ -30,39 +26,23 @@ class Progress:
     def __init__(self, *, quiet: bool, free: bool) -> None:
         self._quiet = quiet
         self._free = free
-        self._terminal = sys.stderr.isatty()
+        self._line = StatusLine()
         self._samples: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
-        self._shown = 0
 
     async def watch(self, run: "LocalRun") -> None:
         """Show the line every so often."""
         if self._quiet:
             return
-        period = TERMINAL_SECONDS if self._terminal else PLAIN_SECONDS
+        period = TERMINAL_SECONDS if self._line.terminal else PLAIN_SECONDS
         self._samples.append((time.monotonic(), 0))
-        with contextlib.suppress(OSError):  # nobody reads stderr any more: the run goes on all the same
-            try:
-                while True:
-                    await asyncio.sleep(period)
-                    self._print(self.line(run, time.monotonic()))
-            finally:
-                if self._terminal and self._shown:
-                    self._print(self.line(run, time.monotonic()))
-                    self._end_line()
-
-    def _print(self, text: str) -> None:
-        if not takes_text(sys.stderr):
-            return
-        if not self._terminal:
-            click.echo(text, err=True)
-            return
-        cut = text[: shutil.get_terminal_size().columns - 1]
-        click.echo("\r" + cut.ljust(self._shown), err=True, nl=False)
-        self._shown = len(cut)
-
-    def _end_line(self) -> None:
-        if takes_text(sys.stderr):
-            click.echo(err=True)
+        try:
+            while True:
+                await asyncio.sleep(period)
+                self._line.show(self.line(run, time.monotonic()))
+        finally:
+            if self._line.shown:
+                self._line.show(self.line(run, time.monotonic()))
+                self._line.end()
 
     def line(self, run: "LocalRun", now: float) -> str:
         """Rows, what became of them, rate, spend, time left."""

@@ -13,6 +13,7 @@ Fields = dict[str, Any]
 def sent_line(ticket: Ticket) -> Fields:
     """Say what is about to go out, and what it may cost at worst."""
     return {
+        "type": "sent",
         "key": ticket.request.key,
         "attempt": ticket.attempt,
         "kind": ticket.kind,
@@ -25,45 +26,55 @@ def sent_line(ticket: Ticket) -> Fields:
 
 def attempt_line(attempt: Attempt, ticket: Ticket, *, held: bool = False) -> Fields:
     """Keep everything that came back. `held`: its outcome is not due yet, because the job itself may be wrong."""
-    return {
-        "key": attempt.key,
-        "attempt": attempt.attempt,
-        "kind": attempt.kind,
-        "result": attempt.result,
-        "sent_at": attempt.sent_at,
-        "latency_ms": attempt.latency_ms,
-        "http_status": attempt.http_status,
-        "model_returned": attempt.model_returned,
-        "finish_reason": attempt.finish_reason,
-        "usage": None if attempt.usage is None else _usage(attempt.usage),
-        "usage_json": None if attempt.usage is None else dict(attempt.usage.raw),
+    # All at once: a named tuple finds each name anew, which every answer would pay for twenty times.
+    (
+        key, number, kind, result, sent_at, latency_ms, reserved_usd, computed_usd, billed_usd, price_id, http_status,
+        model_returned, finish_reason, usage, request_id, error_type, error, output, parsed,
+    ) = attempt  # fmt: skip
+    line = {
+        "type": "attempt",
+        "key": key,
+        "attempt": number,
+        "kind": kind,
+        "result": result,
+        "sent_at": sent_at,
+        "latency_ms": latency_ms,
+        "http_status": http_status,
+        "model_returned": model_returned,
+        "finish_reason": finish_reason,
+        "usage": None if usage is None else _usage(usage),
+        "usage_json": None if usage is None else dict(usage.raw),
         "counted": ticket.input_tokens,
         "count_method": ticket.count_method,
-        "computed_usd": _text(attempt.computed_usd),
-        "billed_usd": _text(attempt.billed_usd),
-        "price_id": attempt.price_id,
-        "reserved_usd": _text(attempt.reserved_usd),
-        "request_id": attempt.request_id,
-        "error_type": attempt.error_type,
-        "error": attempt.error,
-        "output": attempt.output,
-        "parsed": attempt.parsed,
-        **({"held": True} if held else {}),
+        "computed_usd": _text(computed_usd),
+        "billed_usd": _text(billed_usd),
+        "price_id": price_id,
+        "reserved_usd": _text(reserved_usd),
+        "request_id": request_id,
+        "error_type": error_type,
+        "error": error,
+        "output": output,
+        "parsed": parsed,
     }
+    if held:
+        line["held"] = True
+    return line
 
 
 def outcome_line(outcome: Outcome) -> Fields:
     """Say how a key ended."""
+    key, status, attempts, answer_run, answer_attempt, max_tokens, reused, error_type, error = outcome
     return {
-        "key": outcome.key,
-        "status": outcome.status,
-        "attempts": outcome.attempts,
-        "answer_run": outcome.answer_run,
-        "answer_attempt": outcome.answer_attempt,
-        "max_tokens": outcome.max_tokens,
-        "reused": outcome.reused,
-        "error_type": outcome.error_type,
-        "error": outcome.error,
+        "type": "outcome",
+        "key": key,
+        "status": status,
+        "attempts": attempts,
+        "answer_run": answer_run,
+        "answer_attempt": answer_attempt,
+        "max_tokens": max_tokens,
+        "reused": reused,
+        "error_type": error_type,
+        "error": error,
         "at": time.time(),
     }
 

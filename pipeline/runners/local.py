@@ -1,35 +1,33 @@
-"""One process, one event loop: planner thread -> doorman -> workers -> journal, and a loader thread behind them.
+"""One process, one event loop: planner thread -> doorman -> workers -> desk, and a loader thread behind them.
 
-The dispatcher is the doorman's only caller and the only writer of `sent` lines; workers write what came back. Every
+The dispatcher is the doorman's only caller and the only writer of `sent` lines; the desk writes what came back. Every
 line is on file before anything acts on it.
 """
 
 import asyncio
 import contextlib
-import random
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import NamedTuple
 
-from pipeline.budget import ZERO, Budget, dollars
+from pipeline.budget import ZERO, Budget
 from pipeline.doorman import Doorman, Limits, Ticket
 from pipeline.errors import PromptmillError, RunPaused
-from pipeline.health import Health, Heard, StopRules
+from pipeline.health import Health, StopRules
 from pipeline.journal import Journal
 from pipeline.ledger import RowsDone
 from pipeline.providers import redact
-from pipeline.records import Attempt, Failure, Outcome, Reply
 from pipeline.runners import _log
 from pipeline.runners._ahead import Ahead
-from pipeline.runners._lines import Fields, attempt_line, outcome_line, sent_line
+from pipeline.runners._desk import Arrival, Desk
+from pipeline.runners._lines import outcome_line, sent_line
 from pipeline.runners._loader import LAST_PATIENCE, Loader
 from pipeline.runners._planner import Batch, Planner
 from pipeline.runners._tally import Tally
-from pipeline.runners.attempt import Again, Done, Exchanger, Step
+from pipeline.runners.attempt import Exchanger
 
 CLOCK_SECONDS = 1.0
 """How often the wall clock is looked at: it may be set, and stands still for a sleeping laptop's timers."""
@@ -63,23 +61,6 @@ class RunReport:
     """Nothing this run did can cost anything."""
 
 
-class _Arrival(NamedTuple):
-    """What came back, and the health's epoch when it was sent."""
-
-    ticket: Ticket
-    attempt: Attempt
-    result: Reply | Failure
-    epoch: int
-
-
-class _Verdict(NamedTuple):
-    """What it means, and the lines that say so."""
-
-    heard: Heard
-    step: Step
-    lines: list[tuple[str, Fields]]
-
-
 class LocalRun:
     """A run in this process. `stop` and `leave_now` may be called from a signal handler of the loop."""
 
@@ -105,21 +86,14 @@ class LocalRun:
         """
         self._planner, self._limits, self._budget = planner, limits, budget
         self._exchanger, self._journal, self._loader = exchanger, journal, loader
-        self._notify, self._until, self._ahead = notify, until, ahead
+        self._until, self._ahead = until, ahead
         self._door = Doorman(limits, budget)
         self._health = Health(rules, concurrency=limits.concurrency, most_open=limits.most_open)
-        self._held: list[Outcome] = []
-        """Rejections that may be the job's fault: booked when that is ruled out."""
         self._out: deque[Ticket] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         """Workers that wait for a ticket."""
-        self._arrived: list[_Arrival] = []
-        self._home = asyncio.Event()
         self._abandoned = threading.Event()
-        self._rows_were_seen = planner.selection.retry is not None
         self._spent_before = budget.spent
-        self._spent = ZERO
-        self._billed = False
         self._dispatcher: asyncio.Task[None] | None = None
         self._main: asyncio.Task[RunReport] | None = None
         self._bug: BaseException | None = None
@@ -127,6 +101,21 @@ class LocalRun:
         self.tally = Tally(total=total)
         if done is not None:
             self.tally.done_before(done.rows, done.repeated)
+        self._desk = Desk(
+            door=self._door,
+            health=self._health,
+            budget=budget,
+            exchanger=exchanger,
+            journal=journal,
+            loader=loader,
+            tally=self.tally,
+            ahead=ahead,
+            notify=notify,
+            stop=self.stop,
+            fail=self._fail,
+            # Rows that somebody asks for again were looked at: if they are rejected again, the job is not news.
+            proven=planner.selection.retry is not None,
+        )
         self.paused: str | None = None
         """Why the run is on its way out, None while it goes on."""
 
@@ -160,8 +149,8 @@ class LocalRun:
     @property
     def spent(self) -> Decimal | None:
         """Dollars this run's answers have cost so far; None without a price, unless the provider says what it bills."""
-        known = self._exchanger.meter.price is not None or self._billed
-        return self._spent if known else None
+        known = self._exchanger.meter.price is not None or self._desk.billed
+        return self._desk.spent if known else None
 
     @property
     def projected(self) -> Decimal | None:
@@ -171,7 +160,7 @@ class LocalRun:
     @property
     def uncertain(self) -> Decimal:
         """Upper bound of what exchanges of unknown cost may add to `spent`."""
-        return self._budget.spent - self._spent_before - self._spent
+        return self._budget.spent - self._spent_before - self._desk.spent
 
     @property
     def ledger_problem(self) -> str | None:
@@ -247,15 +236,15 @@ class LocalRun:
         try:
             await asyncio.wait([self._dispatcher])
             while self._door.in_flight:
-                self._home.clear()
-                await self._home.wait()
+                self._desk.home.clear()
+                await self._desk.home.wait()
         finally:
             self._abandoned.set()
             self._door.stop()
             for task in (self._dispatcher, *workers):
                 task.cancel()
             await asyncio.gather(self._dispatcher, *workers, return_exceptions=True)
-            self._book_arrivals()
+            self._desk.book()
             await asyncio.wait([planned], timeout=PLANNER_PATIENCE)
 
     async def _close(self) -> str | None:
@@ -263,7 +252,7 @@ class LocalRun:
         await asyncio.to_thread(self._loader.stop)
         try:
             if self.paused is None:  # too few to blame the job
-                self._book_held()
+                self._desk.book_held()
             self._journal.append(
                 "end",
                 {"exit_code": self._exit_code(), "reason": self.paused or FINISHED, "at": time.time()},
@@ -305,7 +294,7 @@ class LocalRun:
     async def _announce(self, tickets: Sequence[Ticket]) -> None:
         try:
             await self._exchanger.connection.endpoint()  # the first time, this starts a model that runs here
-            self._journal.append_all([("sent", sent_line(ticket)) for ticket in tickets])
+            self._journal.append_all([sent_line(ticket) for ticket in tickets])
         except BaseException:
             for ticket in tickets:
                 self._door.back(ticket, cost=ZERO, used_tokens=0)
@@ -335,163 +324,12 @@ class LocalRun:
             try:
                 attempt, result = await self._exchanger.send(ticket)
             except BaseException as error:
-                self._lost(ticket)
+                self._desk.lost(ticket)
                 if isinstance(error, asyncio.CancelledError):
                     raise
                 self._fail(error)
             else:
-                self._arrive(_Arrival(ticket, attempt, result, epoch))
-
-    def _lost(self, ticket: Ticket) -> None:
-        """Give a slot back whose exchange left no trace: what it cost is unknown, for it may be billed."""
-        self._door.back(ticket, cost=None, used_tokens=None)
-        self._home.set()
-
-    def _arrive(self, arrival: "_Arrival") -> None:
-        """Book what arrives in one turn of the loop together: each write costs as much as half an exchange."""
-        if not self._arrived:
-            asyncio.get_running_loop().call_soon(self._book_arrivals)
-        self._arrived.append(arrival)
-
-    def _book_arrivals(self) -> None:
-        """Write down what came back, then let it have its consequences."""
-        arrived, self._arrived = self._arrived, []
-        if not arrived:
-            return
-        now = asyncio.get_running_loop().time()
-        judged = [(arrival, verdict) for arrival in arrived if (verdict := self._judged(arrival, now)) is not None]
-        for (arrival, verdict), on_file in zip(judged, self._write([each for _, each in judged]), strict=True):
-            if not on_file:
-                self._lost(arrival.ticket)
-                continue
-            try:
-                self._settle(arrival, verdict)
-            except RunPaused as error:
-                self.stop(str(error))
-            except BaseException as error:  # noqa: BLE001 -- the station's edge: a bug (or a panic) must stop the run
-                self._fail(error)
-        self._home.set()
-
-    def _judged(self, arrival: "_Arrival", now: float) -> "_Verdict | None":
-        """Say what an exchange means; None if that shows a bug of our own."""
-        ticket, attempt, result, epoch = arrival
-        try:
-            self._door.heard(ticket, result)
-            heard = self._hear(ticket, result, epoch, now)
-            step = self._next_step(ticket, attempt, result, heard)
-            lines = [("attempt", attempt_line(attempt, ticket, held=heard.hold))]
-            if isinstance(step, Done) and not heard.hold:
-                lines.append(("outcome", outcome_line(step.outcome)))
-        except BaseException as error:  # noqa: BLE001 -- as above
-            self._lost(ticket)
-            self._fail(error)
-            return None
-        return _Verdict(heard, step, lines)
-
-    def _write(self, verdicts: Sequence["_Verdict"]) -> list[bool]:
-        """Put answers and their outcomes on file; tell which are there.
-
-        An answer and its outcome are in one write: a kill between them would leave the row pending.
-        """
-        try:
-            self._journal.append_all([line for verdict in verdicts for line in verdict.lines], came_back=True)
-        except RunPaused as error:
-            if len(verdicts) == 1:
-                self.stop(str(error))
-                return [False]
-            return [each for verdict in verdicts for each in self._write([verdict])]  # there may be room for some
-        except BaseException as error:  # noqa: BLE001 -- as above
-            self._fail(error)
-            return [False] * len(verdicts)
-        return [True] * len(verdicts)
-
-    def _settle(self, arrival: "_Arrival", verdict: "_Verdict") -> None:
-        attempt, heard, step = arrival.attempt, verdict.heard, verdict.step
-        cost = attempt.cost_usd
-        self._door.back(arrival.ticket, cost=cost, used_tokens=_tokens_used(attempt))
-        _log.exchange(attempt)
-        self._billed = self._billed or attempt.billed_usd is not None
-        if cost:
-            self._spent += cost
-        self.tally.sent += 1
-        self._mind(heard)
-        if cost is not None and isinstance(step, Done):
-            self._look_ahead()
-        self._watch_books(attempt)
-        self._go_on(step, heard)
-
-    def _look_ahead(self) -> None:
-        notice = self._ahead.settled(self._spent)
-        if notice is not None:
-            self._notify(notice)
-
-    def _hear(self, ticket: Ticket, result: Reply | Failure, epoch: int, now: float) -> Heard:
-        # Rows that somebody asks for again were looked at: if they are rejected again, the job is not news.
-        proven = self._rows_were_seen or bool(self.tally.statuses["ok"])
-        return self._health.heard(ticket.request.key, result, now, began=epoch, proven=proven)
-
-    def _next_step(self, ticket: Ticket, attempt: Attempt, result: Reply | Failure, heard: Heard) -> Step:
-        jitter = random.random()  # noqa: S311 -- spreads retries, guards nothing
-        streak = self._door.closed_in_a_row
-        return self._exchanger.next_step(ticket, attempt, result, streak=streak, jitter=jitter, outage=heard.outage)
-
-    def _mind(self, heard: Heard) -> None:
-        """Let what an exchange told about the provider and the job have its consequences."""
-        self._door.narrow(1 if self._health.down else None)
-        if heard.notice is not None:
-            self._notify(heard.notice)
-        if heard.release:
-            self._book_held()
-        if heard.pause is not None:
-            self.stop(heard.pause)
-
-    def _book_held(self) -> None:
-        while self._held:
-            self._journal.append("outcome", outcome_line(self._held[-1]), came_back=True)
-            outcome = self._held.pop()
-            self.tally.ended(outcome.key, outcome.status)
-
-    def _go_on(self, step: Step, heard: Heard) -> None:
-        if isinstance(step, Again):
-            self._send_again(step)
-        elif isinstance(step, Done):
-            self._ended(step.outcome, heard)
-        else:
-            self.stop(step.reason)
-
-    def _ended(self, outcome: Outcome, heard: Heard) -> None:
-        self._door.ended(outcome.key)
-        if heard.hold:
-            self._held.append(outcome)
-            return
-        self.tally.ended(outcome.key, outcome.status)
-        worthless = self._health.ended(outcome.status)
-        if worthless is not None:
-            self.stop(worthless)
-
-    def _send_again(self, step: Again) -> None:
-        if step.shuts_door:
-            self._door.shut_for(step.wait_seconds)
-            _log.door_shut(step.wait_seconds)
-        self._door.again(step.ticket, 0.0 if step.shuts_door else step.wait_seconds)
-
-    def _watch_books(self, attempt: Attempt) -> None:
-        """Pause when what is booked can't be trusted any more: a broken ledger, a bill that breaks its bound."""
-        broken = self._loader.broken
-        if broken is not None:
-            said = isinstance(broken, PromptmillError)
-            self.stop(str(broken) if said else f"the ledger can't be written: {broken}")
-        self._watch_bill(attempt)
-
-    def _watch_bill(self, attempt: Attempt) -> None:
-        """Pause when a provider bills more than the worst case that max_tokens promised: the cap can't hold then."""
-        cost, worst_case = attempt.cost_usd, attempt.reserved_usd
-        if self._budget.cap is None or cost is None or worst_case is None or cost <= worst_case:
-            return
-        self.stop(
-            f"the provider billed {dollars(cost)} for a request that could cost {dollars(worst_case)} at most under"
-            " max_tokens: the budget can't be held; does this provider honour max_tokens?"
-        )
+                self._desk.arrive(Arrival(ticket, attempt, result, epoch))
 
     # -- the planner's thread -----------------------------------------------------------------------
 
@@ -538,12 +376,7 @@ class LocalRun:
             self.tally.already += status is not None
             self.tally.repeated += repeated
         for outcome in batch.outcomes:
-            self._journal.append("outcome", outcome_line(outcome))
+            self._journal.append_all([outcome_line(outcome)])
             self.tally.ended(outcome.key, outcome.status)
             self.tally.reused += outcome.reused
         await self._door.offer(batch.tickets)
-
-
-def _tokens_used(attempt: Attempt) -> int | None:
-    usage = attempt.usage
-    return None if usage is None else usage.input_tokens + usage.output_tokens

@@ -35,6 +35,8 @@ class PlainWire:
         self._options = options
         self._seconds, self._body_limit = options.timeout_seconds, options.body_limit
         self._place: _Place | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The one that its connections live in."""
         self._idle: defaultdict[tuple[str, int], deque[_Connection]] = defaultdict(deque)
         self._all: set[_Connection] = set()
         self._tidying: asyncio.TimerHandle | None = None
@@ -47,7 +49,9 @@ class PlainWire:
             place = self._place = _place(url, headers)
         if self._closed:
             raise closed(place.target)
-        loop = asyncio.get_running_loop()  # asked for once: up to Python 3.11 that is a system call
+        loop = self._loop
+        if loop is None:  # asked for once: up to Python 3.11 that is a system call
+            loop = self._loop = asyncio.get_running_loop()
         now = loop.time()
         connection = self._free(place, now) or await self._connect(place)
         try:

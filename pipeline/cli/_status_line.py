@@ -1,0 +1,49 @@
+"""One line on stderr about work that goes on: rewritten in a terminal, a new line each time elsewhere."""
+
+import contextlib
+import shutil
+import sys
+
+import click
+
+from pipeline.cli._show import takes_text
+
+
+class StatusLine:
+    """Shows a text instead of the one before. The work goes on all the same when nobody reads stderr any more."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stderr.isatty()
+        self._shown = 0
+
+    @property
+    def shown(self) -> bool:
+        """Tell whether the cursor stands behind a text."""
+        return self._shown > 0
+
+    def show(self, text: str) -> None:
+        """Show it, cut to the terminal's width."""
+        if not self.terminal:
+            self._write(f"{text}\n")
+            return
+        cut = text[: shutil.get_terminal_size().columns - 1]
+        self._write("\r" + cut.ljust(self._shown))
+        self._shown = len(cut)
+
+    def clear(self) -> None:
+        """Make room for something else in the line."""
+        if self._shown:
+            self.show("")
+            self._write("\r")
+
+    def end(self) -> None:
+        """Leave the cursor on a fresh line, if it is not on one."""
+        if self._shown:
+            self._write("\n")
+            self._shown = 0
+
+    @staticmethod
+    def _write(text: str) -> None:
+        if takes_text(sys.stderr):
+            with contextlib.suppress(OSError):
+                click.echo(text, err=True, nl=False)
