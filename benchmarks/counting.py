@@ -113,9 +113,10 @@ def measure(folder: Path, rows: int) -> None:
     write_rows(folder / "rows.jsonl", rows)
     (folder / "job.toml").write_text(JOB)
     size = (folder / "rows.jsonl").stat().st_size / rows
-    base, wall, said = timed(folder, TIKTOKEN_ALONE)
     say(f"{rows:,} rows of {size:,.0f} bytes")
-    say(f"  {'tiktoken alone'.ljust(24)}  {base:7.1f} s CPU         {wall:7.1f} s wall   {said} tokens")
+    alone = timed(folder, TIKTOKEN_ALONE)
+    base = alone[0]
+    figures("tiktoken alone", alone, base)
     figures("the same on two threads", timed(folder, TIKTOKEN_ON_TWO_THREADS), base)
     programs = {"estimate, tiktoken": WITHOUT_TOKTOK, "the same, counts kept": WITHOUT_TOKTOK}
     if find_spec("toktok"):

@@ -18,7 +18,7 @@ EVERYTHING_ON = ("tiktoken counts", "toktok counts")
 """Which of our variants meet the peers: exact counts, by the library that everybody has and by the extra `fast`."""
 PEERS_NOTE = (
     "Each runs in an environment of its own, on the same rows and the same server, in turns; medians. The time to start"
-    " is in it. Ours renders, counts with tiktoken, limits, journals and stores in DuckDB; the peers read the rows, do"
+    " is in it. Ours renders, counts tokens, limits, journals and stores in DuckDB; the peers read the rows, do"
     " what they do by themselves, and write the answers to a file."
 )
 

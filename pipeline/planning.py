@@ -225,7 +225,7 @@ class Meter:
         if counted is None:
             (counted,) = self.count_all([request])
         tokens, method, bound = counted
-        return Ticket(request, self.worst_case(bound), tokens + self._output, tokens, method)
+        return Ticket(request, self.worst_case(bound), self.limit_tokens(tokens), tokens, method)
 
     def limit_tokens(self, input_tokens: int) -> int:
         """Return what a tokens-per-minute limit is charged for a request."""

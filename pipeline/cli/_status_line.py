@@ -1,6 +1,5 @@
 """One line on stderr about work that goes on: rewritten in a terminal, a new line each time elsewhere."""
 
-import contextlib
 import shutil
 import sys
 
@@ -27,8 +26,8 @@ class StatusLine:
             self._write(f"{text}\n")
             return
         cut = text[: shutil.get_terminal_size().columns - 1]
-        self._write("\r" + cut.ljust(self._shown))
-        self._shown = len(cut)
+        if self._write("\r" + cut.ljust(self._shown)):
+            self._shown = len(cut)
 
     def clear(self) -> None:
         """Make room for something else in the line."""
@@ -43,7 +42,12 @@ class StatusLine:
             self._shown = 0
 
     @staticmethod
-    def _write(text: str) -> None:
-        if takes_text(sys.stderr):
-            with contextlib.suppress(OSError):
-                click.echo(text, err=True, nl=False)
+    def _write(text: str) -> bool:
+        """Write it if that can be done, and tell."""
+        if not takes_text(sys.stderr):
+            return False
+        try:
+            click.echo(text, err=True, nl=False)
+        except OSError:
+            return False
+        return True

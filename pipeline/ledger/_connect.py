@@ -257,7 +257,7 @@ def _writer(path: Path, engine: Engine) -> duckdb.DuckDBPyConnection:
         connection.execute("use ledger")
     except BaseException as error:
         if _LOCKED in str(error):
-            engine.give_back(connection)
+            engine.give_back(connection)  # for the next try
         else:
             connection.close()
         raise

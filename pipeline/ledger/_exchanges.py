@@ -14,7 +14,7 @@ import orjson
 import polars as pl
 
 from pipeline.journal import Line
-from pipeline.ledger._frames import ANSWERS, ATTEMPTS, OUTCOMES, RunFacts
+from pipeline.ledger._frames import ANSWERS, ATTEMPTS, OUTCOMES, ArrowStream, RunFacts
 
 _KINDS = frozenset({"sent", "attempt", "outcome"})
 _ATTEMPT_LINE = {
@@ -119,28 +119,18 @@ class Intake:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Make ready, outside of any transaction: a rollback would undo it."""
         self._connection = connection
-        self._shelf = _Shelf()
+        self._shown = ArrowStream(_NO_LINES)
         self._parsed: dict[str, duckdb.Statement] = {}
         connection.complete()  # an answer of which only the first row was fetched is in the way
-        connection.register("journal_lines", self._shelf)
+        connection.register("journal_lines", self._shown)
 
     def execute(self, sql: str, facts: Mapping[str, object] | None = None, *, lines: Sequence[Line] = ()) -> None:
         """Run a statement, which may read `lines`."""
         if sql not in self._parsed:
             (self._parsed[sql],) = self._connection.extract_statements(sql)
-        self._shelf.frame = _frame(lines) if lines else _NO_LINES
+        self._shown.frame = _frame(lines) if lines else _NO_LINES
         self._connection.execute(self._parsed[sql], facts)
-        self._shelf.frame = _NO_LINES
-
-
-class _Shelf:
-    """Where DuckDB finds the lines of the statement that runs."""
-
-    def __init__(self) -> None:
-        self.frame = _NO_LINES
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        return self.frame.__arrow_c_stream__(requested_schema)
+        self._shown.frame = _NO_LINES
 
 
 def _frame(lines: Sequence[Line]) -> pl.DataFrame:

@@ -67,13 +67,13 @@ def _expression(name: str, kind: str) -> str:
 
 
 class ArrowStream:
-    """Shows DuckDB nothing but the Arrow stream, so that it doesn't ask for pyarrow."""
+    """Shows DuckDB nothing but the Arrow stream of a frame, so that it doesn't ask for pyarrow."""
 
     def __init__(self, frame: pl.DataFrame) -> None:
-        self._frame = frame
+        self.frame = frame
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        return self._frame.__arrow_c_stream__(requested_schema)
+        return self.frame.__arrow_c_stream__(requested_schema)
 
 
 def microseconds(seconds: float) -> int:

@@ -161,7 +161,6 @@ class Desk:
             self._notify(notice)
 
     def _hear(self, ticket: Ticket, result: Reply | Failure, epoch: int, now: float) -> Heard:
-        # Rows that somebody asks for again were looked at: if they are rejected again, the job is not news.
         proven = self._proven or bool(self._tally.statuses["ok"])
         return self._health.heard(ticket.request.key, result, now, began=epoch, proven=proven)
 
@@ -181,6 +180,7 @@ class Desk:
             self._stop(heard.pause)
 
     def book_held(self) -> None:
+        """Book the rejections that were held back: they are the rows' own."""
         while self._held:
             self._journal.append_all([outcome_line(self._held[-1])], came_back=True)
             outcome = self._held.pop()

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from pipeline.tokens import _fast
@@ -60,31 +60,23 @@ class Tokenizer:
         with self._starting:
             if self.library is not None:
                 return
-            if _fast.installed():
-                self._try_fast()
+            problem = self._use(_fast.MODULE, _fast.load) if _fast.installed() else None
+            if problem is not None:
+                self._give_up(problem)
             if self._count_many is None:
-                self._count_many = self._trusted(count_many(self.name))
+                self._use("tiktoken", count_many)  # its inner way: what is wrong with it is not worth a word
                 self.library = "tiktoken"
 
-    def _try_fast(self) -> None:
+    def _use(self, library: str, load: Callable[[str], CountMany | None]) -> str | None:
+        """Count this way if it is there and agrees with tiktoken's public one; return what is wrong with it."""
         try:
-            counting = _fast.load(self.name)
-            problem = difference(counting, self.name)
+            counting = load(self.name)
+            problem = None if counting is None else difference(counting, self.name)
         except BaseException as error:  # noqa: BLE001 -- a panic of the library is not an `Exception`
-            problem = _failure(error)
-        if problem is not None:
-            self._give_up(problem)
-            return
-        self._count_many, self.library = counting, _fast.MODULE
-
-    def _trusted(self, counting: CountMany | None) -> CountMany | None:
-        """Return tiktoken's inner way if it is there and does what the public one does."""
-        try:
-            agrees = counting is not None and difference(counting, self.name) is None
-        except BaseException as error:  # noqa: BLE001 -- a panic of the library is not an `Exception`
-            _failure(error)
-            return None
-        return counting if agrees else None
+            return _failure(error)
+        if counting is not None and problem is None:
+            self._count_many, self.library = counting, library
+        return problem
 
     def _give_up(self, why: str) -> None:
         """Let tiktoken's public way count from here on; what was counted before stays: it passed the check."""
@@ -111,7 +103,7 @@ def libraries() -> list[str]:
 
 
 def _failure(error: BaseException) -> str:
-    """Describe what the fast library did. Raises the error if it is not the library's (Ctrl-C)."""
+    """Describe what a library did. Raises the error if it is not its own (Ctrl-C)."""
     if not isinstance(error, Exception) and not is_panic(error):
         raise error
     return f"it failed with {type(error).__name__}: {str(error)[:200]}"
