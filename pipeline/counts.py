@@ -12,6 +12,7 @@ import hashlib
 import os
 import struct
 import zlib
+from binascii import unhexlify
 from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
@@ -29,6 +30,7 @@ _IDENTITY_BYTES = 16
 _RECORD = struct.Struct("<16sIIB")
 _BLOCK = struct.Struct("<II")
 _METHODS: tuple[CountMethod, ...] = get_args(CountMethod)
+_CODES = {method: code for code, method in enumerate(_METHODS)}
 _MOST = 2**32 - 1
 _DIGEST = 2
 """Where a key's digest begins: behind `v1`."""
@@ -63,7 +65,7 @@ class KeptCounts:
 
     def find(self, key: str) -> TokenCount | None:
         """Return the count of a key, None if it is not kept near where the last one was."""
-        digest = bytes.fromhex(key[_DIGEST:])
+        digest = unhexlify(key[_DIGEST:])
         found = self._block.get(digest)
         if found is None:
             found = self._next.get(digest)
@@ -147,10 +149,10 @@ class CountKeeper:
 
     def add(self, key: str, count: TokenCount) -> None:
         """Keep a count, behind those before it."""
-        if self._file is None or count.bound > _MOST:
+        tokens, method, bound = count
+        if self._file is None or bound > _MOST:
             return
-        method = _METHODS.index(count.method)
-        self._pending.append(_RECORD.pack(bytes.fromhex(key[_DIGEST:]), count.tokens, count.bound, method))
+        self._pending.append(_RECORD.pack(unhexlify(key[_DIGEST:]), tokens, bound, _CODES[method]))
         if len(self._pending) == BLOCK_RECORDS:
             self._write()
 

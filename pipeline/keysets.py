@@ -4,6 +4,7 @@ A key is `v1` and 128 bits. Its first 16 bits choose one of 65,536 byte strings,
 one behind the other: so nothing is approximate, nothing is ever rehashed, and a look-up searches a few hundred bytes.
 """
 
+from binascii import unhexlify
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
@@ -18,11 +19,9 @@ def _bits(key: str) -> bytes | None:
     """Return the 16 bytes of a key, None if it is none of ours."""
     if len(key) == _LENGTH and key[:2] == _PREFIX:
         try:
-            bits = bytes.fromhex(key[2:])
+            return unhexlify(key[2:])
         except ValueError:
             return None
-        if len(bits) == _REST + 2:
-            return bits
     return None
 
 

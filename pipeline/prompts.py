@@ -24,7 +24,9 @@ from pipeline.records import Message, ModelSpec, Row
 _SYSTEM_LINE = "--- system ---"
 _USER_LINE = "--- user ---"
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
+_SYSTEM = "system"
 _UNSTEADY = ("lipsum", "random")  # the same row must always make the same request
+Renderer = Callable[[Mapping[str, Any]], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +105,23 @@ class Template:
         environment = _environment()
         parts = _parts(spec)
         trees = [_parse(environment, part) for part in parts]
-        self._renderers = [(part.role, _renderer(environment, tree)) for part, tree in zip(parts, trees, strict=True)]
+        self._fixed: list[Message] = []
+        self._varying: list[tuple[int, str, Renderer]] = []
+        for part, tree in zip(parts, trees, strict=True):
+            self._add(part, tree, environment)
         names = {name for tree in trees for name in meta.find_undeclared_variables(tree)}
         self._passes_row = "row" in names
         own = {self._column} if self._column is not None else set()
         self.columns: frozenset[str] = frozenset(names - {"row"} | own)
         """The columns that the template names."""
+
+    def _add(self, part: _Part, tree: nodes.Template, environment: jinja2.Environment) -> None:
+        text = _plain_text(tree)
+        if text is None:
+            self._varying.append((len(self._fixed), part.role, _renderer(environment, tree)))
+        elif part.role == _SYSTEM and not text.strip():
+            return
+        self._fixed.append({"role": part.role, "content": text or ""})
 
     def render(self, row: Row) -> tuple[Message, ...]:
         """Return the messages for a row. Raises InputError that names the row."""
@@ -117,18 +130,18 @@ class Template:
         values = row.values
         if self._passes_row and "row" not in values:
             values = {**values, "row": values}
-        messages = []
-        try:
-            for role, render in self._renderers:
+        messages = self._fixed.copy()
+        blank = False
+        for place, role, render in self._varying:
+            try:
                 text = render(values)
-                if role != "system" or text.strip():
-                    messages.append({"role": role, "content": text})
-        except Exception as error:  # a template is its author's program and may raise anything
-            raise InputError(self._explain(row, error)) from error
-        for message in messages:
-            if not _is_text(message["content"]):
+            except Exception as error:  # a template is its author's program and may raise anything
+                raise InputError(self._explain(row, error)) from error
+            if not _is_text(text):
                 raise InputError(f"{row.origin}: the prompt holds half of a surrogate pair, which can't be sent")
-        return tuple(messages)
+            messages[place] = {"role": role, "content": text}
+            blank = blank or (role == _SYSTEM and not text.strip())
+        return tuple(messages[1:] if blank else messages)
 
     def _explain(self, row: Row, error: Exception) -> str:
         name = _UNDEFINED.fullmatch(str(error)) if isinstance(error, jinja2.UndefinedError) else None
@@ -193,11 +206,15 @@ def _parse(environment: jinja2.Environment, part: _Part) -> nodes.Template:
         raise JobFileError(f"{part.place}, line {line}: {error.message}") from error
 
 
-def _renderer(environment: jinja2.Environment, tree: nodes.Template) -> Callable[[Mapping[str, Any]], str]:
+def _plain_text(tree: nodes.Template) -> str | None:
+    """Return the text of a template that is nothing else, as a system prompt mostly is."""
     parts = [each for output in tree.body for each in output.iter_child_nodes()]
-    if all(isinstance(each, nodes.TemplateData) for each in parts):
-        text = "".join(each.data for each in parts if isinstance(each, nodes.TemplateData))
-        return lambda _: text  # a system prompt is mostly plain text; rendering costs 10 us a row
+    texts = [each.data for each in parts if isinstance(each, nodes.TemplateData)]
+    return "".join(texts) if len(texts) == len(parts) else None
+
+
+def _renderer(environment: jinja2.Environment, tree: nodes.Template) -> Renderer:
+    parts = [each for output in tree.body for each in output.iter_child_nodes()]
     render = environment.from_string(tree).render
     if not all(isinstance(each, nodes.TemplateData | nodes.Name) for each in parts):
         return render
@@ -206,9 +223,7 @@ def _renderer(environment: jinja2.Environment, tree: nodes.Template) -> Callable
     return _joiner([each for each in parts if isinstance(each, nodes.TemplateData | nodes.Name)], render)
 
 
-def _joiner(
-    parts: Sequence[nodes.TemplateData | nodes.Name], render: Callable[[Mapping[str, Any]], str]
-) -> Callable[[Mapping[str, Any]], str]:
+def _joiner(parts: Sequence[nodes.TemplateData | nodes.Name], render: Renderer) -> Renderer:
     """Join text and columns that are text, as Jinja would, at a tenth of its cost; it renders all other rows."""
     pieces = ["" if isinstance(each, nodes.Name) else each.data for each in parts]
     named = [(place, each.name) for place, each in enumerate(parts) if isinstance(each, nodes.Name)]
@@ -293,17 +308,32 @@ class KeyMaker:
         """Prepare for this model. Raises JobFileError if its base_url is no address."""
         shared = _canonical(_shared(model))
         before = _members({name: shared[name] for name in shared if name < "messages"})
-        self._start = hashlib.blake2b(b"{" + before + (b"," if before else b"") + b'"messages":', digest_size=16)
-        self._model = b"," + _members({"model": shared["model"]})
+        self._start = hashlib.blake2b(b"{" + before + (b"," if before else b"") + b'"messages":[', digest_size=16)
+        self._lead: Sequence[Message] | None = None
+        self._after_lead = self._start.copy()
+        self._model = b"]," + _members({"model": shared["model"]})
         self._end = b"," + _members({name: shared[name] for name in shared if name > "occurrence"}) + b"}"
         self._model_end = self._model + self._end
 
     def key(self, messages: Sequence[Message], occurrence: int = 0) -> str:
         """Return the key of a request; `occurrence` numbers equal requests that must stay apart."""
-        digest = self._start.copy()
-        digest.update(_dumps(messages if _is_plain(messages) else _canonical(messages)))
+        lead = messages[:-1]
+        if lead != self._lead:
+            self._follow(lead)
+        digest = self._after_lead.copy()
+        if messages:
+            last = messages[-1]
+            digest.update(_dumps(last if _is_plain(last) else _canonical(last)))
         digest.update(b'%b,"occurrence":%d%b' % (self._model, occurrence, self._end) if occurrence else self._model_end)
         return "v1" + digest.hexdigest()
+
+    def _follow(self, lead: Sequence[Message]) -> None:
+        """Hash what stands before the last message: most often a system prompt that is the same row after row."""
+        self._after_lead = self._start.copy()
+        for message in lead:
+            self._after_lead.update(_dumps(_canonical(message)) + b",")
+        # Messages that hold more than texts may be equal and have different keys: 1 is True.
+        self._lead = lead if all(_is_plain(message) for message in lead) else None
 
 
 def broken_key(digest: str) -> str:
@@ -338,13 +368,12 @@ def _address(url: str) -> str:
     return f"{parts.scheme}://{host}{'' if port in (None, usual) else f':{port}'}{parts.path.rstrip('/')}"
 
 
-def _is_plain(messages: Sequence[Message]) -> bool:
-    for message in messages:
-        if type(message) is not dict:
+def _is_plain(message: Message) -> bool:
+    if type(message) is not dict:
+        return False
+    for value in message.values():  # noqa: SIM110 -- for every row; a generator takes three times as long
+        if type(value) is not str:
             return False
-        for value in message.values():
-            if type(value) is not str:
-                return False
     return True
 
 

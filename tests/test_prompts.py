@@ -451,6 +451,7 @@ def test_whole_numbers_inside_messages_are_one_number_whatever_their_type():
         return ({"role": "user", "content": [{"type": "x", "n": number}]},)
 
     maker = KeyMaker(PLAIN)
+    assert maker.key(chat(1) + USER) == maker.key(chat(1.0) + USER) != maker.key(chat(True) + USER)
     assert maker.key(chat(1)) == maker.key(chat(1.0))
     assert maker.key(chat(0)) == maker.key(chat(-0.0))
     assert maker.key(chat(1)) != maker.key(chat(True))

@@ -1,6 +1,6 @@
 """The answer of `estimate`: count every request as rendered, add what is known from before, send nothing."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -87,12 +87,7 @@ class Scan:
     def run(self, plan: Plan, counting: Counting, tick: Tick | None) -> None:
         """Scan the whole plan and add up."""
         for (progress, ids), requests, counts in counting.counted(self._steps(plan), whole=lambda: plan.complete):
-            if self.sample is not None or self.window is not None:
-                for row_id, request, count in zip(ids, requests, counts, strict=True):
-                    self._size_up(row_id, request, count)
-            fitting = [count for count in counts if self._fits(count)]
-            self.rejected += len(counts) - len(fitting)
-            self.to_send.add(fitting)
+            self._add(ids, requests, counts)
             if tick is not None:
                 tick(*progress)
 
@@ -133,17 +128,29 @@ class Scan:
         if row.request is not None and not row.repeated:
             passed.append(row.key)
 
-    def _size_up(self, row_id: str, request: Request, count: TokenCount) -> None:
-        fits = self._fits(count)
-        if fits and self.sample is not None:
-            self.sample.counted(request.key, count)
-        if fits and self.window is not None and count.tokens + (self.meter.max_tokens or 0) > self.window.tokens:
-            self.too_long += 1
-            if len(self.too_long_rows) < NAMED:
-                self.too_long_rows.append((row_id, count.tokens))
+    def _add(self, ids: Sequence[str], requests: Sequence[Request], counts: Sequence[TokenCount]) -> None:
+        longest = max([count.tokens for count in counts], default=0)
+        counted = list(zip(ids, requests, counts, strict=True))
+        if not self._fits(longest):  # else all the others fit, too
+            counted = [each for each in counted if self._fits(each[2].tokens)]
+            self.rejected += len(counts) - len(counted)
+        self.to_send.add([count for _, _, count in counted])
+        if self.sample is not None:
+            for _, request, count in counted:
+                self.sample.counted(request.key, count)
+        if self._is_too_long(longest):
+            self._name_too_long((row_id, count.tokens) for row_id, _, count in counted)
 
-    def _fits(self, count: TokenCount) -> bool:
-        return not self.limits.never_fits(self.meter.limit_tokens(count.tokens))
+    def _name_too_long(self, rows: Iterable[tuple[str, int]]) -> None:
+        too_long = [(row_id, tokens) for row_id, tokens in rows if self._is_too_long(tokens)]
+        self.too_long += len(too_long)
+        self.too_long_rows += too_long[: NAMED - len(self.too_long_rows)]
+
+    def _fits(self, tokens: int) -> bool:
+        return not self.limits.never_fits(self.meter.limit_tokens(tokens))
+
+    def _is_too_long(self, tokens: int) -> bool:
+        return self.window is not None and tokens + (self.meter.max_tokens or 0) > self.window.tokens
 
     def answer(self, plan: Plan, outlook: Outlook, counter: str | None) -> Estimate:
         """Put the sums and what is known from before together."""

@@ -49,7 +49,7 @@ class Source:
         self.share: float | None = None
         """Which part of the input the newest scan has read, from 0 to 1; None if its format can't tell."""
 
-    def batches(self, size: int = 1000, *, passed: bytes = b"") -> Iterator[list[Row | BrokenRow]]:
+    def batches(self, size: int = 64, *, passed: bytes = b"") -> Iterator[list[Row | BrokenRow]]:
         """Yield the selected rows in file order, `size` at a time; abandon it when you like. Raises InputError.
 
         `passed` has a bit for each row by its index (the lowest first): rows that are not read again.

@@ -29,7 +29,7 @@ _KINDS = {list: "a list", str: "a string", int: "a number", float: "a number", b
 def stream(file: Path, where: "Where | None", passed: Passed | None = None) -> Generator[Chunk, None, int]:
     """See `Format.stream`."""
     number = rows = 0
-    for lines, share in read_lines(file):
+    for lines, share in read_lines(file, filtered=where is not None):
         if passed is not None and passed.all_of(rows, len(lines)):
             number += len(lines)
             rows += sum(1 for line in lines if not _is_blank(line))
