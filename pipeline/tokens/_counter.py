@@ -20,8 +20,6 @@ from pipeline.tokens._families import Family
 if TYPE_CHECKING:
     from pipeline.tokens._tokenizer import Tokenizer
 
-Sizes = Mapping[str, Size]
-"""Texts that are measured already."""
 FORMULA_VERSION = 1
 """Goes up when anything here or in `_attachments` changes a count or a bound: then kept counts are worth nothing."""
 
@@ -109,32 +107,41 @@ class Counter:
         schema: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> list[TokenCount]:
-        """Count many requests' input, in order: texts that repeat (a system prompt) are measured once."""
+        """Count many requests' input, in order: messages and texts that repeat (a system prompt) are measured once."""
         tokens, bound, grade = self._attachments(schema, extra)
         start = Size(tokens, bound, max(grade, _METHODS.index(self.method)))
-        texts = dict.fromkeys(
-            message["content"] for messages in conversations for message in messages if _is_plain(message)
-        )
+        different = {id(message): message for messages in conversations for message in messages}
+        sizes = dict(zip(different, self._measure(list(different.values())), strict=True))
+        return [
+            self._total(messages, [sizes[id(message)] for message in messages], start) for messages in conversations
+        ]
+
+    def _measure(self, messages: Sequence[Message]) -> list[Size]:
+        plain = [_is_plain(message) for message in messages]
+        texts = dict.fromkeys(message["content"] for message, is_plain in zip(messages, plain, strict=True) if is_plain)
         measured = self._tokenizer.measure_all(list(texts))
         sizes = {
-            text: Size(size.tokens, size.utf8_bytes, EXACT if size.certain else FORMULA)
-            for text, size in zip(texts, measured, strict=True)
+            text: Size(tokens, utf8_bytes, EXACT if certain else FORMULA)
+            for text, (tokens, utf8_bytes, certain) in zip(texts, measured, strict=True)
         }
-        return [self._total(messages, sizes, start) for messages in conversations]
+        return [
+            sizes[message["content"]] if is_plain else self._odd_message(message)
+            for message, is_plain in zip(messages, plain, strict=True)
+        ]
 
-    def _total(self, messages: Sequence[Message], sizes: Sizes, start: Size) -> TokenCount:
+    def _total(self, messages: Sequence[Message], sizes: Sequence[Size], start: Size) -> TokenCount:
         """Add up one request; `start` is what it has beside its messages, no surer than the counter's method."""
         template = self.family.template
         tokens, bound, grade = start
         overhead = template.per_request
         if template.without_system and not _starts_with_system(messages):
             overhead += template.without_system
-        for message in messages:
-            size = sizes[message["content"]] if _is_plain(message) else self._odd_message(message)
-            overhead += template.by_role.get(message.get("role", ""), template.per_message)
-            tokens += size.tokens
-            bound += size.bound
-            grade = max(grade, size.grade)
+        by_role, per_message = template.by_role, template.per_message
+        for message, (its_tokens, its_bound, its_grade) in zip(messages, sizes, strict=True):
+            overhead += by_role.get(message.get("role", ""), per_message) if by_role else per_message
+            tokens += its_tokens
+            bound += its_bound
+            grade = max(grade, its_grade)
         bound += REQUEST_ALLOWANCE + MESSAGE_ALLOWANCE * len(messages)
         total = overhead + (tokens * self.family.percent + 50) // 100
         return TokenCount(total, _METHODS[grade], total if grade == EXACT else max(total, bound))
