@@ -1,4 +1,4 @@
-"""Counting in rounds: the reading thread renders and hashes a few thousand rows, then a few threads count them.
+"""Counting in rounds: the reading thread renders and hashes some rows, then one or a few threads count them.
 
 tiktoken and toktok count without the interpreter's lock, so threads are enough. Reading and counting take turns: beside
 a busy reader a counting thread gets the lock back only every 5 ms, and the same texts cost up to twice the processor
@@ -96,6 +96,8 @@ class Counting:
     """The file of kept counts; None: there is none."""
     writes: bool = False
     """Whether this scan writes that file anew, if it made any counts."""
+    threads: int | None = None
+    """How many threads count, the calling one included; None: one per processor we may use, a few at most."""
     notify: Callable[[str], None] | None = None
     """Hears, once, when the fast tokenizer is installed and can't be used."""
     made: int = 0
@@ -108,7 +110,7 @@ class Counting:
         An error of the scan is raised when its turn has come, behind all steps before it; one of a count at once. When
         the steps have ended, `whole` tells whether they were the plan to its end.
         """
-        pool = ThreadPoolExecutor(max(1, threads() - 1), thread_name_prefix="promptmill-counting")
+        pool = ThreadPoolExecutor(max(1, self._threads() - 1), thread_name_prefix="promptmill-counting")
         try:
             with closing(_Kept(self.path, self.meter, writes=self.writes)) as kept:
                 for started in _rounds(_start(step, kept) for step in steps):
@@ -132,7 +134,7 @@ class Counting:
 
     def _together(self, pieces: list[list[Request]], pool: ThreadPoolExecutor) -> list[list[TokenCount]]:
         """Count pieces on all threads, the calling one included: tiktoken is a seventh faster on its first thread."""
-        if threads() == 1:  # a second thread on one processor only adds switches
+        if self._threads() == 1:  # a second thread on one processor only adds switches
             return [self.meter.count_all(piece) for piece in pieces]
         work = [pool.submit(self.meter.count_all, piece) for piece in pieces]
         own: dict[int, list[TokenCount]] = {}
@@ -141,16 +143,14 @@ class Counting:
                 own[number] = self.meter.count_all(pieces[number])
         return [own[number] if number in own else future.result() for number, future in enumerate(work)]
 
+    def _threads(self) -> int:
+        return min(MOST_THREADS, _processors()) if self.threads is None else self.threads
+
     def _tell(self) -> None:
         problem = self.meter.counter.problem
         if problem is not None and self.notify is not None and not self._told:
             self._told = True
             self.notify(problem)
-
-
-def threads() -> int:
-    """Return how many threads count, the calling one included: one per processor we may use, a few at most."""
-    return min(MOST_THREADS, _processors())
 
 
 def _processors() -> int:

@@ -92,9 +92,8 @@ def test_several_threads_count_together(meter, monkeypatch):
         return original(self, requests)
 
     monkeypatch.setattr(Meter, "count_all", meet)
-    monkeypatch.setattr(counting_module, "threads", lambda: 2)
     monkeypatch.setattr(counting_module, "PIECE_CHARACTERS", 10)
-    assert len(list(Counting(meter).counted([step(1, 40)]))) == 1
+    assert len(list(Counting(meter, threads=2).counted([step(1, 40)]))) == 1
     assert len(waited) == 2
 
 
@@ -171,16 +170,15 @@ def test_what_a_counting_thread_raises_is_raised(meter, monkeypatch, error, on_t
         return original(self, requests)
 
     monkeypatch.setattr(Meter, "count_all", fail)
-    monkeypatch.setattr(counting_module, "threads", lambda: on_threads)
     steps = [ToCount(n, [request(n * 10 + m) for m in range(10)], []) for n in range(60)]
     assert f"{request(0x13).key}".endswith("00013")
     with pytest.raises(type(error)):
-        list(Counting(meter).counted(steps))
+        list(Counting(meter, threads=on_threads).counted(steps))
 
 
 def test_no_thread_is_left_when_a_scan_is_abandoned(meter):
     before = set(threading.enumerate())  # a failed test's traceback may hold a scan of its own
-    scan = Counting(meter).counted(step(number) for number in range(100))
+    scan = Counting(meter, threads=2).counted(step(number) for number in range(100))
     next(scan)
     started = set(threading.enumerate()) - before
     assert started
