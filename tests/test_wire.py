@@ -1,13 +1,15 @@
 """The contract of `Wire`, held to all implementations with a server that is scripted down to the bytes.
 
-`auto` is the plain one wherever that can be.
+`auto` is the plain one wherever that can be, with and without encryption.
 """
 
 import asyncio
 import builtins
 import contextlib
+import functools
 import gzip
 import ssl
+import sys
 
 import httpx
 import pytest
@@ -16,7 +18,8 @@ from raw_server import answer, free_port, raw_server
 
 from pipeline.errors import UsageError, WireError
 from pipeline.records import WireReply
-from pipeline.wire import WireOptions, open_encrypting, open_wire
+from pipeline.wire import WireOptions, _auto, open_library, open_wire, plain
+from pipeline.wire._trust import system_context
 from pipeline.wire.httpx import HttpxWire
 from pipeline.wire.native import NativeWire
 
@@ -24,20 +27,37 @@ HEADERS = {"authorization": "Bearer sk-secret-key", "content-type": "application
 BODY = b'{"private": "prompt"}'
 
 
-@pytest.fixture(params=["auto", "native", "httpx"])
-def wire_kind(request):
-    return request.param
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """A throw-away certificate authority (PEM), and a server's TLS set-up that it signed."""
+    ca_key, key = new_key(), new_key()
+    ca_pem = certificate("Test CA", ca_key, "Test CA", ca_key, is_authority=True)
+    pem = certificate("127.0.0.1", key, "Test CA", ca_key, is_authority=False)
+    chain = tmp_path_factory.mktemp("tls") / "server.pem"
+    chain.write_bytes(pem + private_pem(key))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    return ca_pem, context
+
+
+@pytest.fixture(params=["auto", "auto encrypted", "native", "httpx"])
+def wire_kind(request, authority, monkeypatch):
+    """A wire's name. Everything holds over an encrypted connection, too: then all servers here have one."""
+    name, _, encrypted = request.param.partition(" ")
+    if encrypted:
+        monkeypatch.setattr(sys.modules[__name__], "raw_server", functools.partial(raw_server, tls=authority[1]))
+    return name
 
 
 @pytest.fixture
-def open_one(wire_kind, monkeypatch):
-    """Open a wire of either kind; proxies of the machine that runs the tests don't count."""
+def open_one(wire_kind, authority, monkeypatch):
+    """Open a wire of any kind; proxies of the machine that runs the tests don't count."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
     @contextlib.asynccontextmanager
     async def opened(**options):
-        wire = open_wire(wire_kind, WireOptions(**options))
+        wire = open_wire(wire_kind, WireOptions(**{"root_certificates": authority[0], **options}))
         try:
             yield wire
         finally:
@@ -124,7 +144,7 @@ async def test_no_answer_within_the_timeout_may_have_been_sent(open_one):
     async with raw_server(stall) as server, open_one(timeout_seconds=0.15) as wire:
         error = await fails(wire, server.url)
     assert (error.kind, error.maybe_sent) == ("timeout", True)
-    assert server.base.removeprefix("http://") in str(error)
+    assert server.base.partition("://")[2] in str(error)
 
 
 async def test_a_body_that_drips_is_bounded_by_the_total_timeout(open_one):
@@ -148,7 +168,7 @@ async def test_a_refused_connection_was_not_sent(open_one):
 
 
 async def test_a_handshake_that_stalls_is_a_connection_that_was_not_made(open_one):
-    async with raw_server(stall) as server, open_one(connect_seconds=0.15) as wire:
+    async with raw_server(stall, tls=None) as server, open_one(connect_seconds=0.15) as wire:
         error = await fails(wire, server.url.replace("http://", "https://"))
     assert (error.kind, error.maybe_sent) == ("connect", False)
     assert server.requests == []
@@ -252,6 +272,18 @@ async def test_an_address_that_cannot_be_used_is_said_before_anything_is_sent(op
     assert (error.kind, error.maybe_sent) == ("bad_request", False)
 
 
+async def test_a_name_that_cannot_be_one_is_no_connection(open_one):
+    async with open_one() as wire:
+        error = await fails(wire, f"https://{'ü' * 70}.example/v1/chat/completions")
+    assert (error.kind, error.maybe_sent) in (("bad_request", False), ("connect", False))
+
+
+def test_a_name_in_other_letters_is_looked_up_and_named_as_dns_has_it():
+    place = plain._place("https://bücher.example/v1", {})
+    assert place.origin == ("xn--bcher-kva.example", 443, True)
+    assert b"\r\nhost: xn--bcher-kva.example\r\n" in place.head
+
+
 @pytest.mark.parametrize(
     "value", ["Bearer sk-secret-key\n", "Bearer sk-secret-key\r\nX-Injected: 1", "Bearer schlüssel"]
 )
@@ -312,25 +344,35 @@ async def test_a_closed_wire_sends_nothing_and_closing_twice_is_harmless(open_on
     assert len(server.requests) == 1
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    """A throw-away certificate authority (PEM), and a server's TLS set-up that it signed."""
-    ca_key, key = new_key(), new_key()
-    ca_pem = certificate("Test CA", ca_key, "Test CA", ca_key, is_authority=True)
-    pem = certificate("127.0.0.1", key, "Test CA", ca_key, is_authority=False)
-    chain = tmp_path_factory.mktemp("tls") / "server.pem"
-    chain.write_bytes(pem + private_pem(key))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain)
-    return ca_pem, context
-
-
 async def test_a_certificate_nobody_vouches_for_is_refused_before_the_key_is_sent(open_one, authority):
-    async with raw_server(always(answer(200)), tls=authority[1]) as server, open_one() as wire:
+    safe = raw_server(always(answer(200)), tls=authority[1])
+    async with safe as server, open_one(root_certificates=None) as wire:
         error = await fails(wire, server.url)
     assert (error.kind, error.maybe_sent) == ("tls", False)
     assert "certificate" in str(error)
     assert server.requests == []
+
+
+async def test_a_certificate_for_another_name_is_refused_before_the_key_is_sent(open_one, authority):
+    async with raw_server(always(answer(200)), tls=authority[1]) as server, open_one() as wire:
+        error = await fails(wire, server.url.replace("127.0.0.1", "localhost"))
+    assert (error.kind, error.maybe_sent) == ("tls", False)
+    assert server.requests == []
+
+
+async def test_a_server_that_does_not_encrypt_is_not_told_the_key_over_https(open_one):
+    heard = []
+
+    async def refuse(reader, writer):
+        writer.write(answer(400, b"what?"))
+        heard.append(await reader.read(1 << 16))
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server, open_one() as wire:
+        error = await fails(wire, f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/chat/completions")
+    assert (error.kind, error.maybe_sent) == ("tls", False)
+    assert not any(b"sk-secret-key" in data or BODY in data for data in heard)
 
 
 async def test_a_certificate_of_an_added_authority_is_accepted_wherever_it_stands_in_the_file(open_one, authority):
@@ -347,7 +389,8 @@ async def test_root_certificates_that_are_none_are_a_usage_error(wire_kind):
 
 
 async def test_a_proxy_from_the_environment_is_used_unless_the_wire_is_direct(open_one, monkeypatch):
-    async with raw_server(always(answer(200, b"proxy"))) as proxy, raw_server(always(answer(200, b"server"))) as server:
+    elsewhere, here = (raw_server(always(answer(200, body)), tls=None) for body in (b"proxy", b"server"))
+    async with elsewhere as proxy, here as server:
         monkeypatch.setenv("http_proxy", proxy.base)
         monkeypatch.setenv("no_proxy", "")
         monkeypatch.delenv("NO_PROXY", raising=False)
@@ -369,21 +412,52 @@ def _without_pyreqwest(monkeypatch):
 
 
 async def test_auto_encrypts_with_native_and_falls_back_to_httpx_where_native_has_no_build(monkeypatch):
-    first = open_encrypting("auto", WireOptions())
+    first = open_library("auto", WireOptions())
     _without_pyreqwest(monkeypatch)
-    second = open_encrypting("auto", WireOptions())
+    second = open_library("auto", WireOptions())
     assert (type(first), type(second)) == (NativeWire, HttpxWire)
     await first.close()
     await second.close()
 
 
-async def test_auto_opens_no_library_for_a_server_without_encryption(monkeypatch):
+@pytest.fixture
+def no_library(monkeypatch):
+    """Whoever wants a library's wire fails."""
     _without_pyreqwest(monkeypatch)
     monkeypatch.setattr(HttpxWire, "__init__", None)
+
+
+async def test_auto_opens_no_library_for_a_server_without_encryption(no_library):
     async with raw_server(always(answer(200, b"plain"))) as server:
         wire = open_wire("auto", WireOptions(direct=True))
         assert (await wire.post(server.url, HEADERS, BODY)).body == b"plain"
         await wire.close()
+
+
+@pytest.mark.skipif(system_context() is None, reason="nobody knows here whom the system trusts, but the native wire")
+async def test_auto_encrypts_by_itself_where_openssl_knows_whom_the_system_trusts(no_library, authority):
+    async with raw_server(always(answer(200, b"safe")), tls=authority[1]) as server:
+        wire = open_wire("auto", WireOptions(direct=True, root_certificates=authority[0]))
+        assert (await wire.post(server.url, HEADERS, BODY)).body == b"safe"
+        await wire.close()
+
+
+@pytest.mark.parametrize("place", ["a system that keeps them elsewhere", "no file and no folder", "an empty folder"])
+async def test_auto_encrypts_with_the_library_where_it_does_not(monkeypatch, tmp_path, authority, place):
+    if place.startswith("a system"):
+        monkeypatch.setattr(sys, "platform", "darwin")
+    else:
+        folder = str(tmp_path) if place == "an empty folder" else None
+        paths = ssl.get_default_verify_paths()._replace(cafile=None, capath=folder)
+        monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    assert system_context() is None
+    opened = []
+    monkeypatch.setattr(_auto, "open_library", lambda *_: opened.append(NativeWire(_[1])) or opened[0])
+    async with raw_server(always(answer(200, b"safe")), tls=authority[1]) as server:
+        wire = open_wire("auto", WireOptions(direct=True, root_certificates=authority[0]))
+        assert (await wire.post(server.url, HEADERS, BODY)).body == b"safe"
+        await wire.close()
+    assert opened
 
 
 async def test_asking_for_a_native_wire_that_cannot_be_loaded_names_the_way_out(monkeypatch):

@@ -2,8 +2,8 @@
 
 A wire never follows a redirect, keeps no cookies, never retries by itself and never raises for a status: what
 came back is a reply. What did not come back is a `WireError` that says whether the request may have been received.
-Three implementations pass one contract (tests/test_wire.py): `plain` (asyncio, the leanest, for `http://` without a
-proxy), `native` (Rust, fast) and `httpx` (Python, anywhere).
+Three implementations pass one contract (tests/test_wire.py): `plain` (asyncio, the leanest, without
+proxies), `native` (Rust, fast) and `httpx` (Python, anywhere).
 """
 
 import re
@@ -71,18 +71,18 @@ class Wire(Protocol):
 def open_wire(choice: WireChoice, options: WireOptions) -> Wire:
     """Make a wire.
 
-    `auto` is plain for `http://` servers that no proxy stands before, else native, or httpx where the native library
-    has no build for this platform.
+    `auto` is plain for servers that no proxy stands before, else native, or httpx where the native library has no build
+    for this platform. Where OpenSSL doesn't know whom the system trusts (macOS), plain is for `http://` alone.
     """
     if choice == "auto":
         from pipeline.wire._auto import AutoWire  # noqa: PLC0415 (it opens the others)
 
         return AutoWire(options)
-    return open_encrypting(choice, options)
+    return open_library(choice, options)
 
 
-def open_encrypting(choice: WireChoice, options: WireOptions) -> Wire:
-    """Make a wire that can do everything: TLS and proxies."""
+def open_library(choice: WireChoice, options: WireOptions) -> Wire:
+    """Make a wire of somebody else's client, which can do everything: proxies, and the trust of any system."""
     if choice != "httpx":
         try:
             from pipeline.wire.native import NativeWire  # noqa: PLC0415 (compiled: may be absent)

@@ -5,19 +5,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.records import WireReply
-from pipeline.wire import Wire, WireOptions, certificates, closed, open_encrypting, target_of
+from pipeline.wire import Wire, WireOptions, certificates, closed, open_library, target_of
 from pipeline.wire.plain import PlainWire
 
 
 class AutoWire:
-    """A `Wire` made of others; what encrypts is opened when it is first needed."""
+    """A `Wire` made of others; the one that can do everything is opened when it is first needed."""
 
     def __init__(self, options: WireOptions) -> None:
         if options.root_certificates is not None:
             certificates(options.root_certificates)  # a bad file shows before the first request
         self._options = options
         self._plain = PlainWire(options)
-        self._encrypting: Wire | None = None
+        self._able: Wire | None = None
         self._closed = False
         self._url = ""
         self._wire: Wire | None = None
@@ -32,25 +32,27 @@ class AutoWire:
         """Drop all connections."""
         self._closed = True
         await self._plain.close()
-        if self._encrypting is not None:
-            await self._encrypting.close()
+        if self._able is not None:
+            await self._able.close()
 
     def _choose(self, url: str) -> Wire:
-        if url.lower().startswith("http://") and (self._options.direct or not _has_proxy(url)):
+        scheme = url.partition(":")[0].lower()
+        direct = self._options.direct or not _has_proxy(scheme, url)
+        if direct and (scheme == "http" or (scheme == "https" and self._plain.encrypts)):
             return self._plain
-        if self._encrypting is None:
+        if self._able is None:
             if self._closed:
                 raise closed(target_of(url))
-            self._encrypting = open_encrypting("auto", self._options)
-        return self._encrypting
+            self._able = open_library("auto", self._options)
+        return self._able
 
 
-def _has_proxy(url: str) -> bool:
+def _has_proxy(scheme: str, url: str) -> bool:
     """Tell whether the environment, or the system's settings, put a proxy before this address."""
     from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 (slow to import)
 
     proxies = getproxies()
-    if "http" not in proxies and "all" not in proxies:
+    if scheme not in proxies and "all" not in proxies:
         return False
     try:
         return not proxy_bypass(urlsplit(url).hostname or "")

@@ -1,0 +1,25 @@
+"""Whom an encrypted connection trusts: what the system trusts, and what a caller adds."""
+
+import ssl
+import sys
+from pathlib import Path
+
+
+def system_context(added: bytes | None = None) -> ssl.SSLContext | None:
+    """Return a TLS context that trusts what the system does and these certificates (PEM); None if nobody can tell.
+
+    On Linux the system's certificates are files that OpenSSL finds, or SSL_CERT_FILE and SSL_CERT_DIR name them. On
+    macOS they are in the keychain, which only the native wire asks.
+    """
+    if sys.platform != "linux" or not _finds_certificates():
+        return None
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    if added is not None:
+        context.load_verify_locations(cadata=added.decode("ascii"))
+    return context
+
+
+def _finds_certificates() -> bool:
+    paths = ssl.get_default_verify_paths()  # None is what isn't there
+    return bool(paths.cafile) or (bool(paths.capath) and any(Path(paths.capath).glob("*.[0-9]")))
