@@ -3,7 +3,7 @@
 import math
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +64,15 @@ class Project:
         )
         (self.folder / "job.toml").write_text(text)
 
-    def command(self, *arguments: str, expect: tuple[int, ...] = (0,), most_bytes: float = math.inf) -> Measured:
+    def command(
+        self,
+        *arguments: str,
+        environ: Mapping[str, str] | None = None,
+        expect: tuple[int, ...] = (0,),
+        most_bytes: float = math.inf,
+    ) -> Measured:
         """Run a command."""
-        return measure([*self.program, *arguments], self.folder, expect=expect, most_bytes=most_bytes)
+        return measure([*self.program, *arguments], self.folder, environ, expect=expect, most_bytes=most_bytes)
 
 
 @contextmanager

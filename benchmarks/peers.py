@@ -20,7 +20,7 @@ from pipeline.tokens import _ranks as ranks
 DRIVERS = Path(__file__).parent / "peers"
 FOLDER = Path(__file__).parent / ".venvs"
 ENCODINGS = FOLDER / "encodings"
-QUICK_ROWS, SLOW_ROWS = 20_000, 10_000
+QUICK_ROWS, SLOW_ROWS = 100_000, 10_000
 ENVIRONMENT = {
     "OPENAI_API_KEY": "none",
     "TELEMETRY_ENABLED": "false",
@@ -54,7 +54,7 @@ class Peer:
     @property
     def memory_rows(self) -> tuple[int, ...]:
         """How many rows its memory is measured with."""
-        return (SLOW_ROWS // 10, self.rows, 5 * self.rows) if self.quick else (self.rows // 10, self.rows)
+        return (SLOW_ROWS // 10, 2 * SLOW_ROWS, self.rows) if self.quick else (self.rows // 10, self.rows)
 
     @property
     def requirement(self) -> str:

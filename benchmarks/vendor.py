@@ -19,6 +19,10 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # throw-away certificates
+
+from certificates import certificate, new_key, private_pem
+
 HERE = Path(__file__).parent
 UNPACKED = HERE / ".server" / "root"
 ANSWER = "The order went out on Tuesday and should reach the customer within three days; the invoice follows. "
@@ -27,6 +31,7 @@ ANSWER_TOKENS = 190
 REQUEST_OVERHEAD = 7
 """Tokens of a chat with one message beside its text, by OpenAI's formula."""
 PATIENCE_SECONDS = 10
+AUTHORITY = "authority.pem"
 
 CONFIGURATION = """
 daemon off; master_process off; worker_rlimit_nofile 16384; pcre_jit off;
@@ -42,6 +47,8 @@ http {{
     init_by_lua_block {{ vendor = assert(loadfile("{script}"))({{ {options} }}) }}
     server {{
         listen 127.0.0.1:{port} backlog=8192;
+        listen 127.0.0.1:{secure_port} ssl backlog=8192;
+        ssl_certificate {folder}/certificate.pem; ssl_certificate_key {folder}/key.pem;
         location = /v1/chat/completions {{ content_by_lua_block {{ vendor.serve() }} }}
         location = /stats {{ content_by_lua_block {{ vendor.stats() }} }}
         location = /reset {{ content_by_lua_block {{ vendor.reset() }} }}
@@ -86,12 +93,18 @@ class Vendor:
     """A running vendor."""
 
     port: int
+    secure_port: int
     pid: int
     folder: Path
     base_url: str = field(init=False)
+    secure_base_url: str = field(init=False)
+    """The same over TLS, for whoever trusts `authority`."""
+    authority: Path = field(init=False)
 
     def __post_init__(self) -> None:
         self.base_url = f"http://127.0.0.1:{self.port}/v1"
+        self.secure_base_url = f"https://127.0.0.1:{self.secure_port}/v1"
+        self.authority = self.folder / AUTHORITY
 
     def reset(self) -> None:
         """Forget what was seen."""
@@ -118,11 +131,13 @@ def serving(behaviour: Behaviour | None = None) -> Iterator[Vendor]:
     """Run a vendor for a while."""
     binary, modules, lua_path, environ = _nginx()
     with tempfile.TemporaryDirectory(prefix="vendor-") as name:
-        folder, port = Path(name), _free_port()
+        folder, port, secure_port = Path(name), _free_port(), _free_port()
+        _write_certificates(folder)
         (folder / "nginx.conf").write_text(
             CONFIGURATION.format(
                 folder=folder,
                 port=port,
+                secure_port=secure_port,
                 modules=modules,
                 lua_path=lua_path,
                 script=HERE / "server.lua",
@@ -132,12 +147,20 @@ def serving(behaviour: Behaviour | None = None) -> Iterator[Vendor]:
         command = [binary, "-p", name, "-e", f"{name}/error.log", "-c", f"{name}/nginx.conf"]
         process = subprocess.Popen(command, env={**os.environ, **environ})  # noqa: S603 -- our own configuration
         try:
-            vendor = Vendor(port, process.pid, folder)
+            vendor = Vendor(port, secure_port, process.pid, folder)
             _wait_for(vendor, process)
             yield vendor
         finally:
             process.terminate()
             process.wait()
+
+
+def _write_certificates(folder: Path) -> None:
+    issuer_key, key = new_key(), new_key()
+    issuer = certificate("Bench CA", issuer_key, "Bench CA", issuer_key, is_authority=True)
+    (folder / AUTHORITY).write_bytes(issuer)
+    (folder / "certificate.pem").write_bytes(certificate("127.0.0.1", key, "Bench CA", issuer_key, is_authority=False))
+    (folder / "key.pem").write_bytes(private_pem(key))
 
 
 def _wait_for(vendor: Vendor, process: "subprocess.Popen[bytes]") -> None:
