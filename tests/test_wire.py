@@ -26,6 +26,10 @@ from pipeline.wire.native import NativeWire
 HEADERS = {"authorization": "Bearer sk-secret-key", "content-type": "application/json"}
 BODY = b'{"private": "prompt"}'
 
+encrypts_by_itself = pytest.mark.skipif(
+    system_context() is None, reason="here only the native wire knows whom the system trusts"
+)
+
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
@@ -360,7 +364,7 @@ async def test_a_certificate_for_another_name_is_refused_before_the_key_is_sent(
     assert server.requests == []
 
 
-async def test_a_server_that_does_not_encrypt_is_not_told_the_key_over_https(open_one):
+async def test_a_server_that_does_not_encrypt_is_not_told_the_key_over_https(open_one, wire_kind):
     heard = []
 
     async def refuse(reader, writer):
@@ -372,6 +376,7 @@ async def test_a_server_that_does_not_encrypt_is_not_told_the_key_over_https(ope
     async with server, open_one() as wire:
         error = await fails(wire, f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/chat/completions")
     assert (error.kind, error.maybe_sent) == ("tls", False)
+    assert wire_kind != "auto" or system_context() is None or "perhaps its address begins with http://" in str(error)
     assert not any(b"sk-secret-key" in data or BODY in data for data in heard)
 
 
@@ -381,6 +386,19 @@ async def test_a_certificate_of_an_added_authority_is_accepted_wherever_it_stand
     safe = raw_server(always(answer(200, b"safe")), tls=authority[1])
     async with safe as server, open_one(root_certificates=bundle) as wire:
         assert (await wire.post(server.url, HEADERS, BODY)).body == b"safe"
+
+
+@encrypts_by_itself
+async def test_errors_of_tls_name_what_may_help(authority):
+    wire = open_wire("auto", WireOptions(direct=True))
+    async with raw_server(always(answer(200)), tls=authority[1]) as server:
+        assert "(SSL_CERT_FILE names the file" in str(await fails(wire, server.url))
+    await wire.close()
+    wire = open_wire("auto", WireOptions(direct=True, root_certificates=authority[0]))
+    async with raw_server(always(answer(200)), tls=authority[1]) as server:
+        error = await fails(wire, server.url.replace("127.0.0.1", "localhost"))
+        assert str(error).endswith("certificate is not valid for 'localhost'")
+    await wire.close()
 
 
 async def test_root_certificates_that_are_none_are_a_usage_error(wire_kind):
@@ -434,7 +452,7 @@ async def test_auto_opens_no_library_for_a_server_without_encryption(no_library)
         await wire.close()
 
 
-@pytest.mark.skipif(system_context() is None, reason="nobody knows here whom the system trusts, but the native wire")
+@encrypts_by_itself
 async def test_auto_encrypts_by_itself_where_openssl_knows_whom_the_system_trusts(no_library, authority):
     async with raw_server(always(answer(200, b"safe")), tls=authority[1]) as server:
         wire = open_wire("auto", WireOptions(direct=True, root_certificates=authority[0]))

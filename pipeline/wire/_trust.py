@@ -1,8 +1,16 @@
 """Whom an encrypted connection trusts: what the system trusts, and what a caller adds."""
 
+import re
 import ssl
 import sys
 from pathlib import Path
+
+from pipeline.wire import one_line
+
+_NOISE = re.compile(r"^\[[^]]*\] |\.? \(_ssl\.c:\d+\)$")
+"""Around what OpenSSL says."""
+_UNKNOWN_ISSUER = (18, 19, 20, 21)
+"""OpenSSL's X509_V_ERR_... of a certificate that signed itself, or was signed by nobody who is trusted."""
 
 
 def system_context(added: bytes | None = None) -> ssl.SSLContext | None:
@@ -18,6 +26,16 @@ def system_context(added: bytes | None = None) -> ssl.SSLContext | None:
     if added is not None:
         context.load_verify_locations(cadata=added.decode("ascii"))
     return context
+
+
+def explained(error: ssl.SSLError) -> str:
+    """Say why there is no encrypted connection, and what may help where that is known."""
+    said = one_line(_NOISE.sub("", str(error)))
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _UNKNOWN_ISSUER:
+        return f"{said} (SSL_CERT_FILE names the file of certificates to trust)"
+    if error.reason == "WRONG_VERSION_NUMBER":
+        return f"{said} (what answers there does not speak TLS: perhaps its address begins with http://)"
+    return said
 
 
 def _finds_certificates() -> bool:

@@ -5,7 +5,6 @@ What goes through a proxy is left to the others.
 """
 
 import asyncio
-import re
 import ssl
 from collections import defaultdict, deque
 from collections.abc import Mapping
@@ -18,10 +17,7 @@ from pipeline.errors import WireError
 from pipeline.records import WireReply
 from pipeline.wire import IDLE_SECONDS, WireOptions, check_headers, closed, one_line, target_of, timed_out
 from pipeline.wire._http1 import Answer
-from pipeline.wire._trust import system_context
-
-_NOISE = re.compile(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$")
-"""Around what OpenSSL says."""
+from pipeline.wire._trust import explained, system_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +113,7 @@ class PlainWire:
             message = f"no connection to {place.target} within {seconds:g} s"
             raise WireError("connect", message, maybe_sent=False) from None
         except ssl.SSLError as error:
-            message = f"no secure connection to {place.target}: {one_line(_NOISE.sub('', str(error)))}"
+            message = f"no secure connection to {place.target}: {explained(error)}"
             raise WireError("tls", message, maybe_sent=False) from error
         except (OSError, UnicodeError) as error:  # a name that can't be one fails in its encoding
             reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
