@@ -5,7 +5,8 @@ block around it, hands out the lines behind it under shifted numbers, and raises
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 import polars as pl
@@ -14,11 +15,12 @@ from pipeline.errors import InputError
 from pipeline.sources._formats import CHUNK_ROWS
 from pipeline.sources._frames import FAILURES, frames, reason
 
-_BLOCK_BYTES = 1 << 16
-"""Read at once: so little that rows are planned while they are in the processor's own cache. With 1 MiB reading and
-planning take a third more of its time."""
-_FILTERED_BLOCK_BYTES = 1 << 20
-"""Read at once where Polars filters what was read: it takes its time for each chunk."""
+_BLOCK_BYTES = 1 << 20
+"""Read at once. Reading gives up the interpreter's lock for a moment too short for anybody else to take it, but the
+others begin to wait anew: what is read in many small blocks keeps an event loop waiting."""
+_PART_BYTES = 1 << 16
+"""Taken apart at once: so little that rows are planned while they are in the processor's own cache. With 1 MiB reading
+and planning take a third more of its time."""
 _BOM = b"\xef\xbb\xbf"
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _REPLACEMENT = "\ufffd"
@@ -30,17 +32,15 @@ def read_lines(file: Path, *, filtered: bool = False) -> Iterator[tuple[list[byt
     With them comes the share of the file that has been read, from 0 to 1: known where it isn't compressed.
 
     Compression is known by the file's first bytes. A line of a compressed file comes as text; one whose bytes are
-    not UTF-8 comes as bytes that are not either. Lines that are `filtered` come in larger lists.
+    not UTF-8 comes as bytes that are not either. Lines that are `filtered` come in larger lists: Polars takes its time
+    for each.
     """
-    block_bytes = _FILTERED_BLOCK_BYTES if filtered else _BLOCK_BYTES
     try:
         with file.open("rb", buffering=0) as stream:
             start = stream.read(len(_ZSTD))
             if not start.startswith((_GZIP, _ZSTD)):
                 stream.seek(0)
-                size = os.fstat(stream.fileno()).st_size
-                for lines in _plain(stream.read, block_bytes):
-                    yield lines, min(1.0, stream.tell() / size)
+                yield from _plain(stream, _BLOCK_BYTES if filtered else _PART_BYTES)
                 return
     except OSError as error:
         raise InputError(f"{file} can't be read: {error.strerror}") from error
@@ -51,18 +51,22 @@ def read_lines(file: Path, *, filtered: bool = False) -> Iterator[tuple[list[byt
         raise InputError(f"{file} can't be read to its end: {reason(error)}. Is the file complete?") from error
 
 
-def _plain(read: Callable[[int], bytes | None], block_bytes: int) -> Iterator[list[bytes]]:
-    pending: list[bytes] = []  # a line longer than a block is joined once, at its end
-    block = (read(block_bytes) or b"").removeprefix(_BOM)
-    while block:
-        head, newline, tail = block.rpartition(b"\n")
-        if newline:
-            yield from _in_chunks(b"".join([*pending, head]).split(b"\n"))
-            pending = []
-        pending.append(tail)
-        block = read(block_bytes) or b""
+def _plain(stream: FileIO, part_bytes: int) -> Iterator[tuple[list[bytes], float]]:
+    size = os.fstat(stream.fileno()).st_size
+    pending: list[bytes] = []  # a line longer than a part is joined once, at its end
+    at = 0
+    while block := stream.read(_BLOCK_BYTES):
+        for start in range(0, len(block), part_bytes):
+            part = block[start : start + part_bytes]
+            head, newline, tail = (part if at else part.removeprefix(_BOM)).rpartition(b"\n")
+            at += len(part)
+            if newline:
+                for lines in _in_chunks(b"".join([*pending, head]).split(b"\n")):
+                    yield lines, min(1.0, at / size)
+                pending = []
+            pending.append(tail)
     if last := b"".join(pending):
-        yield [last]
+        yield [last], 1.0
 
 
 def _in_chunks(lines: list[bytes]) -> Iterator[list[bytes]]:
