@@ -24,6 +24,8 @@ ROUND_STEPS = 8
 """Steps counted together. The first rounds are smaller, so that a run has something to send soon."""
 PIECE_CHARACTERS = 2**20
 """About how much text a thread counts in one go: a fraction of a second, so that Ctrl-C is heard soon."""
+LONG_CHARACTERS = 4 * PIECE_CHARACTERS
+"""From so much text in a round on (2 KB a row) one thread counts more slowly than a run's loop may send."""
 MOST_CHARACTERS = 16 * PIECE_CHARACTERS
 """About how much text a round has at most, whatever the number of its steps."""
 T = TypeVar("T")
@@ -98,6 +100,8 @@ class Counting:
     """Whether this scan writes that file anew, if it made any counts."""
     threads: int | None = None
     """How many threads count, the calling one included; None: one per processor we may use, a few at most."""
+    sparing: bool = False
+    """Whether short texts are counted on the calling thread alone: for a run, whose loop wants the processors, too."""
     notify: Callable[[str], None] | None = None
     """Hears, once, when the fast tokenizer is installed and can't be used."""
     made: int = 0
@@ -121,10 +125,12 @@ class Counting:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _count(self, started: list[_Started[T]], kept: _Kept, pool: ThreadPoolExecutor) -> Iterator[Counted[T]]:
-        pieces = iter(self._together([piece for each in started for piece in each.pieces], pool))
+        alone = self._threads() == 1 or (self.sparing and sum(each.characters for each in started) < LONG_CHARACTERS)
+        pieces = [piece for each in started for piece in each.pieces]
+        texts = iter(map(self.meter.count_all, pieces) if alone else self._together(pieces, pool))
         self._tell()
         for step, found, mine, _ in started:
-            made = [count for _ in mine for count in next(pieces)]
+            made = [count for _ in mine for count in next(texts)]
             self.made += len(made)
             new = iter(made)
             counts = [found.get(request.key) or next(new) for request in step.requests] if found else made
@@ -134,8 +140,6 @@ class Counting:
 
     def _together(self, pieces: list[list[Request]], pool: ThreadPoolExecutor) -> list[list[TokenCount]]:
         """Count pieces on all threads, the calling one included: tiktoken is a seventh faster on its first thread."""
-        if self._threads() == 1:  # a second thread on one processor only adds switches
-            return [self.meter.count_all(piece) for piece in pieces]
         work = [pool.submit(self.meter.count_all, piece) for piece in pieces]
         own: dict[int, list[TokenCount]] = {}
         for number in reversed(range(len(pieces))):  # the others begin at the front

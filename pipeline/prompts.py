@@ -119,6 +119,8 @@ class Template:
         text = _plain_text(tree)
         if text is None:
             self._varying.append((len(self._fixed), part.role, _renderer(environment, tree)))
+        elif not _is_text(text):
+            raise JobFileError(f"{part.place} holds half of a surrogate pair, which can't be sent")
         elif part.role == _SYSTEM and not text.strip():
             return
         self._fixed.append({"role": part.role, "content": text or ""})
@@ -316,7 +318,10 @@ class KeyMaker:
         self._model_end = self._model + self._end
 
     def key(self, messages: Sequence[Message], occurrence: int = 0) -> str:
-        """Return the key of a request; `occurrence` numbers equal requests that must stay apart."""
+        """Return the key of a request; `occurrence` numbers equal requests that must stay apart.
+
+        Messages must not be changed between calls: those before the last are hashed once as long as they stay equal.
+        """
         lead = messages[:-1]
         if lead != self._lead:
             self._follow(lead)

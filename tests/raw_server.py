@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import struct
@@ -38,6 +39,11 @@ class Peer:
     def hang_up(self) -> None:
         """Close in good order (FIN)."""
         self.writer.close()
+
+    def cut(self) -> None:
+        """End what we send without a word of TLS about it, as somebody on the way could."""
+        with socket.socket(fileno=os.dup(self.writer.get_extra_info("socket").fileno())) as raw:
+            raw.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
         """Close the hard way (RST)."""

@@ -97,6 +97,23 @@ def test_several_threads_count_together(meter, monkeypatch):
     assert len(waited) == 2
 
 
+@pytest.mark.parametrize(("length", "alone"), [(1000, True), (3000, False)])
+def test_beside_a_run_only_long_texts_are_counted_on_several_threads(meter, monkeypatch, length, alone):
+    counted_on = set()
+
+    def note(_, requests):
+        counted_on.add(threading.current_thread())
+        if not alone:
+            both.wait()  # breaks unless another thread counts at the same time
+        return [TokenCount(1, "exact", 1)] * len(requests)
+
+    both = threading.Barrier(2, timeout=20)
+    monkeypatch.setattr(Meter, "count_all", note)
+    steps = [ToCount(None, [request(n, "x" * length) for n in range(2048)], [])]
+    assert len(list(Counting(meter, threads=2, sparing=True).counted(steps))) == 1
+    assert (counted_on == {threading.current_thread()}) is alone
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which processors a process may use")
 def test_a_process_pinned_to_one_processor_counts_on_its_own_thread_alone(meter, monkeypatch):
     counted_on = set()

@@ -151,6 +151,7 @@ def test_half_a_surrogate_pair_is_an_error_that_names_the_row():
         (PromptSpec(user="a\n{{ b"), r"^\[prompt\] user, line 2: "),
         (PromptSpec(system="{% if %}", user="a"), r"^\[prompt\] system, line 1: "),
         (PromptSpec(user="{{ a | nosuchfilter }}"), r"^\[prompt\] user, line 1: .*nosuchfilter"),
+        (PromptSpec(system="\ud800", user="a"), r"^\[prompt\] system holds half of a surrogate pair"),
     ],
 )
 def test_a_mistake_in_a_template_is_named_with_its_line(spec, message):

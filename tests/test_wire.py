@@ -8,8 +8,10 @@ import builtins
 import contextlib
 import functools
 import gzip
+import socket
 import ssl
 import sys
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -145,7 +147,7 @@ async def test_a_redirect_is_not_followed_so_the_key_goes_nowhere_else(open_one,
 
 
 async def test_no_answer_within_the_timeout_may_have_been_sent(open_one):
-    async with raw_server(stall) as server, open_one(timeout_seconds=0.15) as wire:
+    async with raw_server(stall) as server, open_one(timeout_seconds=0.4) as wire:
         error = await fails(wire, server.url)
     assert (error.kind, error.maybe_sent) == ("timeout", True)
     assert server.base.partition("://")[2] in str(error)
@@ -169,6 +171,25 @@ async def test_a_refused_connection_was_not_sent(open_one):
         error = await fails(wire, f"http://127.0.0.1:{port}/v1/chat/completions")
     assert (error.kind, error.maybe_sent) == ("connect", False)
     assert f"127.0.0.1:{port}" in str(error)
+
+
+async def test_an_address_that_does_not_answer_does_not_hide_the_next_one(open_one, wire_kind, monkeypatch):
+    if wire_kind != "auto" or sys.platform != "linux":
+        pytest.skip("the libraries' own affair; and only Linux takes a queue's length at its word")
+    with socket.socket() as hole, socket.socket() as filler:
+        hole.bind(("127.0.0.1", 0))
+        hole.listen(0)
+        filler.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            filler.connect(hole.getsockname())  # nobody accepts: the queue is full, and nothing else is answered
+        async with raw_server(always(answer(200, b"here"))) as server, open_one() as wire:
+            addresses = [hole.getsockname(), ("127.0.0.1", urlsplit(server.url).port)]
+
+            async def two(*_):
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+            monkeypatch.setattr(plain, "_addresses", two)
+            assert (await wire.post(server.url, HEADERS, BODY)).body == b"here"
 
 
 async def test_a_handshake_that_stalls_is_a_connection_that_was_not_made(open_one):
@@ -219,6 +240,40 @@ async def test_an_exchange_that_breaks_after_sending_may_have_been_billed(open_o
         error = await fails(wire, server.url)
     assert (error.kind, error.maybe_sent) == ("broken", True)
     assert len(server.requests) == 1
+
+
+async def test_an_answer_without_a_length_ends_with_the_connection(open_one):
+    async def until_the_end(seen, peer):
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\nwhole")
+        peer.hang_up()
+
+    async with raw_server(until_the_end) as server, open_one() as wire:
+        assert (await wire.post(server.url, HEADERS, BODY)).body == b"whole"
+
+
+@encrypts_by_itself
+async def test_an_encrypted_answer_without_a_length_is_not_whole_where_the_connection_was_cut(authority):
+    if not type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
+        pytest.skip("asyncio's own loop does not tell")
+
+    async def cut(seen, peer):
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\nhalf an ans")
+        peer.cut()
+
+    wire = open_wire("auto", WireOptions(direct=True, root_certificates=authority[0]))
+    async with raw_server(cut, tls=authority[1]) as server:
+        error = await fails(wire, server.url)
+    await wire.close()
+    assert (error.kind, error.maybe_sent) == ("broken", True)
+
+
+async def test_a_large_request_that_was_refused_may_still_be_on_its_way_so_its_connection_ends(open_one, wire_kind):
+    async with raw_server(always(answer(413))) as server, open_one() as wire:
+        for _ in range(2):
+            await wire.post(server.url, HEADERS, b"x" * 100_000)
+        for _ in range(2):
+            await wire.post(server.url, HEADERS, BODY)
+    assert wire_kind != "auto" or server.connections == 3
 
 
 async def test_a_request_that_dies_on_a_reused_connection_is_not_sent_again_by_the_library(open_one):
@@ -401,6 +456,23 @@ async def test_errors_of_tls_name_what_may_help(authority):
     await wire.close()
 
 
+@encrypts_by_itself
+async def test_ssl_cert_file_stands_for_all_of_the_systems_certificates(monkeypatch, tmp_path, authority):
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    wire = open_wire("auto", WireOptions(direct=True))
+    async with raw_server(always(answer(200, b"safe")), tls=authority[1]) as server:
+        error = await fails(wire, server.url)
+        assert (error.kind, error.maybe_sent) == ("tls", False)
+        assert "can't be read" in str(error)
+        (tmp_path / "authority.pem").write_bytes(authority[0])
+        assert (await wire.post(server.url, HEADERS, BODY)).body == b"safe"
+    await wire.close()
+    trust = system_context()
+    assert [each["subject"] for each in trust.get_ca_certs()] == [((("commonName", "Test CA"),),)]
+    assert not trust.verify_flags & ssl.VERIFY_X509_STRICT
+
+
 async def test_root_certificates_that_are_none_are_a_usage_error(wire_kind):
     with pytest.raises(UsageError, match="not a PEM file"):
         open_wire(wire_kind, WireOptions(root_certificates=b"not a certificate"))
@@ -429,7 +501,7 @@ def _without_pyreqwest(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refusing)
 
 
-async def test_auto_encrypts_with_native_and_falls_back_to_httpx_where_native_has_no_build(monkeypatch):
+async def test_the_library_is_native_and_httpx_where_native_has_no_build(monkeypatch):
     first = open_library("auto", WireOptions())
     _without_pyreqwest(monkeypatch)
     second = open_library("auto", WireOptions())
@@ -462,6 +534,8 @@ async def test_auto_encrypts_by_itself_where_openssl_knows_whom_the_system_trust
 
 @pytest.mark.parametrize("place", ["a system that keeps them elsewhere", "no file and no folder", "an empty folder"])
 async def test_auto_encrypts_with_the_library_where_it_does_not(monkeypatch, tmp_path, authority, place):
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
     if place.startswith("a system"):
         monkeypatch.setattr(sys, "platform", "darwin")
     else:

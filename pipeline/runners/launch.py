@@ -274,7 +274,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         counting=Counting(
             meter,
             kept_counts(how.ledger, job),
-            threads=1,  # beside the loop: it counts as fast as the loop sends, for an eighth less of the processors
+            sparing=True,
             notify=None if meter.counter.problem else how.notify,
         ),
         limits=job.limits,

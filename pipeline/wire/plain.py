@@ -5,19 +5,28 @@ What goes through a proxy is left to the others.
 """
 
 import asyncio
+import socket
 import ssl
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 from urllib.parse import urlsplit
+
+from aiohappyeyeballs import AddrInfoType, start_connection
 
 from pipeline.errors import WireError
 from pipeline.records import WireReply
 from pipeline.wire import IDLE_SECONDS, WireOptions, check_headers, closed, one_line, target_of, timed_out
 from pipeline.wire._http1 import Answer
 from pipeline.wire._trust import explained, system_context
+
+SURELY_TAKEN_BYTES = 64 * 1024
+"""A request of this size is in the server's hands, or on its way there, when the answer comes."""
+_FIRST_ERROR = 400
+NEXT_ADDRESS_SECONDS = 0.25
+"""How long one address of a name is tried alone (RFC 8305): behind a broken IPv6 the others must be reached, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,9 @@ class PlainWire:
             if isinstance(error, TimeoutError):
                 raise timed_out(place.target, self._seconds) from None
             raise
-        if answer.reusable and connection.at_rest and not self._closed:
+        # An error may come before the request was read to its end, and TLS hides what is still unsent of it.
+        taken = connection.at_rest and (answer.status < _FIRST_ERROR or len(data) <= SURELY_TAKEN_BYTES)
+        if answer.reusable and taken and not self._closed:
             self._keep(place, connection, loop)
         else:
             self._drop(connection)
@@ -103,23 +114,34 @@ class PlainWire:
 
     async def _connect(self, place: _Place) -> "_Connection":
         loop, patience = asyncio.get_running_loop(), self._options
+        task = asyncio.current_task()
+        cancelled = 0 if task is None else task.cancelling()
         seconds = min(patience.connect_seconds, patience.timeout_seconds)
         host, port, encrypted = place.origin
         trust = self._trust if encrypted else None
         try:
             async with asyncio.timeout(seconds):
-                _, connection = await loop.create_connection(_Connection, host, port, ssl=trust)
+                reached = await start_connection(
+                    await _addresses(loop, host, port), happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1
+                )
+                _, connection = await loop.create_connection(
+                    _Connection, sock=reached, ssl=trust, server_hostname=host if encrypted else None
+                )
         except TimeoutError:
             message = f"no connection to {place.target} within {seconds:g} s"
             raise WireError("connect", message, maybe_sent=False) from None
         except ssl.SSLError as error:
             message = f"no secure connection to {place.target}: {explained(error)}"
             raise WireError("tls", message, maybe_sent=False) from error
-        except (OSError, UnicodeError) as error:  # a name that can't be one fails in its encoding
+        except (OSError, ValueError, RuntimeError, IndexError) as error:
+            # Names that can't be one fail in their encoding; the last two are aiohappyeyeballs' where uvloop failed.
             reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
             message = f"no connection to {place.target}: {one_line(reason)}"
             raise WireError("connect", message, maybe_sent=False) from error
         self._all.add(connection)
+        if task is not None and task.cancelling() > cancelled:  # lost between two addresses that were tried
+            self._drop(connection)
+            raise asyncio.CancelledError
         if self._closed:
             self._drop(connection)
             raise closed(place.target)
@@ -234,24 +256,31 @@ class _Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Hear that the server sends no more."""
-        self.connection_lost(None)
+        self._end(None)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Hear that the connection is gone."""
+        """Hear that the connection is gone; without `eof_received` before, it was cut."""
+        self._end("the connection was cut" if exc is None else one_line(str(exc)))
+
+    def _end(self, problem: str | None) -> None:
         self.usable = False
         answer, waiting = self._answer, self._waiting
         if answer is None or waiting is None or waiting.done():
             return
         self._answer = self._waiting = None
         try:
-            if exc is not None:
-                raise answer.broken(one_line(str(exc)))
+            if problem is not None:
+                raise answer.broken(problem)
             answer.ended()
         except WireError as error:
             waiting.set_exception(error)
         else:
             waiting.set_result(answer)
+
+
+async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> Sequence[AddrInfoType]:
+    return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 def _place(url: str, headers: Mapping[str, str]) -> _Place:
