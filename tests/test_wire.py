@@ -490,6 +490,19 @@ async def test_a_proxy_from_the_environment_is_used_unless_the_wire_is_direct(op
             assert (await wire.post(server.url, HEADERS, BODY)).body == b"server"
 
 
+async def test_a_proxy_that_cannot_be_reached_is_told_from_the_server(monkeypatch):
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    async with raw_server(always(answer(200))) as server:
+        wire = open_wire("auto", WireOptions())
+        error = await fails(wire, server.url)
+        await wire.close()
+    assert (error.kind, error.maybe_sent) == ("connect", False)
+    assert "proxy that the environment names" in str(error)
+    assert server.connections == 0
+
+
 def _without_pyreqwest(monkeypatch):
     real = builtins.__import__
 

@@ -4,6 +4,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipeline.errors import WireError
 from pipeline.records import WireReply
 from pipeline.wire import Wire, WireOptions, certificates, closed, open_library, target_of
 from pipeline.wire.plain import PlainWire
@@ -44,7 +45,26 @@ class AutoWire:
             if self._closed:
                 raise closed(target_of(url))
             self._able = open_library("auto", self._options)
-        return self._able
+        return self._able if direct else _BehindProxy(self._able)
+
+
+class _BehindProxy:
+    """Another wire, whose words about a failed connection name the server: that is not what was called."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> WireReply:
+        try:
+            return await self._wire.post(url, headers, body)
+        except WireError as error:
+            if error.kind != "connect":
+                raise
+            message = f"{error} (by way of the proxy that the environment names)"
+            raise WireError("connect", message, maybe_sent=error.maybe_sent) from error
+
+    async def close(self) -> None:
+        await self._wire.close()
 
 
 def _has_proxy(scheme: str, url: str) -> bool:
