@@ -98,8 +98,6 @@ class Counting:
     """The file of kept counts; None: there is none."""
     writes: bool = False
     """Whether this scan writes that file anew, if it made any counts."""
-    threads: int | None = None
-    """How many threads count, the calling one included; None: one per processor we may use, a few at most."""
     sparing: bool = False
     """Whether short texts are counted on the calling thread alone: for a run, whose loop wants the processors, too."""
     notify: Callable[[str], None] | None = None
@@ -114,7 +112,7 @@ class Counting:
         An error of the scan is raised when its turn has come, behind all steps before it; one of a count at once. When
         the steps have ended, `whole` tells whether they were the plan to its end.
         """
-        pool = ThreadPoolExecutor(max(1, self._threads() - 1), thread_name_prefix="promptmill-counting")
+        pool = ThreadPoolExecutor(max(1, threads() - 1), thread_name_prefix="promptmill-counting")
         try:
             with closing(_Kept(self.path, self.meter, writes=self.writes)) as kept:
                 for started in _rounds(_start(step, kept) for step in steps):
@@ -125,9 +123,9 @@ class Counting:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _count(self, started: list[_Started[T]], kept: _Kept, pool: ThreadPoolExecutor) -> Iterator[Counted[T]]:
-        alone = self._threads() == 1 or (self.sparing and sum(each.characters for each in started) < LONG_CHARACTERS)
+        alone = threads() == 1 or (self.sparing and sum(each.characters for each in started) < LONG_CHARACTERS)
         pieces = [piece for each in started for piece in each.pieces]
-        texts = iter(map(self.meter.count_all, pieces) if alone else self._together(pieces, pool))
+        texts = iter([self.meter.count_all(piece) for piece in pieces] if alone else self._together(pieces, pool))
         self._tell()
         for step, found, mine, _ in started:
             made = [count for _ in mine for count in next(texts)]
@@ -147,14 +145,16 @@ class Counting:
                 own[number] = self.meter.count_all(pieces[number])
         return [own[number] if number in own else future.result() for number, future in enumerate(work)]
 
-    def _threads(self) -> int:
-        return min(MOST_THREADS, _processors()) if self.threads is None else self.threads
-
     def _tell(self) -> None:
         problem = self.meter.counter.problem
         if problem is not None and self.notify is not None and not self._told:
             self._told = True
             self.notify(problem)
+
+
+def threads() -> int:
+    """Return how many threads count, the calling one included: one per processor we may use, a few at most."""
+    return min(MOST_THREADS, _processors())
 
 
 def _processors() -> int:

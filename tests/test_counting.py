@@ -92,8 +92,9 @@ def test_several_threads_count_together(meter, monkeypatch):
         return original(self, requests)
 
     monkeypatch.setattr(Meter, "count_all", meet)
+    monkeypatch.setattr(counting_module, "threads", lambda: 2)
     monkeypatch.setattr(counting_module, "PIECE_CHARACTERS", 10)
-    assert len(list(Counting(meter, threads=2).counted([step(1, 40)]))) == 1
+    assert len(list(Counting(meter).counted([step(1, 40)]))) == 1
     assert len(waited) == 2
 
 
@@ -109,9 +110,23 @@ def test_beside_a_run_only_long_texts_are_counted_on_several_threads(meter, monk
 
     both = threading.Barrier(2, timeout=20)
     monkeypatch.setattr(Meter, "count_all", note)
+    monkeypatch.setattr(counting_module, "threads", lambda: 2)
     steps = [ToCount(None, [request(n, "x" * length) for n in range(2048)], [])]
-    assert len(list(Counting(meter, threads=2, sparing=True).counted(steps))) == 1
+    assert len(list(Counting(meter, sparing=True).counted(steps))) == 1
     assert (counted_on == {threading.current_thread()}) is alone
+
+
+@pytest.mark.parametrize("sparing", [False, True])
+def test_what_is_wrong_with_the_fast_tokenizer_is_told_with_the_first_round(meter, monkeypatch, sparing):
+    def fail(self, requests):
+        problems.append("toktok is broken")
+        return [TokenCount(1, "exact", 1)] * len(requests)
+
+    problems, told = [], []
+    monkeypatch.setattr(Meter, "count_all", fail)
+    monkeypatch.setattr(Counter, "problem", property(lambda _: problems[0] if problems else None))
+    list(Counting(meter, sparing=sparing, notify=told.append).counted([step(1)]))
+    assert told == ["toktok is broken"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which processors a process may use")
@@ -187,15 +202,17 @@ def test_what_a_counting_thread_raises_is_raised(meter, monkeypatch, error, on_t
         return original(self, requests)
 
     monkeypatch.setattr(Meter, "count_all", fail)
+    monkeypatch.setattr(counting_module, "threads", lambda: on_threads)
     steps = [ToCount(n, [request(n * 10 + m) for m in range(10)], []) for n in range(60)]
     assert f"{request(0x13).key}".endswith("00013")
     with pytest.raises(type(error)):
-        list(Counting(meter, threads=on_threads).counted(steps))
+        list(Counting(meter).counted(steps))
 
 
-def test_no_thread_is_left_when_a_scan_is_abandoned(meter):
+def test_no_thread_is_left_when_a_scan_is_abandoned(meter, monkeypatch):
+    monkeypatch.setattr(counting_module, "threads", lambda: 2)
     before = set(threading.enumerate())  # a failed test's traceback may hold a scan of its own
-    scan = Counting(meter, threads=2).counted(step(number) for number in range(100))
+    scan = Counting(meter).counted(step(number) for number in range(100))
     next(scan)
     started = set(threading.enumerate()) - before
     assert started
