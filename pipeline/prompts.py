@@ -208,15 +208,19 @@ def _parse(environment: jinja2.Environment, part: _Part) -> nodes.Template:
         raise JobFileError(f"{part.place}, line {line}: {error.message}") from error
 
 
+def _pieces(tree: nodes.Template) -> list[nodes.Node]:
+    return [each for output in tree.body for each in output.iter_child_nodes()]
+
+
 def _plain_text(tree: nodes.Template) -> str | None:
     """Return the text of a template that is nothing else, as a system prompt mostly is."""
-    parts = [each for output in tree.body for each in output.iter_child_nodes()]
+    parts = _pieces(tree)
     texts = [each.data for each in parts if isinstance(each, nodes.TemplateData)]
     return "".join(texts) if len(texts) == len(parts) else None
 
 
 def _renderer(environment: jinja2.Environment, tree: nodes.Template) -> Renderer:
-    parts = [each for output in tree.body for each in output.iter_child_nodes()]
+    parts = _pieces(tree)
     render = environment.from_string(tree).render
     if not all(isinstance(each, nodes.TemplateData | nodes.Name) for each in parts):
         return render

@@ -341,6 +341,9 @@ def test_a_name_in_other_letters_is_looked_up_and_named_as_dns_has_it():
     place = plain._place("https://bücher.example/v1", {})
     assert place.origin == ("xn--bcher-kva.example", 443, True)
     assert b"\r\nhost: xn--bcher-kva.example\r\n" in place.head
+    assert b"\r\nhost: xn--bcher-kva.example:80\r\n" in plain._place("https://bücher.example:80/v1", {}).head
+    assert b"\r\nhost: [::1]:8000\r\n" in plain._place("http://[::1]:8000/v1", {}).head
+    assert b"\r\nhost: host\r\n" in plain._place("http://host:80/v1", {}).head
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def target_of(url: str) -> str:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise _bad_request("the address is not a valid URL") from None
+        raise no_address() from None
     if parts.scheme not in {"http", "https"} or not host:
         raise _bad_request("the address must start with http:// or https:// and name a host")
     port = port or (443 if parts.scheme == "https" else 80)
@@ -177,6 +177,11 @@ def certificates(pem: bytes) -> list[bytes]:
         return [ssl.PEM_cert_to_DER_cert(one) for one in found]
     except (ssl.SSLError, ValueError):
         raise UsageError("the root certificates are not a PEM file with certificates") from None
+
+
+def no_address() -> WireError:
+    """Say that an address is none; it is not shown, for it may hold secrets."""
+    return _bad_request("the address is not a valid URL")
 
 
 def _bad_request(message: str) -> WireError:

@@ -19,6 +19,7 @@ from pipeline.wire import (
     check_headers,
     closed,
     first_of_each,
+    no_address,
     one_line,
     target_of,
     timed_out,
@@ -64,7 +65,7 @@ class HttpxWire:
         except _NOT_SENT as error:
             raise self._no_connection(error, target) from error
         except _UNSENDABLE:
-            raise WireError("bad_request", "the address is not a valid URL", maybe_sent=False) from None
+            raise no_address() from None
         except (httpx.HTTPError, httpx.StreamError, OSError, RuntimeError) as error:
             # RuntimeError: the client was closed under the exchange.
             reason = one_line(str(error)) or type(error).__name__

@@ -21,6 +21,7 @@ from pipeline.wire import (
     check_headers,
     closed,
     first_of_each,
+    no_address,
     one_line,
     target_of,
     timed_out,
@@ -68,7 +69,7 @@ class NativeWire:
         try:
             return self._client.post(url).headers(headers).body_bytes(body).build_streamed()
         except ValueError:  # BuilderError is one; its text may hold a header's value
-            raise WireError("bad_request", "the address is not a valid URL", maybe_sent=False) from None
+            raise no_address() from None
 
     async def _read(self, response: Response, target: str) -> bytes:
         # Streamed, to be able to stop; measured: the same CPU as letting the library read it all

@@ -18,7 +18,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 
 from pipeline.errors import WireError
 from pipeline.records import WireReply
-from pipeline.wire import IDLE_SECONDS, WireOptions, check_headers, closed, one_line, target_of, timed_out
+from pipeline.wire import IDLE_SECONDS, WireOptions, check_headers, closed, no_address, one_line, target_of, timed_out
 from pipeline.wire._http1 import Answer
 from pipeline.wire._trust import explained, system_context
 
@@ -290,20 +290,18 @@ def _place(url: str, headers: Mapping[str, str]) -> _Place:
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if not path.isascii() or any(character <= " " for character in path):
-        raise _no_address()
+        raise no_address()
     encrypted, host = parts.scheme == "https", _ascii(parts.hostname or "")
     usual = 443 if encrypted else 80
-    port = parts.port or usual
-    shown = f"[{host}]" if ":" in host else host
     lines = [
         f"POST {path} HTTP/1.1",
-        f"host: {shown}" if port == usual else f"host: {shown}:{port}",
+        f"host: {_ascii(target.removesuffix(f':{usual}'))}",
         "user-agent: promptmill",
         "accept: */*",
         *(f"{name}: {value.strip()}" for name, value in headers.items()),
         "content-length: ",
     ]
-    return _Place(url, headers, target, (host, port, encrypted), "\r\n".join(lines).encode("ascii"))
+    return _Place(url, headers, target, (host, parts.port or usual, encrypted), "\r\n".join(lines).encode("ascii"))
 
 
 def _ascii(host: str) -> str:
@@ -312,8 +310,4 @@ def _ascii(host: str) -> str:
     try:
         return host.encode("idna").decode()
     except UnicodeError:
-        raise _no_address() from None
-
-
-def _no_address() -> WireError:
-    return WireError("bad_request", "the address is not a valid URL", maybe_sent=False)
+        raise no_address() from None
