@@ -44,6 +44,12 @@ class KeySet:
     def __len__(self) -> int:
         return self._count
 
+    def __contains__(self, key: str) -> bool:
+        bits = _bits(key)
+        if bits is None:
+            return key in self._odd
+        return _find(self._places[bits[0] << 8 | bits[1]], bits[2:], _REST) >= 0
+
     def add(self, key: str) -> bool:
         """Put a key in; tell whether it is new."""
         bits = _bits(key)

@@ -21,9 +21,11 @@ def crowded(count):
 def test_a_key_is_new_exactly_once(keys):
     seen, truth = KeySet(), set()
     for each in [*keys, *keys]:
+        assert (each in seen) == (each in truth)
         assert seen.add(each) == (each not in truth)
         truth.add(each)
     assert len(seen) == len(truth)
+    assert all(each in seen for each in truth)
 
 
 @pytest.mark.parametrize("keys", [crowded(3000), ["k1", "k2", *(key(n) for n in range(300))]])

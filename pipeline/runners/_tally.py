@@ -1,9 +1,9 @@
 """How far a run is, counted where outcomes arrive."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from pipeline.keysets import KeyMap
+from pipeline.keysets import KeySet
 
 ENDED_BADLY = ("truncated", "invalid", "refused", "rejected", "failed")
 
@@ -24,7 +24,8 @@ class Tally:
     """Rows that had their outcome before this run."""
     repeated: int = 0
     """Rows that share an earlier row's request."""
-    _ended: KeyMap[str] = field(default_factory=KeyMap)
+    _ended: defaultdict[str, KeySet] = field(default_factory=lambda: defaultdict(KeySet))
+    """The keys that ended, by status: the statuses are few, so no key needs to say its own."""
     _waiting: dict[str, int] = field(default_factory=dict)
 
     def row(self, key: str, status: str | None, *, repeated: bool = True) -> None:
@@ -34,7 +35,7 @@ class Tally:
         """
         self.rows += 1
         if status is None and repeated:
-            status = self._ended.get(key)
+            status = next((status for status, keys in self._ended.items() if key in keys), None)
         if status is None:
             self._waiting[key] = self._waiting.get(key, 0) + 1
         else:
@@ -49,7 +50,7 @@ class Tally:
 
     def ended(self, key: str, status: str) -> None:
         """Count an outcome for all rows that wait for it, and for those still to come."""
-        self._ended[key] = status
+        self._ended[status].add(key)
         self.statuses[status] += self._waiting.pop(key, 0)
 
     @property
