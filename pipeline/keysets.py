@@ -65,11 +65,11 @@ class KeySet:
         self._count += new
         return new
 
-    def fill(self, places: Iterable[tuple[int, bytes]], count: int) -> None:
-        """Begin with so many keys of which none is here: for each place, what follows its 16 bits, joined."""
+    def fill(self, places: Iterable[tuple[int, bytes]]) -> None:
+        """Add keys of which none is here yet: for each place, what follows its 16 bits, joined."""
         for place, rests in places:
             self._places[place] += rests
-        self._count += count
+            self._count += len(rests) // _REST
 
 
 class IdSet:
@@ -96,7 +96,7 @@ class KeyMap(Mapping[str, V], Generic[V]):
         self._places = [b""] * PLACES
         self._odd: dict[str, V] = {}
         self._values: list[V] = []
-        self._codes: dict[V, bytes] = {}
+        self._numbers: dict[V, int] = {}
         self._count = 0
         for key, value in (content or {}).items():
             self[key] = value
@@ -107,7 +107,7 @@ class KeyMap(Mapping[str, V], Generic[V]):
             self._count += key not in self._odd
             self._odd[key] = value
             return
-        place, rest, code = bits[0] << 8 | bits[1], bits[2:], self._code(value)
+        place, rest, code = bits[0] << 8 | bits[1], bits[2:], self.number(value).to_bytes(_CODE, "big")
         bucket = self._places[place]
         at = _find(bucket, rest, _REST + _CODE)
         if at < 0:
@@ -116,23 +116,22 @@ class KeyMap(Mapping[str, V], Generic[V]):
         else:
             self._places[place] = bucket[: at + _REST] + code + bucket[at + _REST + _CODE :]
 
-    def _code(self, value: V) -> bytes:
-        code = self._codes.get(value)
-        if code is None:
-            code = self._codes[value] = len(self._values).to_bytes(_CODE, "big")
+    def number(self, value: V) -> int:
+        """Return the number of a value; a new one gets the next."""
+        number = self._numbers.get(value)
+        if number is None:
+            number = self._numbers[value] = len(self._values)
             self._values.append(value)
-        return code
+        return number
 
-    def fill(self, places: Iterable[tuple[int, bytes]], values: Iterable[V], count: int) -> None:
-        """Begin with so many keys: for each place, what follows its 16 bits and the value's number, joined.
+    def fill(self, places: Iterable[tuple[int, bytes]]) -> None:
+        """Add keys of which none is here yet: for each place, what follows its 16 bits and the value's number, joined.
 
-        The map must be empty. `values` are numbered from 0, and differ.
+        The numbers are 4 bytes, the highest first.
         """
-        self._values = list(values)
-        self._codes = {value: number.to_bytes(_CODE, "big") for number, value in enumerate(self._values)}
         for place, records in places:
-            self._places[place] = records
-        self._count = count
+            self._places[place] += records
+            self._count += len(records) // (_REST + _CODE)
 
     def get(self, key: str, default: V | None = None) -> V | None:  # type: ignore[override]  # no other default is used
         """Return the value of a key, or the default."""

@@ -50,9 +50,14 @@ def test_what_is_filled_in_is_found_and_added_to():
     keys = crowded(50)
     distinct = sorted(set(keys))
     seen, found = KeySet(), KeyMap()
-    seen.fill([(0, b"".join(bytes.fromhex(each[6:]) for each in distinct))], len(distinct))
-    records = b"".join(bytes.fromhex(each[6:]) + (n % 2).to_bytes(4, "big") for n, each in enumerate(distinct))
-    found.fill([(0, records)], ["even", "odd"], len(distinct))
+    rests = [bytes.fromhex(each[6:]) for each in distinct]
+    seen.fill([(0, b"".join(rests[:9]))])
+    seen.fill([(0, b"".join(rests[9:]))])
+    numbers = [found.number(("even", "odd")[n % 2]).to_bytes(4, "big") for n in range(len(distinct))]
+    records = [rest + number for rest, number in zip(rests, numbers, strict=True)]
+    found.fill([(0, b"".join(records[:9]))])
+    found.fill([(0, b"".join(records[9:]))])
+    assert len(seen) == len(found) == len(distinct)
     assert not any(seen.add(each) for each in distinct)
     assert [found[each] for each in distinct] == [("even", "odd")[n % 2] for n in range(len(distinct))]
     found[key(1)] = "odd"

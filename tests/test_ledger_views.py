@@ -1,12 +1,13 @@
 """What people read: the views, what is known of a key, and SQL of their own."""
 
 from decimal import Decimal
+from hashlib import blake2b
 
 import pytest
-from bookings import COST, PRICE, WORST, Booked, ask, value
+from bookings import COST, PRICE, WORST, Booked, ask, request, value
 
 from pipeline.errors import UsageError
-from pipeline.ledger import Ledger
+from pipeline.ledger import Ledger, _known
 
 
 @pytest.fixture
@@ -189,6 +190,39 @@ def test_of_other_jobs_answers_the_best_serves(path):
     assert known.others == {"k1": ("ok", 70, 2, 1), "k2": ("truncated", 900, 3, 1)}
     assert Ledger(path).known("mine", "job").others == {}
     assert Ledger(path).known("d", "job").own == {"k1": ("failed", None)}
+
+
+def test_looking_at_one_slice_of_the_keys_after_the_other_finds_what_one_look_finds(path, monkeypatch):
+    keys = [f"v1{blake2b(bytes([n]), digest_size=16).hexdigest()}" for n in range(60)]
+    keys += ["", "odd", "v1", "v1" + "z" * 32, "w" * 34, "v1" + "0" * 32, "v1" + "f" * 32]
+    run, other = Booked(path), Booked(path, "other")
+    for number, key in enumerate(keys):
+        if number % 5:
+            run.attempt(key)
+            run.outcome(key, ("ok", "ok", "failed", "truncated")[number % 4], max_tokens=100 + number % 3)
+        if number % 3:
+            other.answer(key)
+    run.rows(*keys, *keys[:10], plan_end=True)
+    run.end()
+    other.end()
+
+    def known():
+        start = Ledger(path).begin(request(passes_over=True))
+        start.journal.close()
+        found, done = start.known, start.known.done
+        rows = [index for index in range(8 * len(done.bits)) if done.bits[index // 8] >> index % 8 & 1]
+        kept = [key for key in keys if key in done.keys]
+        return dict(found.own), dict(found.others), rows, (done.rows, done.repeated, len(done.keys)), kept
+
+    at_once = known()
+    monkeypatch.setattr(_known, "SLICE_KEYS", 5)
+    assert known() == at_once
+    own, others, rows, (count, repeated, kept), good = at_once
+    ok = [key for number, key in enumerate(keys) if number % 5 and number % 4 < 2]
+    assert {key for key, (status, _) in own.items() if status == "ok"} == set(ok) == set(good)
+    assert (len(own), set(others)) == (sum(n % 5 > 0 for n in range(len(keys))), set(keys) - set(keys[::3]))
+    assert rows == [n for n, key in enumerate(keys + keys[:10]) if key in ok]
+    assert (count, repeated, kept) == (len(rows), sum(n >= len(keys) for n in rows), len(ok))
 
 
 # -- people's SQL -----------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 from pipeline.ledger._history import Used
 from pipeline.ledger._journals import JournalState
+from pipeline.ledger._known import Known, RowsDone
 from pipeline.ledger.loading import LooseEnds
-from pipeline.ledger.queries import Calibration, Known, PlanFacts, RowsDone, frame_of, prepare, rows_of
+from pipeline.ledger.queries import Calibration, PlanFacts, frame_of, prepare, rows_of
 from pipeline.ledger.store import Burst, Ledger, RunRequest, RunStart
 
 __all__ = [

@@ -285,6 +285,9 @@ select p.job, o.key,
 from placed p join outcomes o on o.rowid = p.place;
 """
 
+_BEST_BY_KEY = _BEST_BY_PLACE.replace("select p.job, o.key", "select p.job, p.key")
+"""The same, and who asks for some keys doesn't have the outcomes of all the others looked through."""
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "views", _VIEWS),
@@ -293,5 +296,6 @@ MIGRATIONS = (
     Migration(5, "terms of prices, re-pricing", _PRICE_TERMS),
     Migration(6, "re-pricing rounds as costs do", _REPRICE_AS_COSTS),
     Migration(7, "the outcome that counts, found faster", _BEST_BY_PLACE),
+    Migration(8, "the outcome that counts, of some keys", _BEST_BY_KEY),
 )
 NEWEST = MIGRATIONS[-1].step

@@ -25,6 +25,7 @@ from pipeline.ledger._exchanges import Intake
 from pipeline.ledger._frames import ESTIMATES, PLAN_ENDS, ROWS, Bundle, microseconds
 from pipeline.ledger._history import Used
 from pipeline.ledger._journals import JournalState
+from pipeline.ledger._known import FRESH, Known, known_keys
 from pipeline.reserve import reserve_bytes
 
 Notify = Callable[[str], None]
@@ -66,10 +67,8 @@ class RunStart:
 
     run_id: int
     plan: queries.PlanFacts
-    known: queries.Known
+    known: Known
     journal: Journal
-    done: queries.RowsDone | None = None
-    """Rows of the plan that need not be read again, if the run can pass over them."""
 
 
 @dataclass(slots=True)
@@ -193,12 +192,12 @@ class Ledger:
         )
         return loading.catch_up(connection, late, ends)
 
-    def known(self, job: str, reuse: str, *, fresh: bool = False) -> queries.Known:
+    def known(self, job: str, reuse: str, *, fresh: bool = False) -> Known:
         """Read what is answered already; nothing when there is no ledger yet."""
         if not self.exists():
-            return queries.Known()
+            return Known()
         with self.read() as connection:
-            return queries.known_keys(connection, job, reuse=reuse, fresh=fresh)
+            return known_keys(connection, job, reuse=reuse, fresh=fresh)
 
     def calibration(self, provider: str, model: str, count_method: str | None = None) -> queries.Calibration | None:
         """Return what a counted token turned out to be; None without a ledger or with too few attempts."""
@@ -237,9 +236,8 @@ class Ledger:
                     f"{plan.unknown} earlier attempts of this plan have neither a known cost nor an upper bound, so the"
                     " budget can't be held; run without a budget, or under another name"
                 )
-            known = queries.known_keys(connection, request.job, reuse=request.reuse, fresh=request.fresh)
-            passes_over = request.passes_over and not plan.new
-            done = queries.rows_done(connection, plan.plan_id) if passes_over else None
+            passed = plan.plan_id if request.passes_over and not plan.new else None
+            known = known_keys(connection, request.job, reuse=request.reuse, fresh=request.fresh, plan_id=passed)
             run_id = queries.next_run_id(connection)
             started = self._start_journal(loading.ledger_id_of(connection), request)
             try:
@@ -253,7 +251,7 @@ class Ledger:
             except BaseException:
                 _abandon(started)
                 raise
-        return RunStart(run_id, plan, known, started, done)
+        return RunStart(run_id, plan, known, started)
 
     def _start_journal(self, ledger_id: str, request: RunRequest) -> Journal:
         size = reserve_bytes(request.concurrency)
@@ -365,7 +363,7 @@ def _open_journal(started: Journal, request: RunRequest, run_id: int, plan: quer
             "job": request.job,
             "job_file": request.job_file,
             "new_job": plan.new_job,
-            "command": queries.FRESH if request.fresh else request.command,
+            "command": FRESH if request.fresh else request.command,
             "provider": request.provider,
             "model": request.model,
             "lane": request.lane,

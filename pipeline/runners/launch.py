@@ -265,7 +265,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         secrets=() if key is None else (key,),
     )
     planner = Planner(
-        plan=prepared.plan if started.done is None else Plan(job, done=started.done),
+        plan=prepared.plan if started.known.done is None else Plan(job, done=started.known.done),
         plan_id=started.plan.plan_id,
         stored=started.plan.rows_stored,
         known=started.known,
@@ -292,7 +292,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         notify=how.notify,
         until=how.until,
         total=how.total,
-        done=started.done,
+        done=started.known.done,
         ahead=_ahead(how.estimate),
     )
     _listen_to_signals(run, how.notify, job.timeout_seconds)

@@ -1,0 +1,180 @@
+"""What is answered already, by key: packed by DuckDB, a slice of the keys at a time.
+
+A million keys as Python objects take 300 MB, and as much while DuckDB sorts out which of their outcomes counts: so it
+does that for some of them after the others.
+"""
+# ruff: noqa: S608 -- what is put into the SQL here are this module's own constants
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+
+from pipeline.keysets import PLACES, KeyMap, KeySet
+from pipeline.records import Status
+
+FRESH = "run --fresh"
+"""`runs.command` of a run that asks again."""
+_WENT_TO_THE_END = (0, 3)
+SLICE_KEYS = 200_000
+"""About how many keys are looked at together, some 300 bytes of memory each."""
+MOST_SLICES = 16
+"""Each reads the outcomes' keys anew: with more, ten million of them would take too long."""
+_OURS = "regexp_full_match(key, 'v1[0-9a-f]{32}')"
+_PLACE = "('0x' || key[3:6])::integer"
+
+_OWN = "select key, row(best.status, best.max_tokens) as value from best_outcomes where job = ?"
+_OWN_SINCE = (
+    "select o.key, arg_max(row(o.status, o.max_tokens), r.run_id) as value"
+    " from outcomes o join run_starts r using (run_id) where r.job = ? and r.run_id >= ? group by o.key"
+)
+_OTHERS = (
+    "select key, arg_max(row(best.status, best.max_tokens, best.answer_run, best.answer_attempt),"
+    " row(best.status = 'ok', coalesce(best.max_tokens, 9223372036854775807))) as value"
+    " from best_outcomes where job <> ? and best.status in ('ok', 'truncated') group by key"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RowsDone:
+    """Rows of a plan that the ledger has, and that ended well: nobody needs to read them again."""
+
+    bits: bytes
+    """A bit for each row by its index, the lowest first."""
+    rows: int
+    repeated: int
+    """How many of them share an earlier row's request."""
+    keys: KeySet
+    """Theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger already knows about keys, from one job's point of view."""
+
+    own: Mapping[str, tuple[str, int | None]] = field(default_factory=dict)
+    """key -> (status, the answer's max_tokens): outcomes of this job's runs."""
+    others: Mapping[str, tuple[Status, int | None, int, int]] = field(default_factory=dict)
+    """key -> (status, max_tokens, run, attempt): `ok` and `truncated` answers that other jobs paid for."""
+    done: RowsDone | None = None
+    """Rows of the plan that need not be read again; None if there are none, or nobody asked."""
+
+
+def known_keys(
+    connection: duckdb.DuckDBPyConnection, job: str, *, reuse: str, fresh: bool = False, plan_id: int | None = None
+) -> Known:
+    """Read what is answered. `reuse` is "ledger" (answers of every job serve) or "job" (only this job's own).
+
+    To a `fresh` run only what an interrupted fresh run before it has brought is known: so it can go on, too. With a
+    `plan_id` the rows of that plan that are done are looked for.
+    """
+    own, others = _Keys(connection, "own", _OWN, [job]), _Keys(connection, "others", _OTHERS, [job])
+    if fresh:
+        first = _interrupted_fresh_run(connection, job)
+        if first is None:
+            return Known()
+        own, reuse = _Keys(connection, "own", _OWN_SINCE, [job, first]), "job"
+    done = None if plan_id is None else _Done(connection, plan_id)
+    for keys in _slices(connection):
+        own.read(keys)
+        if done is not None:
+            done.read(keys)
+        if reuse == "ledger":
+            others.read(keys)
+    return Known(own.found, others.found, None if done is None else done.found())
+
+
+def _interrupted_fresh_run(connection: duckdb.DuckDBPyConnection, job: str) -> int | None:
+    """Return the first of the fresh runs that a fresh run goes on with, None if there is none."""
+    runs = connection.execute(
+        "select run_id, command, exit_code from runs where job = ? order by run_id desc", [job]
+    ).fetchall()
+    first: int | None = None
+    for run_id, command, exit_code in runs:
+        if command != FRESH or exit_code in _WENT_TO_THE_END:
+            break
+        first = run_id
+    return first
+
+
+def _slices(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    """Yield conditions on `key`, of which each key fulfils exactly one: ranges of their places."""
+    counted = connection.execute("select count(*) from outcomes").fetchone()
+    count = 1 if counted is None else min(counted[0] // SLICE_KEYS + 1, MOST_SLICES)
+    starts = [f"'v1{place * PLACES // count:04x}'" for place in range(count)]
+    for start, end in zip(starts, [*starts[1:], None], strict=True):
+        lowest = [] if start == starts[0] else [f"key >= {start}"]
+        yield " and ".join([*lowest, *([] if end is None else [f"key < {end}"])]) or "true"
+
+
+class _Keys:
+    """The answers of a query's keys; those that were read last are in a temporary table of this name."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, table: str, sql: str, parameters: list[object]) -> None:
+        self._connection, self._table, self._sql, self._parameters = connection, table, sql, parameters
+        self.found: KeyMap[Any] = KeyMap()
+
+    def read(self, keys: str) -> None:
+        """Read the keys that fulfil a condition."""
+        execute, table, found = self._connection.execute, self._table, self.found
+        execute(f"drop table if exists {table}")  # before there is the next one: memory
+        execute(f"create temp table {table} as select * from ({self._sql}) where {keys}", self._parameters)
+        execute(
+            "create or replace temp table numbered as"
+            f" select value, row_number() over () as number from (select distinct value from {table})"
+        )
+        values = execute("select value from numbered order by number").fetchall()
+        packed = execute(
+            f"select {_PLACE}, unhex(string_agg(key[7:] || lpad(to_hex(list_extract(?::integer[], number)), 8, '0'),"
+            f" '')) from {table} join numbered on numbered.value is not distinct from {table}.value"
+            f" where {_OURS} group by 1",
+            [[found.number(value) for (value,) in values]],
+        )
+        found.fill(_rows(packed))
+        for key, value in execute(f"select key, value from {table} where not {_OURS}").fetchall():
+            found[key] = value
+
+
+class _Done:
+    """The rows of a plan whose own job has a good answer, found beside `own`."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, plan_id: int) -> None:
+        self._connection, self._plan_id = connection, plan_id
+        self._keys = KeySet()
+        connection.execute("create or replace temp table done (row_index bigint, repeated boolean)")
+
+    def read(self, keys: str) -> None:
+        """Look for the rows whose keys fulfil a condition, after `own` has read them."""
+        execute = self._connection.execute
+        execute(
+            "create or replace temp table ended as select row_index, key, repeated from rows"
+            f" semi join (select key from own where value[1] = 'ok') using (key) where plan_id = ? and {keys}",
+            [self._plan_id],
+        )
+        execute("insert into done select row_index, repeated from ended")
+        packed = execute(
+            f"select {_PLACE}, unhex(string_agg(key[7:], ''))"
+            f" from (select distinct key from ended where {_OURS}) group by 1"
+        )
+        self._keys.fill(_rows(packed))
+        for (key,) in execute(f"select key from ended where not {_OURS}").fetchall():
+            self._keys.add(key)
+
+    def found(self) -> RowsDone | None:
+        """Return them all, None if there are none."""
+        execute = self._connection.execute
+        counted = execute("select count(*), count(*) filter (repeated), max(row_index) from done").fetchone()
+        if counted is None or not counted[0]:
+            return None
+        bits = bytearray(4 * (counted[2] // 32 + 1))
+        for number, word in _rows(
+            execute("select row_index // 32, bit_or(1::bigint << (row_index % 32)) from done group by 1")
+        ):
+            bits[4 * number : 4 * number + 4] = word.to_bytes(4, "little")
+        return RowsDone(bytes(bits), counted[0], counted[1], self._keys)
+
+
+def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[Any]:
+    while rows := result.fetchmany(4096):
+        yield from rows
