@@ -78,3 +78,48 @@ def test_nothing_is_left_beside_the_file(project, ending):
     project.run("results", "job", "-o", f"r.{ending}")
     left = [path.name for path in project.folder.iterdir() if path.name.startswith(".r")]
     assert left == ([] if ending == "parquet" else [f".r.{ending}.pieces"])
+
+
+ODD = [
+    {"n": 1, "deep": {"a": 1}, "list": [], "big": 1, "gone": None},
+    {"n": True, "deep": {"b": [1]}, "list": [1], "big": 2**70, "gone": None},
+    {"n": None, "deep": None, "list": [2.5], "big": 0, "gone": None, "more": "x"},
+    {"n": 2.5, "deep": {"a": "text", "b": []}, "list": None, "big": -1, "gone": None},
+]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_the_columns_of_a_file_are_those_of_all_rows_however_they_are_cut(tmp_path, monkeypatch, ending):
+    with StubServer() as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.rows([{"id": f"r{number}", "text": f"t{number}", **odd} for number, odd in enumerate(ODD)])
+        project.job()
+        project.run("run", "job.toml", "--yes", "--limit", "2")
+    project.run("results", "job.toml", "--with-input", "-o", f"whole.{ending}")
+    monkeypatch.setattr(exporting, "PIECE_ROWS", 1)
+    project.run("results", "job.toml", "--with-input", "-o", f"cut.{ending}")
+    whole, cut = tmp_path / f"whole.{ending}", tmp_path / f"cut.{ending}"
+    if ending == "csv":
+        assert cut.read_text() == whole.read_text()
+    else:
+        assert pl.read_parquet(cut).schema == pl.read_parquet(whole).schema
+        assert pl.read_parquet(cut).equals(pl.read_parquet(whole))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [({"a": 1}, "text"), ({"a": {"b": 1}}, {"a": [1]}), ([{"a": 1}], [[1]]), (["text"], {"a": 1})]
+)
+def test_what_no_type_holds_is_an_error_that_names_the_column(tmp_path, monkeypatch, one, other):
+    monkeypatch.setattr(exporting, "PIECE_ROWS", 1)
+    with StubServer() as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.rows([{"id": "1", "text": "a", "odd": one}, {"id": "2", "text": "b", "odd": other}])
+        project.job()
+        project.run("run", "job.toml", "--yes")
+    for ending in ("parquet", "csv"):
+        done = project.run("results", "job.toml", "--with-input", "-o", f"out.{ending}", code=2)
+        assert "a column of the input mixes types" in done.stderr
+        assert "'odd'" in done.stderr
+        assert "write .jsonl instead" in done.stderr
+    assert not [path.name for path in tmp_path.iterdir() if "out" in path.name]
+    project.run("results", "job.toml", "--with-input", "-o", "out.jsonl")

@@ -1,6 +1,6 @@
 """Results as files, in input order: written in pieces beside the target, and moved into place when whole."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
@@ -45,26 +45,28 @@ def export(ledger: Ledger, job: str, output: Path) -> Exported:
 def export_with_input(ledger: Ledger, job: str, output: Path, plan: Plan) -> Exported:
     """Write input columns and results side by side, joined by key: an edited input can't shift answers.
 
-    A result column wins over an input column of the same name, which is then called `input_NAME`. Only .jsonl is
-    written in pieces: the types of the columns of the others depend on all rows.
+    A result column wins over an input column of the same name, which is then called `input_NAME`. The columns of a
+    .parquet or .csv file, and their types, depend on all rows: its pieces wait on the disk for the last one.
     """
     require_writable(output)
     with ledger.read() as connection:
         prepare(connection, results_report.PLACES, job=job)
         schema = frame_of(connection, results_report.OF_KEYS, [[]]).schema
 
-        def joined() -> Iterator[dict[str, Any]]:
+        def joined() -> Iterator[Iterable[dict[str, Any]]]:
             for rows in _batched(row for batch in plan.batches() for row in batch):
                 keys = list({row.key for row in rows})
                 found = frame_of(connection, results_report.OF_KEYS, [keys])
                 by_key = {line["key"]: line for line in found.iter_rows(named=True)}
-                yield from (_joined(row, by_key, tuple(schema)) for row in rows)
+                yield (_joined(row, by_key, tuple(schema)) for row in rows)
 
         written = write_rows(output, joined(), schema)
     return Exported(plan.rows, written)
 
 
 def _batched(rows: Iterator[PlannedRow]) -> Iterator[Sequence[PlannedRow]]:
+    """Cut rows into pieces, at least one."""
+    yield list(islice(rows, PIECE_ROWS))
     while batch := list(islice(rows, PIECE_ROWS)):
         yield batch
 

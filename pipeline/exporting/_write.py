@@ -1,9 +1,8 @@
 """Rows and frames as .jsonl, .parquet and .csv files."""
 
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,10 +13,10 @@ import polars as pl
 
 from pipeline.errors import UserError
 from pipeline.exporting._formulas import guard
+from pipeline.exporting._pieces import MixedTypes, pieces_beside
 
 Rows = Iterable[Mapping[str, Any]]
 Frames = Iterable[pl.DataFrame]
-"""Pieces with the same columns, at least one."""
 ENDINGS = (".jsonl", ".parquet", ".csv")
 
 
@@ -30,31 +29,34 @@ def require_writable(output: Path) -> None:
 
 
 def write_frames(output: Path, frames: Frames) -> int:
-    """Write pieces one after the other; return how many cells were guarded. Raises UserError."""
+    """Write pieces with the same columns, at least one; return how many cells were guarded. Raises UserError."""
     if output.suffix == ".jsonl":
         return _write_jsonl(output, (row for frame in frames for row in frame.iter_rows(named=True)))
-    return _write_parquet(output, frames) if output.suffix == ".parquet" else _write_csv(output, frames)
+    if output.suffix == ".csv":
+        return _whole(output, lambda part: _write_csv(part, frames))
+    return _whole(output, lambda part: _write_uneven(output, part, frames))
 
 
-def write_rows(output: Path, rows: Rows, schema: pl.Schema) -> int:
-    """Write rows whose columns may have any type; return how many cells were guarded. Raises UserError.
+def write_rows(output: Path, pieces: Iterable[Rows], schema: pl.Schema) -> int:
+    """Write rows whose columns may have any type, piece by piece; return how many cells were guarded. Raises UserError.
 
     `schema` has the types of the result columns, so that files of different runs have the same.
     """
     if output.suffix == ".jsonl":
-        return _write_jsonl(output, rows)
-    return write_frames(output, [_frame_of_rows(output, rows, schema)])
+        return _write_jsonl(output, (row for rows in pieces for row in rows))
+    frames = (_frame_of_rows(output, rows, schema) for rows in pieces)
+    return _whole(output, lambda part: _write_uneven(output, part, frames))
 
 
 def _write_jsonl(output: Path, rows: Rows) -> int:
-    def write(part: Path) -> None:
+    def write(part: Path) -> int:
         with part.open("wb") as file:
             for row in rows:
                 file.write(orjson.dumps(_with_json(row), default=json_value, option=orjson.OPT_NON_STR_KEYS))
                 file.write(b"\n")
+        return 0
 
-    _whole(output, write)
-    return 0
+    return _whole(output, write)
 
 
 def _with_json(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,41 +74,27 @@ def json_value(value: Any) -> Any:
     return str(value)
 
 
-def _write_parquet(output: Path, frames: Frames) -> int:
-    def write(part: Path) -> None:
-        with _folder_beside(output) as pieces:
-            for number, frame in enumerate(frames):
-                frame.write_parquet(pieces / f"{number:09}.parquet")
-            pl.scan_parquet(pieces / "*.parquet").sink_parquet(part, maintain_order=True)
-
-    _whole(output, write)
+def _write_uneven(output: Path, part: Path, frames: Frames) -> int:
+    """Write frames as .parquet or .csv once all of them are known: what columns a file has depends on all rows."""
+    with pieces_beside(output) as pieces:
+        for frame in frames:
+            try:
+                pieces.add(frame)
+            except (MixedTypes, pl.exceptions.SchemaError) as error:
+                raise _mixed_types(output, error) from error
+        if output.suffix == ".csv":
+            return _write_csv(part, pieces.frames())
+        pieces.whole().sink_parquet(part, maintain_order=True)
     return 0
 
 
-@contextmanager
-def _folder_beside(output: Path) -> Iterator[Path]:
-    """Make an empty folder, hidden beside the output, and take it away again."""
-    folder = output.with_name(f".{output.name}.pieces")
-    shutil.rmtree(folder, ignore_errors=True)  # of a command that was killed
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write_csv(output: Path, frames: Frames) -> int:
+def _write_csv(part: Path, frames: Frames) -> int:
     guarded = 0
-
-    def write(part: Path) -> None:
-        nonlocal guarded
-        with part.open("wb") as file:
-            for number, frame in enumerate(frames):
-                safe, cells = guard(_flat(frame))
-                guarded += cells
-                safe.write_csv(file, include_header=number == 0)
-
-    _whole(output, write)
+    with part.open("wb") as file:
+        for number, frame in enumerate(frames):
+            safe, cells = guard(_flat(frame))
+            guarded += cells
+            safe.write_csv(file, include_header=number == 0)
     return guarded
 
 
@@ -128,19 +116,23 @@ def _frame_of_rows(output: Path, rows: Rows, schema: pl.Schema) -> pl.DataFrame:
     try:
         return pl.DataFrame(list(rows), schema_overrides=schema, infer_schema_length=None)
     except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(
-            f"-o {output}: a column of the input mixes types ({str(error).splitlines()[0]}); write .jsonl instead"
-        ) from error
+        raise _mixed_types(output, error) from error
 
 
-def _whole(output: Path, write: Callable[[Path], Any]) -> None:
-    """Write to a neighbour and move it into place, so that nobody ever sees half a file."""
+def _mixed_types(output: Path, error: Exception) -> UserError:
+    reason = str(error).splitlines()[0]
+    return UserError(f"-o {output}: a column of the input mixes types ({reason}); write .jsonl instead")
+
+
+def _whole(output: Path, write: Callable[[Path], int]) -> int:
+    """Write to a neighbour and move it into place, so that nobody ever sees half a file; return what `write` does."""
     part = output.with_name(f".{output.name}.part")
     try:
-        write(part)
+        written = write(part)
         os.replace(part, output)  # noqa: PTH105 -- the same call, said plainly
     except (OSError, pl.exceptions.PolarsError) as error:  # Polars' Parquet writer words a full disk in its own way
         with suppress(OSError):
             part.unlink(missing_ok=True)
         reason = error.strerror if isinstance(error, OSError) else None
         raise UserError(f"-o {output} can't be written: {reason or error}") from error
+    return written
