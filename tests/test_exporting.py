@@ -54,10 +54,11 @@ def test_a_file_holds_what_the_view_says_to_the_last_digit(project):
 
 def test_with_input_each_row_has_its_own_text_and_answer(project):
     expected = {row["row_id"]: row for row in view(project)}
-    for ending in ("jsonl", "parquet"):
-        project.run("results", "job.toml", "--with-input", "-o", f"r.{ending}")
-        read = pl.read_ndjson if ending == "jsonl" else pl.read_parquet
-        rows = read(project.folder / f"r.{ending}").to_dicts()
+    (project.folder / "day=1").mkdir()
+    for name in ("r.jsonl", "r.parquet", "day=1/*[r].parquet"):
+        project.run("results", "job.toml", "--with-input", "-o", name)
+        file = (project.folder / name).read_bytes()
+        rows = (pl.read_ndjson(file) if name.endswith("jsonl") else pl.read_parquet(file)).to_dicts()
         assert len(rows) == 45
         assert [row["row_index"] for row in rows] == list(range(45))
         for row in rows:

@@ -34,12 +34,16 @@ class Pieces:
 
     def whole(self) -> pl.LazyFrame:
         """Return all rows in order, to be streamed somewhere."""
-        return pl.concat([self._none.lazy(), *map(pl.scan_ipc, self._paths)], how="diagonal_relaxed")
+        return pl.concat([self._none.lazy(), *map(_scan, self._paths)], how="diagonal_relaxed")
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """Yield the frames, all with the same columns now."""
         for path in self._paths:
-            yield pl.concat([self._none, pl.read_ipc(path)], how="diagonal_relaxed")
+            yield pl.concat([self._none, _scan(path).collect()], how="diagonal_relaxed")
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    return pl.scan_ipc(path, glob=False, hive_partitioning=False)  # whatever the folders above are called
 
 
 def _mixed(one: pl.DataType | DataTypeClass, other: pl.DataType | DataTypeClass) -> bool:
