@@ -107,11 +107,24 @@ def test_the_columns_of_a_file_are_those_of_all_rows_however_they_are_cut(tmp_pa
         assert pl.read_parquet(cut).equals(pl.read_parquet(whole))
 
 
+@pytest.mark.parametrize("piece_rows", [1, 50_000])
 @pytest.mark.parametrize(
-    ("one", "other"), [({"a": 1}, "text"), ({"a": {"b": 1}}, {"a": [1]}), ([{"a": 1}], [[1]]), (["text"], {"a": 1})]
+    ("one", "other"),
+    [
+        ({"a": 1}, "text"),
+        (1, [1]),
+        ({"a": 1}, {"a": {"b": 1}}),
+        ({"a": {"b": 1}}, {"a": [1]}),
+        ({"a": {"b": 1}}, {"a": "text"}),
+        ([{"a": 1}], [1]),
+        ([{"a": 1}], [[1]]),
+        (["text"], [{"a": 1}]),
+        (["text"], {"a": 1}),
+        (1, 2**130),
+    ],
 )
-def test_what_no_type_holds_is_an_error_that_names_the_column(tmp_path, monkeypatch, one, other):
-    monkeypatch.setattr(exporting, "PIECE_ROWS", 1)
+def test_what_no_type_holds_is_an_error_that_names_the_column(tmp_path, monkeypatch, one, other, piece_rows):
+    monkeypatch.setattr(exporting, "PIECE_ROWS", piece_rows)
     with StubServer() as stub:
         project = Project(tmp_path, stub.base_url)
         project.rows([{"id": "1", "text": "a", "odd": one}, {"id": "2", "text": "b", "odd": other}])
@@ -119,8 +132,21 @@ def test_what_no_type_holds_is_an_error_that_names_the_column(tmp_path, monkeypa
         project.run("run", "job.toml", "--yes")
     for ending in ("parquet", "csv"):
         done = project.run("results", "job.toml", "--with-input", "-o", f"out.{ending}", code=2)
-        assert "a column of the input mixes types" in done.stderr
-        assert "'odd'" in done.stderr
+        assert "no type fits a column of the input ('odd'" in done.stderr
         assert "write .jsonl instead" in done.stderr
     assert not [path.name for path in tmp_path.iterdir() if "out" in path.name]
     project.run("results", "job.toml", "--with-input", "-o", "out.jsonl")
+    assert [json.loads(line)["odd"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [one, other]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "csv"])
+def test_an_error_in_the_middle_of_a_file_leaves_nothing_behind(tmp_path, monkeypatch, ending):
+    monkeypatch.setattr(exporting, "PIECE_ROWS", 1)
+    with StubServer() as stub:
+        project = Project(tmp_path, stub.base_url)
+        rows = project.rows(texts(3))
+        project.job()
+        project.run("run", "job.toml", "--yes")
+    rows.write_text(rows.read_text() + "{broken")
+    project.run("results", "job.toml", "--with-input", "-o", f"out.{ending}", code=2)
+    assert not [path.name for path in tmp_path.iterdir() if "out" in path.name]

@@ -215,7 +215,7 @@ def test_looking_at_one_slice_of_the_keys_after_the_other_finds_what_one_look_fi
         return dict(found.own), dict(found.others), rows, (done.rows, done.repeated, len(done.keys)), kept
 
     at_once = known()
-    monkeypatch.setattr(_known, "SLICE_KEYS", 5)
+    monkeypatch.setattr(_known, "SLICE_OUTCOMES", 5)
     assert known() == at_once
     own, others, rows, (count, repeated, kept), good = at_once
     ok = [key for number, key in enumerate(keys) if number % 5 and number % 4 < 2]

@@ -6,11 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
-from polars.datatypes import DataTypeClass
-
-
-class MixedTypes(Exception):
-    """A column holds nested values in some rows, and others, or nested ones of another kind, elsewhere."""
 
 
 class Pieces:
@@ -23,10 +18,7 @@ class Pieces:
         """A frame without rows that has the columns of all pieces."""
 
     def add(self, frame: pl.DataFrame) -> None:
-        """Put a frame behind the others. Raises MixedTypes, and what Polars does where no type holds both."""
-        for name in frame.columns:
-            if _mixed(self._none.schema.get(name, pl.Null()), frame.schema[name]):
-                raise MixedTypes(f"{name!r} holds {self._none.schema[name]} and {frame.schema[name]}")
+        """Put a frame behind the others. Raises what Polars does where no type holds all values of a column."""
         self._none = pl.concat([self._none, frame.clear()], how="diagonal_relaxed")
         path = self._folder / f"{len(self._paths):09}.arrow"
         frame.write_ipc(path, compression="zstd")
@@ -44,18 +36,6 @@ class Pieces:
 
 def _scan(path: Path) -> pl.LazyFrame:
     return pl.scan_ipc(path, glob=False, hive_partitioning=False)  # whatever the folders above are called
-
-
-def _mixed(one: pl.DataType | DataTypeClass, other: pl.DataType | DataTypeClass) -> bool:
-    """Tell whether something nested would have to become something else: Polars would write it as a text."""
-    if pl.Null() in (one, other):
-        return False
-    if isinstance(one, pl.Struct) and isinstance(other, pl.Struct):
-        fields = {field.name: field.dtype for field in one.fields}
-        return any(_mixed(fields.get(each.name, pl.Null()), each.dtype) for each in other.fields)
-    if isinstance(one, pl.List) and isinstance(other, pl.List):
-        return _mixed(one.inner, other.inner)
-    return (one.is_nested() or other.is_nested()) and one != other
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Rows and frames as .jsonl, .parquet and .csv files."""
 
+import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
@@ -13,7 +14,8 @@ import polars as pl
 
 from pipeline.errors import UserError
 from pipeline.exporting._formulas import guard
-from pipeline.exporting._pieces import MixedTypes, pieces_beside
+from pipeline.exporting._pieces import pieces_beside
+from pipeline.exporting._shapes import Misfit, Shapes
 
 Rows = Iterable[Mapping[str, Any]]
 Frames = Iterable[pl.DataFrame]
@@ -44,7 +46,8 @@ def write_rows(output: Path, pieces: Iterable[Rows], schema: pl.Schema) -> int:
     """
     if output.suffix == ".jsonl":
         return _write_jsonl(output, (row for rows in pieces for row in rows))
-    frames = (_frame_of_rows(output, rows, schema) for rows in pieces)
+    shapes = Shapes(schema)
+    frames = (_frame_of_rows(output, list(rows), schema, shapes) for rows in pieces)
     return _whole(output, lambda part: _write_uneven(output, part, frames))
 
 
@@ -52,11 +55,17 @@ def _write_jsonl(output: Path, rows: Rows) -> int:
     def write(part: Path) -> int:
         with part.open("wb") as file:
             for row in rows:
-                file.write(orjson.dumps(_with_json(row), default=json_value, option=orjson.OPT_NON_STR_KEYS))
-                file.write(b"\n")
+                file.write(_json_line(_with_json(row)))
         return 0
 
     return _whole(output, write)
+
+
+def _json_line(row: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(row, default=json_value, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # an integer of more than 64 bits, half a surrogate pair: the input may have them
+        return json.dumps(row, default=json_value).encode() + b"\n"
 
 
 def _with_json(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,8 +89,8 @@ def _write_uneven(output: Path, part: Path, frames: Frames) -> int:
         for frame in frames:
             try:
                 pieces.add(frame)
-            except (MixedTypes, pl.exceptions.SchemaError) as error:
-                raise _mixed_types(output, error) from error
+            except pl.exceptions.SchemaError as error:  # a time with a zone, and one without
+                raise _no_type(output, error) from error
         if output.suffix == ".csv":
             return _write_csv(part, pieces.frames())
         pieces.whole().sink_parquet(part, maintain_order=True)
@@ -99,9 +108,7 @@ def _write_csv(part: Path, frames: Frames) -> int:
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
-    odd = [
-        name for name, kind in frame.schema.items() if kind.is_nested() or kind in {pl.Binary, pl.Duration, pl.Object}
-    ]
+    odd = [name for name, kind in frame.schema.items() if kind.is_nested() or kind == pl.Binary]
     return frame.with_columns(
         pl.Series(name, [None if v is None else _text(v) for v in frame[name]], pl.String) for name in odd
     )
@@ -112,16 +119,38 @@ def _text(value: Any) -> str:
     return orjson.dumps(plain, default=json_value).decode()
 
 
-def _frame_of_rows(output: Path, rows: Rows, schema: pl.Schema) -> pl.DataFrame:
+def _frame_of_rows(output: Path, rows: Sequence[Mapping[str, Any]], schema: pl.Schema, shapes: Shapes) -> pl.DataFrame:
     try:
-        return pl.DataFrame(list(rows), schema_overrides=schema, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
-        raise _mixed_types(output, error) from error
+        shapes.take(rows)
+    except Misfit as misfit:
+        raise _no_type(output, misfit) from misfit
+    try:
+        return _frame(rows, schema)
+    except _NO_TYPE as error:
+        raise _no_type(output, _first_problem(rows, schema) or error) from error
 
 
-def _mixed_types(output: Path, error: Exception) -> UserError:
+_NO_TYPE = (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError)
+"""What Polars raises when no type holds all values of a column."""
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], schema: pl.Schema) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema_overrides=schema, infer_schema_length=None)
+
+
+def _first_problem(rows: Sequence[Mapping[str, Any]], schema: pl.Schema) -> str | None:
+    """Name the first column that has no type, and say why."""
+    for name in dict.fromkeys(name for row in rows for name in row if name not in schema):
+        try:
+            _frame([{name: row.get(name)} for row in rows], pl.Schema())
+        except _NO_TYPE as error:
+            return f"{name!r}: {str(error).splitlines()[0]}"
+    return None
+
+
+def _no_type(output: Path, error: Exception | str) -> UserError:
     reason = str(error).splitlines()[0]
-    return UserError(f"-o {output}: a column of the input mixes types ({reason}); write .jsonl instead")
+    return UserError(f"-o {output}: no type fits a column of the input ({reason}); write .jsonl instead")
 
 
 def _whole(output: Path, write: Callable[[Path], int]) -> int:
@@ -130,9 +159,11 @@ def _whole(output: Path, write: Callable[[Path], int]) -> int:
     try:
         written = write(part)
         os.replace(part, output)  # noqa: PTH105 -- the same call, said plainly
-    except (OSError, pl.exceptions.PolarsError) as error:  # Polars' Parquet writer words a full disk in its own way
+    except BaseException as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+        if not isinstance(error, OSError | pl.exceptions.PolarsError):  # Polars words a full disk in its own way
+            raise
         reason = error.strerror if isinstance(error, OSError) else None
         raise UserError(f"-o {output} can't be written: {reason or error}") from error
     return written

@@ -17,10 +17,10 @@ from pipeline.records import Status
 FRESH = "run --fresh"
 """`runs.command` of a run that asks again."""
 _WENT_TO_THE_END = (0, 3)
-SLICE_KEYS = 200_000
-"""About how many keys are looked at together, some 300 bytes of memory each."""
-MOST_SLICES = 16
-"""Each reads the outcomes' keys anew: with more, ten million of them would take too long."""
+SLICE_OUTCOMES = 200_000
+"""About how many outcomes, of all jobs, are looked at together: some 300 bytes of memory each."""
+MOST_SLICES = 8
+"""Each reads the outcomes anew, and nobody else has the ledger meanwhile: for ten million of them memory must grow."""
 _OURS = "regexp_full_match(key, 'v1[0-9a-f]{32}')"
 _PLACE = "('0x' || key[3:6])::integer"
 
@@ -76,12 +76,12 @@ def known_keys(
             return Known()
         own, reuse = _Keys(connection, "own", _OWN_SINCE, [job, first]), "job"
     done = None if plan_id is None else _Done(connection, plan_id)
-    for keys in _slices(connection):
-        own.read(keys)
+    for condition in _slices(connection):
+        table = own.read(condition)
         if done is not None:
-            done.read(keys)
+            done.read(condition, table)
         if reuse == "ledger":
-            others.read(keys)
+            others.read(condition)
     return Known(own.found, others.found, None if done is None else done.found())
 
 
@@ -101,7 +101,7 @@ def _interrupted_fresh_run(connection: duckdb.DuckDBPyConnection, job: str) -> i
 def _slices(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
     """Yield conditions on `key`, of which each key fulfils exactly one: ranges of their places."""
     counted = connection.execute("select count(*) from outcomes").fetchone()
-    count = 1 if counted is None else min(counted[0] // SLICE_KEYS + 1, MOST_SLICES)
+    count = 1 if counted is None else min(counted[0] // SLICE_OUTCOMES + 1, MOST_SLICES)
     starts = [f"'v1{place * PLACES // count:04x}'" for place in range(count)]
     for start, end in zip(starts, [*starts[1:], None], strict=True):
         lowest = [] if start == starts[0] else [f"key >= {start}"]
@@ -109,17 +109,17 @@ def _slices(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
 
 
 class _Keys:
-    """The answers of a query's keys; those that were read last are in a temporary table of this name."""
+    """The answers of a query's keys."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: str, sql: str, parameters: list[object]) -> None:
         self._connection, self._table, self._sql, self._parameters = connection, table, sql, parameters
         self.found: KeyMap[Any] = KeyMap()
 
-    def read(self, keys: str) -> None:
-        """Read the keys that fulfil a condition."""
+    def read(self, condition: str) -> str:
+        """Read the keys that fulfil a condition; return a temporary table that has them until the next call."""
         execute, table, found = self._connection.execute, self._table, self.found
         execute(f"drop table if exists {table}")  # before there is the next one: memory
-        execute(f"create temp table {table} as select * from ({self._sql}) where {keys}", self._parameters)
+        execute(f"create temp table {table} as select * from ({self._sql}) where {condition}", self._parameters)
         execute(
             "create or replace temp table numbered as"
             f" select value, row_number() over () as number from (select distinct value from {table})"
@@ -134,22 +134,23 @@ class _Keys:
         found.fill(_rows(packed))
         for key, value in execute(f"select key, value from {table} where not {_OURS}").fetchall():
             found[key] = value
+        return table
 
 
 class _Done:
-    """The rows of a plan whose own job has a good answer, found beside `own`."""
+    """The rows of a plan whose own job has a good answer."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, plan_id: int) -> None:
         self._connection, self._plan_id = connection, plan_id
         self._keys = KeySet()
         connection.execute("create or replace temp table done (row_index bigint, repeated boolean)")
 
-    def read(self, keys: str) -> None:
-        """Look for the rows whose keys fulfil a condition, after `own` has read them."""
+    def read(self, condition: str, own: str) -> None:
+        """Look for the rows whose keys fulfil a condition; the table `own` has the answers of those keys."""
         execute = self._connection.execute
         execute(
             "create or replace temp table ended as select row_index, key, repeated from rows"
-            f" semi join (select key from own where value[1] = 'ok') using (key) where plan_id = ? and {keys}",
+            f" semi join (select key from {own} where value[1] = 'ok') using (key) where plan_id = ? and {condition}",
             [self._plan_id],
         )
         execute("insert into done select row_index, repeated from ended")

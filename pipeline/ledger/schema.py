@@ -263,7 +263,7 @@ create or replace macro reprice(input_tokens, cached_input_tokens, cache_write_t
               + tokens_usd(output_tokens - reasoning_tokens, output) + tokens_usd(reasoning_tokens, reasoning));
 """
 
-_BEST_BY_PLACE = """
+_BEST = """
 -- As before, at a fifth of the time and memory: what counts is one number (a grade of 2 bits, room of 40, answered, the
 -- run), and until it is decided only the place of an outcome is carried along.
 create or replace view best_outcomes as
@@ -278,15 +278,16 @@ with placed as (
                    + o.run_id) as place
     from outcomes o join run_starts r using (run_id)
     group by r.job, o.key)
-select p.job, o.key,
+select p.job, {key},
        struct_pack(run_id := o.run_id, status := o.status, answer_run := o.answer_run,
                    answer_attempt := o.answer_attempt, max_tokens := o.max_tokens, reused := o.reused,
                    error_type := o.error_type, error := o.error) as best
 from placed p join outcomes o on o.rowid = p.place;
 """
 
-_BEST_BY_KEY = _BEST_BY_PLACE.replace("select p.job, o.key", "select p.job, p.key")
-"""The same, and who asks for some keys doesn't have the outcomes of all the others looked through."""
+_BEST_BY_PLACE = _BEST.format(key="o.key")
+_BEST_BY_KEY = _BEST.format(key="p.key")
+"""The same, and a condition on keys holds before it is decided which of their outcomes count."""
 
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
