@@ -119,7 +119,10 @@ class _Keys:
         """Read the keys that fulfil a condition; return a temporary table that has them until the next call."""
         execute, table, found = self._connection.execute, self._table, self.found
         execute(f"drop table if exists {table}")  # before there is the next one: memory
-        execute(f"create temp table {table} as select * from ({self._sql}) where {condition}", self._parameters)
+        execute(
+            f"create temp table {table} as select *, {_OURS} as ours from ({self._sql}) where {condition}",
+            self._parameters,
+        )
         execute(
             "create or replace temp table numbered as"
             f" select value, row_number() over () as number from (select distinct value from {table})"
@@ -128,11 +131,11 @@ class _Keys:
         packed = execute(
             f"select {_PLACE}, unhex(string_agg(key[7:] || lpad(to_hex(list_extract(?::integer[], number)), 8, '0'),"
             f" '')) from {table} join numbered on numbered.value is not distinct from {table}.value"
-            f" where {_OURS} group by 1",
+            " where ours group by 1",
             [[found.number(value) for (value,) in values]],
         )
         found.fill(_rows(packed))
-        for key, value in execute(f"select key, value from {table} where not {_OURS}").fetchall():
+        for key, value in execute(f"select key, value from {table} where not ours").fetchall():
             found[key] = value
         return table
 
@@ -149,17 +152,17 @@ class _Done:
         """Look for the rows whose keys fulfil a condition; the table `own` has the answers of those keys."""
         execute = self._connection.execute
         execute(
-            "create or replace temp table ended as select row_index, key, repeated from rows"
-            f" semi join (select key from {own} where value[1] = 'ok') using (key) where plan_id = ? and {condition}",
+            "create or replace temp table ended as select row_index, key, repeated, ours from rows"
+            f" join (select key, ours from {own} where value[1] = 'ok') using (key) where plan_id = ? and {condition}",
             [self._plan_id],
         )
         execute("insert into done select row_index, repeated from ended")
         packed = execute(
             f"select {_PLACE}, unhex(string_agg(key[7:], ''))"
-            f" from (select distinct key from ended where {_OURS}) group by 1"
+            " from (select distinct key from ended where ours) group by 1"
         )
         self._keys.fill(_rows(packed))
-        for (key,) in execute(f"select key from ended where not {_OURS}").fetchall():
+        for (key,) in execute("select key from ended where not ours").fetchall():
             self._keys.add(key)
 
     def found(self) -> RowsDone | None:
