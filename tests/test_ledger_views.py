@@ -3,6 +3,7 @@
 from decimal import Decimal
 from hashlib import blake2b
 
+import duckdb
 import pytest
 from bookings import COST, PRICE, WORST, Booked, ask, request, value
 
@@ -223,6 +224,22 @@ def test_looking_at_one_slice_of_the_keys_after_the_other_finds_what_one_look_fi
     assert (len(own), set(others)) == (sum(n % 5 > 0 for n in range(len(keys))), set(keys) - set(keys[::3]))
     assert rows == [n for n, key in enumerate(keys + keys[:10]) if key in ok]
     assert (count, repeated, kept) == (len(rows), sum(n >= len(keys) for n in rows), len(ok))
+
+
+def test_tables_that_somebody_put_into_the_ledger_are_left_alone(path):
+    names = ["own", "others", "numbered", "done", "ended"]
+    run = Booked(path)
+    run.answer("k1")
+    run.rows("k1", plan_end=True)
+    run.end()
+    with duckdb.connect(path) as connection:
+        for name in names:
+            connection.execute(f"create table {name} as select 'theirs' as key")
+    started = Ledger(path).begin(request(passes_over=True))
+    started.journal.close()
+    assert started.known.own == {"k1": ("ok", 100)}
+    assert started.known.done.rows == 1
+    assert [value(path, f"select key from {name}") for name in names] == ["theirs"] * len(names)
 
 
 # -- people's SQL -----------------------------------------------------------------------------------

@@ -118,7 +118,8 @@ class _Keys:
     def read(self, condition: str) -> str:
         """Read the keys that fulfil a condition; return a temporary table that has them until the next call."""
         execute, table, found = self._connection.execute, self._table, self.found
-        execute(f"drop table if exists {table}")  # before there is the next one: memory
+        # Before there is the next one: memory. A table of somebody's own may have the name.
+        execute(f"drop table if exists temp.{table}")
         execute(
             f"create temp table {table} as select *, {_OURS} as ours from ({self._sql}) where {condition}",
             self._parameters,
