@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 _PLAIN = "plain values"
+_NESTED = (dict, list)
 _Shape = str | list[Any] | dict[str, Any] | None
 """_PLAIN, a list of the shape of its elements, the shapes of an object's values by name; None is not known yet."""
 
@@ -25,7 +26,7 @@ class Shapes:
         known, shapes = self._known, self._shapes
         for row in rows:
             for name, value in row.items():
-                if name in known or (shapes.get(name) is _PLAIN and not isinstance(value, dict | list)):
+                if name in known or (shapes.get(name) is _PLAIN and not isinstance(value, _NESTED)):
                     continue
                 try:
                     shapes[name] = _folded(shapes.get(name), value)
@@ -51,7 +52,8 @@ def _folded(shape: _Shape, value: Any) -> _Shape:
         if not isinstance(elements, list):
             raise _misfit(shape, value)
         for each in value:
-            elements[0] = _folded(elements[0], each)
+            if elements[0] is not _PLAIN or isinstance(each, _NESTED):  # else it is one of many numbers
+                elements[0] = _folded(elements[0], each)
         return elements
     if shape is not None and shape is not _PLAIN:
         raise _misfit(shape, value)
