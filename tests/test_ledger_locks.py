@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 import duckdb
 import pytest
-from bookings import COST, WORST, Booked, ask, child, each_line_once, finished, hears, kill, value
+from bookings import COST, WORST, Booked, ask, child, each_line_once, finished, hears, kill, request, value
 
 from pipeline import journal
 from pipeline.errors import LedgerBusy, LedgerError
-from pipeline.ledger import Ledger, _connect, _journals
+from pipeline.ledger import Ledger, _connect, _journals, store
 from pipeline.runners import _loader
 from pipeline.runners._loader import Loader
 from pipeline.runners._lock import job_lock, live_runs
@@ -206,6 +206,24 @@ def test_readers_do_not_keep_each_other_waiting(path):
     ask(path, "select 1")
     with held(path, "reading"), _connect.reading(path, patience=0.0) as connection:
         assert connection.execute("select 1").fetchall() == [(1,)]
+
+
+def test_a_run_that_looks_up_what_is_answered_keeps_no_reader_out(path, monkeypatch):
+    run = Booked(path)
+    run.answer("k1")
+    run.end()
+    look, seen = store.known_keys, []
+
+    def look_while_others_read(*args, **how):
+        with held(path, "reading"):
+            seen.append("a reader")
+        return look(*args, **how)
+
+    monkeypatch.setattr(store, "known_keys", look_while_others_read)
+    started = Ledger(path).begin(request())
+    started.journal.close()
+    assert seen == ["a reader"]
+    assert started.known.own == {"k1": ("ok", 100)}
 
 
 def test_the_lock_of_a_killed_process_is_gone_with_it(path):

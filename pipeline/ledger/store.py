@@ -216,11 +216,13 @@ class Ledger:
             return _history.used_by(connection, job, provider, model, max_tokens=max_tokens, keys=keys)
 
     def begin(self, request: RunRequest) -> RunStart:
-        """Register a run: catch up, number it, start its journal, and read what is already answered.
+        """Register a run: read what is already answered, catch up, number the run, and start its journal.
 
-        All in one session with the file, so that run and plan numbers are unique. Raises LedgerError, LedgerBusy.
+        Only while the job's lock is held, so that nobody else runs the job. Raises LedgerError, LedgerBusy.
         """
         self._check_writable()
+        known = self._known_to(request)
+        # From here on in one session with the file, so that run and plan numbers are unique.
         with _connect.writing(self.path, waiting=self._notify) as connection:
             for refused in self._prepare(connection):
                 raise refused
@@ -236,8 +238,6 @@ class Ledger:
                     f"{plan.unknown} earlier attempts of this plan have neither a known cost nor an upper bound, so the"
                     " budget can't be held; run without a budget, or under another name"
                 )
-            passed = plan.plan_id if request.passes_over and not plan.new else None
-            known = known_keys(connection, request.job, reuse=request.reuse, fresh=request.fresh, plan_id=passed)
             run_id = queries.next_run_id(connection)
             started = self._start_journal(loading.ledger_id_of(connection), request)
             try:
@@ -252,6 +252,18 @@ class Ledger:
                 _abandon(started)
                 raise
         return RunStart(run_id, plan, known, started)
+
+    def _known_to(self, request: RunRequest) -> Known:
+        """Read what is answered, caught up, in a session that keeps no reader out: of many millions it takes a while.
+
+        What other jobs are answered meanwhile is not known to the run, as little as what they are answered later.
+        """
+        if not self.exists():
+            return Known()
+        with self.read() as connection:
+            plan = queries.plan_facts(connection, request.job, request.fingerprint)
+            passed = plan.plan_id if request.passes_over and not plan.new else None
+            return known_keys(connection, request.job, reuse=request.reuse, fresh=request.fresh, plan_id=passed)
 
     def _start_journal(self, ledger_id: str, request: RunRequest) -> Journal:
         size = reserve_bytes(request.concurrency)
