@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -22,7 +22,7 @@ from pipeline.counting import Counting
 from pipeline.errors import UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, Sample, Scan, Tick
 from pipeline.job import Job, job_name, load_job, overridden
-from pipeline.ledger import Ledger
+from pipeline.ledger import HistoryRequest, Ledger
 from pipeline.planning import Plan, Selection
 from pipeline.pricebook import Prices, Quote, Target
 from pipeline.pricing import parse_price_option
@@ -46,6 +46,7 @@ from pipeline.runners.launch import (
     key_warnings,
     launch,
     prepare,
+    prompt_id,
 )
 from pipeline.runners.local import RunReport
 from pipeline.runners.pilot import send_pilot
@@ -130,7 +131,7 @@ def estimate(
     """Say what a run would send now, and what that would cost. Sends nothing. Raises UserError."""
     prepared = prepare(job, limit=limit)
     scan, counter = _scanned(prepared, ledger, selection, tick)
-    return prepared, scan.answer(prepared.plan, _outlook(job, ledger, selection), counter)
+    return prepared, scan.answer(prepared.plan, *_before(prepared, ledger, selection), counter)
 
 
 def _scanned(
@@ -166,7 +167,9 @@ def contradictions(prepared: Prepared, estimated: Estimate) -> list[Contradictio
 
 
 def _work(prepared: Prepared, estimated: Estimate) -> Work:
-    outputs, ratio = estimated.forecast.outputs, estimated.outlook.input_ratio
+    outlook, outputs, bill = estimated.outlook, estimated.forecast.outputs, estimated.forecast.bill
+    ratio = outlook.input_ratio
+    observed = bill is not None and bill.expected and outlook.used
     sizes = Counter[int]()
     for size, requests in estimated.sizes.items():
         sizes[round(size * ratio)] += requests
@@ -175,15 +178,33 @@ def _work(prepared: Prepared, estimated: Estimate) -> Work:
         outputs=None if outputs is None else (outputs.low, outputs.expected, outputs.high),
         per_request=lambda size: 0.0 if outputs is None else outputs.per_request(round(size / ratio)),
         max_tokens=prepared.job.model.max_tokens,
+        mix=outlook.mix,
+        bounds=estimated.bounds,
+        spread=(bill.low / bill.expected, bill.high / bill.expected) if bill is not None and observed else None,
     )
 
 
-def _outlook(job: Job, ledger: Ledger, selection: Selection, pilot: Sample | None = None) -> Outlook:
-    """Look at the job's earlier requests or its pilot's; for a retry at none, as its rows are not like the others."""
-    provider, model, max_tokens = job.provider.name, job.model.name, job.model.max_tokens
-    keys = None if pilot is None else list(pilot.chosen)
-    used = [] if selection.retry else ledger.used_by(job.name, provider, model, max_tokens=max_tokens, keys=keys)
-    return Outlook(used, "history" if pilot is None else "pilot", ledger.calibration(provider, model))
+def _before(
+    prepared: Prepared, ledger: Ledger, selection: Selection, pilot: Sample | None = None
+) -> tuple[Outlook, Decimal]:
+    """Look at the job's earlier requests or its pilot's; for a retry at none, as its rows are not like the others.
+
+    Return what they say of the next ones, and what the plan has spent.
+    """
+    job = prepared.job
+    found = ledger.history(
+        HistoryRequest(
+            job=job.name,
+            provider=job.provider.name,
+            model=job.model.name,
+            prompt_id=prompt_id(job),
+            fingerprint=fingerprint(prepared),
+            keys=None if pilot is None else list(pilot.chosen),
+            wanted=not selection.retry,
+        )
+    )
+    basis: Literal["pilot", "history"] = "history" if pilot is None else "pilot"
+    return Outlook(found.used, basis, found.calibration, job.model.max_tokens, job.repair), found.spent_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +233,7 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
     if options.confirm is None and missing is None:
         prepared = prepare(job, limit=options.limit)
         _tell_warnings(prepared, key, options)
-        outlook = _outlook(job, ledger, options.selection)
+        outlook, _ = _before(prepared, ledger, options.selection)
     else:
         prepared, counted = estimate(job, ledger, limit=options.limit, selection=options.selection, tick=options.tick)
         if missing is not None and counted.to_send:
@@ -260,8 +281,8 @@ def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions) -> Pilot
         _tell_warnings(prepared, key, options)
         report = send_pilot(prepared.rescanned(), key, _launch(ledger, options), sample.to_send)
         scan.ended(ledger.known(job.name, job.reuse))
-    outlook = _outlook(job, ledger, Selection(), sample)
-    return Piloted(prepared, scan.answer(prepared.plan, outlook, counter), len(sample.chosen), report)
+    found = scan.answer(prepared.plan, *_before(prepared, ledger, Selection(), sample), counter)
+    return Piloted(prepared, found, len(sample.chosen), report)
 
 
 def _credentials(job: Job, options: RunOptions) -> tuple[str | None, UserError | None]:

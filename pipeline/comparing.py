@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from pipeline.pricebook import Prices, Target
-from pipeline.pricing import Bulk, Claim, Price, total_usd, worst_total_usd
+from pipeline.pricing import COST_UNIT, Bulk, Claim, Mix, Price, total_usd, worst_total_usd
 
 MOST_SELLERS = 12
 """So many lines does a model without a provider get."""
@@ -29,6 +29,13 @@ class Work:
     """Expected output tokens of a request of that many input tokens; only their ratios count."""
     max_tokens: int | None
     """The most output tokens that a request can bring, all its answers together; None: any number."""
+    mix: Mix = Mix()  # noqa: RUF009 -- a frozen value
+    """What the tokens are made of."""
+    bounds: Mapping[int, int] | None = None
+    """As `sizes`, with the most input tokens that a request can be billed for; None: as counted."""
+    spread: tuple[Decimal, Decimal] | None = None
+    """Low and high dollars for one that is expected, at the job's own price: no interval is narrower, as more than the
+    output is uncertain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +85,14 @@ class _Bulks:
     """The requests under each forecast of their answers."""
 
     def __init__(self, work: Work) -> None:
-        self.input_alone = Bulk((size, 0, requests) for size, requests in work.sizes.items())
+        self.spread = work.spread
+        self.input_alone = Bulk(((size, 0, requests) for size, requests in work.sizes.items()), work.mix)
         low, self.expected, self.high = _forecast(work)
         self.low = low or self.input_alone
         self.most = None
         if work.max_tokens is not None:
-            self.most = Bulk((size, work.max_tokens, requests) for size, requests in work.sizes.items())
+            bounds = work.sizes if work.bounds is None else work.bounds
+            self.most = Bulk((size, work.max_tokens, requests) for size, requests in bounds.items())
 
 
 def _forecast(work: Work) -> tuple[Bulk | None, Bulk | None, Bulk | None]:
@@ -93,7 +102,7 @@ def _forecast(work: Work) -> tuple[Bulk | None, Bulk | None, Bulk | None]:
     whole = sum(weights[size] * requests for size, requests in work.sizes.items())
     if whole <= 0:  # nothing says how the answers differ
         weights, whole = dict.fromkeys(work.sizes, 1.0), sum(work.sizes.values()) or 1
-    low, expected, high = (Bulk(_spread(work, weights, total / whole)) for total in work.outputs)
+    low, expected, high = (Bulk(_spread(work, weights, total / whole), work.mix) for total in work.outputs)
     return low, expected, high
 
 
@@ -141,7 +150,12 @@ def _line(target: Target, price: Price | None, bulks: _Bulks, at: datetime) -> C
         return None if bulk is None else total_usd(price, bulk, lane=target.lane, at=at)
 
     ceiling = None if bulks.most is None else worst_total_usd(price, bulks.most, lane=target.lane)
-    return Compared(target, price, usd(bulks.low), usd(bulks.expected), usd(bulks.high), ceiling, None)
+    low, expected, high = usd(bulks.low), usd(bulks.expected), usd(bulks.high)
+    if bulks.spread is not None and low is not None and expected is not None and high is not None:
+        low = min(low, (expected * bulks.spread[0]).quantize(COST_UNIT))
+        high = max(high, (expected * bulks.spread[1]).quantize(COST_UNIT))
+        high = high if ceiling is None else min(high, max(ceiling, expected))
+    return Compared(target, price, low, expected, high, ceiling, None)
 
 
 def _without_figures(target: Target, price: Price | None, note: str) -> Compared:

@@ -133,6 +133,23 @@ def forecast_outputs(
     )
 
 
+def interval_of_total(
+    fitted: Sequence[float], brought: Sequence[float], rest: float, requests: int, *, seed: int
+) -> tuple[float, float]:
+    """Return the 90 % interval for what `requests` more bring together, of which `rest` is expected: dollars, say.
+
+    `fitted` is what was expected of each observed request in the same way, `brought` what it did bring; they have the
+    same sum, and the interval is as in `forecast_outputs`. Never below zero. Raises ValueError below FEW observations:
+    they say too little of anything that is not their output alone.
+    """
+    if len(fitted) < FEW:
+        raise ValueError(f"an interval needs {FEW} observations, not {len(fitted)}")
+    residuals = [one - expected for one, expected in zip(brought, fitted, strict=True)]
+    fit = _Fit("ratio", 1.0, list(fitted), residuals, requests, rest)
+    low, high = _interval(fit, Random(seed), RESAMPLES)  # noqa: S311 -- a simulation that has to be repeatable
+    return min(max(low, 0.0), rest), max(high, rest)
+
+
 def forecast_from_limit(sizes: Mapping[int, int], max_tokens: int | None) -> Outputs | None:
     """Forecast without any answer: between nothing and max_tokens each, and half of it (LIMIT_SHARE) by assumption.
 

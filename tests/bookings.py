@@ -25,8 +25,8 @@ WORST = Decimal("0.004")
 
 def request(job="j", **changes):
     asked = RunRequest(
-        job=job, job_file=f"{job}.toml", command="run", fingerprint="f1", input="data.jsonl", provider="stub",
-        model="m", lane="realtime", max_tokens=100, price=PRICE, config={"model": {"name": "m"}},
+        job=job, job_file=f"{job}.toml", command="run", fingerprint="f1", prompt_id="q1", input="data.jsonl",
+        provider="stub", model="m", lane="realtime", max_tokens=100, price=PRICE, config={"model": {"name": "m"}},
         code_version="0.1.0", reuse="ledger",
     )  # fmt: skip
     return replace(asked, **changes)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -12,9 +13,10 @@ from stub import StubServer
 from pipeline.doorman import Limits
 from pipeline.estimating import Outlook, ToSend
 from pipeline.estimating._finish import finish
+from pipeline.estimating._terms import Share, Terms
 from pipeline.forecasting import forecast_from_limit
 from pipeline.job import load_job
-from pipeline.ledger import Calibration, Used
+from pipeline.ledger import Calibration, Exchange, Used
 from pipeline.planning import Meter
 from pipeline.pricing import Price, cost_usd, mean_cost_usd
 from pipeline.records import TokenCount, Usage
@@ -76,7 +78,13 @@ def test_a_mean_output_is_priced_between_the_whole_numbers_around_it():
 
 
 def used(count, *, counted=100, billed=100, cached=0, output=10, seconds=1.0):
-    return [Used(f"k{n}", counted, billed, cached, output, truncated=False, seconds=seconds) for n in range(count)]
+    exchange = Exchange(Usage(billed, output, cached), truncated=False)
+    return [Used(f"k{n}", counted, (exchange,), seconds, max_tokens=100) for n in range(count)]
+
+
+def at(price):
+    """Everything is sent now."""
+    return Terms([Share(price, NOW, 1)])
 
 
 def test_counts_and_cached_input_follow_what_was_billed_before_if_that_was_often_enough():
@@ -85,13 +93,13 @@ def test_counts_and_cached_input_follow_what_was_billed_before_if_that_was_often
     assert (many.input_ratio, many.cached_share) == (Decimal("1.2"), Decimal("0.5"))
     price = Price("p", "m", Decimal(1), Decimal(8), cached_input=Decimal("0.1"))
     sizes = {100: 10}
-    assert many.input_usd(price, sizes, NOW) == 10 * Decimal("0.000066")
+    assert many.input_usd(at(price), sizes) == 10 * Decimal("0.000066")
 
 
 def test_answers_without_any_output_leave_room_above():
     price, sizes = Price("p", "m", Decimal(1), Decimal(8)), Counter({100: 50})
-    outlook = Outlook(used(5, output=0))
-    bill = outlook.bill(price, sizes, outlook.outputs(sizes, 200), NOW)
+    outlook = Outlook(used(5, output=0), max_tokens=200)
+    bill = outlook.bill(at(price), sizes, outlook.outputs(sizes))
     assert bill.low == bill.expected == 50 * Decimal("0.0001")
     assert bill.high > bill.expected
 
@@ -167,7 +175,7 @@ def to_send(project, requests, size=100):
 )
 def test_the_longest_limit_binds_and_twice_of_it_is_told(project, limits, outlook, takes):
     sums = to_send(project, 600)
-    found = finish(sums, limits, outlook, outlook.outputs(sums.sizes, 100))
+    found = finish(sums, limits, outlook, replace(outlook, max_tokens=100).outputs(sums.sizes))
     seconds, binds, doubled = takes
     assert (found.limit, found.seconds) == (binds, pytest.approx(seconds))
     assert found.doubled_seconds == pytest.approx(doubled)

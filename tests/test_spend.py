@@ -13,7 +13,7 @@ from stub_faults import Reply, seeded, status
 
 from pipeline.cli import group
 from pipeline.cli._show import print_chosen
-from pipeline.ledger import Ledger
+from pipeline.ledger import HistoryRequest, Ledger
 from pipeline.records import Usage
 
 
@@ -308,17 +308,17 @@ def test_drift_compares_answered_first_attempts_whose_usage_is_known(project, pa
 
 
 def test_a_calibration_is_the_exact_ratio_of_thirty_attempts_or_more(path):
-    ledger = Ledger(path)
-    assert ledger.calibration("stub", "m") is None  # no ledger yet
+    def calibration(provider="stub", model="m"):
+        return Ledger(path).history(HistoryRequest("j", provider, model, "q1", "f1")).calibration
+
+    assert calibration() is None  # no ledger yet
     counted(path, *[57] * 29).end()
-    assert ledger.calibration("stub", "m") is None
+    assert calibration() is None
     counted(path, 50).end()
-    found = ledger.calibration("stub", "m")
+    found = calibration()
     assert (found.ratio, found.attempts) == (Decimal(57 * 29 + 50) / 1500, 30)
-    assert ledger.calibration("stub", "m", "exact") == found
-    assert ledger.calibration("stub", "m", "approximate") is None
-    assert ledger.calibration("stub", "another") is None
-    assert ledger.calibration("another", "m") is None
+    assert calibration(model="another") is None
+    assert calibration(provider="another") is None
 
 
 def test_counts_times_their_calibration_are_what_a_vendor_with_a_tokenizer_of_its_own_bills(tmp_path, stub):
@@ -326,7 +326,9 @@ def test_counts_times_their_calibration_are_what_a_vendor_with_a_tokenizer_of_it
     project.rows(texts(40))
     project.job()
     project.run("run", "job.toml", "--yes")
-    found = Ledger(tmp_path / "promptmill.duckdb").calibration("stub", "test-model")
+    found = (
+        Ledger(tmp_path / "promptmill.duckdb").history(HistoryRequest("job", "stub", "test-model", "", "")).calibration
+    )
     counted_tokens = project.value("select sum(counted_tokens)::bigint from attempts")
     assert found.attempts == 40
     assert round(counted_tokens * found.ratio) == sum(entry.prompt_tokens for entry in stub.entries)

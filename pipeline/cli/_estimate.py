@@ -13,9 +13,10 @@ from pipeline.cli._show import duration, money, plural, table
 if TYPE_CHECKING:
     from pipeline.api import Piloted
     from pipeline.comparing import Compared
-    from pipeline.estimating import Estimate
+    from pipeline.estimating import Bill, Estimate
     from pipeline.forecasting import Outputs
     from pipeline.job import Job
+    from pipeline.pricing import Price
     from pipeline.runners.launch import Prepared
 
 _MARGIN = 10
@@ -32,7 +33,7 @@ def facts_of(
     from pipeline import api
 
     job, price, forecast = prepared.job, prepared.price, estimate.forecast
-    outlook, finish, bill = estimate.outlook, estimate.finish, forecast.bill
+    outlook, finish, bill = estimate.outlook, forecast.finish, forecast.bill
     return {
         "job": job.name,
         "provider": job.provider.name,
@@ -43,19 +44,22 @@ def facts_of(
         "already": estimate.already,
         "reused": estimate.reused,
         "rejected": estimate.rejected,
+        "saved_usd": _saved(estimate),
         "input_tokens": forecast.input_tokens,
         "count_method": forecast.count_method,
         "counter": estimate.counter,
         "longest": estimate.longest,
         "billed_ratio": round(float(outlook.input_ratio), 6),
         "cached_share": round(float(outlook.cached_share), 6),
-        "output": _output_facts(forecast.outputs, job.model.max_tokens, estimate.to_send),
+        "billed_factor": round(float(outlook.billed_factor), 6),
+        "output": _output_facts(forecast.outputs, outlook.most_tokens, estimate.to_send),
         "input_usd": forecast.input_usd,
         "low_usd": forecast.low_usd,
         "expected_usd": None if bill is None else bill.expected,
         "high_usd": None if bill is None else bill.high,
         "ceiling_usd": forecast.ceiling_usd,
-        "doubled_max_tokens_usd": forecast.doubled_usd,
+        "cut_off": estimate.cut_off,
+        "doubled_max_tokens_usd": _doubled(estimate),
         "seconds": None if finish is None else finish.seconds,
         "binding_limit": None if finish is None else finish.limit,
         "doubled_limit_seconds": None if finish is None else finish.doubled_seconds,
@@ -66,6 +70,7 @@ def facts_of(
         "duplicate_ids": estimate.duplicate_ids,
         "complete": estimate.complete,
         "budget_usd": job.budget_usd,
+        "plan_spent_usd": estimate.spent_usd,
         "price": None if price is None else price.as_record(),
         "contradictions": [asdict(one) for one in api.contradictions(prepared, estimate)],
         "compare": [_compared_facts(line) for line in compared],
@@ -73,7 +78,20 @@ def facts_of(
     }
 
 
-def _output_facts(outputs: "Outputs | None", max_tokens: int | None, requests: int) -> dict[str, Any] | None:
+def _doubled(estimate: "Estimate") -> Decimal | None:
+    longer, again = estimate.forecast.longer_usd, estimate.forecast.again_usd
+    return None if longer is None or again is None else longer + again
+
+
+def _saved(estimate: "Estimate") -> Decimal | None:
+    """Return what the rows that need no request would cost, at what those cost that do; None if nobody knows."""
+    bill = estimate.forecast.bill
+    if bill is None or not estimate.to_send:
+        return None
+    return bill.expected / estimate.to_send * (estimate.repeated + estimate.already + estimate.reused)
+
+
+def _output_facts(outputs: "Outputs | None", most_tokens: int | None, requests: int) -> dict[str, Any] | None:
     if outputs is None:
         return None
     return {
@@ -84,7 +102,7 @@ def _output_facts(outputs: "Outputs | None", max_tokens: int | None, requests: i
         "low_tokens": round(outputs.low),
         "expected_tokens": round(outputs.expected),
         "high_tokens": round(outputs.high),
-        "most_tokens": None if max_tokens is None else max_tokens * requests,
+        "most_tokens": None if most_tokens is None else most_tokens * requests,
         "truncated_share": outputs.truncated_share,
     }
 
@@ -194,7 +212,8 @@ def _savings(estimate: "Estimate") -> str:
         "can't be sent": estimate.rejected,
     }
     told = ", ".join(f"{count:,} {what}" for what, count in saved.items() if count)
-    return f" ({told})" if told else ""
+    dollars = _saved(estimate)
+    return f" ({told}{f': saves about {about(dollars)}' if dollars else ''})" if told else ""
 
 
 def _input(estimate: "Estimate") -> str:
@@ -211,39 +230,57 @@ def _input(estimate: "Estimate") -> str:
 
 
 def _output(prepared: "Prepared", estimate: "Estimate") -> str:
-    outputs, limit = estimate.forecast.outputs, prepared.job.model.max_tokens
+    outputs, limit, most = estimate.forecast.outputs, prepared.job.model.max_tokens, estimate.outlook.most_tokens
     if not estimate.to_send:
         return ""
     if outputs is None:
         return "unknown: max_tokens is not set, and nothing was answered yet; --pilot finds out"
-    most = "" if limit is None else f", at most {estimate.to_send * limit:,} (max_tokens = {limit:,})"
+    repairs = f", and {plural(prepared.job.repair, 'repair')}" if prepared.job.repair else ""
+    at_most = (
+        ""
+        if limit is None or most is None
+        else f", at most {estimate.to_send * most:,} (max_tokens = {limit:,}{repairs})"
+    )
     if outputs.basis == "limit":
-        return f"{outputs.expected:,.0f} tokens{most}: rough, taking half of max_tokens for each; --pilot finds out"
-    whose = "the pilot's" if outputs.basis == "pilot" else "this job's newest"
+        return f"{outputs.expected:,.0f} tokens{at_most}: rough, taking half of max_tokens for each; --pilot finds out"
+    whose = "the pilot's" if outputs.basis == "pilot" else "this job's"
     rough = "; rough: fewer than 50" if outputs.rough else ""
+    if estimate.outlook.guessed:
+        rough = "; rough: some were cut off at a lower max_tokens"
     return (
-        f"{outputs.expected:,.0f} tokens, {outputs.low:,.0f} to {outputs.high:,.0f}{most};"
+        f"{outputs.expected:,.0f} tokens, {outputs.low:,.0f} to {outputs.high:,.0f}{at_most};"
         f" from {whose} {plural(outputs.observed, 'answer')}{rough}"
     )
 
 
 def _cost(prepared: "Prepared", estimate: "Estimate") -> str:
-    bill = estimate.forecast.bill
-    if prepared.price is not None and prepared.price.is_free:
+    price = prepared.price
+    if price is not None and price.is_free:
         return "free"
     if estimate.to_send == 0:
         return "nothing to pay"
-    if prepared.price is None:
-        return "unknown: no price"
-    if bill is None:
-        return f"at least {_figure(estimate.forecast.low_usd, ROUND_FLOOR)}, the input alone"
+    if estimate.forecast.bill is not None:
+        return _interval(prepared, estimate, estimate.forecast.bill)
+    return (
+        "unknown: no price"
+        if price is None
+        else f"at least {_figure(estimate.forecast.low_usd, ROUND_FLOOR)}, the input alone"
+    )
+
+
+def _interval(prepared: "Prepared", estimate: "Estimate", bill: "Bill") -> str:
     low, high = about(bill.low, ROUND_FLOOR), about(bill.high, ROUND_CEILING)
-    outputs = estimate.forecast.outputs
+    outputs, factor = estimate.forecast.outputs, estimate.outlook.billed_factor
     if outputs is not None and outputs.basis == "limit":
         return f"{about(bill.expected)}, from {low} (no output) to {high} (all of it): rough"
-    return f"{about(bill.expected)}, 9 times of 10 from {low} to {high}" + (
-        ": rough" if outputs is not None and outputs.rough else ""
-    )
+    text = f"{about(bill.expected)}, 9 times of 10 from {low} to {high}"
+    if outputs is not None and outputs.rough:
+        text += ": rough"
+    if prepared.price is None:
+        text += ", going by what the provider said it charged: no price is known"
+    elif abs(factor - 1) >= Decimal(NOTABLE_SHARE):
+        text += f"; earlier answers were charged {factor:.3f} times what this price says"
+    return text
 
 
 def _ceiling(prepared: "Prepared", estimate: "Estimate") -> str:
@@ -252,19 +289,27 @@ def _ceiling(prepared: "Prepared", estimate: "Estimate") -> str:
     ceiling = estimate.forecast.ceiling_usd
     if ceiling is None:
         return "no upper bound: set [model] max_tokens"
-    return f"{about(ceiling, ROUND_CEILING)} if every request is as dear as it can be (retries after errors apart)"
+    apart = "retries after errors and repairs" if prepared.job.repair else "retries after errors"
+    return f"{about(ceiling, ROUND_CEILING)} if every request is as dear as it can be ({apart} apart)"
 
 
 def _cut_off(prepared: "Prepared", estimate: "Estimate") -> str:
     forecast, limit = estimate.forecast, prepared.job.model.max_tokens
-    outputs = forecast.outputs
-    if outputs is None or not outputs.truncated_share or limit is None or not estimate.to_send:
+    share = None if forecast.outputs is None else forecast.outputs.truncated_share
+    if limit is None or not (share or estimate.cut_off):
         return ""
-    text = f"{_percent(outputs.truncated_share)} of those answers hit max_tokens"
-    if forecast.doubled_usd is None or (prepared.price is not None and prepared.price.is_free):
-        return text
-    more = about(forecast.doubled_usd, ROUND_CEILING)
-    return f"{text}; with max_tokens = {2 * limit:,} this costs at most {more} more"
+    said = f"{_percent(share)} of those answers hit max_tokens" if share and estimate.to_send else ""
+    if not said:
+        said = f"{plural(estimate.cut_off, 'request')} that ended hit max_tokens"
+    if _doubled(estimate) is None or (prepared.price is not None and prepared.price.is_free):
+        return said
+    costs = []
+    if estimate.to_send:
+        costs.append(f"this costs up to about {_figure(forecast.longer_usd, ROUND_CEILING)} more")
+    if estimate.cut_off:
+        again = f"the {estimate.cut_off:,} cut off before" if estimate.to_send else "them"
+        costs.append(f"asking {again} again up to about {_figure(forecast.again_usd, ROUND_CEILING)}")
+    return f"{said}; with max_tokens = {2 * limit:,} {', and '.join(costs)}"
 
 
 def _percent(share: float) -> str:
@@ -279,11 +324,49 @@ def _price(prepared: "Prepared") -> str:
         return f"free ({price.source})"
     since = f"; in force since {price.effective_from}" if price.effective_from else ""
     checked = f"; checked {price.checked}" if price.checked else ""
-    return f"{money(price.input)} in, {money(price.output)} out per 1M tokens (source: {price.source}{since}{checked})"
+    later = "".join(
+        f"; from {one.effective_from} on {_rates(one)}" for one in prepared.meter.prices[1:] if one.effective_from
+    )
+    return f"{_rates(price)} (source: {price.source}{since}{checked}){later}"
+
+
+def _number(value: Decimal) -> str:
+    return f"{value.normalize():f}"
+
+
+def _rates(price: "Price") -> str:
+    """Say everything that is charged: what is not said is not charged apart."""
+    said = [f"{money(price.input)} in"]
+    said += [
+        f"{money(rate)} {name}"
+        for name, rate, base in (
+            ("cached", price.cached_input, price.input),
+            ("cache writes", price.cache_write, price.input),
+        )
+        if rate != base
+    ]
+    said.append(f"{money(price.output)} out")
+    if price.reasoning != price.output:
+        said.append(f"{money(price.reasoning)} reasoning")
+    text = f"{', '.join(said)} per 1M tokens"
+    for tier in price.tariff.above:
+        rates = tier.rates
+        text += f", above {tier.input_tokens_over:,} input tokens {money(rates.input)} in, {money(rates.output)} out"
+    if price.per_request:
+        text += f", {money(price.per_request)} a request"
+    if price.minimum_charge:
+        text += f", at least {money(price.minimum_charge)} a request"
+    for window in price.windows:
+        change = window.variant
+        other = f"{_number(change.multiplier)} times that" if change.tariff is None else "other prices"
+        text += f", {other} at {window.in_words()}"
+    if price.markup:
+        text += f", and {_number(price.markup * 100)} % on everything"
+    return text
 
 
 def _time(prepared: "Prepared", estimate: "Estimate") -> str:
-    finish = estimate.finish
+    finish = estimate.forecast.finish
     if not estimate.to_send:
         return ""
     if finish is None:
@@ -296,12 +379,17 @@ def _time(prepared: "Prepared", estimate: "Estimate") -> str:
 
 
 def _budget(prepared: "Prepared", estimate: "Estimate") -> str:
-    budget, forecast = prepared.job.budget_usd, estimate.forecast
+    budget, forecast, spent = prepared.job.budget_usd, estimate.forecast, estimate.spent_usd
     if budget is None:
         return ""
     text = f"{money(budget)} for this plan, all its runs together"
-    if forecast.low_usd is not None and forecast.low_usd > budget:
+    if spent:
+        text += f"; {money(spent)} of it is spent"
+    left = budget - spent
+    if forecast.low_usd is not None and forecast.low_usd > left:
         return f"{text}: not enough even for the low figure"
-    if forecast.bill is not None and forecast.bill.expected > budget:
+    if forecast.bill is not None and forecast.bill.expected > left:
         return f"{text}: not enough for what is expected"
+    if forecast.ceiling_usd is not None and forecast.ceiling_usd > left:
+        return f"{text}: enough for what is expected, not for the worst case"
     return text

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from pipeline.counting import Counting, ToCount
 from pipeline.doorman import Limits
-from pipeline.estimating._finish import Finish, finish
 from pipeline.estimating._forecast import Forecast, forecast
 from pipeline.estimating._outlook import Outlook
 from pipeline.estimating._sample import Sample
@@ -38,14 +38,18 @@ class Estimate:
     """Rows that can't be sent: broken, or larger than a stated limit."""
     sizes: Mapping[int, int]
     """Input tokens of a request -> how many requests to send have that many."""
+    bounds: Mapping[int, int]
+    """The same, by the most input tokens that a request can be billed for."""
     counter: str | None
     """What counted: `tiktoken` or `toktok`; None if every count was kept from an earlier command."""
     longest: int
     """Input tokens of the longest request."""
     outlook: Outlook
     forecast: Forecast
-    finish: Finish | None
-    """Time under the stated limits; None if nothing says how long anything takes."""
+    cut_off: int
+    """Requests whose answer was cut off at max_tokens before."""
+    spent_usd: Decimal
+    """What earlier runs of the plan have spent, as the budget counts."""
     window: Window | None
     """The model's context, if anybody knows it."""
     too_long: int
@@ -78,6 +82,7 @@ class Scan:
     already: int = 0
     reused: int = 0
     rejected: int = 0
+    cut_off: int = 0
     too_long: int = 0
     too_long_rows: list[tuple[str, int]] = field(default_factory=list)
 
@@ -100,6 +105,7 @@ class Scan:
                 self.to_send.remove([chosen.count])
                 self.already += chosen.rows
                 self.repeated -= chosen.rows - 1
+                self.cut_off += known.own[key][0] == "truncated"
 
     def _steps(self, plan: Plan) -> Iterator[ToCount[_Progress]]:
         for rows in plan.batches():
@@ -110,11 +116,12 @@ class Scan:
             yield step
 
     def _sort(self, row: PlannedRow, requests: list[Request], passed: list[str], ids: list[str]) -> None:
-        what = decide(self.known, row.key, self.selection, self.meter.max_tokens).what
+        what, status = decide(self.known, row.key, self.selection, self.meter.max_tokens)
         if self.sample is not None and row.request is not None and what in {"ended", "send"}:
             (self.sample.again if row.repeated else self.sample.offer)(row.key)
         if what in {"ended", "skip"}:
             self.already += 1
+            self.cut_off += status == "truncated" and not row.repeated
         elif row.repeated:
             self.repeated += 1
         elif what == "reuse":
@@ -152,10 +159,10 @@ class Scan:
     def _is_too_long(self, tokens: int) -> bool:
         return self.window is not None and tokens + (self.meter.max_tokens or 0) > self.window.tokens
 
-    def answer(self, plan: Plan, outlook: Outlook, counter: str | None) -> Estimate:
-        """Put the sums and what is known from before together."""
+    def answer(self, plan: Plan, outlook: Outlook, spent_usd: Decimal, counter: str | None) -> Estimate:
+        """Put the sums and what is known from before together; `spent_usd`: by the plan's earlier runs."""
         to_send = self.to_send
-        found = forecast(to_send, self.meter, outlook, datetime.now(UTC))
+        found = forecast(to_send, self.meter, outlook, self.limits, datetime.now(UTC), cut_off=self.cut_off)
         return Estimate(
             rows=plan.rows,
             to_send=to_send.requests,
@@ -164,11 +171,13 @@ class Scan:
             reused=self.reused,
             rejected=self.rejected,
             sizes=to_send.sizes,
+            bounds=to_send.bounds,
             counter=counter,
             longest=to_send.longest,
             outlook=outlook,
             forecast=found,
-            finish=finish(to_send, self.limits, outlook, found.outputs),
+            cut_off=self.cut_off,
+            spent_usd=spent_usd,
             window=self.window,
             too_long=self.too_long,
             too_long_rows=tuple(self.too_long_rows),

@@ -5,7 +5,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from pipeline.doorman import Limits
+from pipeline.estimating._finish import Finish, finish
 from pipeline.estimating._outlook import Bill, Outlook
+from pipeline.estimating._terms import Terms
 from pipeline.estimating._to_send import ToSend
 from pipeline.forecasting import Outputs
 from pipeline.planning import Meter
@@ -27,8 +30,12 @@ class Forecast:
     """90 % interval, retries after errors apart; None if price or output is unknown."""
     ceiling_usd: Decimal | None
     """Every request at its worst case, retries apart; None if price or max_tokens is unknown."""
-    doubled_usd: Decimal | None
-    """At most so much more with twice the max_tokens, for the share of answers that hit it; None if nobody knows."""
+    longer_usd: Decimal | None
+    """About so much more at most with twice the max_tokens, for the share of answers that hit it. None: unknown."""
+    again_usd: Decimal | None
+    """About what it costs at most to ask what was cut off before again with twice the max_tokens."""
+    finish: Finish | None
+    """Time under the stated limits; None if nothing says how long anything takes."""
 
     @property
     def low_usd(self) -> Decimal | None:
@@ -52,19 +59,28 @@ class Forecast:
         }
 
 
-def forecast(to_send: ToSend, meter: Meter, outlook: Outlook, at: datetime) -> Forecast:
-    """Put the counts and what is known from before together, at the price in force at a moment."""
-    price, sizes = meter.price, to_send.sizes
-    outputs = outlook.outputs(sizes, meter.max_tokens)
+def forecast(
+    to_send: ToSend, meter: Meter, outlook: Outlook, limits: Limits, begin: datetime, *, cut_off: int = 0
+) -> Forecast:
+    """Put the counts and what is known from before together, at the prices in force from a moment on.
+
+    `cut_off`: requests that have a cut-off answer.
+    """
+    sizes = to_send.sizes
+    outputs = outlook.outputs(sizes)
+    takes = finish(to_send, limits, outlook, outputs)
+    terms = Terms.of(meter, begin, None if takes is None else takes.seconds)
     return Forecast(
         requests=to_send.requests,
         input_tokens=to_send.input_tokens,
         count_method=to_send.method,
         outputs=outputs,
-        input_usd=outlook.input_usd(price, sizes, at),
-        bill=outlook.bill(price, sizes, outputs, at),
+        input_usd=outlook.input_usd(terms, sizes),
+        bill=outlook.bill(terms, sizes, outputs),
         ceiling_usd=to_send.ceiling_usd,
-        doubled_usd=outlook.doubled_usd(price, sizes, outputs, meter.max_tokens, at),
+        longer_usd=outlook.longer_usd(terms, sizes, outputs),
+        again_usd=outlook.again_usd(terms, cut_off),
+        finish=takes,
     )
 
 

@@ -23,19 +23,20 @@ class ToSend:
         self._meter = meter
         self.sizes: Counter[int] = Counter()
         """Input tokens of a request -> how many requests have that many."""
-        self._bounds: Counter[int] = Counter()
+        self.bounds: Counter[int] = Counter()
+        """The most input tokens that a request can be billed for -> how many requests have that bound."""
         self._methods: set[str] = {"exact"}
 
     def add(self, counts: Sequence[TokenCount]) -> None:
         """Count requests."""
         self.sizes.update([count.tokens for count in counts])
-        self._bounds.update([count.bound for count in counts])
+        self.bounds.update([count.bound for count in counts])
         self._methods.update([count.method for count in counts])
 
     def remove(self, counts: Sequence[TokenCount]) -> None:
         """Take back requests that were sent meanwhile."""
         self.sizes -= Counter(count.tokens for count in counts)
-        self._bounds -= Counter(count.bound for count in counts)
+        self.bounds -= Counter(count.bound for count in counts)
 
     @property
     def requests(self) -> int:
@@ -65,7 +66,7 @@ class ToSend:
     @property
     def ceiling_usd(self) -> Decimal | None:
         """Every request at its worst case, retries apart; None if price or max_tokens leave it open."""
-        return total_usd(self._bounds, self._meter.worst_case)
+        return total_usd(self.bounds, self._meter.worst_case)
 
 
 def total_usd(sizes: Counter[int], cost: Callable[[int], Decimal | None]) -> Decimal | None:

@@ -1,15 +1,18 @@
 """The DuckDB file: the only package that imports duckdb. Loads journals, answers questions, keeps the schema."""
 
-from pipeline.ledger._history import Used
+from pipeline.ledger._history import Exchange, Used
 from pipeline.ledger._journals import JournalState
 from pipeline.ledger._known import Known, RowsDone
 from pipeline.ledger.loading import LooseEnds
 from pipeline.ledger.queries import Calibration, PlanFacts, frame_of, prepare, rows_of
-from pipeline.ledger.store import Burst, Ledger, RunRequest, RunStart
+from pipeline.ledger.store import Burst, History, HistoryRequest, Ledger, RunRequest, RunStart
 
 __all__ = [
     "Burst",
     "Calibration",
+    "Exchange",
+    "History",
+    "HistoryRequest",
     "JournalState",
     "Known",
     "Ledger",

@@ -95,7 +95,7 @@ ROWS = _table("rows", plan_id="int", row_index="int", row_id="text", key="text",
 RUN_STARTS = _table(
     "run_starts",
     run_id="int", plan_id="int", job="text", command="text", max_tokens="int", config="text", code_version="text",
-    pid="int", started_at="time", journal_id="text",
+    pid="int", started_at="time", journal_id="text", prompt_id="text",
 )  # fmt: skip
 RUN_ENDS = _table("run_ends", run_id="int", exit_code="int", reason="text", ended_at="time")
 ATTEMPTS = _table(
@@ -188,7 +188,7 @@ def _book_run(bundle: Bundle, run: RunFacts, journal_id: str, line: Mapping[str,
     bundle.add(
         RUN_STARTS,
         (run.run_id, line["plan_id"], line["job"], line["command"], line.get("max_tokens"), config,
-         line["code_version"], line["pid"], started, journal_id),
+         line["code_version"], line["pid"], started, journal_id, line.get("prompt_id")),
     )  # fmt: skip
     plan = line["plan"]
     if plan["new"]:

@@ -1,12 +1,30 @@
 """What a job's answered requests have used: the ground on which its next estimate stands."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 import duckdb
 
-NEWEST = 1_000
-"""So many answers say what the next ones will be like; older ones may belong to another prompt."""
+from pipeline.records import Usage
+
+MOST_REQUESTS = 1_000
+"""So many answers say what the next ones will be like."""
+_ATTEMPTS_EACH = 4
+"""For them so many times as many attempts are looked through: some were retries, or sent by several runs."""
+
+
+class Exchange(NamedTuple):
+    """One answered attempt."""
+
+    usage: Usage
+    """As the provider reported it."""
+    truncated: bool
+    """The answer was cut off at max_tokens."""
+    computed_usd: Decimal | None = None
+    """What the price of that time makes of it."""
+    billed_usd: Decimal | None = None
+    """What the provider said it charged."""
 
 
 class Used(NamedTuple):
@@ -15,55 +33,76 @@ class Used(NamedTuple):
     key: str
     counted_tokens: int
     """Of its first answered attempt, as counted before it was sent."""
-    input_tokens: int
-    """As the provider reported them, like all that follows; of all attempts together."""
-    cached_input_tokens: int
-    output_tokens: int
-    """With reasoning."""
-    truncated: bool
-    """An answer of it was cut off at max_tokens."""
+    exchanges: tuple[Exchange, ...]
     seconds: float
     """On the wire, all attempts together."""
+    max_tokens: int | None
+    """The limit of that run."""
+
+    @property
+    def input_tokens(self) -> int:
+        """Of all attempts together."""
+        return sum(exchange.usage.input_tokens for exchange in self.exchanges)
+
+    @property
+    def output_tokens(self) -> int:
+        """Of all attempts together, with reasoning."""
+        return sum(exchange.usage.output_tokens for exchange in self.exchanges)
+
+    @property
+    def truncated(self) -> bool:
+        """An answer of it was cut off."""
+        return any(exchange.truncated for exchange in self.exchanges)
 
 
-# A request is left out where the usage of one of its answers is unknown: half a figure would be a wrong one.
+# Keys are hashes, so the lowest ones are a random choice among all; the newest ones might be those that were asked
+# again under a higher limit, and long. A request is left out where the usage of one of its answers is unknown: half a
+# figure would be a wrong one.
 _SQL = """
-with newest as (
-    select a.run_id, a.key, min(a.attempt) as first
-    from (select a.* from attempts a join run_starts r using (run_id)
-          where r.job = $job and a.provider = $provider and a.model = $model
-            and r.max_tokens is not distinct from $max_tokens
-            and a.kind <> 'repair' and a.output_tokens is not null and a.counted_tokens is not null
-            and ($keys is null or list_contains($keys, a.key))
-          order by a.sent_at desc limit $most) a
-    group by all)
-select a.key, max(a.counted_tokens) filter (where a.attempt = n.first), sum(a.input_tokens)::bigint,
-       coalesce(sum(a.cached_input_tokens), 0)::bigint, sum(a.output_tokens)::bigint,
-       bool_or(a.result = 'truncated'), sum(a.latency_ms) / 1000
-from newest n join attempts a on a.run_id = n.run_id and a.key = n.key
+with mine as (select run_id, max_tokens from run_starts where job = $job and prompt_id = $prompt_id),
+found as (
+    select a.key, a.run_id from attempts a join mine using (run_id)
+    where a.kind <> 'repair' and a.output_tokens is not null and a.counted_tokens is not null
+      and ($keys is null or list_contains($keys, a.key))
+    order by a.key limit $most_attempts),
+newest as (select key, max(run_id) as run_id from found group by key order by key limit $most)
+select a.key,
+       arg_min(a.counted_tokens, a.attempt) filter (where a.output_tokens is not null),
+       list([a.input_tokens, coalesce(a.cached_input_tokens, 0), coalesce(a.cache_write_tokens, 0), a.output_tokens,
+             coalesce(a.reasoning_tokens, 0)] order by a.attempt) filter (where a.output_tokens is not null),
+       list([a.computed_usd, a.billed_usd] order by a.attempt) filter (where a.output_tokens is not null),
+       list(a.result = 'truncated' order by a.attempt) filter (where a.output_tokens is not null),
+       sum(a.latency_ms) / 1000, any_value(m.max_tokens)
+from newest n join attempts a on a.run_id = n.run_id and a.key = n.key join mine m on m.run_id = a.run_id
 group by a.run_id, a.key
 having bool_and(a.input_tokens is not null and a.output_tokens is not null
                 or a.result in ('rejected', 'rate_limited', 'unavailable'))
    and sum(a.latency_ms) is not null
-order by a.run_id, a.key
+order by a.key
 """
 
 
 def used_by(
-    connection: duckdb.DuckDBPyConnection,
-    job: str,
-    provider: str,
-    model: str,
-    *,
-    max_tokens: int | None,
-    keys: Sequence[str] | None = None,
+    connection: duckdb.DuckDBPyConnection, job: str, prompt_id: str, *, keys: Sequence[str] | None = None
 ) -> list[Used]:
-    """Return what the newest answered requests of a job have used under this very limit; of these keys only, if given.
+    """Return what answered requests of a job have used under this prompt, at random; of these keys only, if given.
 
-    Another limit would cut answers off elsewhere, so such answers say nothing about the next ones.
+    Of a request that several runs have sent the newest answer is taken.
     """
     facts = {
-        "job": job, "provider": provider, "model": model, "max_tokens": max_tokens,
-        "keys": None if keys is None else list(keys), "most": NEWEST if keys is None else 2**31,
+        "job": job, "prompt_id": prompt_id, "keys": None if keys is None else list(keys),
+        "most": MOST_REQUESTS if keys is None else 2**31,
+        "most_attempts": _ATTEMPTS_EACH * MOST_REQUESTS if keys is None else 2**31,
     }  # fmt: skip
-    return [Used(*row) for row in connection.execute(_SQL, facts).fetchall()]
+    return [_used(row) for row in connection.execute(_SQL, facts).fetchall()]
+
+
+def _used(row: Sequence[Any]) -> Used:
+    key, counted, tokens, dollars, truncated, seconds, max_tokens = row
+    exchanges = tuple(
+        Exchange(Usage(inputs, outputs, cached, written, reasoning), cut, computed, billed)
+        for (inputs, cached, written, outputs, reasoning), (computed, billed), cut in zip(
+            tokens, dollars, truncated, strict=True
+        )
+    )
+    return Used(key, counted, exchanges, seconds, max_tokens)

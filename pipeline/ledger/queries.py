@@ -73,14 +73,12 @@ CALIBRATED_BY = 30
 """Fewer attempts than this say nothing about the next thousand."""
 
 
-def calibration(
-    connection: duckdb.DuckDBPyConnection, provider: str, model: str, count_method: str | None = None
-) -> Calibration | None:
-    """Compare our counts (of one method, or of all) with reported usage; None below CALIBRATED_BY attempts."""
+def calibration(connection: duckdb.DuckDBPyConnection, provider: str, model: str) -> Calibration | None:
+    """Compare our counts with reported usage; None below CALIBRATED_BY attempts."""
     found = connection.execute(
         "select sum(attempts)::bigint, sum(counted_tokens)::bigint, sum(input_tokens)::bigint from drift"
-        " where provider = $1 and model = $2 and count_method = coalesce($3, count_method)",
-        [provider, model, count_method],
+        " where provider = $1 and model = $2",
+        [provider, model],
     ).fetchone()
     if found is None or found[0] is None or found[0] < CALIBRATED_BY:
         return None

@@ -289,6 +289,15 @@ _BEST_BY_PLACE = _BEST.format(key="o.key")
 _BEST_BY_KEY = _BEST.format(key="p.key")
 """The same, and a condition on keys holds before it is decided which of their outcomes count."""
 
+_PROMPTS = """
+-- What shapes a run's answers: equal for runs with the same prompt, model and parameters, whatever their input.
+alter table run_starts add column prompt_id varchar;
+create or replace view runs as
+select s.run_id, s.plan_id, s.job, s.command, s.max_tokens, s.prompt_id, s.config, s.code_version, s.pid, s.started_at,
+       e.ended_at, e.exit_code, e.reason, s.journal_id
+from run_starts s left join run_ends e using (run_id);
+"""
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "views", _VIEWS),
@@ -298,5 +307,6 @@ MIGRATIONS = (
     Migration(6, "re-pricing rounds as costs do", _REPRICE_AS_COSTS),
     Migration(7, "the outcome that counts, found faster", _BEST_BY_PLACE),
     Migration(8, "the outcome that counts, of some keys", _BEST_BY_KEY),
+    Migration(9, "runs know their prompt", _PROMPTS),
 )
 NEWEST = MIGRATIONS[-1].step

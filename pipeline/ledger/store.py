@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -39,6 +40,8 @@ class RunRequest:
     job_file: str
     command: str
     fingerprint: str
+    prompt_id: str
+    """Equal for runs whose answers are alike: those with the same prompt, model and parameters."""
     input: str
     provider: str
     model: str
@@ -69,6 +72,32 @@ class RunStart:
     plan: queries.PlanFacts
     known: Known
     journal: Journal
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRequest:
+    """Whose earlier requests an estimate asks for."""
+
+    job: str
+    provider: str
+    model: str
+    prompt_id: str
+    fingerprint: str
+    keys: Sequence[str] | None = None
+    """Only these, a pilot's; None: any."""
+    wanted: bool = True
+    """False: the next requests are not like the earlier ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What an estimate can learn from the ledger."""
+
+    used: Sequence[Used] = ()
+    calibration: queries.Calibration | None = None
+    """What a counted token turned out to be in the whole ledger."""
+    spent_usd: Decimal = Decimal(0)
+    """What the plan has spent, as the budget counts."""
 
 
 @dataclass(slots=True)
@@ -199,21 +228,16 @@ class Ledger:
         with self.read() as connection:
             return known_keys(connection, job, reuse=reuse, fresh=fresh)
 
-    def calibration(self, provider: str, model: str, count_method: str | None = None) -> queries.Calibration | None:
-        """Return what a counted token turned out to be; None without a ledger or with too few attempts."""
+    def history(self, ask: HistoryRequest) -> History:
+        """Return what is known of a job's earlier requests; nothing without a ledger."""
         if not self.exists():
-            return None
+            return History()
         with self.read() as connection:
-            return queries.calibration(connection, provider, model, count_method)
-
-    def used_by(
-        self, job: str, provider: str, model: str, *, max_tokens: int | None, keys: Sequence[str] | None = None
-    ) -> list[Used]:
-        """Return what a job's newest answered requests have used (those of `keys`, if given); none without a ledger."""
-        if not self.exists():
-            return []
-        with self.read() as connection:
-            return _history.used_by(connection, job, provider, model, max_tokens=max_tokens, keys=keys)
+            return History(
+                used=_history.used_by(connection, ask.job, ask.prompt_id, keys=ask.keys) if ask.wanted else [],
+                calibration=queries.calibration(connection, ask.provider, ask.model),
+                spent_usd=queries.plan_facts(connection, ask.job, ask.fingerprint).spent_usd,
+            )
 
     def begin(self, request: RunRequest) -> RunStart:
         """Register a run: read what is already answered, catch up, number the run, and start its journal.
@@ -381,6 +405,7 @@ def _open_journal(started: Journal, request: RunRequest, run_id: int, plan: quer
             "lane": request.lane,
             "price_id": price_id,
             "max_tokens": request.max_tokens,
+            "prompt_id": request.prompt_id,
             "config": request.config,
             "code_version": request.code_version,
             "pid": os.getpid(),

@@ -5,7 +5,7 @@ Prices are US dollars per 1,000,000 tokens. `cost_usd` is what the provider shou
 The project's prices are the files in `pipeline/prices/`.
 """
 
-from pipeline.pricing._cost import cost_usd, mean_cost_usd, worst_case_usd
+from pipeline.pricing._cost import COST_UNIT, cost_usd, mean_cost_usd, worst_case_usd
 from pipeline.pricing._files import (
     PRICE_KEYS,
     Listing,
@@ -18,10 +18,11 @@ from pipeline.pricing._files import (
 )
 from pipeline.pricing._price import COMPONENTS, LANES, REALTIME, Price
 from pipeline.pricing._terms import Above, Claim, Rates, Tariff, Variant, Window
-from pipeline.pricing._totals import Bulk, total_usd, worst_total_usd
+from pipeline.pricing._totals import Bulk, Mix, total_usd, worst_total_usd
 
 __all__ = [
     "COMPONENTS",
+    "COST_UNIT",
     "LANES",
     "PRICE_KEYS",
     "REALTIME",
@@ -29,6 +30,7 @@ __all__ = [
     "Bulk",
     "Claim",
     "Listing",
+    "Mix",
     "Price",
     "PriceBook",
     "Rates",

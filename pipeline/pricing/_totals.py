@@ -19,11 +19,24 @@ _Dollars = tuple[Decimal, Decimal]
 """Per input token and per output token."""
 
 
-class Bulk:
-    """Many requests: how many there are of each input and output tokens. Uncached, and nothing of them reasoning."""
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Which parts of tokens are charged at rates of their own, from 0 to 1."""
 
-    def __init__(self, sizes: Iterable[tuple[int, int, int]]) -> None:
-        """Take (input tokens, output tokens, requests)."""
+    cached: Decimal = ZERO
+    """Of the input: read from a cache."""
+    written: Decimal = ZERO
+    """Of the input: written to a cache."""
+    reasoning: Decimal = ZERO
+    """Of the output."""
+
+
+class Bulk:
+    """Many requests: how many there are of each input and output tokens."""
+
+    def __init__(self, sizes: Iterable[tuple[int, int, int]], mix: Mix = Mix()) -> None:
+        """Take (input tokens, output tokens, requests), and what all their tokens are made of."""
+        self.mix = mix
         self._sizes = sorted(sizes)
         self._inputs = [size[0] for size in self._sizes]
         self._sums = [
@@ -63,13 +76,14 @@ class Part:
 def total_usd(price: Price, bulk: Bulk, *, lane: str = REALTIME, at: datetime | None = None) -> Decimal:
     """Add up what the requests cost (`cost_usd`) if all are sent at one moment.
 
-    Raises PriceError for a lane of unknown price.
+    With a mix each costs what its parts cost on average, whole tokens or not. Raises PriceError for a lane of unknown
+    price.
     """
     tariff, factor = price.terms_at(lane, at)
     with localcontext(MONEY):
         return sum(
             (
-                _part_usd(price, part, {_dollars(tariff.rates_for(part.longest), factor)}, ROUND_HALF_EVEN)
+                _part_usd(price, part, {_dollars(tariff.rates_for(part.longest), factor, bulk.mix)}, ROUND_HALF_EVEN)
                 for part in bulk.split(tier.input_tokens_over for tier in tariff.above)
             ),
             ZERO,
@@ -98,8 +112,11 @@ def worst_total_usd(price: Price, bulk: Bulk, *, lane: str = REALTIME) -> Decima
         )
 
 
-def _dollars(rates: Rates, factor: Decimal) -> _Dollars:
-    return rates.input * factor / ONE_MILLION, rates.output * factor / ONE_MILLION
+def _dollars(rates: Rates, factor: Decimal, mix: Mix) -> _Dollars:
+    plain_input, plain_output = ONE - mix.cached - mix.written, ONE - mix.reasoning
+    per_input = plain_input * rates.input + mix.cached * rates.cached_input + mix.written * rates.cache_write
+    per_output = plain_output * rates.output + mix.reasoning * rates.reasoning
+    return per_input * factor / ONE_MILLION, per_output * factor / ONE_MILLION
 
 
 def _dearest(rates: Rates, factor: Decimal) -> _Dollars:

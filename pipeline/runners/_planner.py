@@ -55,7 +55,7 @@ class Planner:
 
     def forecast(self) -> Forecast:
         """Say what the requests handed out so far cost, as far as that can be known before their answers."""
-        return forecast(self.to_send, self.counting.meter, self.outlook, datetime.now(UTC))
+        return forecast(self.to_send, self.counting.meter, self.outlook, self.limits, datetime.now(UTC))
 
     def _steps(self) -> Iterator[ToCount[Batch]]:
         for rows in self.plan.batches():

@@ -106,14 +106,21 @@ def _check_budget(job: Job, price: Price | None) -> None:
 
 def fingerprint(prepared: Prepared) -> str:
     """Identify a plan: the input's files, the prompt, the model and how rows become keys. Limits are not in it."""
-    job, spec = prepared.job, prepared.job.prompt
+    return _digest([prepared.plan.source.fingerprint(), *_prompt_and_model(prepared.job), prepared.job.dedupe])
+
+
+def prompt_id(job: Job) -> str:
+    """Identify what shapes answers, whatever the input: the prompt, the model and its parameters."""
+    return _digest(_prompt_and_model(job))
+
+
+def _prompt_and_model(job: Job) -> list[object]:
+    spec = job.prompt
     prompt_file = Path(spec.file).read_text(encoding="utf-8") if spec.file else None
-    facts = [
-        prepared.plan.source.fingerprint(),
-        [spec.system, spec.user, spec.messages_column, prompt_file],
-        KeyMaker(job.model).key(()),
-        job.dedupe,
-    ]
+    return [[spec.system, spec.user, spec.messages_column, prompt_file], KeyMaker(job.model).key(())]
+
+
+def _digest(facts: list[object]) -> str:
     return hashlib.blake2b(orjson.dumps(facts), digest_size=16).hexdigest()
 
 
@@ -205,6 +212,7 @@ def _request(prepared: Prepared, how: Launch) -> RunRequest:
         job_file=job.file,
         command=how.command,
         fingerprint=fingerprint(prepared),
+        prompt_id=prompt_id(job),
         input=job.input.path,
         provider=job.provider.name,
         model=job.model.name,
