@@ -1,12 +1,19 @@
-"""Jobs whose every answer's length is known: what a forecast from some of their rows is measured against."""
+"""Jobs whose every answer's length, or bill, is known: what a forecast from some of their rows is measured against."""
 
 import random
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import starmap
 from typing import NamedTuple
 
+from pipeline.estimating import Bill, Outlook
+from pipeline.estimating._terms import Share, Terms
 from pipeline.forecasting import Observed
+from pipeline.ledger import Exchange, Used
+from pipeline.pricing import Price, cost_usd
+from pipeline.records import Usage
 
 Row = tuple[float, float]
 """Input and output tokens, before rounding and the limit."""
@@ -88,3 +95,56 @@ def pilot(rows: list[Observed], answered: int) -> Pilot:
     rest = rows[answered:]
     outputs, inputs = [row.output_tokens for row in rest], [row.input_tokens for row in rest]
     return Pilot(rows[:answered], Counter(inputs), sum(outputs), outputs, inputs)
+
+
+# -- bills: it is not the output alone that varies
+
+
+MOST_TOKENS = 500
+PRICE = Price("p", "m", Decimal("0.25"), Decimal("2.00"), reasoning=Decimal("4.00"))
+
+
+def used(*usages: Usage, counted: int) -> Used:
+    """A request and what its attempts were billed for."""
+    exchanges = tuple(Exchange(usage, truncated=False) for usage in usages)
+    return Used("k", counted, exchanges, 1.0, MOST_TOKENS)
+
+
+def _counted(dice: random.Random) -> int:
+    return round(dice.lognormvariate(5, 0.6)) + 1
+
+
+def _verdict(dice: random.Random) -> Used:
+    counted = _counted(dice)
+    return used(Usage(round(counted * dice.gauss(1.1, 0.08)) + 7, 1), counted=counted)
+
+
+def _repaired(dice: random.Random) -> Used:
+    counted, output = _counted(dice), max(1, round(dice.gauss(100, 20)))
+    usages = [Usage(counted, output)]
+    if dice.random() < 0.2:
+        usages.append(Usage(counted + output + 40, output))
+    return used(*usages, counted=counted)
+
+
+def _reasoned(dice: random.Random) -> Used:
+    counted, thought = _counted(dice), min(round(dice.lognormvariate(4, 0.7)), 400)
+    return used(Usage(counted, thought + 20, reasoning_tokens=thought), counted=counted)
+
+
+BILLED: dict[str, Callable[[random.Random], Used]] = {
+    "a word, billed as counted elsewhere": _verdict,
+    "one in five repaired": _repaired,
+    "reasoning at twice the rate": _reasoned,
+}
+
+
+def forecast_bill(rows: list[Used], answered: int) -> tuple[Bill, Decimal]:
+    """Forecast the bill of a job from its first rows; return it with the true one."""
+    seen, rest = rows[:answered], rows[answered:]
+    outlook, sizes = Outlook(seen, "pilot", None, MOST_TOKENS, 1), Counter(one.counted_tokens for one in rest)
+    found = outlook.bill(Terms([Share(PRICE, datetime(2026, 11, 24, tzinfo=UTC), 1)]), sizes, outlook.outputs(sizes))
+    if found is None:
+        raise AssertionError("price and output are known")
+    truth = sum((cost_usd(PRICE, each.usage) for one in rest for each in one.exchanges), Decimal(0))
+    return found, truth
