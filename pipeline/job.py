@@ -24,16 +24,13 @@ from pipeline.providers import Provider
 from pipeline.records import ModelSpec
 from pipeline.retry import RetryPolicy
 from pipeline.schemas import AnswerCheck
+from pipeline.secrecy import check_values
 from pipeline.sources import InputSpec
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_LOOKS_LIKE_A_KEY = re.compile(r"(sk|gsk|pk|key|xai|hf)[-_][A-Za-z0-9_-]{16,}")
-_KEY_WORDS = frozenset({"api_key", "apikey", "key", "token", "secret", "password", "authorization", "bearer"})
 
 Kind = type | tuple[str, ...]
 
-_LARGEST = 2**63 - 1
-"""What JSON libraries and the ledger's BIGINT hold."""
 _LONGEST_TIMEOUT = 86_400
 _LEAST_PER_MINUTE = Decimal("0.001")
 _NUMBER = Decimal
@@ -130,7 +127,7 @@ def load_job(path: str, overrides: Iterable[str] = ()) -> Job:
         raise JobFileError(f"the job file {path} can't be read: {error}") from error
     try:
         table = tomllib.loads(text, parse_float=Decimal)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise JobFileError(f"{path} is not valid TOML: {error}") from error
     for override in overrides:
         _override(table, override)
@@ -159,13 +156,13 @@ def _override(table: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     section, dot, name = key.strip().partition(".")
     if not equals or not dot:
-        raise JobFileError(f"--set {override}: write section.key=value, for example --set model.max_tokens=300")
+        raise JobFileError(f"--set {key}: write section.key=value, for example --set model.max_tokens=300")
     try:
         value = tomllib.loads(f"v = {text}", parse_float=Decimal)["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text  # a bare word is meant as a string
     if not isinstance(table.setdefault(section, {}), dict):
-        raise JobFileError(f"--set {override}: {section} is not a section")
+        raise JobFileError(f"--set {key}: {section} is not a section")
     table[section][name] = value
 
 
@@ -179,6 +176,7 @@ def build_job(table: dict[str, Any], path: str) -> Job:
 
 
 def _build(table: dict[str, Any], path: str) -> Job:
+    check_values(table, path)  # first: other messages may repeat a value
     name = table.get("name", Path(path).stem)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise JobFileError(f"{path}: name must be letters, digits, '.', '_' and '-', at most 100 long; it is {name!r}")
@@ -263,14 +261,6 @@ def _check_type(path: str, section: str, key: str, value: Any, kind: Kind) -> No
     if not right:
         name = {_NUMBER: "a number", int: "a whole number", str: "a string", bool: "true or false", dict: "a table"}
         raise JobFileError(f"{path}: [{section}] {key} must be {name[kind]}, not {_kind_of(value)}")
-    _check_number(path, section, key, value)
-
-
-def _check_number(path: str, section: str, key: str, value: Any) -> None:
-    if isinstance(value, Decimal) and not value.is_finite():
-        raise JobFileError(f"{path}: [{section}] {key} must be a finite number, not {value}")
-    if isinstance(value, int) and abs(value) > _LARGEST:
-        raise JobFileError(f"{path}: [{section}] {key} is too large: {value}")
 
 
 def _kind_of(value: Any) -> str:
@@ -279,16 +269,7 @@ def _kind_of(value: Any) -> str:
 
 
 def _refuse_keys(model: Mapping[str, Any], path: str) -> None:
-    """Secrets come from environment variables only, so a key in a job file is an error; it is never repeated."""
-    for place, content in (("[model]", model), ("[model] extra", model.get("extra", {}))):
-        for key, value in content.items() if isinstance(content, dict) else ():
-            if str(key).lower().replace("-", "_") in _KEY_WORDS or (
-                isinstance(value, str) and key != "name" and _LOOKS_LIKE_A_KEY.search(value)
-            ):
-                raise JobFileError(
-                    f"{path}: {place} {key} holds a key; keys stay out of job files. Put it into an environment"
-                    ' variable and name that: api_key_env = "MY_PROVIDER_KEY"'
-                )
+    """Secrets come from environment variables only, so a key in an address is an error; it is never repeated."""
     url = model.get("base_url")
     if isinstance(url, str) and "@" in urlsplit(url).netloc:
         raise JobFileError(f"{path}: [model] base_url holds a user or password; name a variable with api_key_env")

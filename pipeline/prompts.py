@@ -40,7 +40,7 @@ class PromptSpec:
     messages_column: str | None = None
     """A column that holds a chat: a list of `{role, content, ...}`, or such a list as JSON text."""
     file: str | None = None
-    """A template in a file, relative to the current directory; see `split_prompt_file`."""
+    """A template in a file, relative to the current directory, perhaps with the system message's before it."""
 
     def problems(self) -> list[str]:
         """Say what is wrong with the combination, in sentences that start with the section."""
@@ -64,18 +64,13 @@ class _Part:
     lines_before: int = 0
 
 
-def split_prompt_file(text: str) -> tuple[str | None, str]:
-    """Split a prompt file into its system text (None if there is none) and its user text.
+def _split(text: str, place: str) -> list[_Part]:
+    """Split a prompt file into its parts.
 
     The whole file is the user message, unless a line says `--- user ---`: then what follows the first such line is
     the user message and what precedes it is the system prompt, whose first line may say `--- system ---`. The line
     break at the end of each part belongs to the file and not to the prompt. A blank system part is none.
     """
-    parts = {part.role: part.text for part in _split(text, "")}
-    return parts.get("system"), parts["user"]
-
-
-def _split(text: str, place: str) -> list[_Part]:
     lines = text.removesuffix("\n").split("\n")
     marks = [line.rstrip() for line in lines]
     first = 1 if marks[0] == _SYSTEM_LINE else 0

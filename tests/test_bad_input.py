@@ -101,6 +101,8 @@ def test_a_missing_id_column_is_named_with_the_nearest_one(project, stub):
         ("max_tokens = 50", 'max_tokens = "50"', ["max_tokens must be a whole number, not a string"]),
         ("max_tokens = 50", "temperature = nan", ["temperature must be a finite number"]),
         ("max_tokens = 50", "seed = 99999999999999999999", ["seed is too large"]),
+        ("max_tokens = 50", "extra = { a = [{ b = 99999999999999999999 }] }", ["extra.a[0].b is too large"]),
+        ("max_tokens = 50", f"seed = {'9' * 5000}", ["not valid TOML"]),
         ("concurrency = 8", "requests_per_minute = inf", ["requests_per_minute must be a finite number"]),
         ("concurrency = 8", "requests_per_minute = 1e-320", ["requests_per_minute must be at least"]),
         ("concurrency = 8", "timeout_seconds = 1e18", ["timeout_seconds must be at most"]),

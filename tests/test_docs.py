@@ -4,10 +4,12 @@
 """
 
 import contextlib
+import importlib
 import json
 import os
 import re
 import shutil
+import sys
 from decimal import Decimal
 from typing import get_args
 
@@ -44,6 +46,60 @@ def test_every_link_leads_somewhere(page):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{page.name} links to {link}"
         assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
+
+
+MADE = {block.file for block in blocks("python", "toml", "jinja", "json")} | {"benchmarks/.results"}
+"""Files that a page shows for the reader to make, and what `make bench` writes."""
+FOLDERS = ("tests/", "pipeline/", "benchmarks/", "docs/", "jobs/", "sample_data/")
+MODULES = {
+    ".".join(file.relative_to(ROOT / "pipeline").with_suffix("").parts).removesuffix(".__init__"): file
+    for file in (ROOT / "pipeline").rglob("*.py")
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_and_every_test_that_a_page_names_exists(page):
+    tests = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("test_*.py"))
+    for name in quoted(prose(page)):
+        if name.startswith(FOLDERS) and name not in MADE:
+            assert list(ROOT.glob(name)), f"{page.name} names {name}"
+        if name.startswith("test_"):
+            assert re.search(rf"\bdef {name}\(", tests), f"{page.name} names {name}"
+
+
+def test_every_promise_names_its_tests():
+    page = ROOT / "docs" / "guarantees.md"
+    for promise in re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+        assert any(name.startswith("tests/") for name in quoted(promise)), promise.splitlines()[0]
+
+
+def test_every_file_and_every_name_on_the_page_about_the_design_is_one_of_the_code():
+    columns = {f"{table}.{plain(cells[0])}" for table in sections(SQL) for cells in rows(SQL, "column", section=table)}
+    sources = "".join(file.read_text(encoding="utf-8") for file in MODULES.values())
+    for name in quoted(prose(ROOT / "docs" / "design.md")):
+        if name.startswith(("JOB.", "NAME.")) or not re.fullmatch(r"[\w/]+(\.\w+)*", name):
+            continue
+        if name.endswith(("/", ".py", ".toml")):
+            found = (
+                any(list(place.rglob(name)) for place in (ROOT / "pipeline", ROOT / "tests")) or (ROOT / name).exists()
+            )
+        elif "." in name:
+            found = name in columns or is_in_the_code(name.replace("/", "."))
+        else:  # a word of ours, or the name of a class or a constant
+            found = name[0].islower() or re.search(rf"^(class )?{name}\b", sources, re.MULTILINE)
+        assert found, f"the page names {name}"
+
+
+def is_in_the_code(name):
+    """Tell whether a name such as `planning.decide` or `os.write` can be imported; it may leave out our packages."""
+    head, _, attribute = name.rpartition(".")
+    homes = [f"pipeline.{module}" for module in MODULES if f".{module}".endswith(f".{head}")]
+    if head in sys.stdlib_module_names:
+        homes.append(head)
+    if "." in head and head.rpartition(".")[2][0].isupper():  # a class and one of its attributes
+        home, _, owner = head.rpartition(".")
+        return is_in_the_code(head) and hasattr(getattr(importlib.import_module(f"pipeline.{home}"), owner), attribute)
+    return any(hasattr(importlib.import_module(home), attribute) for home in homes)
 
 
 @pytest.mark.parametrize("command", [c for page in PAGES for c in commands(page)], ids=str)

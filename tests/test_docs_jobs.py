@@ -21,7 +21,7 @@ from pipeline.job import _NUMBER, SECTIONS, build_job, load_job
 from pipeline.pricing import PRICE_KEYS, load_prices, parse_prices
 from pipeline.prompts import KeyMaker, PromptSpec, Template
 from pipeline.providers import _errors
-from pipeline.providers.openai import _OPTIONS, _OURS
+from pipeline.providers.openai import _OPTIONS, _OURS, _OWN_TOOLS
 from pipeline.records import ModelSpec, Request, Row, WireReply
 from pipeline.retry import RetryPolicy
 from pipeline.sources import InputSpec, open_source
@@ -95,8 +95,10 @@ def test_the_options_of_providers_are_documented_with_their_values():
         assert having == set(only or providers.names())
 
 
-def test_what_extra_may_not_hold_is_listed():
-    assert set(quoted(re.search(r"`extra` may not hold (.*?)\.", prose(JOBS))[1])) == set(_OURS)
+def test_what_extra_may_not_hold_is_listed_with_its_reason():
+    listed = rows(JOBS, "`extra` may not hold", "because")
+    assert {name: reason for names, reason in listed for name in quoted(names)} == _OURS
+    assert quoted(re.search(r"Tools may have the type (.*?)\.", prose(JOBS))[1]) == list(_OWN_TOOLS)
 
 
 def test_the_defaults_of_a_job_file_are_those_documented():

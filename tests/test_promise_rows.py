@@ -47,6 +47,15 @@ def test_a_cut_off_answer_is_truncated_and_a_raised_limit_sends_only_those_again
     assert Decimal(project.value("select sum(cost_usd) from results")) == stub.bill
 
 
+@pytest.mark.parametrize(("where", "selected"), [("x <> 'zz'", 21), ("x in ('a', '5', '7')", 3)])
+def test_a_run_that_goes_on_selects_the_rows_that_a_whole_run_selects(project, stub, where, selected):
+    project.rows({**row, "x": x} for row, x in zip(texts(21), ["a", *range(20)], strict=True))
+    project.job(more_input=f'id = "id"\nwhere = "{where}"')
+    project.run("run", "job.toml", "--yes", "--limit", "1")
+    project.run("run", "job.toml", "--yes")
+    assert project.value("select count(*) from results where status = 'ok'") == selected == stub.calls
+
+
 def test_retry_sends_only_the_rows_of_the_named_status(project, stub):
     stub.faults = first(3, status(400, "no such thing"))
     project.rows(texts(10))

@@ -177,6 +177,26 @@ def test_the_key_is_in_no_file_and_no_output_after_success_and_every_error(tmp_p
         assert "[redacted]" in log
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [
+        '{ data_sources = [{ parameters = { authentication = { type = "api_key", key = "KEY" } } }] }',
+        '{ provider = { api_key = "KEY" } }',
+        '{ note = ["KEY"] }',
+    ],
+)
+def test_a_key_deep_in_a_job_file_gets_nowhere(tmp_path, stub, extra):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(1))
+    secret = "sk-proj-mark0123456789ABCDEF"
+    path = project.job(model=f"max_tokens = 50\nextra = {extra.replace('KEY', secret)}")
+    printed = [project.run(*command, code=2) for command in (("check", "job.toml"), ("run", "job.toml", "--yes"))]
+    path.unlink()
+    assert all("[model] extra." in done.stderr for done in printed)
+    assert_nowhere(project, secret, *(done.stdout + done.stderr for done in printed))
+    assert stub.calls == 0
+
+
 def test_a_server_that_is_not_who_it_says_never_sees_the_key(tmp_path):
     key = new_key()
     chain = tmp_path / "server.pem"

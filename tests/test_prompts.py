@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError, JobFileError
-from pipeline.prompts import KeyMaker, PromptSpec, Template, _environment, broken_key, split_prompt_file
+from pipeline.prompts import KeyMaker, PromptSpec, Template, _environment, broken_key
 from pipeline.records import ModelSpec, Row
 
 
@@ -232,8 +232,10 @@ def test_a_name_that_is_asked_for_is_a_missing_column(template):
         ("", None, ""),
     ],
 )
-def test_a_prompt_file_splits_at_its_first_user_line(text, system, user):
-    assert split_prompt_file(text) == (system, user)
+def test_a_prompt_file_splits_at_its_first_user_line(tmp_path, text, system, user):
+    (tmp_path / "p.md").write_text(text)
+    messages = Template(PromptSpec(file=str(tmp_path / "p.md"))).render(row(text="{{ text }}"))
+    assert [message["content"] for message in messages] == ([user] if system is None else [system, user])
 
 
 def test_a_prompt_file_is_read_with_windows_line_ends_and_a_byte_order_mark(tmp_path):

@@ -323,13 +323,50 @@ def test_parameters_and_extras_go_into_the_body_as_they_are_and_extras_win():
 
 @pytest.mark.parametrize(
     "name",
-    ["model", "model_id", "messages", "key", "max_tokens", "max_completion_tokens", "n", "stream", "service_tier"],
-)
-def test_extras_may_not_replace_what_the_budget_or_the_answer_rests_on(name):
+    [
+        "model", "model_id", "messages", "key", "max_tokens", "max_completion_tokens", "n", "stream", "service_tier",
+        "best_of", "stream_options", "extra_body", "models", "route", "preset", "fallbacks", "user_config", "plugins",
+        "web_search_options", "search_parameters", "enable_search", "data_sources", "modalities", "audio", "prediction",
+    ],
+)  # fmt: skip
+def test_extras_may_not_replace_what_the_budget_the_costs_or_the_answer_rest_on(name):
     with pytest.raises(JobFileError, match=f"extra may not hold '{name}'"):
         providers.check_extra({"top_k": 1, name: 1})
     with pytest.raises(JobFileError):
         body_of(find(), spec(extra={name: 1}))
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"type": "web_search"},
+        {"type": "web_search_preview", "search_context_size": "low"},
+        {"type": "openrouter:web_search"},
+        {"type": "builtin_function", "function": {"name": "$web_search"}},
+        {"type": "code_interpreter"},
+        {"type": "mcp", "server_url": "https://example.com"},
+        {"google_search": {}},
+        "web_search",
+    ],
+)
+def test_tools_that_a_server_runs_and_charges_are_refused(tool):
+    weather = {"type": "function", "function": {"name": "weather"}}
+    with pytest.raises(JobFileError, match="tools of the type"):
+        providers.check_extra({"tools": [weather, tool]})
+
+
+def test_what_only_shapes_the_answer_may_stand_in_extra():
+    extra = {
+        "tools": [{"type": "function", "function": {"name": "weather"}}, {"type": "custom", "custom": {"name": "x"}}],
+        "tool_choice": "auto", "parallel_tool_calls": False, "functions": [], "response_format": {"type": "text"},
+        "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "logit_bias": {"50256": -100}, "logprobs": True,
+        "reasoning": {"effort": "low"}, "chat_template_kwargs": {"enable_thinking": False}, "thinking": {"type": "off"},
+        "provider": {"order": ["a"], "allow_fallbacks": False}, "transforms": [], "usage": {"include": True},
+        "prompt_cache_key": "k", "prompt_cache_retention": "24h", "safety_identifier": "u", "user": "u", "store": False,
+        "metadata": {"a": "b"}, "guided_json": {"type": "object"}, "stop_token_ids": [1], "seed": 1,
+    }  # fmt: skip
+    providers.check_extra(extra)
+    assert body_of(find(), spec(extra=extra)).items() >= extra.items()
 
 
 def test_each_model_and_each_provider_gets_its_own_body():

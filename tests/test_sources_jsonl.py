@@ -285,3 +285,16 @@ def test_blank_lines_are_no_rows_where_rows_are_passed_over_either():
     source = open_source(InputSpec("rows.jsonl", bad_rows="reject"))
     rest = [row for batch in source.batches(passed=bytes([0b0101])) for row in batch]
     assert [(row.index, row.origin) for row in rest] == [(1, "rows.jsonl:4"), (3, "rows.jsonl:7")]
+
+
+@pytest.mark.parametrize("where", ["x <> 'zz'", "x in ('a', '5', '7')", "x > '2'"])
+@pytest.mark.parametrize("done", [{0}, {0, 1, 2, 7}, set(range(2000))], ids=["the first", "some", "whole chunks"])
+def test_a_row_that_is_passed_over_still_says_what_its_column_is(name, where, done):
+    Path(name).write_bytes(FILES[name](b'{"x":"a"}\n' + b"".join(b'{"x":%d}\n' % n for n in range(5000))))
+    source = open_source(InputSpec(name, where=where))
+    passed = bytearray(max(done) // 8 + 1)
+    for index in done:
+        passed[index >> 3] |= 1 << (index & 7)
+    whole = [row for batch in source.batches() for row in batch]
+    rest = [row for batch in source.batches(passed=bytes(passed)) for row in batch]
+    assert rest == [row for row in whole if row.index not in done]

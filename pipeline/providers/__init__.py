@@ -93,7 +93,7 @@ def find(name: str, *, base_url: str | None, dialect: str | None, options: Mappi
 
 
 def check_extra(extra: Mapping[str, object]) -> None:
-    """Refuse an `[model] extra` that would replace what the budget, the key or the answer rest on."""
+    """Refuse an `[model] extra` that would replace what the budget, the costs, the key or the answer rest on."""
     from pipeline.providers import openai  # noqa: PLC0415 (members load lazily)
 
     openai.check_extra(extra)

@@ -30,6 +30,9 @@ _OPTIONS: Mapping[str, tuple[str, tuple[object, ...] | type[str]]] = {
 """Option -> the field it sets, and the values it takes (`str`: a path such as `usage.cost`)."""
 
 _PATH = re.compile(r"\w+(\.\w+)*")
+_OTHERS = "another model may then answer, at another price"
+_LOOKED_UP = "what a server looks up costs beside the tokens, or is input that nobody counted"
+_NOT_TEXT = "sound and pictures have prices of their own, which this version does not book"
 _OURS = {
     "model": "set [model] name instead",
     "model_id": "set [model] name instead",
@@ -37,11 +40,30 @@ _OURS = {
     "key": "set [model] api_key_env instead",
     "max_tokens": "set [model] max_tokens instead",
     "max_completion_tokens": "set [model] max_tokens instead",
+    "extra_body": "put its fields into extra itself",
     "n": "one answer per request is kept",
+    "best_of": "one answer per request is kept",
     "stream": "promptmill reads whole answers",
+    "stream_options": "promptmill reads whole answers",
     "service_tier": "another tier has other prices, which this version does not book",
+    "models": _OTHERS,  # OpenRouter, and the next two
+    "route": _OTHERS,
+    "preset": _OTHERS,
+    "fallbacks": _OTHERS,  # LiteLLM's proxy, and the next
+    "user_config": _OTHERS,
+    "plugins": _LOOKED_UP,  # OpenRouter: the web, PDF files
+    "web_search_options": _LOOKED_UP,  # OpenAI, Perplexity
+    "search_parameters": _LOOKED_UP,  # xAI
+    "enable_search": _LOOKED_UP,  # Qwen
+    "data_sources": _LOOKED_UP,  # Azure
+    "modalities": _NOT_TEXT,
+    "audio": _NOT_TEXT,
+    "prediction": "what was predicted wrongly is charged as output too, beyond [model] max_tokens",
 }
-"""Body fields that `extra` may not set, and why or what instead: a budget or an answer would be wrong."""
+"""Body fields that `extra` may not set, and why or what instead: a budget, a cost or an answer would be wrong."""
+
+_OWN_TOOLS = ("function", "custom")
+"""Tools that a model only asks for. Others (`web_search`, `code_interpreter`, `mcp`) a server runs, and charges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +147,17 @@ def _hidden(result: Reply | Failure, secrets: Sequence[str]) -> Reply | Failure:
 
 
 def check_extra(extra: Mapping[str, object]) -> None:
-    """Refuse an `[model] extra` that would replace what the budget, the key or the answer rest on."""
+    """Refuse an `[model] extra` that would replace what the budget, the costs, the key or the answer rest on."""
     for name in extra:
         if name in _OURS:
             raise JobFileError(f"[model] extra may not hold {name!r}: {_OURS[name]}")
+    tools = extra.get("tools")
+    for tool in tools if isinstance(tools, list | tuple) else ():
+        if not isinstance(tool, Mapping) or tool.get("type") not in _OWN_TOOLS:
+            raise JobFileError(
+                "[model] extra may hold tools of the type 'function' or 'custom' only: "
+                "what a server's own tools cost beside the tokens is not booked"
+            )
 
 
 # All rows of a job share everything but their messages, so that part is made once (and kept by identity: a spec

@@ -87,7 +87,8 @@ class Format(Protocol):
     def stream(self, file: Path, where: "Where | None", passed: Passed | None = None) -> Generator[Chunk, None, int]:
         """Yield the selected rows and all broken lines, in order; return how many rows the file has in all.
 
-        Rows that are `passed` are left out. Raises InputError when the file can't be read.
+        Rows that are `passed` are left out, and change nothing about which others are selected. Raises InputError when
+        the file can't be read.
         """
         ...
 

@@ -52,7 +52,7 @@ class Source:
     def batches(self, size: int = 64, *, passed: bytes = b"") -> Iterator[list[Row | BrokenRow]]:
         """Yield the selected rows in file order, `size` at a time; abandon it when you like. Raises InputError.
 
-        `passed` has a bit for each row by its index (the lowest first): rows that are not read again.
+        `passed` has a bit for each row by its index (the lowest first): rows that are left out, mostly unread.
 
         An index is the row's position among all rows of the input, before `where` and `limit`. A broken line stops
         the scan with an error, or comes as a BrokenRow (which `where` can't hide, and `limit` counts).

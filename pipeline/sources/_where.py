@@ -41,10 +41,13 @@ class Where:
             raise self.error("it looks at more than one row; use no aggregates, windows or sub-queries")
         self._kinds: dict[str, Kind] = dict.fromkeys(self.names, "null")
 
-    def select(self, rows: Sequence[Mapping[str, Any]], place: str) -> list[bool]:
-        """Say for each row whether it is selected. Raises InputError that names the place."""
+    def learn(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Meet these rows' types: of all rows in order, also of those that nobody asks about."""
         for name in self.names:
             self._kinds[name] = _wider(self._kinds[name], _kind([row.get(name) for row in rows]))
+
+    def select(self, rows: Sequence[Mapping[str, Any]], place: str) -> list[bool]:
+        """Say for each row, met before, whether it is selected. Raises InputError that names the place."""
         try:
             answer = self._answer(rows, pl.Null)
         except FAILURES:

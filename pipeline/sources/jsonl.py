@@ -27,17 +27,18 @@ _KINDS = {list: "a list", str: "a string", int: "a number", float: "a number", b
 
 
 def stream(file: Path, where: "Where | None", passed: Passed | None = None) -> Generator[Chunk, None, int]:
-    """See `Format.stream`."""
+    """See `Format.stream`. A filter is shown passed rows too: what it takes a column for depends on the rows before."""
     number = rows = 0
+    unread = passed if where is None else None
     for lines, share in read_lines(file, filtered=where is not None):
-        if passed is not None and passed.all_of(rows, len(lines)):
+        if unread is not None and unread.all_of(rows, len(lines)):
             number += len(lines)
             rows += sum(1 for line in lines if not _is_blank(line))
             continue
         items: list[Item] = []
         for line in lines:
             number += 1
-            if passed is not None and passed.has(rows) and not _is_blank(line):
+            if unread is not None and unread.has(rows) and not _is_blank(line):
                 rows += 1
                 continue
             values = _read(line)
@@ -45,7 +46,7 @@ def stream(file: Path, where: "Where | None", passed: Passed | None = None) -> G
                 items.append((rows, number, values))
                 rows += 1
         if where is not None:
-            items = _selected(items, where, file)
+            items = _selected(items, where, file, passed)
         if items:
             yield Chunk(items, share)
     return rows
@@ -55,12 +56,15 @@ def _is_blank(line: bytes | str) -> bool:
     return not _bytes(line).strip()
 
 
-def _selected(items: list[Item], where: "Where", file: Path) -> list[Item]:
+def _selected(items: list[Item], where: "Where", file: Path, passed: Passed | None) -> list[Item]:
     """Broken lines stay: a filter that can't be asked about them must not hide them."""
-    whole = [values for _, _, values in items if not isinstance(values, Broken)]
-    if not whole:
+    where.learn([values for _, _, values in items if not isinstance(values, Broken)])
+    if passed is not None:
+        items = [item for item in items if not passed.has(item[0])]
+    asked = [values for _, _, values in items if not isinstance(values, Broken)]
+    if not asked:
         return items
-    kept = iter(where.select(whole, f"{file}, lines {items[0][1]} to {items[-1][1]}"))
+    kept = iter(where.select(asked, f"{file}, lines {items[0][1]} to {items[-1][1]}"))
     return [item for item in items if isinstance(item[2], Broken) or next(kept)]
 
 
