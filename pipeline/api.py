@@ -258,7 +258,8 @@ def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions) -> Pilot
         if missing is not None:
             raise missing
         _tell_warnings(prepared, key, options)
-        report = send_pilot(prepared.rescanned(), key, _launch(ledger, options), sample.to_send)
+        how = replace(_launch(ledger, options), outlook=_outlook(job, ledger, Selection()))
+        report = send_pilot(prepared.rescanned(), key, how, sample.to_send)
         scan.ended(ledger.known(job.name, job.reuse))
     outlook = _outlook(job, ledger, Selection(), sample)
     return Piloted(prepared, scan.answer(prepared.plan, outlook, counter), len(sample.chosen), report)

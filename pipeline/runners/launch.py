@@ -25,7 +25,6 @@ from pipeline.planning import Meter, Plan, Selection, passes_over
 from pipeline.pricing import Price
 from pipeline.prompts import KeyMaker
 from pipeline.runners import _log
-from pipeline.runners._ahead import Ahead
 from pipeline.runners._connection import Bundled, Connection, Remote
 from pipeline.runners._loader import Loader
 from pipeline.runners._local_model import require_local_model, require_model_name
@@ -161,7 +160,7 @@ class Launch:
     outlook: Outlook = field(default_factory=Outlook)
     """What is known about earlier requests of the job."""
     estimate: Estimate | None = None
-    """The one that was shown before; without it the run makes its own when all rows are planned."""
+    """The one that was shown before; without it the run makes its own when all its rows are planned."""
 
 
 def kept_counts(ledger: Ledger, job: Job) -> Path:
@@ -293,7 +292,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         until=how.until,
         total=how.total,
         done=started.known.done,
-        ahead=_ahead(how.estimate),
+        estimate=how.estimate,
     )
     _listen_to_signals(run, how.notify, job.timeout_seconds)
     try:
@@ -301,13 +300,6 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
     finally:
         await wire.close()
         await connection.close()
-
-
-def _ahead(estimate: Estimate | None) -> Ahead:
-    ahead = Ahead()
-    if estimate is not None:
-        ahead.expect(estimate.forecast.bill, estimate.to_send, complete=estimate.complete)
-    return ahead
 
 
 def _listen_to_signals(run: LocalRun, notify: Callable[[str], None], longest: float) -> None:
