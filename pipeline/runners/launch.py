@@ -18,7 +18,7 @@ from pipeline.budget import Budget, dollars
 from pipeline.counting import Counting
 from pipeline.counts import SUFFIX as COUNTS_SUFFIX
 from pipeline.errors import InputError, PriceError, UsageError, UserError
-from pipeline.estimating import Estimate, Outlook, ToSend
+from pipeline.estimating import Estimate, Outlook, TooLong, ToSend
 from pipeline.job import Job
 from pipeline.ledger import Ledger, RunRequest, RunStart
 from pipeline.planning import Meter, Plan, Selection, passes_over
@@ -32,6 +32,7 @@ from pipeline.runners._lock import job_lock
 from pipeline.runners._planner import Planner
 from pipeline.runners.attempt import Exchanger
 from pipeline.runners.local import LocalRun, RunReport
+from pipeline.windows import Window
 from pipeline.wire import WireOptions, open_wire
 
 Watch = Callable[[LocalRun], Awaitable[None]]
@@ -161,6 +162,8 @@ class Launch:
     """What is known about earlier requests of the job."""
     estimate: Estimate | None = None
     """The one that was shown before; without it the run makes its own when all its rows are planned."""
+    window: Window | None = None
+    """The model's context, for a run that names rows beyond it; None: nobody knows it, or they were named before."""
 
 
 def kept_counts(ledger: Ledger, job: Job) -> Path:
@@ -279,6 +282,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         limits=job.limits,
         outlook=how.outlook,
         to_send=ToSend(meter),
+        too_long=TooLong(job.model, how.window),
     )
     run = LocalRun(
         planner=planner,

@@ -86,7 +86,7 @@ class LocalRun:
         `estimate`: the one that was shown; without it the run makes its own when all its rows are planned. `done`: rows
         of the plan that the planner passes over.
         """
-        self._planner, self._limits, self._budget = planner, limits, budget
+        self._planner, self._limits, self._budget, self._notify = planner, limits, budget, notify
         self._exchanger, self._journal, self._loader = exchanger, journal, loader
         self._until, self._estimate, self._ahead = until, estimate, Ahead()
         self._door = Doorman(limits, budget)
@@ -361,6 +361,8 @@ class LocalRun:
             self.stop(str(error))
         elif error is not None and not self._abandoned.is_set():
             self._fail(error)
+        elif error is None and self.paused is None:
+            self._say(self._planner.too_long.news(ended=True))
         self._door.no_more()
         planned.set_result(None)
 
@@ -389,4 +391,9 @@ class LocalRun:
             self._journal.append_all([outcome_line(outcome)])
             self.tally.ended(outcome.key, outcome.status)
             self.tally.reused += outcome.reused
+        self._say(batch.notice)
         await self._door.offer(batch.tickets)
+
+    def _say(self, notice: str | None) -> None:
+        if notice is not None:
+            self._notify(notice)
