@@ -20,7 +20,7 @@ from pipeline.budget import dollars
 from pipeline.comparing import Compared, Contradiction, Work
 from pipeline.counting import Counting
 from pipeline.errors import UsageError, UserError
-from pipeline.estimating import Estimate, Outlook, Sample, Scan, Tick
+from pipeline.estimating import Estimate, Outlook, Sample, Scan, Tick, TooLong
 from pipeline.job import Job, job_name, load_job, overridden
 from pipeline.ledger import HistoryRequest, Ledger
 from pipeline.planning import Plan, Selection
@@ -50,7 +50,7 @@ from pipeline.runners.launch import (
 )
 from pipeline.runners.local import RunReport
 from pipeline.runners.pilot import send_pilot
-from pipeline.windows import context_window
+from pipeline.windows import Window, context_window
 
 Notify = Callable[[str], None]
 
@@ -143,11 +143,14 @@ def _scanned(
     counting = Counting(
         meter, kept_counts(ledger, job), writes=selection.retry is None, notify=prepared.warnings.append
     )
-    # Nobody knows what stands behind another address.
-    window = None if job.model.base_url else context_window(job.provider.name, job.model.name)
-    scan = Scan(known, selection, job.limits, meter, window, sample)
+    scan = Scan(known, selection, job.limits, meter, TooLong(job.model, _window(job)), sample)
     scan.run(prepared.plan, counting, tick)
     return scan, meter.counter.library if counting.made else None
+
+
+def _window(job: Job) -> Window | None:
+    """Return the model's context; nobody knows what stands behind another address."""
+    return None if job.model.base_url else context_window(job.provider.name, job.model.name)
 
 
 def compare(
@@ -245,9 +248,15 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
     total = None
     if counted is not None:
         total = counted.rows if options.selection.retry is None else counted.to_send
-    how = replace(_launch(ledger, options), outlook=outlook, estimate=counted, total=total)
+    how = replace(
+        _launch(ledger, options),
+        outlook=outlook,
+        estimate=counted,
+        total=total,
+        window=_window(job) if options.confirm is None else None,
+    )
     report = launch(prepared, key, how)
-    if prepared.plan.duplicate_ids:
+    if prepared.plan.duplicate_ids and options.confirm is None:  # who was asked has seen that in the estimate
         options.notify(f"{prepared.plan.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")
     return report
 
@@ -279,7 +288,11 @@ def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions) -> Pilot
         if missing is not None:
             raise missing
         _tell_warnings(prepared, key, options)
-        report = send_pilot(prepared.rescanned(), key, _launch(ledger, options), sample.to_send)
+        too_long = scan.too_long.said()
+        if too_long is not None:
+            options.notify(too_long)
+        how = replace(_launch(ledger, options), outlook=_before(prepared, ledger, Selection())[0])
+        report = send_pilot(prepared.rescanned(), key, how, sample.to_send)
         scan.ended(ledger.known(job.name, job.reuse))
     found = scan.answer(prepared.plan, *_before(prepared, ledger, Selection(), sample), counter)
     return Piloted(prepared, found, len(sample.chosen), report)

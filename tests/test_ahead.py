@@ -1,13 +1,17 @@
 """While a run goes on it is held against its estimate: one notice when it leaves the interval, none when it doesn't."""
 
+import json
+from contextlib import chdir
 from decimal import Decimal
 
 import pytest
 from project import Project, texts
 from stub import StubServer
-from stub_faults import NO_USAGE
+from stub_faults import NO_USAGE, status
 
+from pipeline import api
 from pipeline.estimating import Bill
+from pipeline.ledger import Ledger
 from pipeline.runners._ahead import LOOK_EVERY, Ahead
 
 BILL = Bill(Decimal("0.90"), Decimal("1.00"), Decimal("1.10"))
@@ -92,3 +96,72 @@ def test_requests_of_unknown_cost_are_no_ground_for_a_warning(project):
     project.run("estimate", "job.toml", "--pilot", "60")
     project.stub.faults = lambda number, _: NO_USAGE if number > 60 else None
     assert "it looks like" not in project.run("run", "job.toml", "--yes", code=None).stderr
+
+
+# -- what is booked ----------------------------------------------------------------------------------
+
+FIGURES = ("input_tokens", "low_usd", "expected_usd", "high_usd", "ceiling_usd")
+
+
+def booked(project):
+    return project.sql("select * from forecast order by run_id")
+
+
+def test_a_run_with_a_limit_books_what_estimate_says_for_it_and_says_when_it_leaves_that(project):
+    project.run("estimate", "job.toml", "--pilot", "60")
+    said = json.loads(project.run("estimate", "job.toml", "--limit", "350", "--json").stdout)
+    done = project.run("run", "job.toml", "--yes", "--limit", "350")
+    assert f"of {said['to_send']} requests it looks like $0.0" in done.stderr
+    row = booked(project)[1]
+    assert (row["rows"], row["requests"], row["verdict"]) == (350, said["to_send"], "above")
+    assert [row[name] for name in FIGURES] == [said[name] for name in FIGURES]
+    assert project.value("select complete from plans where plan_id = 1")  # by the pilot, which scanned all of it
+    project.run("run", "job.toml", "--yes", "--fresh", "--limit", "5")
+    assert [(row["rows"], row["requests"]) for row in booked(project)[2:]] == [(5, 5)]
+
+
+def test_a_run_with_a_limit_leaves_the_plan_open(project):
+    project.run("run", "job.toml", "--yes", "--limit", "10")
+    assert not project.value("select complete from plans")
+    project.run("run", "job.toml", "--yes")
+    assert [(row["rows"], row["requests"]) for row in booked(project)] == [(10, 10), (400, 390)]
+
+
+def test_a_retry_with_a_limit_books_what_it_sends_again(project):
+    project.stub.faults = lambda number, _: status(400) if number <= 3 else None
+    project.run("run", "job.toml", "--yes", "--limit", "20", "--set", "limits.concurrency=1", code=3)
+    project.run("retry", "job.toml", "--yes", "--limit", "2")
+    assert [(row["rows"], row["requests"], row["finished"]) for row in booked(project)] == [
+        (20, 20, True),
+        (2, 2, True),
+    ]
+
+
+def test_a_pilot_s_estimate_rests_on_what_was_answered_before(project):
+    project.run("run", "job.toml", "--yes", "--limit", "50")
+    project.run("estimate", "job.toml", "--pilot", "8")
+    pilot = booked(project)[1]
+    assert Decimal(pilot["high_usd"]) < 3 * Decimal(
+        pilot["actual_usd"]
+    )  # going by max_tokens it was twelve times as much
+
+
+async def nobody(_):
+    pass
+
+
+def test_an_estimate_that_was_agreed_to_is_booked_whatever_stops_the_run(project):
+    """Paused when the planner has read some hundred rows of many: what it had to send is what was shown."""
+    project.rows(texts(3000))
+    project.stub.faults = lambda number, _: status(401) if number > 20 else None
+    shown = []
+    options = api.RunOptions(
+        environ={}, watch=nobody, notify=print, confirm=lambda _, estimate: not shown.append(estimate), limit=2500
+    )
+    with chdir(project.folder):
+        report = api.run(api.open_job("job.toml"), Ledger(project.folder / "promptmill.duckdb"), options)
+    assert report.exit_code == 4
+    (row,) = booked(project)
+    assert (row["rows"], row["requests"], row["verdict"]) == (2500, 2500, "unfinished")
+    assert Decimal(row["expected_usd"]) == shown[0].forecast.bill.expected
+    assert Decimal(row["actual_usd"]) < Decimal(row["low_usd"])

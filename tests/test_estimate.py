@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from contextlib import chdir
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -10,16 +11,21 @@ import pytest
 from project import Project, texts
 from stub import StubServer
 
+from pipeline import api
+from pipeline.cli._sending import _Confirm
+from pipeline.cli._ticker import Ticker
 from pipeline.doorman import Limits
-from pipeline.estimating import Outlook, ToSend
+from pipeline.estimating import Outlook, TooLong, ToSend
 from pipeline.estimating._finish import finish
 from pipeline.estimating._terms import Share, Terms
 from pipeline.forecasting import forecast_from_limit
 from pipeline.job import load_job
-from pipeline.ledger import Calibration, Exchange, Used
+from pipeline.ledger import Calibration, Exchange, Ledger, Used
 from pipeline.planning import Meter
 from pipeline.pricing import Price, cost_usd, mean_cost_usd
-from pipeline.records import TokenCount, Usage
+from pipeline.records import ModelSpec, TokenCount, Usage
+from pipeline.runners.launch import Launch, launch, prepare
+from pipeline.windows import Window
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 JOB = """
@@ -205,6 +211,114 @@ def test_rows_that_do_not_fit_the_model_are_named_before_they_are_paid_for(proje
     assert [row["row_id"] for row in found["too_long_rows"]] == ["huge"]
     told = project.run("estimate", "job.toml").stderr
     assert "1 row may not fit gpt-3.5-turbo's context of 16,385 tokens with max_tokens = 100: huge (20,0" in told
+
+
+def warned(text):
+    return [line for line in text.splitlines() if "may not fit" in line]
+
+
+def too_long(project, *more):
+    """A job with a row that its model can't hold, and a budget that lets nothing out."""
+    project.environ["OPENAI_API_KEY"] = "sk-not-used"
+    project.rows([*texts(2), {"id": "huge", "text": "word " * 20_000}, *more])
+    write(project, model="gpt-3.5-turbo", more="[budget]\nusd = 0.000001\n")
+
+
+def test_a_run_that_nobody_is_asked_about_names_rows_that_do_not_fit_with_the_estimate_s_words(project):
+    too_long(project, {"id": "huge too", "text": "word " * 20_000})
+    (said,) = warned(project.run("estimate", "job.toml").stderr)
+    assert warned(project.run("run", "job.toml", "--yes", code=4).stderr) == [said]
+    assert warned(project.run("run", "job.toml", "--yes", "--quiet", code=4).stderr) == [said]
+
+
+def test_a_pilot_names_them_before_it_sends_anything_and_once(project):
+    too_long(project)
+    (said,) = warned(project.run("estimate", "job.toml").stderr)
+    told = project.run("estimate", "job.toml", "--pilot", "3", code=4).stderr
+    assert warned(told) == [said]
+    assert told.index(said) < told.index("pilot: 0 exchanges")
+
+
+async def nobody(_):
+    pass
+
+
+def test_who_was_shown_the_estimate_is_not_told_again(project):
+    too_long(project, {"id": "r0", "text": "another row with this id"})
+    told = []
+    options = api.RunOptions(project.environ, nobody, told.append, confirm=lambda *_: True)
+    with chdir(project.folder):
+        report = api.run(api.open_job("job.toml"), Ledger(project.folder / "promptmill.duckdb"), options)
+    assert report.exit_code == 4
+    assert [line for line in told if "may not fit" in line or "earlier row" in line] == []
+
+
+def test_with_quiet_a_free_run_that_asks_nothing_names_them_too(project):
+    project.rows([{"id": "huge", "text": "word " * 20_000}])
+    write(project, model="gpt-3.5-turbo", more="[price]\ninput = '0'\noutput = '0'\n")
+    told = []
+    with chdir(project.folder):
+        found = api.estimate(api.open_job("job.toml"), Ledger(project.folder / "promptmill.duckdb"))
+        assert _Confirm(told.append, Ticker(quiet=True), quiet=True)(*found)
+    assert len(warned("\n".join(told))) == 1
+
+
+def test_a_run_names_the_first_rows_that_do_not_fit_before_they_are_sent_and_counts_the_others(tmp_path):
+    """Far behind the rows that are checked first: the planner meets them while requests go out."""
+    sent, told = [], []
+
+    def answer(payload):
+        sent.append(payload["messages"][-1]["content"])
+        return "yes"
+
+    def notify(text):
+        told.append((text, any("word" in prompt for prompt in sent)))
+
+    rows = [{"id": f"r{n}", "text": "word " * 80 + str(n) if n >= 1500 else f"row {n}"} for n in range(1530)]
+    with StubServer(answer=answer) as stub, chdir(tmp_path):
+        project = Project(tmp_path, stub.base_url)
+        project.rows([*rows, *rows[-3:]])
+        project.job()
+        how = Launch(Ledger(tmp_path / "promptmill.duckdb"), nobody, notify, window=Window(120, "a test"))
+        assert launch(prepare(load_job("job.toml")), None, how).exit_code == 0
+    assert len(sent) == 1530
+    words = [
+        text.partition(" may not fit test-model's context of 120 tokens with max_tokens = 50: ") for text, _ in told
+    ]
+    assert told[0][1] is False
+    assert words[0][2].startswith("r1500 (99 tokens)")
+    assert (words[-1][0], words[-1][2].count(" tokens), ")) == ("30 rows", 5)
+    assert words[-1][2].endswith(
+        "r1504 (99 tokens), ...; shorten them, or leave them out with [input] where (source: a test)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("batches", "heard"),
+    [
+        ([0, 0], []),
+        ([1, 0, 1], [1, 2]),
+        ([3, 2, 1, 100], [3, 5, 106]),
+        ([5, 44, 1, 300], [5, 50, 350]),
+        ([5, 4], [5, 9]),
+        ([250, 250, 250, 250], [250, 1000]),
+    ],
+)
+def test_a_run_is_not_told_of_every_batch(batches, heard):
+    found = TooLong(ModelSpec("p", "m"), Window(10, "a test"))
+    told = []
+    for size in batches:
+        found.add([("fits", 10)] + [("row", 11)] * size)
+        told.append(found.news())
+    told.append(found.news(ended=True))
+    assert [int(said.split()[0].replace(",", "")) for said in told if said] == heard
+    assert len(found.rows) == min(sum(batches), 5)
+
+
+def test_a_row_s_name_can_not_pretend_to_be_a_line_of_ours():
+    found = TooLong(ModelSpec("p", "m"), Window(10, "a test"))
+    found.add([("a\npromptmill: all is well", 11)])
+    assert "\n" not in found.said()
 
 
 def test_behind_another_address_nobody_knows_the_context(project):

@@ -237,7 +237,7 @@ def test_a_loader_goes_on_when_duckdb_fails_behind_a_commit(path):
     assert (loader.problem, loader._state.offset, len(loader._rows)) == (None, run.journal.size, 0)
     run.answer("k2")
     loader.add_rows([(1, 1, "b", "k2", False)])
-    loader.planned((1, 2), None)
+    loader.planned(1, 2)
     assert loader.finish() is None
     assert each_line_once(path)
     assert ask(path, "select row_index, status from results order by 1") == [(0, "ok"), (1, "ok")]
@@ -343,6 +343,10 @@ def test_a_run_whose_ledger_was_put_back_to_an_older_copy_is_told(path, tmp_path
 
 # -- what a run's loader promises -------------------------------------------------------------------
 
+ESTIMATE = {
+    "run_id": 1, "plan_id": 1, "rows": 2, "requests": 2, "input_tokens": 1, "count_method": "exact",
+}  # fmt: skip
+
 
 def test_finish_loads_everything_closes_the_journal_and_books_what_was_lost(path):
     run = Booked(path)
@@ -351,7 +355,7 @@ def test_finish_loads_everything_closes_the_journal_and_books_what_was_lost(path
     run.answer("k1")
     run.sent("k2")
     loader.add_rows([(1, 0, "a", "k1", False), (1, 1, "b", "k2", False)])
-    loader.planned((1, 2), None)
+    loader.planned(1, 2)
     loader.stop()
     run.journal.append("end", {"exit_code": 4, "reason": "stopped", "at": 0})
     assert loader.finish() is None
@@ -369,10 +373,10 @@ def test_the_end_of_a_plan_is_never_booked_without_all_its_rows(path):
 
     class Rows(type(loader._rows)):
         def copy(self):
-            if loader._planned is None and len(self) == 1:
+            if loader._plan_end is None and len(self) == 1:
                 self.append((1, 1, "b", "k2", False))
-                loader.planned((1, 2), {"run_id": 1, "plan_id": 1, "rows": 2, "requests": 2, "input_tokens": 1,
-                                        "count_method": "exact"})  # fmt: skip
+                loader.planned(1, 2)
+                loader.estimated(ESTIMATE)
             return super().copy()
 
     loader._rows = Rows([(1, 0, "a", "k1", False)])
@@ -381,6 +385,16 @@ def test_the_end_of_a_plan_is_never_booked_without_all_its_rows(path):
     loader._drain(5)
     assert outside(path, "select count(*), (select count(*) from plan_ends) from rows") == [(2, 1)]
     assert outside(path, "select count(*) from estimates") == [(1,)]
+
+
+def test_an_estimate_is_booked_once_and_needs_no_end_of_the_plan(path):
+    run = Booked(path)
+    loader = Loader(run.ledger, run.journal)
+    for requests in (2, 3):
+        loader.estimated(ESTIMATE | {"requests": requests})
+        loader._load(5)
+    assert outside(path, "select requests from estimates") == [(2,)]
+    assert outside(path, "select complete from plans") == [(False,)]
 
 
 def test_rows_may_be_planned_while_a_burst_gathers_them(path):

@@ -308,6 +308,16 @@ def test_what_could_not_be_loaded_at_the_end_is_said_and_loaded_by_the_next_comm
     assert Booked(path).start.plan.rows_stored == 0, "the run command completes the list of rows"
 
 
+def test_an_estimate_that_could_not_be_booked_at_the_end_is_said(path):
+    run = Booked(path)
+    loader = Loader(run.ledger, run.journal)
+    loader.estimated({"run_id": 1, "plan_id": 1, "rows": 1, "requests": 1, "input_tokens": 1, "count_method": "exact"})
+    with held(path, "writing") as holder:
+        left_over = loader.finish(patience=0)
+    assert left_over.startswith("The estimate of this run is not in the ledger: ")
+    assert f"process {holder.pid}" in left_over
+
+
 # -- rule 11: the gate ------------------------------------------------------------------------------
 
 

@@ -33,7 +33,7 @@ def facts_of(
     from pipeline import api
 
     job, price, forecast = prepared.job, prepared.price, estimate.forecast
-    outlook, finish, bill = estimate.outlook, forecast.finish, forecast.bill
+    outlook, finish, bill, too_long = estimate.outlook, forecast.finish, forecast.bill, estimate.too_long
     return {
         "job": job.name,
         "provider": job.provider.name,
@@ -63,9 +63,9 @@ def facts_of(
         "seconds": None if finish is None else finish.seconds,
         "binding_limit": None if finish is None else finish.limit,
         "doubled_limit_seconds": None if finish is None else finish.doubled_seconds,
-        "context_window": None if estimate.window is None else estimate.window.tokens,
-        "too_long": estimate.too_long,
-        "too_long_rows": [{"row_id": row_id, "input_tokens": tokens} for row_id, tokens in estimate.too_long_rows],
+        "context_window": None if too_long.window is None else too_long.window.tokens,
+        "too_long": too_long.requests,
+        "too_long_rows": [{"row_id": row_id, "input_tokens": tokens} for row_id, tokens in too_long.rows],
         "sizes": {str(size): estimate.sizes[size] for size in sorted(estimate.sizes)},
         "duplicate_ids": estimate.duplicate_ids,
         "complete": estimate.complete,
@@ -156,18 +156,10 @@ def show_estimate(prepared: "Prepared", estimate: "Estimate", compared: Sequence
     return "\n\n".join(blocks)
 
 
-def trouble_in(estimate: "Estimate", job: "Job") -> list[str]:
-    """Name rows that may come to no good, before they are paid for."""
-    said = []
-    if estimate.too_long and estimate.window is not None:
-        rows = ", ".join(f"{row_id} ({tokens:,} tokens)" for row_id, tokens in estimate.too_long_rows)
-        more = ", ..." if estimate.too_long > len(estimate.too_long_rows) else ""
-        limit = "" if job.model.max_tokens is None else f" with max_tokens = {job.model.max_tokens:,}"
-        said.append(
-            f"{plural(estimate.too_long, 'row')} may not fit {job.model.name}'s context of {estimate.window.tokens:,}"
-            f" tokens{limit}: {rows}{more}; shorten them, or leave them out with [input] where"
-            f" (source: {estimate.window.source})"
-        )
+def trouble_in(estimate: "Estimate", job: "Job", *, told: bool = False) -> list[str]:
+    """Name rows that may come to no good, before they are paid for. `told`: the user knows which are too long."""
+    too_long = None if told else estimate.too_long.said()
+    said = [] if too_long is None else [too_long]
     if estimate.duplicate_ids:
         said.append(f"{estimate.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")
     return said

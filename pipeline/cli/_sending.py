@@ -143,8 +143,8 @@ class _Confirm:
         nothing_to_pay = estimate.to_send == 0 or (prepared.price is not None and prepared.price.is_free)
         if not self._quiet or not nothing_to_pay:
             say(show_estimate(prepared, estimate), err=True)
-            for trouble in trouble_in(estimate, prepared.job):
-                self._say(trouble)
+        for trouble in trouble_in(estimate, prepared.job):
+            self._say(trouble)
         if nothing_to_pay:
             return True
         if not sys.stdin.isatty() or not sys.stderr.isatty():

@@ -88,7 +88,7 @@ def command(
     else:
         say(show_estimate(prepared, result, compared))
     told = piloted is not None and piloted.report is not None
-    for warning in (*(() if told else prepared.warnings), *trouble_in(result, opened)):
+    for warning in (*(() if told else prepared.warnings), *trouble_in(result, opened, told=told)):
         warn(warning)
     return exit_code
 

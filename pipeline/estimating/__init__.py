@@ -6,5 +6,8 @@ from pipeline.estimating._forecast import Forecast, forecast
 from pipeline.estimating._outlook import Bill, Outlook
 from pipeline.estimating._sample import Sample
 from pipeline.estimating._to_send import ToSend
+from pipeline.estimating._too_long import TooLong
 
-__all__ = ["Bill", "Estimate", "Finish", "Forecast", "Outlook", "Sample", "Scan", "Tick", "ToSend", "forecast"]
+__all__ = [
+    "Bill", "Estimate", "Finish", "Forecast", "Outlook", "Sample", "Scan", "Tick", "ToSend", "TooLong", "forecast",
+]  # fmt: skip

@@ -1,6 +1,6 @@
 """The answer of `estimate`: count every request as rendered, add what is known from before, send nothing."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,15 +11,13 @@ from pipeline.estimating._forecast import Forecast, forecast
 from pipeline.estimating._outlook import Outlook
 from pipeline.estimating._sample import Sample
 from pipeline.estimating._to_send import ToSend
+from pipeline.estimating._too_long import TooLong
 from pipeline.ledger import Known
 from pipeline.planning import Meter, Plan, PlannedRow, Selection, decide
 from pipeline.records import Request, TokenCount
-from pipeline.windows import Window
 
 Tick = Callable[[int, float | None], None]
 """Hears how many rows are counted, and which share of the input that is (None: nobody knows)."""
-NAMED = 5
-"""Rows that are named where many have the same trouble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +48,7 @@ class Estimate:
     """Requests whose answer was cut off at max_tokens before."""
     spent_usd: Decimal
     """What earlier runs of the plan have spent, as the budget counts."""
-    window: Window | None
-    """The model's context, if anybody knows it."""
-    too_long: int
-    """Requests that leave less than max_tokens of it for the answer."""
-    too_long_rows: tuple[tuple[str, int], ...]
-    """The first of them: row id and input tokens."""
+    too_long: TooLong
     duplicate_ids: int
     complete: bool
     """False when --limit ended the scan before the input's end."""
@@ -73,8 +66,7 @@ class Scan:
     selection: Selection
     limits: Limits
     meter: Meter
-    window: Window | None = None
-    """The model's context, if anybody knows it."""
+    too_long: TooLong
     sample: Sample | None = None
     """Filled on the way, for a pilot."""
     to_send: ToSend = field(init=False)
@@ -83,8 +75,6 @@ class Scan:
     reused: int = 0
     rejected: int = 0
     cut_off: int = 0
-    too_long: int = 0
-    too_long_rows: list[tuple[str, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.to_send = ToSend(self.meter)
@@ -145,19 +135,11 @@ class Scan:
         if self.sample is not None:
             for _, request, count in counted:
                 self.sample.counted(request.key, count)
-        if self._is_too_long(longest):
-            self._name_too_long((row_id, count.tokens) for row_id, _, count in counted)
-
-    def _name_too_long(self, rows: Iterable[tuple[str, int]]) -> None:
-        too_long = [(row_id, tokens) for row_id, tokens in rows if self._is_too_long(tokens)]
-        self.too_long += len(too_long)
-        self.too_long_rows += too_long[: NAMED - len(self.too_long_rows)]
+        if self.too_long.holds(longest):
+            self.too_long.add((row_id, count.tokens) for row_id, _, count in counted)
 
     def _fits(self, tokens: int) -> bool:
         return not self.limits.never_fits(self.meter.limit_tokens(tokens))
-
-    def _is_too_long(self, tokens: int) -> bool:
-        return self.window is not None and tokens + (self.meter.max_tokens or 0) > self.window.tokens
 
     def answer(self, plan: Plan, outlook: Outlook, spent_usd: Decimal, counter: str | None) -> Estimate:
         """Put the sums and what is known from before together; `spent_usd`: by the plan's earlier runs."""
@@ -178,9 +160,7 @@ class Scan:
             forecast=found,
             cut_off=self.cut_off,
             spent_usd=spent_usd,
-            window=self.window,
             too_long=self.too_long,
-            too_long_rows=tuple(self.too_long_rows),
             duplicate_ids=plan.duplicate_ids,
             complete=plan.complete,
         )

@@ -110,6 +110,7 @@ class Burst:
     plan_end: tuple[int, int] | None = None
     """(plan_id, rows) when the end of the input was reached."""
     estimate: Mapping[str, Any] | None = None
+    """What the run was going to send, as a row of `estimates`."""
 
 
 class Ledger:

@@ -35,12 +35,10 @@ MOST_ROWS = 50_000
 
 PlanRow = tuple[int, int, str, str, bool]
 """(plan_id, row_index, row_id, key, repeated)."""
-Planned = tuple[tuple[int, int], Mapping[str, Any] | None]
-"""((plan_id, rows), the estimate's record): what is known at the end of the input."""
 
 
 class Loader:
-    """Owns the ledger's side of one run. `add_rows` and `planned` may be called from any thread."""
+    """Owns the ledger's side of one run. `add_rows`, `planned` and `estimated` may be called from any thread."""
 
     def __init__(self, ledger: Ledger, started: Journal) -> None:
         self._ledger = ledger
@@ -50,7 +48,8 @@ class Loader:
         self._ends = LooseEnds(started.size)
         self._rows: list[PlanRow] = []
         self._adding = threading.Lock()
-        self._planned: Planned | None = None
+        self._plan_end: tuple[int, int] | None = None
+        self._estimate: Mapping[str, Any] | None = None
         self._abandoned = False
         self._stop = threading.Event()
         self._room = threading.Event()
@@ -77,9 +76,13 @@ class Loader:
         with self._adding:
             self._rows.extend(rows)
 
-    def planned(self, plan_end: tuple[int, int], estimate: Mapping[str, Any] | None) -> None:
+    def planned(self, plan_id: int, rows: int) -> None:
         """Tell that the end of the input was reached."""
-        self._planned = (plan_end, estimate)
+        self._plan_end = (plan_id, rows)
+
+    def estimated(self, record: Mapping[str, Any]) -> None:
+        """Book the run's estimate, once."""
+        self._estimate = record
 
     def abandon(self) -> None:
         """Let a planner go that waits in `add_rows`: the run is on its way out."""
@@ -125,7 +128,7 @@ class Loader:
         """Say what the ledger does not have yet, None if that is nothing anybody looks for."""
         late = journal.read_all(self._path, self._state.offset, dead=False)
         attempts = sum(line.kind == "attempt" for line in late)
-        rows = bool(self._rows or self._planned)
+        rows = bool(self._rows or self._plan_end)
         said = []
         if attempts:
             said.append(
@@ -135,6 +138,9 @@ class Loader:
         if rows:
             why = "" if attempts else f" ({error})"
             said.append(f"The list of rows in the ledger is not complete{why}: run the same command again.")
+        if self._estimate:
+            why = "" if said else f": {error}"
+            said.append(f"The estimate of this run is not in the ledger{why}.")
         return " ".join(said) or None
 
     def _guarded(self, work: Callable[[], None]) -> None:
@@ -157,10 +163,10 @@ class Loader:
                 due = _next_burst()
 
     def _drain(self, patience: float) -> None:
-        while self._journal.size > self._state.offset or self._rows or self._planned:
-            before = self._state.offset, len(self._rows), self._planned
+        while self._journal.size > self._state.offset or self._rows or self._plan_end or self._estimate:
+            before = self._state.offset, len(self._rows), self._plan_end, self._estimate
             self._load(patience)
-            if before == (self._state.offset, len(self._rows), self._planned):
+            if before == (self._state.offset, len(self._rows), self._plan_end, self._estimate):
                 return
 
     def _one_burst(self, patience: float) -> None:
@@ -173,17 +179,20 @@ class Loader:
     def _load(self, patience: float) -> None:
         """Read before opening; what was loaded is forgotten only after the commit."""
         piece = self._read(self._state.offset, FIRST_BYTES)
-        planned = self._planned  # before the rows: the end of a plan must not be booked without all of them
+        plan_end = self._plan_end  # before the rows: the end of a plan must not be booked without all of them
+        estimate = self._estimate
         with self._adding:
             rows = self._rows.copy()
-        if not (piece.lines or piece.damages or rows or planned):
+        if not (piece.lines or piece.damages or rows or plan_end or estimate):
             return
-        burst = Burst(piece, rows, *(planned or (None, None)))
+        burst = Burst(piece, rows, plan_end, estimate)
         self._state = self._burst_again_if_it_fails(burst, patience)
         with self._adding:
             del self._rows[: len(rows)]
-        if planned is not None:
-            self._planned = None
+        if plan_end is not None:
+            self._plan_end = None
+        if estimate is not None:
+            self._estimate = None
         self._room.set()
 
     def _read(self, offset: int, limit: int = journal.PIECE_BYTES) -> journal.Piece:

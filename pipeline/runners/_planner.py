@@ -4,10 +4,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 
 from pipeline.counting import Counting, ToCount
 from pipeline.doorman import Limits, Ticket
-from pipeline.estimating import Forecast, Outlook, ToSend, forecast
+from pipeline.estimating import Forecast, Outlook, TooLong, ToSend, forecast
 from pipeline.ledger import Known
 from pipeline.planning import Plan, PlannedRow, Selection, decide
 from pipeline.records import Outcome, Request, TokenCount
@@ -16,6 +17,7 @@ from pipeline.runners._loader import PlanRow
 BREATH_SECONDS = 0.001
 """Between two batches with something to send: the loop, which has answers to read, gets the interpreter's lock. The
 planner is several times faster than the loop, so this delays nothing."""
+_ID, _KEY = attrgetter("id"), attrgetter("key")
 
 
 @dataclass(slots=True)
@@ -29,6 +31,11 @@ class Batch:
     outcomes: list[Outcome] = field(default_factory=list)
     """Outcomes that need no exchange: reused answers, rows that can't be sent."""
     tickets: list[Ticket] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    """Of all its rows, and below their ids: to name those that are too long, where the model's context is known."""
+    ids: list[str] = field(default_factory=list)
+    notice: str | None = None
+    """What the user has to hear before the tickets go out."""
 
 
 @dataclass(slots=True)
@@ -46,20 +53,31 @@ class Planner:
     limits: Limits
     outlook: Outlook
     to_send: ToSend
+    too_long: TooLong
 
     def batches(self) -> Iterator[Batch]:
         """Scan the plan."""
         for batch, requests, counts in self.counting.counted(self._steps()):
-            self.to_send.add(list(self._metered(requests, counts, batch)))
+            sent = list(self._metered(requests, counts, batch))
+            self.to_send.add(sent)
+            if batch.ids and sent and self.too_long.holds(max(sent).tokens):
+                self._name_too_long(batch)
             yield batch
 
     def forecast(self) -> Forecast:
         """Say what the requests handed out so far cost, as far as that can be known before their answers."""
         return forecast(self.to_send, self.counting.meter, self.outlook, self.limits, datetime.now(UTC))
 
+    def _name_too_long(self, batch: Batch) -> None:
+        ids = dict(zip(reversed(batch.keys), reversed(batch.ids), strict=True))  # of rows with one key the first
+        self.too_long.add((ids[ticket.request.key], ticket.input_tokens) for ticket in batch.tickets)
+        batch.notice = self.too_long.news()
+
     def _steps(self) -> Iterator[ToCount[Batch]]:
         for rows in self.plan.batches():
             step = ToCount(Batch(), [], [])
+            if self.too_long.window is not None:
+                step.carried.keys, step.carried.ids = list(map(_KEY, rows)), list(map(_ID, rows))
             for row in rows:
                 request = self._place(row, step.carried)
                 if request is not None:

@@ -18,14 +18,13 @@ from pipeline.budget import Budget, dollars
 from pipeline.counting import Counting
 from pipeline.counts import SUFFIX as COUNTS_SUFFIX
 from pipeline.errors import InputError, PriceError, UsageError, UserError
-from pipeline.estimating import Estimate, Outlook, ToSend
+from pipeline.estimating import Estimate, Outlook, TooLong, ToSend
 from pipeline.job import Job
 from pipeline.ledger import Ledger, RunRequest, RunStart
 from pipeline.planning import Meter, Plan, Selection, passes_over
 from pipeline.pricing import Price
 from pipeline.prompts import KeyMaker
 from pipeline.runners import _log
-from pipeline.runners._ahead import Ahead
 from pipeline.runners._connection import Bundled, Connection, Remote
 from pipeline.runners._loader import Loader
 from pipeline.runners._local_model import require_local_model, require_model_name
@@ -33,6 +32,7 @@ from pipeline.runners._lock import job_lock
 from pipeline.runners._planner import Planner
 from pipeline.runners.attempt import Exchanger
 from pipeline.runners.local import LocalRun, RunReport
+from pipeline.windows import Window
 from pipeline.wire import WireOptions, open_wire
 
 Watch = Callable[[LocalRun], Awaitable[None]]
@@ -168,7 +168,9 @@ class Launch:
     outlook: Outlook = field(default_factory=Outlook)
     """What is known about earlier requests of the job."""
     estimate: Estimate | None = None
-    """The one that was shown before; without it the run makes its own when all rows are planned."""
+    """The one that was shown before; without it the run makes its own when all its rows are planned."""
+    window: Window | None = None
+    """The model's context, for a run that names rows beyond it; None: nobody knows it, or they were named before."""
 
 
 def kept_counts(ledger: Ledger, job: Job) -> Path:
@@ -288,6 +290,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         limits=job.limits,
         outlook=how.outlook,
         to_send=ToSend(meter),
+        too_long=TooLong(job.model, how.window),
     )
     run = LocalRun(
         planner=planner,
@@ -301,7 +304,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         until=how.until,
         total=how.total,
         done=started.known.done,
-        ahead=_ahead(how.estimate),
+        estimate=how.estimate,
     )
     _listen_to_signals(run, how.notify, job.timeout_seconds)
     try:
@@ -309,13 +312,6 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
     finally:
         await wire.close()
         await connection.close()
-
-
-def _ahead(estimate: Estimate | None) -> Ahead:
-    ahead = Ahead()
-    if estimate is not None:
-        ahead.expect(estimate.forecast.bill, estimate.to_send, complete=estimate.complete)
-    return ahead
 
 
 def _listen_to_signals(run: LocalRun, notify: Callable[[str], None], longest: float) -> None:

@@ -16,6 +16,7 @@ from decimal import Decimal
 from pipeline.budget import ZERO, Budget
 from pipeline.doorman import Doorman, Limits, Ticket
 from pipeline.errors import PromptmillError, RunPaused
+from pipeline.estimating import Estimate, Forecast
 from pipeline.health import Health, StopRules
 from pipeline.journal import Journal
 from pipeline.ledger import RowsDone
@@ -77,16 +78,17 @@ class LocalRun:
         notify: Callable[[str], None],
         until: float | None = None,
         total: int | None = None,
-        ahead: Ahead,
+        estimate: Estimate | None = None,
         done: RowsDone | None = None,
     ) -> None:
         """Put the stations together. `until`: epoch seconds when nothing more goes out; `notify` hears news.
 
-        `done`: rows of the plan that the planner passes over.
+        `estimate`: the one that was shown; without it the run makes its own when all its rows are planned. `done`: rows
+        of the plan that the planner passes over.
         """
-        self._planner, self._limits, self._budget = planner, limits, budget
+        self._planner, self._limits, self._budget, self._notify = planner, limits, budget, notify
         self._exchanger, self._journal, self._loader = exchanger, journal, loader
-        self._until, self._ahead = until, ahead
+        self._until, self._estimate, self._ahead = until, estimate, Ahead()
         self._door = Doorman(limits, budget)
         self._health = Health(rules, concurrency=limits.concurrency, most_open=limits.most_open)
         self._out: deque[Ticket] = deque()
@@ -109,7 +111,7 @@ class LocalRun:
             journal=journal,
             loader=loader,
             tally=self.tally,
-            ahead=ahead,
+            ahead=self._ahead,
             notify=notify,
             stop=self.stop,
             fail=self._fail,
@@ -193,6 +195,8 @@ class LocalRun:
         """Run to the end or to a pause; `watch` shows progress until it is cancelled. Raises only our own bugs."""
         self._main = asyncio.current_task()
         start = time.monotonic()
+        if self._estimate is not None:  # now: whatever ends the run, what was agreed to is booked
+            self._expect(self._estimate.forecast, self._estimate.rows, complete=self._estimate.complete)
         self._loader.start()
         watchers = [asyncio.ensure_future(watch(self)), asyncio.create_task(self._mind_the_time())]
         try:
@@ -357,16 +361,24 @@ class LocalRun:
             self.stop(str(error))
         elif error is not None and not self._abandoned.is_set():
             self._fail(error)
+        elif error is None and self.paused is None:
+            self._say(self._planner.too_long.news(ended=True))
         self._door.no_more()
         planned.set_result(None)
 
     def _planned(self) -> None:
-        plan, plan_id = self._planner.plan, self._planner.plan_id
+        """Hear that all rows of this run are planned: with --limit these are not all of the plan."""
+        plan = self._planner.plan
         self.tally.total = self.tally.rows
         if plan.complete:
-            forecast = self._planner.forecast()
-            self._loader.planned((plan_id, plan.rows), forecast.record(self._exchanger.run_id, plan_id, plan.rows))
-            self._ahead.expect(forecast.bill, forecast.requests, complete=True)
+            self._loader.planned(self._planner.plan_id, plan.rows)
+        if self._estimate is None:
+            self._expect(self._planner.forecast(), plan.rows, complete=plan.complete)
+
+    def _expect(self, forecast: Forecast, rows: int, *, complete: bool) -> None:
+        """Book the estimate of what this run is going to send, and hold the run against it."""
+        self._loader.estimated(forecast.record(self._exchanger.run_id, self._planner.plan_id, rows))
+        self._ahead.expect(forecast.bill, forecast.requests, complete=complete)
 
     async def _take(self, batch: Batch) -> None:
         if self._loader.broken is not None:
@@ -379,4 +391,9 @@ class LocalRun:
             self._journal.append_all([outcome_line(outcome)])
             self.tally.ended(outcome.key, outcome.status)
             self.tally.reused += outcome.reused
+        self._say(batch.notice)
         await self._door.offer(batch.tickets)
+
+    def _say(self, notice: str | None) -> None:
+        if notice is not None:
+            self._notify(notice)
