@@ -109,7 +109,7 @@ def _line(names: Iterable[str], place: tuple[Any, ...], total: _Sum) -> dict[str
     return {
         **dict(zip(names, place, strict=True)),
         "attempts": total.attempts,
-        "cost_usd": total.cost_usd,
+        "cost_usd": (total.cost_usd or None) if total.unknown_cost else total.cost_usd,
         "unknown_cost": total.unknown_cost,
         "as_usd": total.as_usd,
         "as_unknown": total.as_unknown,
