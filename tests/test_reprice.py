@@ -123,12 +123,28 @@ def test_attempts_without_usage_are_unknown_unless_nothing_was_billed(project, b
     run = book()
     run.attempt("v1a", usage=Usage(1000, 0))
     run.attempt("v1b", usage=None, cost=None, result="unavailable", output=None)
-    run.attempt("v1c", usage=None, cost=D(0), result="unavailable", output=None)
+    run.attempt("v1c", usage=None, cost=D(0), result="unavailable", output=None, http_status=503)
     run.attempt("v1d", usage=None, cost=D(0))  # an answer of a free model
     run.end()
     (row,) = spend_as(project, "--as", "tiered@q")
     assert (D(row["as_usd"]), row["attempts"], row["as_unknown"], row["unknown_cost"]) == (D("0.001"), 4, 2, 1)
     assert row["difference_usd"] is None
+
+
+def test_what_was_cut_off_at_a_free_model_is_unknown_at_a_paid_one(project, book):
+    run, other = book("a"), book("b")
+    run.attempt("v1a", usage=Usage(1000, 0), cost=D(0))
+    more = {"usage": None, "cost": D(0), "result": "unavailable", "output": None}
+    for n, (status, kind) in enumerate([(500, "server_error"), (429, "x"), (None, "connect"), (None, "tls")]):
+        run.attempt(f"v1b{n}", http_status=status, error_type=kind, **more)
+    maybe = [(200, "undecodable_answer"), (504, "http_504"), (None, "timeout"), (None, "broken"), (None, "too_large")]
+    for n, (status, kind) in enumerate(maybe):
+        other.attempt(f"v1c{n}", http_status=status, error_type=kind, **more)
+    run.end()
+    other.end()
+    never, cut = spend_as(project, "--as", "tiered@q")
+    assert (never["as_unknown"], D(never["difference_usd"])) == (0, D("0.001"))
+    assert (cut["as_unknown"], cut["as_usd"], cut["difference_usd"]) == (len(maybe), None, None)
 
 
 def test_a_line_for_each_job_and_target(project, book):

@@ -106,6 +106,13 @@ def failure_from_wire(error: WireError, *, secrets: Sequence[str] = ()) -> Failu
     return _errors.failure_from_wire(error, secrets)
 
 
+def may_be_billed(http_status: int | None, error_type: str | None) -> bool:
+    """Tell whether a failed exchange without usage may have been generated, by what is booked of it."""
+    from pipeline.providers import _errors  # noqa: PLC0415 (members load lazily)
+
+    return _errors.may_be_billed(http_status, error_type)
+
+
 def redact(text: str, secrets: Sequence[str]) -> str:
     """Hide the given secrets, and whatever looks like a key."""
     from pipeline.providers import _redact  # noqa: PLC0415 (members load lazily)
