@@ -92,6 +92,11 @@ def find(name: str, *, base_url: str | None, dialect: str | None, options: Mappi
     return provider.configured(base_url, options)
 
 
+def own_address(name: str) -> str | None:
+    """Return where the preset of this name sends to; None if there is none, or it is known when it runs."""
+    return _preset(name, None).base_url if name in names() else None
+
+
 def check_extra(extra: Mapping[str, object]) -> None:
     """Refuse an `[model] extra` that would replace what the budget, the key or the answer rest on."""
     from pipeline.providers import openai  # noqa: PLC0415 (members load lazily)
