@@ -1,5 +1,6 @@
 """Whose price counts: the user's, the project's, the package's; by provider, model and day."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from genai_prices.types import (
 )
 from project import Project, texts
 
-from pipeline import _genai
+from pipeline import _genai, pricebook
 from pipeline.errors import PriceError
 from pipeline.pricebook import Prices, Target, find_prices, stale
 from pipeline.pricing import Price, cost_usd, load_prices
@@ -184,14 +185,69 @@ def test_what_is_no_target_is_refused_and_quoted(text):
 
 
 @pytest.mark.parametrize(
-    ("provider", "lane", "usd"), [("anthropic", "batch", "0.000621375"), ("groq", "flex", "0.00124275")]
+    ("provider", "lane", "usd"),
+    [
+        ("anthropic", "batch", "0.000621375"),
+        ("mistral", "batch", "0.000621375"),
+        ("groq", "flex", "0.00124275"),
+        ("groq", "batch", None),  # it has no price for cache writes: what they cost in a batch is not known
+        ("fireworks", "batch", None),
+        ("together", "batch", None),
+        ("openrouter", "batch", None),
+        ("openai", "batch", None),
+    ],
 )
 def test_lanes_stack_as_the_provider_says(tmp_path, provider, lane, usd):
     entry = 'model = "m"\ninput = "1"\noutput = "5"\ncached_input = "0.1"\ncache_write = "1.25"\nsource = "s"\n'
     (tmp_path / "p.toml").write_text(f'[[price]]\nprovider = "{provider}"\n{entry}')
     price = Prices(tmp_path / "p.toml").find(provider, "m", NOW)
-    assert cost_usd(price, Usage(504 + 123 + 1000, 97, 1000, 123), lane=lane) == D(usd)
+    assert price.sells(lane) is (usd is not None)
+    if usd is not None:
+        assert cost_usd(price, Usage(504 + 123 + 1000, 97, 1000, 123), lane=lane) == D(usd)
     assert not price.sells("priority")
+
+
+@pytest.mark.parametrize(
+    ("provider", "cached", "usd"),
+    [
+        ("groq", None, "2.5"),
+        ("groq", "1", "2.5"),
+        ("groq", "0.1", "2.5"),
+        ("groq", "1.6", "2.5"),
+        ("fireworks", None, "2.5"),
+        ("fireworks", "1", None),
+        ("mistral", "1", "2.25"),
+        ("google", None, None),
+    ],
+)
+@pytest.mark.parametrize("over", [None, 10])
+def test_half_price_in_a_batch_stacks_with_cached_tokens_as_the_provider_says_or_is_unknown(
+    tmp_path, provider, cached, usd, over
+):
+    rates = 'input = "2"\noutput = "5"\n' + (f'cached_input = "{cached}"\n' if cached else "")
+    entry = f'[[price]]\nprovider = "{provider}"\nmodel = "m"\nsource = "s"\n'
+    if over is None:
+        entry += rates
+    else:
+        entry += f'input = "20"\noutput = "50"\n[[price.above]]\ninput_tokens_over = {over}\n{rates}'
+    (tmp_path / "p.toml").write_text(entry)
+    price = Prices(tmp_path / "p.toml").find(provider, "m", NOW)
+    assert price.sells("batch") is (usd is not None)
+    if usd is not None:
+        assert cost_usd(price, Usage(1_500_000, 400_000, 500_000), lane="batch") == D(usd)
+
+
+@pytest.mark.parametrize("provider", ["groq", "mistral"])
+def test_the_rules_for_batches_agree_with_every_batch_price_that_the_package_knows(provider):
+    compared = 0
+    for model in _genai._models(provider):
+        price = next(iter(_genai.history(provider, model.id)), None)
+        if price is not None and price.sells("batch"):
+            by_rule = pricebook._with_lanes(replace(price, lanes=()), provider)
+            usage = Usage(1_000_000, 100_000, 300_000)
+            assert cost_usd(by_rule, usage, lane="batch") == cost_usd(price, usage, lane="batch"), model.id
+            compared += 1
+    assert compared > 1
 
 
 # --- the package
