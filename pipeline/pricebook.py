@@ -213,13 +213,29 @@ def find_prices(
 
 
 def stale(price: Price, today: date) -> str | None:
-    """Say so if nobody has looked at a price for long."""
-    if price.checked is None or (today - price.checked).days <= STALE_DAYS:
+    """Say so if nobody has looked at a listed price for long, or nobody says when."""
+    whose, compare = f"the price of {price.model} at {price.provider}", f"compare it with {price.source}"
+    if price.source == _genai.source():
+        return _stale_package(whose, today)
+    since = price.checked or price.effective_from
+    if since is None:
+        return f"nobody says when {whose} was checked: {compare}, and write `checked` beside it"
+    if (today - since).days <= STALE_DAYS:
         return None
-    return (
-        f"the price of {price.model} at {price.provider} was last checked on {price.checked}, more than {STALE_DAYS}"
-        f" days ago: compare it with {price.source}"
+    if price.checked is None:
+        return f"{whose} is of {since}, more than {STALE_DAYS} days ago, and nobody says that it was checked: {compare}"
+    return f"{whose} was last checked on {since}, more than {STALE_DAYS} days ago: {compare}"
+
+
+def _stale_package(whose: str, today: date) -> str | None:
+    """Judge by the package's newest price: it doesn't say when one was checked, and no data are older than that."""
+    newest = _genai.newest_day(today)
+    if newest is not None and (today - newest).days <= STALE_DAYS:
+        return None
+    age = (
+        "has no newer price" if newest is None else f"has no price newer than {newest}, more than {STALE_DAYS} days ago"
     )
+    return f"{whose} is from {_genai.source()}, which {age}: update the package, and compare with the provider's page"
 
 
 def _with_lanes(price: Price, provider: str) -> Price:

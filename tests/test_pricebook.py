@@ -108,11 +108,44 @@ def test_a_price_file_that_cannot_be_read_or_is_wrong_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(("days", "marked"), [(90, False), (91, True)])
-def test_a_price_that_nobody_checked_for_ninety_days_is_marked(days, marked):
-    price = Price("p", "m", D(1), D(1), checked=date(2026, 1, 1), source="a page")
+@pytest.mark.parametrize(
+    ("dates", "words"),
+    [
+        ({"checked": date(2026, 1, 1)}, "was last checked on 2026-01-01, more than 90 days ago"),
+        ({"checked": date(2026, 1, 1), "effective_from": date(2020, 1, 1)}, "was last checked on 2026-01-01"),
+        ({"effective_from": date(2026, 1, 1)}, "is of 2026-01-01, more than 90 days ago, and nobody says that"),
+    ],
+)
+def test_a_price_that_nobody_checked_for_ninety_days_is_marked(days, marked, dates, words):
+    price = Price("p", "m", D(1), D(1), source="a page", **dates)
     said = stale(price, date(2026, 1, 1) + timedelta(days=days))
     assert (said is not None) == marked
-    assert said is None or "last checked on 2026-01-01, more than 90 days ago: compare it with a page" in said
+    assert said is None or (words in said and ": compare it with a page" in said)
+
+
+def test_a_price_without_any_day_is_marked_as_of_unknown_age():
+    said = stale(Price("p", "m", D(1), D(1), source="a page"), date(2026, 1, 1))
+    assert (
+        said
+        == "nobody says when the price of m at p was checked: compare it with a page, and write `checked` beside it"
+    )
+
+
+def test_a_price_of_the_package_is_as_old_as_the_package():
+    price = Price("p", "m", D(1), D(1), source=_genai.source(), effective_from=date(2020, 1, 1))
+    newest = _genai.newest_day(NOW.date())
+    assert newest <= NOW.date()  # the package also knows of days to come
+    assert stale(price, NOW.date()) is None
+    later = max(_genai._days()) + timedelta(days=91)
+    assert f"which has no price newer than {max(_genai._days())}, more than 90 days ago: update" in stale(price, later)
+
+
+def test_what_the_user_states_for_this_job_is_of_today_and_never_marked(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(2))
+    project.job()
+    assert "nobody says" not in project.run("check", "job.toml").stderr
+    assert "nobody says" not in project.run("check", "job.toml", "--price", "1,2").stderr
 
 
 def test_the_users_price_file_is_used_by_a_run_and_old_prices_are_marked(tmp_path, stub):
@@ -127,7 +160,9 @@ def test_the_users_price_file_is_used_by_a_run_and_old_prices_are_marked(tmp_pat
     (tmp_path / "other.toml").write_text(entry)
     assert "last checked on 2020-01-01" in project.run("check", "job.toml").stderr
     project.environ["PROMPTMILL_PRICES"] = "other.toml"
-    assert "last checked" not in project.run("check", "job.toml").stderr
+    assert "nobody says when the price of test-model at stub was checked" in project.run("check", "job.toml").stderr
+    (tmp_path / "other.toml").write_text(f"{entry}checked = {datetime.now(UTC).date()}\n")
+    assert "checked" not in project.run("check", "job.toml").stderr
     project.run("run", "job.toml", "--yes")
     assert D(project.value("select sum(cost_usd) from attempts")) == stub.bill
 
