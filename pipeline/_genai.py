@@ -60,9 +60,26 @@ def context_tokens(provider: str, model: str) -> int | None:
     return None if found is None else found.context_window
 
 
+def newest_day(until: date) -> date | None:
+    """Return the newest day, up to one, on which a price of the package begins: its data are no older than that."""
+    return max((day for day in _days() if day <= until), default=None)
+
+
 def source() -> str:
     """Name the package with its version."""
     return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
+
+
+@lru_cache(maxsize=1)
+def _days() -> frozenset[date]:
+    constraints = [
+        found.constraint
+        for provider in _data()
+        for model in provider.models
+        for found in (*(model.prices if isinstance(model.prices, list) else ()), *(model.price_variants or ()))
+    ]
+    days = (getattr(constraint, "start_date", None) for constraint in constraints)
+    return frozenset(day for day in days if isinstance(day, date))
 
 
 @lru_cache(maxsize=256)

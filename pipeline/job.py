@@ -19,7 +19,7 @@ from pipeline.doorman import Limits
 from pipeline.errors import JobFileError, did_you_mean
 from pipeline.health import StopRules
 from pipeline.pricing import Price, price_from_table
-from pipeline.prompts import PromptSpec, Template
+from pipeline.prompts import PromptSpec, Template, address
 from pipeline.providers import Provider
 from pipeline.records import ModelSpec
 from pipeline.retry import RetryPolicy
@@ -282,6 +282,12 @@ def _provider(model: dict[str, Any], path: str) -> Provider:
         if key in model:
             _check_type(path, "model", key, model[key], str)
     plain = providers.find(model["provider"], base_url=base_url, dialect=dialect, options={})
+    own = providers.own_address(model["provider"])
+    if base_url is not None and own is not None and address(base_url) == address(own):
+        del model[
+            "base_url"
+        ]  # as if it was not written: price, context window, API key and requests' keys are the usual
+        base_url = None
     options = {key: model.pop(key) for key in list(model) if key in plain.options and key not in SECTIONS["model"]}
     _check_section(path, "model", model, also=plain.options)
     providers.check_extra(model.get("extra", {}))

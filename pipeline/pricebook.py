@@ -11,16 +11,64 @@ from pathlib import Path
 
 from pipeline import _genai
 from pipeline.errors import PriceError
-from pipeline.pricing import LANES, REALTIME, Price, PriceBook, Variant, in_force, load_prices, parse_prices
+from pipeline.pricing import (
+    LANES,
+    REALTIME,
+    Above,
+    Price,
+    PriceBook,
+    Rates,
+    Tariff,
+    Variant,
+    in_force,
+    load_prices,
+    parse_prices,
+)
 
 LONGEST_RUN = timedelta(days=30)
 """Prices that begin within it are copied with a run."""
 STALE_DAYS = 90
-_LANE_RULES: dict[tuple[str, str], Variant] = {
-    ("anthropic", "batch"): Variant(Decimal("0.5")),  # on cache reads and writes, too
-    ("groq", "flex"): Variant(),  # faster or not at all, at the normal price
+_HALF = Variant(Decimal("0.5"))
+
+
+def _half_once(price: Price) -> Variant | None:
+    """Half of input and output; cached tokens cost what other input does then."""
+    if _one_input_price(price):
+        return _HALF
+    if price.windows or not all(rates.cache_write == rates.input for rates in price.tariff.every_rate()):
+        return None
+    above = (Above(tier.input_tokens_over, _halved(tier.rates)) for tier in price.above)
+    return Variant(tariff=Tariff(_halved(price.tariff.rates), tuple(above)))
+
+
+def _halved(rates: Rates) -> Rates:
+    half = _HALF.multiplier
+    return Rates(rates.input * half, rates.output * half, reasoning=rates.reasoning * half)
+
+
+def _half_if_nothing_stacks(price: Price) -> Variant | None:
+    """Half, where cached tokens cost what others do. Elsewhere nobody says whether both discounts hold together."""
+    return _HALF if _one_input_price(price) else None
+
+
+def _one_input_price(price: Price) -> bool:
+    variants = [price.tariff, *(window.variant.tariff for window in price.windows)]
+    rates = [each for tariff in variants if tariff is not None for each in tariff.every_rate()]
+    return all({one.cached_input, one.cache_write, one.cache_write_1h} == {one.input} for one in rates)
+
+
+_LANE_RULES: dict[tuple[str, str], Callable[[Price], Variant | None]] = {
+    ("anthropic", "batch"): lambda _: _HALF,  # on cache reads and writes, too
+    ("mistral", "batch"): lambda _: _HALF,  # on cache reads, too, as its price list has it for each model
+    ("groq", "batch"): _half_once,  # its page on batches: no discount for cached tokens beside it
+    ("fireworks", "batch"): _half_if_nothing_stacks,
+    ("groq", "flex"): lambda _: Variant(),  # faster or not at all, at the normal price
 }
-"""What a provider's lane costs for all of its models, where a price says nothing about it."""
+"""What a provider's lane costs for all of its models, where a price says nothing about it; None: unknown.
+
+Not here: OpenAI and Google (what a batch asks for cached tokens differs by model; their prices say it), OpenRouter
+("usually" 50 %), Together ("up to" 50 % for some models).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,18 +213,35 @@ def find_prices(
 
 
 def stale(price: Price, today: date) -> str | None:
-    """Say so if nobody has looked at a price for long."""
-    if price.checked is None or (today - price.checked).days <= STALE_DAYS:
+    """Say so if nobody has looked at a listed price for long, or nobody says when."""
+    whose, compare = f"the price of {price.model} at {price.provider}", f"compare it with {price.source}"
+    if price.source == _genai.source():
+        return _stale_package(whose, today)
+    since = price.checked or price.effective_from
+    if since is None:
+        return f"nobody says when {whose} was checked: {compare}, and write `checked` beside it"
+    if (today - since).days <= STALE_DAYS:
         return None
-    return (
-        f"the price of {price.model} at {price.provider} was last checked on {price.checked}, more than {STALE_DAYS}"
-        f" days ago: compare it with {price.source}"
+    if price.checked is None:
+        return f"{whose} is of {since}, more than {STALE_DAYS} days ago, and nobody says that it was checked: {compare}"
+    return f"{whose} was last checked on {since}, more than {STALE_DAYS} days ago: {compare}"
+
+
+def _stale_package(whose: str, today: date) -> str | None:
+    """Judge by the package's newest price: it doesn't say when one was checked, and no data are older than that."""
+    newest = _genai.newest_day(today)
+    if newest is not None and (today - newest).days <= STALE_DAYS:
+        return None
+    age = (
+        "has no newer price" if newest is None else f"has no price newer than {newest}, more than {STALE_DAYS} days ago"
     )
+    return f"{whose} is from {_genai.source()}, which {age}: update the package, and compare with the provider's page"
 
 
 def _with_lanes(price: Price, provider: str) -> Price:
     rules = {lane: rule for (name, lane), rule in _LANE_RULES.items() if name == provider and not price.sells(lane)}
-    return replace(price, lanes=(*price.lanes, *rules.items())) if rules else price
+    found = [(lane, variant) for lane, rule in rules.items() if (variant := rule(price)) is not None]
+    return replace(price, lanes=(*price.lanes, *found)) if found else price
 
 
 def _of_book(where: str, book: PriceBook) -> _List:

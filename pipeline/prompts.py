@@ -348,7 +348,7 @@ def broken_key(digest: str) -> str:
 def _shared(model: ModelSpec) -> dict[str, Any]:
     params = {name: value for name, value in model.params.items() if value is not None}
     members = {
-        "base_url": None if model.base_url is None else _address(model.base_url),
+        "base_url": None if model.base_url is None else address(model.base_url),
         "extra": model.extra or None,
         "model": model.name,
         "params": params or None,
@@ -359,8 +359,11 @@ def _shared(model: ModelSpec) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def _address(url: str) -> str:
-    """Return scheme, host, port and path: never a password, and the same for the same place."""
+def address(url: str) -> str:
+    """Return scheme, host, port and path of a base_url: never a password, and the same for the same place.
+
+    Raises JobFileError if it is none.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port

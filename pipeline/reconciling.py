@@ -1,7 +1,8 @@
 """The ledger against a provider's own export: figure by figure, for each UTC day and model.
 
 A figure agrees if the provider's lies between what the ledger knows and what it knows at most, give or take the
-tolerance: attempts of unknown cost make the second larger than the first.
+tolerance: attempts of unknown cost make the second larger than the first. So does a total; small differences that all
+go one way are too much for it.
 """
 
 import re
@@ -23,6 +24,8 @@ Number = int | Decimal
 
 DOLLAR_SLACK = Decimal("0.01")
 """Providers round each line of their bill to the cent."""
+LAST_DIGIT = Decimal("5e-13")
+"""Half of the last digit that the ledger has of a cost: nearer than that are only numbers that were floats."""
 
 _DATED = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2})$")
 """How providers name a snapshot of a model."""
@@ -65,14 +68,14 @@ class Reconciled:
 
     @property
     def agrees(self) -> bool:
-        """Tell whether every line does."""
-        return all(line.verdict == "agrees" for line in self.lines)
+        """Tell whether every line and every total does."""
+        return all(line.verdict == "agrees" for line in (*self.lines, *self.totals))
 
 
 def reconcile(
     ledger: Ledger, files: Sequence[Path], *, columns: Mapping[str, str], provider: str | None, tolerance: Decimal
 ) -> Reconciled:
-    """Compare the ledger with exports of one provider; `tolerance` is percent of the provider's figure.
+    """Compare the ledger with exports of one provider; `tolerance` is percent of the provider's figure, 0 is exact.
 
     Without `provider` the exports say whose they are; a plain CSV doesn't, so it is compared with all attempts. Raises
     InputError for a file of no known shape, UsageError if the ledger has nothing of this provider.
@@ -181,10 +184,14 @@ def _nothing(figure: str) -> Number:
     return Decimal(0) if figure == "usd" else 0
 
 
-def _verdict(figure: str, low: Number, high: Number | None, stated: Number, tolerance: Decimal) -> Verdict:
+def _verdict(
+    figure: str, low: Number, high: Number | None, stated: Number, tolerance: Decimal, *, lines: int = 1
+) -> Verdict:
+    """Judge a figure, or the total of so many lines."""
     slack = abs(Decimal(stated)) * tolerance / 100
     if figure == "usd":
-        slack = max(slack, DOLLAR_SLACK)
+        # Roundings go up and down, so those of many lines add up to a cent times the square root of their number.
+        slack = max(slack, DOLLAR_SLACK * Decimal(lines).sqrt()) if tolerance else LAST_DIGIT * lines
     if stated < low - slack:
         return "differs"
     if stated <= (low if high is None else high) + slack:
@@ -203,7 +210,8 @@ def _totals(lines: Sequence[Line], tolerance: Decimal) -> list[Line]:
                 _sum(figure, bounds) if len(bounds) == len(of_figure) else None,
             )
             stated = _sum(figure, (line.provider for line in of_figure))
-            totals.append(Line(None, None, figure, low, high, stated, _verdict(figure, low, high, stated, tolerance)))
+            verdict = _verdict(figure, low, high, stated, tolerance, lines=len(of_figure))
+            totals.append(Line(None, None, figure, low, high, stated, verdict))
     return totals
 
 

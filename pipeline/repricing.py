@@ -16,6 +16,7 @@ from pipeline.errors import PriceError, UsageError
 from pipeline.ledger import Ledger, rows_of
 from pipeline.pricebook import Prices, Target
 from pipeline.pricing import Price, cost_usd
+from pipeline.providers import may_be_billed
 from pipeline.records import Usage
 from pipeline.reports import reprice as report
 from pipeline.reports.spend import DIMENSIONS
@@ -85,7 +86,7 @@ def _add(total: _Sum, group: dict[str, Any], look_up: Any, lane: str) -> None:
     total.attempts += count
     total.unknown_cost += group["unknown_cost"]
     total.cost_usd = _plus(total.cost_usd, group["cost_usd"])
-    if group["unbilled"]:
+    if group["unbilled"] and not may_be_billed(group["http_status"], group["error_type"]):
         return  # it would have cost nothing anywhere
     price = look_up(group["sent_at"])
     if price is None or group["input_tokens"] is None or group["output_tokens"] is None:
@@ -109,7 +110,7 @@ def _line(names: Iterable[str], place: tuple[Any, ...], total: _Sum) -> dict[str
     return {
         **dict(zip(names, place, strict=True)),
         "attempts": total.attempts,
-        "cost_usd": total.cost_usd,
+        "cost_usd": (total.cost_usd or None) if total.unknown_cost else total.cost_usd,
         "unknown_cost": total.unknown_cost,
         "as_usd": total.as_usd,
         "as_unknown": total.as_unknown,

@@ -59,8 +59,8 @@ class Booked:
         usage = Usage(50, 10, cached_input_tokens=5, raw={"prompt_tokens": 50})
         facts = Attempt(
             key=key, attempt=attempt, kind=kind, result=result, latency_ms=12.5, reserved_usd=worst, computed_usd=cost,
-            http_status=200, output=output, parsed=parsed,
-            **{"finish_reason": "stop", "sent_at": time.time(), "usage": usage, **more},
+            output=output, parsed=parsed,
+            **{"http_status": 200, "finish_reason": "stop", "sent_at": time.time(), "usage": usage, **more},
         )  # fmt: skip
         self.journal.append("attempt", attempt_line(facts, ticket))
 

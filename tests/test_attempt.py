@@ -138,9 +138,23 @@ async def test_what_the_provider_says_it_billed_goes_before_what_was_computed(sa
     assert attempt.billed_usd is None  # nobody asked to look for it
 
 
-async def test_without_a_price_no_cost_is_known():
-    attempt, _ = await exchanger(http(500), price=None).send(TICKET)
-    assert attempt.computed_usd is None
+@pytest.mark.parametrize(
+    ("answer", "cost"),
+    [
+        (http(200, GOOD % (b"fine", USAGE)), None),
+        (http(200, GOOD % (b"fine", b"null")), None),
+        (http(200, b"not json"), None),
+        (http(504), None),
+        (WireError("timeout", "slow", maybe_sent=True), None),
+        (http(429), 0),
+        (http(500), 0),
+        (http(400), 0),
+        (WireError("connect", "nobody there", maybe_sent=False), 0),
+    ],
+)
+async def test_without_a_price_only_what_was_never_billed_has_a_known_cost(answer, cost):
+    attempt, _ = await exchanger(answer, price=None).send(TICKET)
+    assert attempt.computed_usd == cost
 
 
 async def test_a_free_model_costs_nothing_even_if_it_does_not_tell_its_usage():

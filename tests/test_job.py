@@ -1,5 +1,6 @@
 """A job file becomes one frozen value, or an error that names the file, the key and the nearest valid name."""
 
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -7,6 +8,8 @@ from project import Project
 
 from pipeline.errors import JobFileError
 from pipeline.job import job_name, load_job
+from pipeline.prompts import KeyMaker
+from pipeline.runners.launch import find_prices
 
 
 @pytest.fixture
@@ -65,6 +68,31 @@ def test_a_presets_key_never_goes_to_an_address_that_the_job_chose(project):
     assert (job.api_key_env, job.key_required) == (None, False)
     path.write_text(path.read_text().replace(f'base_url = "{project.base_url}"', ""))
     assert load_job(str(path)).api_key_env == "OPENAI_API_KEY"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "own"),
+    [
+        ("https://api.openai.com/v1", True),
+        ("https://api.openai.com/v1/", True),
+        ("HTTPS://API.OpenAI.com:443/v1", True),
+        ("https://api.openai.com/V1", False),
+        ("https://api.openai.com/v2", False),
+        ("http://api.openai.com/v1", False),
+        ("https://api.openai.com:8443/v1", False),
+    ],
+)
+def test_the_presets_own_address_written_out_changes_nothing_and_any_other_does(project, base_url, own):
+    path = project.job(text='[input]\npath = "rows.jsonl"\n[model]\nprovider = "openai"\nname = "gpt-5-mini"\n'
+                            'max_tokens = 5\n[prompt]\nuser = "{{ text }}"\n[budget]\nusd = 1\n')  # fmt: skip
+    plain, written = load_job(str(path)), load_job(str(path), [f'model.base_url="{base_url}"'])
+    assert (written.model == plain.model) is own
+    assert (written.provider == plain.provider) is own
+    assert (written.api_key_env, written.key_required) == (("OPENAI_API_KEY", True) if own else (None, False))
+    at = datetime(2026, 11, 24, tzinfo=UTC)
+    assert (find_prices(written, at) == find_prices(plain, at)) is own
+    assert (KeyMaker(written.model).key(()) == KeyMaker(plain.model).key(())) is own
+    assert written.config["model"]["base_url"] == base_url  # what was written is booked
 
 
 def test_the_presets_concurrency_holds_unless_the_job_says_otherwise(project):

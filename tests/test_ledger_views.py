@@ -7,6 +7,7 @@ import duckdb
 import pytest
 from bookings import COST, PRICE, WORST, Booked, ask, request, value
 
+from pipeline.api import spend
 from pipeline.errors import UsageError
 from pipeline.ledger import Ledger, _known
 
@@ -86,6 +87,20 @@ def test_an_attempt_of_unknown_cost_is_null_and_never_zero(path):
     assert ask(path, "select attempts, ok, cost_usd, unknown_cost, unknown_at_most_usd from spend") == [
         (2, 1, None, 2, 2 * WORST)
     ]
+
+
+def test_an_unknown_cost_beside_failures_that_cost_nothing_is_null_and_never_zero(path):
+    run = Booked(path)
+    run.attempt("k1", result="rate_limited", cost=Decimal(0), usage=None, output=None)
+    run.attempt("k1", 2, cost=None, worst=None)
+    run.outcome("k1", attempts=2)
+    run.attempt("k2", result="unavailable", cost=Decimal(0), usage=None, output=None)
+    run.outcome("k2", "failed", answered=False)
+    run.rows("k1", "k1", "k2")
+    run.end()
+    assert ask(path, "select cost_usd from results order by row_index") == [(None,), (Decimal(0),), (Decimal(0),)]
+    assert ask(path, "select cost_usd, wasted_usd, unknown_cost from spend") == [(None, None, 1)]
+    assert spend(Ledger(path)).total["cost_usd"] is None
 
 
 def test_results_show_only_the_newest_plan_of_each_job(path):

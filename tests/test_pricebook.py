@@ -1,5 +1,6 @@
 """Whose price counts: the user's, the project's, the package's; by provider, model and day."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from genai_prices.types import (
 )
 from project import Project, texts
 
-from pipeline import _genai
+from pipeline import _genai, pricebook
 from pipeline.errors import PriceError
 from pipeline.pricebook import Prices, Target, find_prices, stale
 from pipeline.pricing import Price, cost_usd, load_prices
@@ -107,11 +108,44 @@ def test_a_price_file_that_cannot_be_read_or_is_wrong_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(("days", "marked"), [(90, False), (91, True)])
-def test_a_price_that_nobody_checked_for_ninety_days_is_marked(days, marked):
-    price = Price("p", "m", D(1), D(1), checked=date(2026, 1, 1), source="a page")
+@pytest.mark.parametrize(
+    ("dates", "words"),
+    [
+        ({"checked": date(2026, 1, 1)}, "was last checked on 2026-01-01, more than 90 days ago"),
+        ({"checked": date(2026, 1, 1), "effective_from": date(2020, 1, 1)}, "was last checked on 2026-01-01"),
+        ({"effective_from": date(2026, 1, 1)}, "is of 2026-01-01, more than 90 days ago, and nobody says that"),
+    ],
+)
+def test_a_price_that_nobody_checked_for_ninety_days_is_marked(days, marked, dates, words):
+    price = Price("p", "m", D(1), D(1), source="a page", **dates)
     said = stale(price, date(2026, 1, 1) + timedelta(days=days))
     assert (said is not None) == marked
-    assert said is None or "last checked on 2026-01-01, more than 90 days ago: compare it with a page" in said
+    assert said is None or (words in said and ": compare it with a page" in said)
+
+
+def test_a_price_without_any_day_is_marked_as_of_unknown_age():
+    said = stale(Price("p", "m", D(1), D(1), source="a page"), date(2026, 1, 1))
+    assert (
+        said
+        == "nobody says when the price of m at p was checked: compare it with a page, and write `checked` beside it"
+    )
+
+
+def test_a_price_of_the_package_is_as_old_as_the_package():
+    price = Price("p", "m", D(1), D(1), source=_genai.source(), effective_from=date(2020, 1, 1))
+    newest = _genai.newest_day(NOW.date())
+    assert newest <= NOW.date()  # the package also knows of days to come
+    assert stale(price, NOW.date()) is None
+    later = max(_genai._days()) + timedelta(days=91)
+    assert f"which has no price newer than {max(_genai._days())}, more than 90 days ago: update" in stale(price, later)
+
+
+def test_what_the_user_states_for_this_job_is_of_today_and_never_marked(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(2))
+    project.job()
+    assert "nobody says" not in project.run("check", "job.toml").stderr
+    assert "nobody says" not in project.run("check", "job.toml", "--price", "1,2").stderr
 
 
 def test_the_users_price_file_is_used_by_a_run_and_old_prices_are_marked(tmp_path, stub):
@@ -126,7 +160,9 @@ def test_the_users_price_file_is_used_by_a_run_and_old_prices_are_marked(tmp_pat
     (tmp_path / "other.toml").write_text(entry)
     assert "last checked on 2020-01-01" in project.run("check", "job.toml").stderr
     project.environ["PROMPTMILL_PRICES"] = "other.toml"
-    assert "last checked" not in project.run("check", "job.toml").stderr
+    assert "nobody says when the price of test-model at stub was checked" in project.run("check", "job.toml").stderr
+    (tmp_path / "other.toml").write_text(f"{entry}checked = {datetime.now(UTC).date()}\n")
+    assert "checked" not in project.run("check", "job.toml").stderr
     project.run("run", "job.toml", "--yes")
     assert D(project.value("select sum(cost_usd) from attempts")) == stub.bill
 
@@ -184,14 +220,69 @@ def test_what_is_no_target_is_refused_and_quoted(text):
 
 
 @pytest.mark.parametrize(
-    ("provider", "lane", "usd"), [("anthropic", "batch", "0.000621375"), ("groq", "flex", "0.00124275")]
+    ("provider", "lane", "usd"),
+    [
+        ("anthropic", "batch", "0.000621375"),
+        ("mistral", "batch", "0.000621375"),
+        ("groq", "flex", "0.00124275"),
+        ("groq", "batch", None),  # it has no price for cache writes: what they cost in a batch is not known
+        ("fireworks", "batch", None),
+        ("together", "batch", None),
+        ("openrouter", "batch", None),
+        ("openai", "batch", None),
+    ],
 )
 def test_lanes_stack_as_the_provider_says(tmp_path, provider, lane, usd):
     entry = 'model = "m"\ninput = "1"\noutput = "5"\ncached_input = "0.1"\ncache_write = "1.25"\nsource = "s"\n'
     (tmp_path / "p.toml").write_text(f'[[price]]\nprovider = "{provider}"\n{entry}')
     price = Prices(tmp_path / "p.toml").find(provider, "m", NOW)
-    assert cost_usd(price, Usage(504 + 123 + 1000, 97, 1000, 123), lane=lane) == D(usd)
+    assert price.sells(lane) is (usd is not None)
+    if usd is not None:
+        assert cost_usd(price, Usage(504 + 123 + 1000, 97, 1000, 123), lane=lane) == D(usd)
     assert not price.sells("priority")
+
+
+@pytest.mark.parametrize(
+    ("provider", "cached", "usd"),
+    [
+        ("groq", None, "2.5"),
+        ("groq", "1", "2.5"),
+        ("groq", "0.1", "2.5"),
+        ("groq", "1.6", "2.5"),
+        ("fireworks", None, "2.5"),
+        ("fireworks", "1", None),
+        ("mistral", "1", "2.25"),
+        ("google", None, None),
+    ],
+)
+@pytest.mark.parametrize("over", [None, 10])
+def test_half_price_in_a_batch_stacks_with_cached_tokens_as_the_provider_says_or_is_unknown(
+    tmp_path, provider, cached, usd, over
+):
+    rates = 'input = "2"\noutput = "5"\n' + (f'cached_input = "{cached}"\n' if cached else "")
+    entry = f'[[price]]\nprovider = "{provider}"\nmodel = "m"\nsource = "s"\n'
+    if over is None:
+        entry += rates
+    else:
+        entry += f'input = "20"\noutput = "50"\n[[price.above]]\ninput_tokens_over = {over}\n{rates}'
+    (tmp_path / "p.toml").write_text(entry)
+    price = Prices(tmp_path / "p.toml").find(provider, "m", NOW)
+    assert price.sells("batch") is (usd is not None)
+    if usd is not None:
+        assert cost_usd(price, Usage(1_500_000, 400_000, 500_000), lane="batch") == D(usd)
+
+
+@pytest.mark.parametrize("provider", ["groq", "mistral"])
+def test_the_rules_for_batches_agree_with_every_batch_price_that_the_package_knows(provider):
+    compared = 0
+    for model in _genai._models(provider):
+        price = next(iter(_genai.history(provider, model.id)), None)
+        if price is not None and price.sells("batch"):
+            by_rule = pricebook._with_lanes(replace(price, lanes=()), provider)
+            usage = Usage(1_000_000, 100_000, 300_000)
+            assert cost_usd(by_rule, usage, lane="batch") == cost_usd(price, usage, lane="batch"), model.id
+            compared += 1
+    assert compared > 1
 
 
 # --- the package

@@ -78,6 +78,7 @@ def test_a_status_alone_decides_when_nothing_else_is_said(status, expected, cost
     failure = classify(status)
     assert (failure.action, failure.result, failure.closes_door) == expected
     assert failure.cost_unknown is cost_unknown
+    assert providers.may_be_billed(failure.http_status, failure.error_type) is cost_unknown
     assert failure.http_status == status
     assert failure.error_type == f"http_{status}"
     assert f"HTTP {status}" in failure.message
@@ -433,4 +434,5 @@ def test_a_failure_below_http_says_whether_it_may_have_been_billed(kind, maybe_s
     failure = providers.failure_from_wire(WireError(kind, "host:1: broke\noff", maybe_sent=maybe_sent))
     assert (failure.action, failure.result, failure.closes_door) == expected
     assert (failure.cost_unknown, failure.not_sent) == (cost_unknown, not_sent)
+    assert providers.may_be_billed(None, kind) is (cost_unknown or kind == "broken")  # what is booked doesn't say more
     assert (failure.error_type, failure.message, failure.http_status) == (kind, "host:1: broke off", None)

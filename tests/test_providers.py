@@ -265,6 +265,7 @@ def test_one_is_not_true():
     [
         ("https://api.openai.com/v1", "OPENAI_API_KEY", True),
         ("https://api.openai.com/v2/", "OPENAI_API_KEY", True),
+        ("HTTPS://API.OpenAI.com:443/v2", "OPENAI_API_KEY", True),
         ("http://api.openai.com/v1", None, False),
         ("https://api.openai.com:8443/v1", None, False),
         ("https://api.openai.com.evil.example/v1", None, False),

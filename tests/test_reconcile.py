@@ -1,7 +1,7 @@
 """`promptmill reconcile`: the ledger and a provider's export, figure by figure."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -162,10 +162,43 @@ def test_a_cent_is_tolerated_in_dollars_and_no_more(project, usd, code):
 
 
 @pytest.mark.parametrize(("usd", "code"), [("0.754", 0), ("0.75", 0), ("0.7541", 3), ("0.7499", 3)])
-def test_dollars_agree_between_what_is_known_and_what_unknown_costs_can_add(project, usd, code, monkeypatch):
-    monkeypatch.setattr("pipeline.reconciling.DOLLAR_SLACK", Decimal(0))
+def test_dollars_agree_between_what_is_known_and_what_unknown_costs_can_add(project, usd, code):
     book(project, *TWO_DAYS, (DAY, None, 0, 0, None))  # at most 0.004
     project.run("reconcile", save(project, page([costs(usd)])), "--tolerance", "0", code=code)
+
+
+@pytest.mark.parametrize(
+    ("usd", "code"),
+    [("0.75", 0), ("0.750000000000000044", 0), ("0.750000000001", 3), ("0.749999999999", 3), ("0.7501", 3)],
+)
+def test_tolerance_0_is_exact_to_the_ledgers_last_digit(project, usd, code):
+    book(project, *TWO_DAYS)
+    name = save(project, page([costs(usd)]))
+    project.run("reconcile", name, "--tolerance", "0", code=code)
+    assert ("agree exactly;" in project.run("reconcile", name, "--tolerance", "0", code=code).stdout) is True
+
+
+def many_days(project, off):
+    """60 days that the ledger and a CSV have, each off by so many dollars."""
+    days = [DAY - timedelta(days=n) for n in range(60)]
+    book(project, *((day, 10, 0, 1, "0.009") for day in days))
+    return "day,usd\n" + "".join(f"{day:%Y-%m-%d},{Decimal('0.009') + off(n)}\n" for n, day in enumerate(days))
+
+
+def test_small_differences_that_go_one_way_make_the_total_differ_and_that_counts(project):
+    name = save(project, many_days(project, lambda _: Decimal("0.0099")))
+    found = json.loads(project.run("reconcile", name, "--json", code=3).stdout)
+    assert {line["verdict"] for line in found["lines"]} == {"agrees"}
+    assert (found["agrees"], [line["verdict"] for line in found["totals"]]) == (False, ["differs"])
+    shown = project.run("reconcile", name, code=3).stdout
+    assert "60 of 60 figures agree" in shown
+    assert "the total of usd differs: it is off by 0.594" in shown
+
+
+def test_roundings_to_the_cent_go_both_ways_and_their_total_agrees(project):
+    name = save(project, many_days(project, lambda n: Decimal("0.0049") * (-1) ** n + Decimal("0.001")))
+    found = json.loads(project.run("reconcile", name, "--json").stdout)
+    assert (found["agrees"], found["totals"][0]["difference"]) == (True, "0.060000000000")
 
 
 def test_tokens_agree_up_to_what_attempts_without_usage_can_add(project):

@@ -1,14 +1,20 @@
 """What if: the ledger's attempts at other prices, exactly, and unknown where it is."""
 
 import json
-from datetime import UTC, datetime
+import re
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, time
 from decimal import Decimal
 
 import pytest
 from bookings import Booked
 from project import Project
 
-from pipeline.pricing import Price, cost_usd
+from pipeline.cli import group
+from pipeline.cli._show import cell
+from pipeline.pricing import Price, Variant, Window, cost_usd
+from pipeline.pricing._terms import DAYS
 from pipeline.records import Usage
 
 D = Decimal
@@ -123,12 +129,28 @@ def test_attempts_without_usage_are_unknown_unless_nothing_was_billed(project, b
     run = book()
     run.attempt("v1a", usage=Usage(1000, 0))
     run.attempt("v1b", usage=None, cost=None, result="unavailable", output=None)
-    run.attempt("v1c", usage=None, cost=D(0), result="unavailable", output=None)
+    run.attempt("v1c", usage=None, cost=D(0), result="unavailable", output=None, http_status=503)
     run.attempt("v1d", usage=None, cost=D(0))  # an answer of a free model
     run.end()
     (row,) = spend_as(project, "--as", "tiered@q")
     assert (D(row["as_usd"]), row["attempts"], row["as_unknown"], row["unknown_cost"]) == (D("0.001"), 4, 2, 1)
     assert row["difference_usd"] is None
+
+
+def test_what_was_cut_off_at_a_free_model_is_unknown_at_a_paid_one(project, book):
+    run, other = book("a"), book("b")
+    run.attempt("v1a", usage=Usage(1000, 0), cost=D(0))
+    more = {"usage": None, "cost": D(0), "result": "unavailable", "output": None}
+    for n, (status, kind) in enumerate([(500, "server_error"), (429, "x"), (None, "connect"), (None, "tls")]):
+        run.attempt(f"v1b{n}", http_status=status, error_type=kind, **more)
+    maybe = [(200, "undecodable_answer"), (504, "http_504"), (None, "timeout"), (None, "broken"), (None, "too_large")]
+    for n, (status, kind) in enumerate(maybe):
+        other.attempt(f"v1c{n}", http_status=status, error_type=kind, **more)
+    run.end()
+    other.end()
+    never, cut = spend_as(project, "--as", "tiered@q")
+    assert (never["as_unknown"], D(never["difference_usd"])) == (0, D("0.001"))
+    assert (cut["as_unknown"], cut["as_usd"], cut["difference_usd"]) == (len(maybe), None, None)
 
 
 def test_a_line_for_each_job_and_target(project, book):
@@ -222,3 +244,61 @@ def test_prices_says_which_list_counts_and_marks_what_nobody_checked(project):
     assert 'modelslab gpt-oss-20b: if "0.085 per call" is true: 0.085 per request\n' in done.stderr
     assert "more than 90 days ago" in done.stderr
     assert "nobody's price of nope is known" in project.run("prices", "nope", code=2).stderr
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+@pytest.mark.parametrize(
+    "model",
+    [[], ["gpt-oss-20b"], ["gpt-5-mini"], ["deepseek-flash"], ["claude-haiku-5-5"], ["tiered"], ["priced-oddly"]],
+)
+def test_people_see_what_tells_prices_apart_since_when_and_who_says_so_at_any_width(
+    project, monkeypatch, capsys, columns, model
+):
+    odd = (
+        '[[price]]\nprovider = "p"\nmodel = "priced-oddly"\ninput = "1"\noutput = "2"\nreasoning = "3"\n'
+        f'cache_write_5m = "1.25"\nsource = "{"a page with a long name " * 5}"\nper_request = "0.001"\n'
+        'minimum_charge = "0.01"\nmarkup = "0.05"\nchecked = 2026-11-01\n'
+        '[price.tier.batch]\nmultiplier = "0.5"\n'
+    )
+    (project.folder / "prices.toml").write_text(FILE + odd)
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setenv("PROMPTMILL_PRICES", "prices.toml")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    at = ["--at", "2026-11-24"]
+    assert group.main(["prices", *model, *at, "--json"], standalone_mode=False) == 0
+    prices = json.loads(capsys.readouterr().out)
+    assert group.main(["prices", *model, *at], standalone_mode=False) == 0
+    shown = capsys.readouterr()
+    assert "No room" not in shown.out + shown.err
+    lines = shown.out.splitlines()
+    assert max(map(len, lines)) <= columns
+    head, *listed = re.split(r"\n(?=\S)", shown.out.rstrip("\n"))
+    assert head.startswith("dollars per 1M tokens")
+    assert len(listed) == len(prices)
+    for price, text in zip(prices, listed, strict=True):
+        said, words = text.splitlines(), " ".join(text.split())
+        assert said[0] == f"{price['provider']} {price['model']}"
+        assert f"counts: {'yes' if price['counts'] else 'no, after '}" in words
+        assert f"list: {price['list']}; since: {price['effective_from'] or 'not said'}; checked: " in words
+        assert f"checked: {price['checked'] or 'not said'}" in words
+        assert " ".join(price["source"].split()) in words
+        conditions = [
+            " ".join(filter(None, (one["lane"], (over := one["input_tokens_over"]) and f">{over:,}", one["hours"])))
+            for one in price["charges"]
+        ]
+        assert len(set(conditions)) == len(conditions)
+        for condition, charge in zip(conditions, price["charges"], strict=True):
+            assert f" {condition} {cell(D(charge['input']))} {cell(D(charge['cached_input']))} " in words
+    if model == ["priced-oddly"]:
+        assert "per request: 0.001; at least: 0.01; markup: 0.05" in shown.out
+        assert lines[0].split()[4:] == ["input", "cached", "cache_write", "write_1h", "output", "reasoning"]
+
+
+def test_days_that_follow_each_other_are_written_as_from_and_to():
+    hours = Window(time(1), time(4), Variant())
+    words = [
+        replace(hours, weekdays=days).in_words().partition("UTC")[2]
+        for days in (DAYS, DAYS[:5], DAYS[5:], DAYS[4:], ("mon", "wed", "thu"))
+    ]
+    assert words == ["", " mon-fri", " sat,sun", " fri-sun", " mon,wed,thu"]

@@ -114,6 +114,11 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "\u2026"
 
 
+def width() -> int:
+    """Return how long a line may get."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _LINE
+
+
 def print_chosen(
     rows: Sequence[Mapping[str, Any]], headings: Mapping[str, str], *, always: Sequence[str], kept: Sequence[str]
 ) -> None:
@@ -124,8 +129,7 @@ def print_chosen(
     """
     said = [name for name in headings if name in always or any(row[name] for row in rows)]
     order = [*always, *dict.fromkeys(name for name in (*kept, *said) if name in said and name not in always)]
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _LINE
-    while len(order) > len(always) and _line_width(order, headings, rows) > width:
+    while len(order) > len(always) and _line_width(order, headings, rows) > width():
         order.pop()
     shown = [name for name in said if name in order]
     click.echo(table([headings[n] for n in shown], [{headings[n]: row[n] for n in shown} for row in rows]))

@@ -1,24 +1,26 @@
 """`promptmill prices`."""
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli._options import at_option, json_option, price_file
-from pipeline.cli._show import as_json_text, print_chosen, say
+from pipeline.cli._show import as_json_text, cell, say, width
 
 if TYPE_CHECKING:
     from pipeline.pricebook import Quote
 
+WHAT = "dollars per 1M tokens"
 HEADINGS = {
-    "provider": "provider", "model": "model", "counts": "counts", "lane": "lane", "over": "over", "hours": "hours",
     "input": "input", "cached_input": "cached", "cache_write": "cache_write", "cache_write_1h": "write_1h",
-    "output": "output", "reasoning": "reasoning", "per_request": "per_request", "minimum_charge": "minimum",
-    "markup": "markup", "effective_from": "since", "checked": "checked", "list": "list",
+    "output": "output", "reasoning": "reasoning",
 }  # fmt: skip
-ALWAYS = ("provider", "model", "counts", "lane", "input", "cached_input", "output", "list")
+AS_OTHERS = {"cache_write": "input", "cache_write_1h": "cache_write", "reasoning": "output"}
+"""What a kind of token costs unless a price says otherwise; a column that says nothing else is left out."""
 
 
 @click.command("prices", short_help="What would be charged for a model, and who says so.")
@@ -40,8 +42,8 @@ def command(model: str | None, provider: str | None, at: datetime | None, as_jso
     if as_json:
         click.echo(as_json_text(facts))
         return 0
-    lines = [_line(fact, charge) for fact in facts for charge in fact["charges"]]
-    print_chosen(lines, HEADINGS, always=ALWAYS, kept=("over", "hours", "cache_write", "effective_from", "checked"))
+    for line in _listing(facts, width()):
+        say(line)
     for quote, fact in zip(quotes, facts, strict=True):
         claims = (f'if "{claim.says}" is true: {claim.in_words()}' for claim in quote.price.contradictions)
         for said in filter(None, (fact["note"], *claims, fact["stale"])):
@@ -81,13 +83,60 @@ def _facts(quote: "Quote", at: datetime) -> dict[str, Any]:
     }
 
 
-def _line(fact: dict[str, Any], charge: dict[str, Any]) -> dict[str, Any]:
-    since, checked = fact["effective_from"], fact["checked"]
-    return {
-        **fact,
-        **charge,
-        "counts": "yes" if fact["counts"] else "no",
-        "over": charge["input_tokens_over"],
-        "effective_from": None if since is None else str(since),
-        "checked": None if checked is None else str(checked),
-    }
+def _listing(facts: Sequence[Mapping[str, Any]], room: int) -> Iterator[str]:
+    """Yield the lines for people: who charges, what is known of the price, and a line of dollars for each condition.
+
+    Everything that tells one line of dollars from another stands in its first column; nothing is left out for want of
+    room.
+    """
+    charges = [charge for fact in facts for charge in fact["charges"]]
+    shown = [name for name in HEADINGS if any(charge[name] != charge.get(AS_OTHERS.get(name)) for charge in charges)]
+    widths = [max(len(HEADINGS[name]), *(len(cell(charge[name])) for charge in charges)) for name in shown]
+    longest = max(len(_condition(charge)) + 2 for charge in charges)
+    names = max(len(WHAT), min(longest, room - sum(widths) - 2 * len(widths)))
+
+    def aligned(first: str, texts: Iterable[str]) -> str:
+        columns = (text.rjust(width) for text, width in zip(texts, widths, strict=True))
+        return "  ".join([first.ljust(names), *columns])
+
+    yield aligned(WHAT, (HEADINGS[name] for name in shown))
+    first = ""
+    for fact in facts:
+        yield f"{fact['provider']} {fact['model']}"
+        first = fact["list"] if fact["counts"] else first
+        for text in _about(fact, first):
+            # A path is not broken: it may be longer than the line, and be copied.
+            yield from wrap(
+                text,
+                room,
+                initial_indent="  ",
+                subsequent_indent="    ",
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
+        for charge in fact["charges"]:
+            condition = f"  {_condition(charge)}"
+            if len(condition) > names:  # its dollars get a line of their own
+                yield condition
+                condition = ""
+            yield aligned(condition, (cell(charge[name]) for name in shown))
+
+
+def _about(fact: Mapping[str, Any], first: str) -> Iterator[str]:
+    """Yield whether a price counts, since when it holds and who says so; `first` is the list that counts."""
+    counts = "yes" if fact["counts"] else f"no, after {first}"
+    since, checked = fact["effective_from"] or "not said", fact["checked"] or "not said"
+    yield f"counts: {counts}; list: {fact['list']}; since: {since}; checked: {checked}"
+    if fact["source"] != fact["list"]:
+        yield f"source: {fact['source']}"
+    sums = {"per_request": "per request", "minimum_charge": "at least", "markup": "markup"}
+    fees = [f"{words}: {cell(fact[name])}" for name, words in sums.items() if fact[name]]
+    if fees:
+        yield "; ".join(fees)
+
+
+def _condition(charge: Mapping[str, Any]) -> str:
+    """Name the lane, the context tier and the hours."""
+    over = charge["input_tokens_over"]
+    tier = None if over is None else f">{over:,}"
+    return " ".join(part for part in (charge["lane"], tier, charge["hours"]) if part)

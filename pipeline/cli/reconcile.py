@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli._options import json_option, ledger_option, open_ledger, warn
-from pipeline.cli._show import as_json_text, print_chosen
+from pipeline.cli._show import as_json_text, cell, print_chosen
 
 if TYPE_CHECKING:
     from pipeline.reconciling import Line, Reconciled
@@ -45,7 +45,7 @@ class Columns(click.ParamType):  # type: ignore[type-arg]  # generic only in cli
     default=0.5,
     show_default=True,
     metavar="PERCENT",
-    help="Figures this near agree; dollars also within $0.01.",
+    help="Figures this near agree; dollars also within $0.01. 0: exactly.",
 )
 @click.option("--all", "show_all", is_flag=True, help="Show the figures that agree, too.")
 @ledger_option
@@ -100,10 +100,23 @@ def _show(found: "Reconciled", tolerance: Decimal, *, show_all: bool) -> None:
             row["ledger_at_most"] = None  # the column says something only where a cost is unknown
     print_chosen([*lines, *totals], HEADINGS, always=ALWAYS, kept=())
     agreeing = sum(line.verdict == "agrees" for line in found.lines)
+    near = f"within {tolerance} % (dollars: or $0.01)" if tolerance else "exactly"
     click.echo(
-        f"\n{agreeing:,} of {len(found.lines):,} figures agree within {tolerance} % (dollars: or $0.01);"
+        f"\n{agreeing:,} of {len(found.lines):,} figures agree {near};"
         f" {found.first_day} to {found.last_day}, {' and '.join(found.shapes)}"
     )
+    for total in found.totals:
+        parts = [line for line in found.lines if line.figure == total.figure]
+        if total.verdict != "agrees" and all(part.verdict == "agrees" for part in parts):
+            click.echo(_why(total))
+
+
+def _why(total: "Line") -> str:
+    """Say why a total doesn't agree although all of its lines do."""
+    if total.verdict == "unknown":
+        return f"the total of {total.figure} is unknown: some of its attempts have a cost without a bound"
+    off = cell(total.difference)
+    return f"the total of {total.figure} differs: it is off by {off}, because most of the small differences go one way"
 
 
 def _row(line: "Line") -> dict[str, Any]:

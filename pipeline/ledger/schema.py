@@ -298,6 +298,87 @@ select s.run_id, s.plan_id, s.job, s.command, s.max_tokens, s.prompt_id, s.confi
 from run_starts s left join run_ends e using (run_id);
 """
 
+_NEVER_ZERO = """
+-- As before, but where costs are unknown and the known ones add up to nothing, what is known says nothing: NULL.
+-- Failures that were not billed cost 0 without a price, too, and would make unknown costs look like free ones.
+create or replace view results as
+with newest as (select job, max(plan_id) as plan_id from plan_starts group by job),
+     paid as (select r.job, a.key, count(*) as attempts,
+                     case when count(a.cost_usd) < count(*) then nullif(sum(a.cost_usd), 0)
+                          else sum(a.cost_usd) end as cost_usd
+              from attempts a join run_starts r using (run_id) group by r.job, a.key)
+select n.job, n.plan_id, w.row_index, w.row_id, w.key,
+       coalesce(b.best.status, 'pending') as status,
+       s.output, s.parsed, s.finish_reason,
+       case when w.repeated or p.attempts is null then 0 else p.cost_usd end::decimal(18,12) as cost_usd,
+       w.repeated or coalesce(b.best.reused, false) as reused,
+       case when w.repeated then 0 else coalesce(p.attempts, 0) end as attempts,
+       s.input_tokens, s.output_tokens, s.provider, s.model, s.model_returned, s.latency_ms, s.answered_at,
+       b.best.error_type as error_type, b.best.error as error
+from newest n
+join rows w using (plan_id)
+left join best_outcomes b on b.job = n.job and b.key = w.key
+left join answers s on s.key = w.key and s.run_id = b.best.answer_run and s.attempt = b.best.answer_attempt
+left join paid p on p.job = n.job and p.key = w.key;
+
+create or replace view spend as
+with judged as (
+    select a.*, r.job, r.plan_id,
+           case when a.result = 'ok' then 'none'
+                when a.result in ('truncated', 'refused') then a.result
+                when a.result = 'invalid' then case when a.attempt < p.last then 'repaired' else 'invalid' end
+                else 'failed' end as cause
+    from attempts a join run_starts r using (run_id)
+    left join (select run_id, key, max(attempt) as last from attempts where kind = 'repair' group by all) p
+      on p.run_id = a.run_id and p.key = a.key)
+select job, plan_id, run_id, provider, model, model_returned, lane, sent_at::date as day,
+       count(*) as attempts, count(*) filter (where result = 'ok') as ok,
+       sum(input_tokens)::bigint as input_tokens, sum(cached_input_tokens)::bigint as cached_input_tokens,
+       sum(output_tokens)::bigint as output_tokens, sum(reasoning_tokens)::bigint as reasoning_tokens,
+       case when count(cost_usd) < count(*) then nullif(sum(cost_usd), 0) else sum(cost_usd) end as cost_usd,
+       case when count(cost_usd) = count(*) or sum(cost_usd) > 0
+            then sum(case when cause = 'none' then 0 else cost_usd end) end as wasted_usd,
+       sum(cost_usd) filter (where cause = 'failed') as wasted_failed_usd,
+       sum(cost_usd) filter (where cause = 'repaired') as wasted_repaired_usd,
+       sum(cost_usd) filter (where cause = 'truncated') as wasted_truncated_usd,
+       sum(cost_usd) filter (where cause = 'invalid') as wasted_invalid_usd,
+       sum(cost_usd) filter (where cause = 'refused') as wasted_refused_usd,
+       count(*) filter (where cost_usd is null) as unknown_cost,
+       sum(reserved_usd) filter (where cost_usd is null) as unknown_at_most_usd,
+       count(*) filter (where cost_usd is null and reserved_usd is null) as unknown_unbounded,
+       sum(billed_usd) filter (where computed_usd is not null) as billed_usd,
+       sum(computed_usd) filter (where billed_usd is not null) as billed_computed_usd
+from judged
+group by all;
+
+create or replace view forecast as
+with spent as (
+    select run_id, sum(cost_usd) as cost_usd, count(*) as attempts,
+           count(*) filter (where cost_usd is null) as unknown_cost,
+           case when count(*) filter (where cost_usd is null and reserved_usd is null) = 0
+                then coalesce(sum(reserved_usd) filter (where cost_usd is null), 0) end as unknown_at_most_usd
+    from attempts group by run_id),
+sides as (
+    select r.job, e.*, coalesce(s.attempts, 0) as attempts, coalesce(s.unknown_cost, 0) as unknown_cost,
+           case when s.attempts is null then 0 when s.unknown_cost > 0 then nullif(s.cost_usd, 0)
+                else s.cost_usd end as actual_usd,
+           coalesce(s.cost_usd, 0) as known_usd,
+           case when s.attempts is null then 0 else s.unknown_at_most_usd end as unknown_at_most_usd,
+           coalesce(e.high_usd, e.ceiling_usd) as upper_usd,
+           coalesce(n.exit_code in (0, 3), false) as finished
+    from estimates e join run_starts r using (run_id) left join run_ends n using (run_id)
+    left join spent s using (run_id))
+select job, plan_id, run_id, made_at, rows, requests, input_tokens, count_method,
+       low_usd, expected_usd, high_usd, ceiling_usd, actual_usd, attempts, unknown_cost, unknown_at_most_usd, finished,
+       case when low_usd is null or upper_usd is null then null
+            when known_usd > upper_usd then 'above'
+            when not finished then 'unfinished'
+            when known_usd + unknown_at_most_usd < low_usd then 'below'
+            when known_usd >= low_usd and known_usd + unknown_at_most_usd <= upper_usd then 'inside'
+            else 'uncertain' end as verdict
+from sides;
+"""
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "views", _VIEWS),
@@ -308,5 +389,6 @@ MIGRATIONS = (
     Migration(7, "the outcome that counts, found faster", _BEST_BY_PLACE),
     Migration(8, "the outcome that counts, of some keys", _BEST_BY_KEY),
     Migration(9, "runs know their prompt", _PROMPTS),
+    Migration(10, "unknown costs never look like zero", _NEVER_ZERO),
 )
 NEWEST = MIGRATIONS[-1].step

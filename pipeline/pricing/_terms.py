@@ -144,6 +144,13 @@ class Variant:
         return {"multiplier": plain(self.multiplier)} if self.tariff is None else self.tariff.as_record()
 
 
+def _in_a_row(days: tuple[str, ...]) -> str | None:
+    """Write three days and more that follow each other as `mon-fri`."""
+    first = DAYS.index(days[0])
+    follow = len(days) > 2 and days == DAYS[first : first + len(days)]  # noqa: PLR2004 -- two are as short with a comma
+    return f"{days[0]}-{days[-1]}" if follow else None
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """Hours of a day in UTC, the end excluded; one that goes past midnight belongs to the day on which it begins."""
@@ -164,8 +171,8 @@ class Window:
         return clock < self.utc_to and DAYS[day - 1] in self.weekdays
 
     def in_words(self) -> str:
-        """Name the hours: `01:00-04:00 UTC mon,tue`."""
-        days = "" if self.weekdays == DAYS else f" {','.join(self.weekdays)}"
+        """Name the hours: `01:00-04:00 UTC mon-fri`."""
+        days = "" if self.weekdays == DAYS else f" {_in_a_row(self.weekdays) or ','.join(self.weekdays)}"
         return f"{self.utc_from:%H:%M}-{self.utc_to:%H:%M} UTC{days}"
 
     def as_record(self) -> dict[str, Any]:

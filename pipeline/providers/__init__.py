@@ -92,6 +92,11 @@ def find(name: str, *, base_url: str | None, dialect: str | None, options: Mappi
     return provider.configured(base_url, options)
 
 
+def own_address(name: str) -> str | None:
+    """Return where the preset of this name sends to; None if there is none, or it is known when it runs."""
+    return _preset(name, None).base_url if name in names() else None
+
+
 def check_extra(extra: Mapping[str, object]) -> None:
     """Refuse an `[model] extra` that would replace what the budget, the costs, the key or the answer rest on."""
     from pipeline.providers import openai  # noqa: PLC0415 (members load lazily)
@@ -104,6 +109,13 @@ def failure_from_wire(error: WireError, *, secrets: Sequence[str] = ()) -> Failu
     from pipeline.providers import _errors  # noqa: PLC0415 (members load lazily)
 
     return _errors.failure_from_wire(error, secrets)
+
+
+def may_be_billed(http_status: int | None, error_type: str | None) -> bool:
+    """Tell whether a failed exchange without usage may have been generated, by what is booked of it."""
+    from pipeline.providers import _errors  # noqa: PLC0415 (members load lazily)
+
+    return _errors.may_be_billed(http_status, error_type)
 
 
 def redact(text: str, secrets: Sequence[str]) -> str:

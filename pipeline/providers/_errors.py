@@ -109,6 +109,9 @@ _STATUSES: dict[int, Verdict] = {
 _MAYBE_BILLED = frozenset({408, 504, 522, 524})
 """Somebody on the way gave up waiting; the model may have worked on, and billed."""
 
+_NEVER_SENT = frozenset({"connect", "tls", "bad_request"})
+"""Kinds of WireError after which the provider has no request."""
+
 _HINTS = {
     401: "check the API key, and [model] api_key_env",
     402: "the account has no credit left",
@@ -204,6 +207,13 @@ def failure_from_wire(error: WireError, secrets: Sequence[str] = ()) -> Failure:
         cost_unknown=error.maybe_sent,
         not_sent=not error.maybe_sent,
     )
+
+
+def may_be_billed(http_status: int | None, error_type: str | None) -> bool:
+    """Tell whether a failed exchange without usage may have been generated, by what is booked of it."""
+    if http_status is None:
+        return error_type not in _NEVER_SENT
+    return http_status in _MAYBE_BILLED or _is_success(http_status)
 
 
 def request_id_of(reply: WireReply, body: Any) -> str | None:

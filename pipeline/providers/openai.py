@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from pipeline.errors import JobFileError
+from pipeline.prompts import address
 from pipeline.providers import _replies
 from pipeline.providers._redact import hide_in
 from pipeline.providers._schema import obeys_strict_rules
@@ -97,7 +98,7 @@ class OpenAI:
         changes: dict[str, Any] = {}
         if base_url is not None:
             changes["base_url"] = base_url
-            if urlsplit(base_url)[:2] != urlsplit(self.base_url or "")[:2]:
+            if self.base_url is None or urlsplit(address(base_url))[:2] != urlsplit(address(self.base_url))[:2]:
                 changes |= {"key_env": None, "needs_key": False, "max_tokens_field": "max_tokens"}
         for option, value in options.items():
             field, allowed = _OPTIONS[option]

@@ -14,7 +14,8 @@ PLACES = (
     where w.plan_id = (select max(plan_id) from plan_starts where job = getvariable('job'))""",
     "drop table best",
     """create temp table paid as
-    select a.key, sum(a.cost_usd) as cost_usd, count(*) as attempts
+    select a.key, count(*) as attempts,
+           case when count(a.cost_usd) < count(*) then nullif(sum(a.cost_usd), 0) else sum(a.cost_usd) end as cost_usd
     from attempts a join run_starts r using (run_id) where r.job = getvariable('job') group by a.key""",
     "create temp table priced as select w.*, p.cost_usd, p.attempts from placed w left join paid p using (key)",
     "drop table placed; drop table paid",

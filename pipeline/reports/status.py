@@ -8,7 +8,8 @@ with newest_run as (select job, arg_max(struct_pack(run_id := run_id, started_at
                        count(*) filter (where status = 'pending') as pending,
                        count(*) filter (where status not in ('ok', 'pending')) as bad
                 from results group by job),
-     money as (select job, sum(cost_usd) as cost_usd, sum(unknown_cost)::bigint as unknown_cost
+     money as (select job, sum(unknown_cost)::bigint as unknown_cost,
+                      case when sum(unknown_cost) > 0 then nullif(sum(cost_usd), 0) else sum(cost_usd) end as cost_usd
                from spend group by job),
      complete as (select job, arg_max(complete, plan_id) as complete from plans group by job)
 select j.job, coalesce(c.rows, 0) as rows, coalesce(p.complete, false) as complete, coalesce(c.ok, 0) as ok,

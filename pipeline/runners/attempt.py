@@ -180,15 +180,14 @@ class Exchanger:
 
 
 def _computed(price: Price | None, result: Reply | Failure, sent_at: float) -> Decimal | None:
-    """Usage times price; nothing for a failure that can't have been billed; else unknown."""
-    if isinstance(result, Failure) and result.not_sent:
+    """Usage times price; nothing for a failure that can't have been billed, at any price; else unknown."""
+    if isinstance(result, Failure) and result.usage is None and not result.cost_unknown:
         return Decimal(0)
     if price is None:
         return None
     if result.usage is not None:
         return cost_usd(price, result.usage, at=datetime.fromtimestamp(sent_at, UTC) if price.windows else None)
-    billed = isinstance(result, Reply) or result.cost_unknown
-    return None if billed and not price.is_free else Decimal(0)
+    return Decimal(0) if price.is_free else None
 
 
 _STATUSES: dict[AttemptResult, Status] = {

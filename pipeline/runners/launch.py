@@ -78,7 +78,8 @@ def prepare(job: Job, *, limit: int | None = None) -> Prepared:
         )
     for one in prices:
         warnings += [f"price of {one.model}: {one.note}"] if one.note else []
-        warnings += [said for said in (pricebook.stale(one, now.date()),) if said]
+        old = None if job.price is not None else pricebook.stale(one, now.date())  # the user's own word is of today
+        warnings += [old] if old else []
     meter = Meter(job, price, prices[1:])
     meter.worst_case(0)  # a price that no ledger can book shows before anything is sent
     return Prepared(job, plan, meter, limit, list(dict.fromkeys(warnings)))

@@ -1,0 +1,91 @@
+"""The recipes of docs/sql.md add up to what the ledger cost: retries, repairs, duplicates, reused answers and all."""
+
+from decimal import Decimal
+
+import pytest
+from bookings import Booked, ask
+from pages import ROOT, blocks
+
+from pipeline.records import Outcome, Usage
+from pipeline.runners._lines import outcome_line
+
+D = Decimal
+SQL = ROOT / "docs" / "sql.md"
+ORDERS, COPY = D("0.0370"), D("0.0160")
+"""What the two jobs below cost, as far as it is known."""
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """Two jobs that share keys, with everything that makes a key cost more, or less, than its first attempt."""
+    ledger = tmp_path_factory.mktemp("ledger") / "work.duckdb"
+    failed = {"result": "unavailable", "usage": None, "output": None}
+    run = Booked(ledger, "orders")
+    run.attempt("v1retried", cost=D(0), **failed)
+    run.attempt("v1retried", 2, cost=D("0.001"))
+    run.outcome("v1retried", attempts=2)
+    run.attempt("v1repaired", result="invalid", cost=D("0.002"))
+    run.attempt("v1repaired", 2, kind="repair", cost=D("0.003"), usage=Usage(90, 10))
+    run.outcome("v1repaired", attempts=2)
+    run.attempt("v1cut", cost=None, **failed)
+    run.attempt("v1cut", 2, cost=D("0.004"), billed_usd=D("0.005"))
+    run.outcome("v1cut", attempts=2)
+    run.attempt("v1bad", result="invalid", cost=D("0.006"))
+    run.outcome("v1bad", "invalid")
+    run.attempt("v1long", result="truncated", cost=D("0.007"))
+    run.outcome("v1long", "truncated")
+    run.attempt("v1refused", result="refused", cost=D("0.008"))
+    run.outcome("v1refused", "refused")
+    run.attempt("v1pending", result="fatal", cost=D("0.005"), output=None)
+    run.rows("v1retried", "v1repaired", "v1retried", "v1cut", "v1bad", "v1bad", "v1long", "v1refused", "v1pending")
+    run.end(4)
+    copy = Booked(ledger, "copy")
+    copy.answer("v1bad", cost=D("0.016"))
+    copy.rows("v1bad")
+    copy.end()
+    again = Booked(ledger, "orders")
+    reused = Outcome("v1bad", "ok", 0, copy.run_id, 1, max_tokens=100, reused=True)
+    again.journal.append("outcome", outcome_line(reused))
+    again.end()
+    return ledger
+
+
+def asked(path, words):
+    """The answer of the only recipe that has these words."""
+    (query,) = [block.text for block in blocks("sql", pages=(SQL,)) if words in block.text and block.file is None]
+    return ask(path, query)
+
+
+def test_every_sum_is_what_the_attempts_cost(path):
+    assert ask(path, "select sum(cost_usd) from attempts") == [(ORDERS + COPY,)]
+    assert [row[:3] for row in asked(path, "as at_most_more")] == [("copy", COPY, 0), ("orders", ORDERS, 1)]
+    assert sum(row[2] for row in asked(path, "split_part(job")) == ORDERS + COPY
+    assert sum(row[-1] for row in asked(path, "ntile(10)")) == ORDERS + COPY
+    assert asked(path, "as by_attempt") == [(ORDERS + COPY, ORDERS + COPY)]
+    assert sum(row[1] for row in asked(path, "as as_usd")) == ORDERS + COPY
+
+
+def test_a_key_is_in_one_group_with_all_of_its_attempts(path):
+    groups = asked(path, "ntile(10)")
+    assert sum(row[1] for row in groups) == 7
+    assert {row[3] for row in groups} == {50}  # a repair counts as its key's first attempt does
+
+
+def test_what_was_wasted_adds_up_by_cause(path):
+    wasted = {(job, cause): usd for job, cause, usd in asked(path, "unpivot")}
+    assert sum(wasted.values()) == sum(row[-1] for row in asked(path, "as at_most_more"))
+    assert wasted["orders", "repaired"] == D("0.002")
+
+
+def test_the_dearest_rows_have_a_share_of_the_whole_bill(path):
+    shares = asked(path, "percent_of_bill")
+    assert shares[0][1:3] == (1, 21.6)
+
+
+def test_a_duplicate_saves_what_its_first_row_cost_also_where_the_answer_is_reused(path):
+    assert asked(path, "as saved_usd") == [("orders", 2, D("0.007"))]
+
+
+def test_a_row_has_one_answer_of_each_plan(path):
+    answers = asked(path, "select p.plan_id, w.row_id")
+    assert len(answers) == len({row[:2] for row in answers}) == 8
