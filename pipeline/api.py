@@ -372,17 +372,20 @@ def _mispriced(row: Mapping[str, Any]) -> str:
 
 def respend(
     ledger: Ledger,
-    targets: Sequence[str],
+    targets: Sequence[str] = (),
     *,
     by: Sequence[str] = ("job",),
-    on: date | None = None,
+    days: Sequence[date] = (),
     price_file: Path | None = None,
 ) -> Table:
-    """Return what the ledger's attempts cost, and would have cost as MODEL[@PROVIDER][:LANE]. Raises UserError."""
+    """Return what the ledger's attempts cost, and would have cost.
+
+    As MODEL[@PROVIDER][:LANE], else as they are; on one day, or on two. Raises UserError.
+    """
     if not by:
         raise UsageError(f"--by: name at least one of {', '.join(spend_report.DIMENSIONS)}")
     parsed = [Target.parse(text) for text in targets]
-    rows = repricing.reprice(ledger, Prices(price_file), parsed, by=by, on=on)
+    rows = repricing.reprice(ledger, price_file, parsed, by=by, days=days)
     return Table(tuple(rows[0]) if rows else (), rows)
 
 

@@ -1,7 +1,7 @@
-"""What if: attempts of the ledger at the prices of other models, providers, lanes and days, from stored token counts.
+"""What if: attempts of the ledger at prices of other models, providers, lanes and days.
 
-Each attempt is priced by itself, because tiers, hours and rounding ask for that (equal ones at once).
-What can't be known stays NULL.
+Each attempt is priced by itself from its stored token counts, because tiers, hours and rounding ask for that (equal
+ones at once). What can't be known stays NULL.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pipeline.budget import ZERO
@@ -31,31 +32,43 @@ class _Sum:
 
 
 def reprice(
-    ledger: Ledger, prices: Prices, targets: Sequence[Target], *, by: Sequence[str], on: date | None = None
+    ledger: Ledger,
+    price_file: Path | None,
+    targets: Sequence[Target],
+    *,
+    by: Sequence[str],
+    days: Sequence[date] = (),
 ) -> list[dict[str, Any]]:
     """Return the cost of each group beside what it would have been, a line for each target.
 
-    Prices are those in force when the attempts were sent, or `on` a day. Raises UsageError, PriceError.
+    Without a target each attempt keeps its model, provider and lane. Prices are those in force when the attempts were
+    sent, or on a day; of two days a line has both, and the difference. Raises UsageError, PriceError.
     """
     for name in by:
         if name not in DIMENSIONS:
             raise UsageError(f"--by {name}: choose from {', '.join(DIMENSIONS)}")
-    targets = [_sold(target, prices) for target in targets]
-    hours = any(prices.has_hours(target.provider or "", target.model) for target in targets)
-    query = report.SQL.format(by=", ".join(by), moment=report.EXACTLY if hours else report.THE_DAY)
-    with ledger.read() as connection:
-        groups = rows_of(connection, query)
-    sums: dict[tuple[Any, ...], _Sum] = {}
-    for target in targets:
-        look_up = _look_up(prices, target, on)
+    if len(days) > 2 or len(set(days)) < len(days):  # noqa: PLR2004 -- one, or two to compare
+        raise UsageError("--at: name one day, or two different ones to compare their prices")
+    days = sorted(days)
+    lists = _Lists(price_file)
+    sold = [_sold(target, lists.all) for target in targets]
+    groups = _groups(ledger, lists.all, sold, by)
+    sums: dict[tuple[Any, ...], list[_Sum]] = {}
+    for target in sold or (None,):
         for group in groups:
-            place = (*(group[name] for name in by), str(target))
-            _add(sums.setdefault(place, _Sum()), group, look_up, target.lane)
-    for total in sums.values():
-        if not total.as_unknown:
-            total.as_usd = total.as_usd or ZERO
-    lines = sorted(sums.items(), key=lambda item: [str(part) for part in item[0][:-1]])
-    return [_line([*by, "as"], place, total) for place, total in lines]
+            place = (*(group[name] for name in by), None if target is None else str(target))
+            totals = sums.setdefault(place, [_Sum() for _ in days or (None,)])
+            named = target or Target(group["own_model"], group["own_provider"], group["own_lane"])
+            whose = report.ANY_LIST if target is not None else group["whose"]
+            for total, day in zip(totals, days or (None,), strict=True):
+                price = lists.find(named.provider or "", named.model, named.lane, whose, day or group["sent_at"].date())
+                _add(total, group, price, named.lane)
+    lines = sorted(sums.items(), key=lambda item: [_nulls_last(part) for part in item[0][:-1]])
+    return [_line([*by, "as"], place, totals, days) for place, totals in lines]
+
+
+def _nulls_last(part: Any) -> tuple[bool, Any]:
+    return (True, None) if part is None else (False, part)
 
 
 def _sold(target: Target, prices: Prices) -> Target:
@@ -71,23 +84,44 @@ def _sold(target: Target, prices: Prices) -> Target:
     return Target(target.model, sellers[0], target.lane)
 
 
-def _look_up(prices: Prices, target: Target, on: date | None) -> Any:
-    @cache
-    def at(day: date) -> Price | None:
-        found = prices.find(target.provider or "", target.model, datetime.combine(day, time(), UTC))
-        return found if found is not None and found.sells(target.lane) else None
+class _Lists:
+    """The price lists; each price is looked up once a day."""
 
-    return lambda sent: at(on or sent.date())
+    def __init__(self, price_file: Path | None) -> None:
+        self.all = Prices(price_file)
+        books = {report.ANY_LIST: self.all, report.USERS_FILE: Prices(price_file, own_only=True)}
+
+        @cache
+        def find(provider: str, model: str, lane: str, whose: str, day: date) -> Price | None:
+            if whose not in books:
+                return None
+            price = books[whose].find(provider, model, datetime.combine(day, time(), UTC))
+            return price if price is not None and price.sells(lane) else None
+
+        self.find = find
 
 
-def _add(total: _Sum, group: dict[str, Any], look_up: Any, lane: str) -> None:
+def _groups(ledger: Ledger, prices: Prices, sold: Sequence[Target], by: Sequence[str]) -> list[dict[str, Any]]:
+    """Return attempts by what decides their price: the hour of sending, too, where a price depends on it."""
+    with ledger.read() as connection:
+        if sold:
+            names = [(target.provider or "", target.model) for target in sold]
+        else:
+            names = [(row["provider"], row["model"]) for row in rows_of(connection, report.MODELS)]
+        hours = any(prices.has_hours(*name) for name in names)
+        query = report.SQL.format(
+            by=", ".join(by), own="" if sold else report.OWN, moment=report.EXACTLY if hours else report.THE_DAY
+        )
+        return rows_of(connection, query)
+
+
+def _add(total: _Sum, group: dict[str, Any], price: Price | None, lane: str) -> None:
     count = group["attempts"]
     total.attempts += count
     total.unknown_cost += group["unknown_cost"]
     total.cost_usd = _plus(total.cost_usd, group["cost_usd"])
     if group["unbilled"]:
         return  # it would have cost nothing anywhere
-    price = look_up(group["sent_at"])
     if price is None or group["input_tokens"] is None or group["output_tokens"] is None:
         total.as_unknown += count
         return
@@ -103,15 +137,27 @@ def _plus(total: Decimal | None, more: Decimal | None) -> Decimal | None:
     return total if more is None else (total or ZERO) + more
 
 
-def _line(names: Iterable[str], place: tuple[Any, ...], total: _Sum) -> dict[str, Any]:
-    known = total.as_usd is not None and total.cost_usd is not None
-    comparable = known and not total.as_unknown and not total.unknown_cost
-    return {
+def _line(names: Iterable[str], place: tuple[Any, ...], totals: Sequence[_Sum], days: Sequence[date]) -> dict[str, Any]:
+    spent = totals[0]
+    line = {
         **dict(zip(names, place, strict=True)),
-        "attempts": total.attempts,
-        "cost_usd": total.cost_usd,
-        "unknown_cost": total.unknown_cost,
-        "as_usd": total.as_usd,
-        "as_unknown": total.as_unknown,
-        "difference_usd": (total.as_usd or ZERO) - (total.cost_usd or ZERO) if comparable else None,
+        "attempts": spent.attempts,
+        "cost_usd": spent.cost_usd,
+        "unknown_cost": spent.unknown_cost,
     }
+    costs = [(total.as_usd or ZERO) if not total.as_unknown else total.as_usd for total in totals]
+    in_full = [None if total.as_unknown else cost for total, cost in zip(totals, costs, strict=True)]
+    if len(totals) == 1:
+        spent_usd = None if spent.unknown_cost else spent.cost_usd
+        return line | {
+            "as_usd": costs[0],
+            "as_unknown": spent.as_unknown,
+            "difference_usd": _less(in_full[0], spent_usd),
+        }
+    for when, day, total, cost in zip(("before", "after"), days, totals, costs, strict=True):
+        line |= {when: day, f"{when}_usd": cost, f"{when}_unknown": total.as_unknown}
+    return line | {"change_usd": _less(in_full[1], in_full[0])}
+
+
+def _less(one: Decimal | None, other: Decimal | None) -> Decimal | None:
+    return None if one is None or other is None else one - other

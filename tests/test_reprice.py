@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from bookings import Booked
+from bookings import PRICE, Booked
 from project import Project
 
 from pipeline.pricing import Price, cost_usd
@@ -66,8 +66,8 @@ def project(tmp_path):
 
 @pytest.fixture
 def book(project):
-    def start(job="j"):
-        return Booked(project.folder / "promptmill.duckdb", job)
+    def start(job="j", **changes):
+        return Booked(project.folder / "promptmill.duckdb", job, **changes)
 
     return start
 
@@ -143,6 +143,66 @@ def test_a_line_for_each_job_and_target(project, book):
     assert "as_usd" in project.run("spend", "--as", "tiered@q").stdout
 
 
+def test_two_days_show_what_each_run_would_have_cost_and_the_change(project, book):
+    for tokens in (1_000_000, 3_000_000):
+        run = book(provider="anthropic", model="old")
+        run.attempt("v1a", usage=Usage(tokens, 0), cost=D("0.5"))
+        run.end()
+    run = book(provider="anthropic", model="unknown")
+    run.attempt("v1b", usage=Usage(1000, 0), cost=None)
+    run.end()
+    days = ("--at", "2026-11-03", "--at", "2026-11-02", "--by", "run_id")
+    rows = spend_as(project, *days)
+    assert [(row["run_id"], row["as"], row["before"], row["after"]) for row in rows] == [
+        (n, None, "2026-11-02", "2026-11-03") for n in (1, 2, 3)
+    ]
+    zeros = "000000000000"
+    assert [(row["before_usd"], row["after_usd"], row["change_usd"]) for row in rows] == [
+        (f"1.{zeros}", f"2.{zeros}", f"1.{zeros}"), (f"3.{zeros}", f"6.{zeros}", f"3.{zeros}"), (None, None, None),
+    ]  # fmt: skip
+    assert [(row["before_unknown"], row["after_unknown"], row["unknown_cost"]) for row in rows][1:] == [
+        (0, 0, 0), (1, 1, 1),
+    ]  # fmt: skip
+    (row, _, _) = spend_as(project, *days, "--as", "old:batch")
+    assert (row["as"], D(row["before_usd"]), D(row["change_usd"])) == ("old@anthropic:batch", D("0.5"), D("0.5"))
+    lines = project.run("spend", *days).stdout.splitlines()
+    assert lines[0].split("  ") == [
+        "run_id", "cost_usd", "unknown", "on 2026-11-02", "unknown on 2026-11-02", "on 2026-11-03",
+        "unknown on 2026-11-03", "change_usd",
+    ]  # fmt: skip
+    assert lines[3].split() == ["2", "0.5", "0", "3", "0", "6", "0", "3"]
+
+
+def test_without_a_target_attempts_keep_their_model_and_only_prices_that_hold_for_them_count(project, book):
+    for job, changes in {
+        "listed": {},
+        "mine": {"config": {"model": {"base_url": "http://127.0.0.1/v1"}}},
+        "other": {"model": "gpt-5-mini", "provider": "openai", "config": {"model": {"base_url": "http://a/v1"}}},
+        "stated": {"config": {"price": {"input": "9", "output": "9"}}},
+        "option": {"price": {**PRICE, "source": "--price"}},
+    }.items():
+        run = book(job, **{"provider": "q", "model": "tiered", **changes})
+        run.attempt("v1" + job, usage=Usage(1000, 0))
+        run.end()
+    costs = {row["job"]: row["as_usd"] for row in spend_as(project, "--at", "2026-11-03")}
+    assert costs == {
+        "listed": "0.001000000000",
+        "mine": "0.001000000000",
+        "other": None,
+        "stated": None,
+        "option": None,
+    }
+
+
+def test_runs_are_listed_in_their_order(project, book):
+    for _ in range(11):
+        run = book()
+        run.attempt("v1a", usage=Usage(1000, 0))
+        run.end()
+    rows = spend_as(project, "--as", "tiered@q", "--by", "run_id")
+    assert [row["run_id"] for row in rows] == list(range(1, 12))
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -151,7 +211,9 @@ def test_a_line_for_each_job_and_target(project, book):
         (("--as", "@p"), "write MODEL, MODEL@PROVIDER"),
         (("--as", "tiered@p", "--by", "colour"), "--by colour: choose from job"),
         (("--as", "tiered@p", "--drift"), "not with --forecast or --drift"),
-        (("--at", "2026-11-03"), "--at is for the prices that --as looks up"),
+        (("--at", "2026-11-03", "--forecast"), "not with --forecast or --drift"),
+        (("--at", "2026-11-03", "--at", "2026-11-03"), "--at: name one day, or two different ones"),
+        (("--at", "2026-11-03", "--at", "2026-11-04", "--at", "2026-11-05"), "--at: name one day, or two"),
     ],
 )
 def test_a_mistake_is_a_sentence(project, book, args, message):
