@@ -235,6 +235,17 @@ def test_the_macro_gives_the_same_dollars_to_the_last_digit(project, book):
     assert rows[2]["usd"] == "5999999.999999350000"
 
 
+def test_a_share_in_the_macro_counts_whole_tokens_and_no_share_is_above_one(project, book):
+    run = book()
+    run.attempt("v1a", usage=CACHED)
+    run.end()
+    tokens = "input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens"
+    shares = ("cached_share := 0.8", "cached_share := 0.8::double", "written_share := 1", "cached_share := 80")
+    columns = ", ".join(f"reprice({tokens}, 1, 0.1, 1.25, 5, 5, {share}) as c{n}" for n, share in enumerate(shares))
+    (row,) = project.sql(f"select {columns} from attempts")
+    assert list(row.values()) == ["0.000941100000", "0.000941100000", "0.002518750000", None]
+
+
 def test_the_macro_rounds_as_costs_do_and_charges_a_contradicting_usage_by_its_parts(project, book):
     run = book()
     halves = [Usage(tokens, 0) for tokens in (1, 3, 5)]  # 0.5, 1.5 and 2.5 of the last digit
