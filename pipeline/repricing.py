@@ -1,9 +1,10 @@
-"""What if: attempts of the ledger at prices of other models, providers, lanes and days.
+"""What if: attempts of the ledger at prices of other models, providers, lanes and days, or with more from the cache.
 
 Each attempt is priced by itself from its stored token counts, because tiers, hours and rounding ask for that (equal
 ones at once). What can't be known stays NULL.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -20,6 +21,49 @@ from pipeline.pricing import Price, cost_usd
 from pipeline.records import Usage
 from pipeline.reports import reprice as report
 from pipeline.reports.spend import DIMENSIONS
+
+_SHARE = re.compile(r"0|1|[01]?\.[0-9]{1,12}|1\.0+")
+
+
+@dataclass(frozen=True, slots=True)
+class Caching:
+    """Which part of each attempt's input is taken as read from the provider's cache, and as written to it.
+
+    It stands in place of what was booked. How it goes together with a lane is a matter of the lane's price: a batch
+    halves Anthropic's cached input too, and Groq's batches cost the same with and without a cache.
+    """
+
+    read: Decimal
+    written: Decimal = ZERO
+
+    @classmethod
+    def parse(cls, text: str) -> "Caching":
+        """Read READ[,WRITTEN], two shares of the input. Raises UsageError."""
+        parts = [part.strip() for part in text.split(",")]
+        if len(parts) > 2 or not all(_SHARE.fullmatch(part) for part in parts):  # noqa: PLR2004 -- read and written
+            raise UsageError(f"--cached {text}: write a share of the input from 0 to 1, such as 0.8, or two: 0.8,0.1")
+        found = cls(*map(Decimal, parts))
+        if found.read + found.written > 1:
+            raise UsageError(f"--cached {text}: what is read and what is written can't be more than all of the input")
+        return found
+
+    def of(self, usage: Usage) -> Usage:
+        """Return the usage with these shares, in whole tokens: a part of one is not read."""
+        read, written = (_part(usage.input_tokens, share) for share in (self.read, self.written))
+        return usage._replace(cached_input_tokens=read, cache_write_tokens=written)
+
+
+def _part(tokens: int, share: Decimal) -> int:
+    above, below = share.as_integer_ratio()
+    return tokens * above // below
+
+
+@dataclass(frozen=True, slots=True)
+class Repriced:
+    """What the attempts of each group cost, beside what they would have cost."""
+
+    lines: list[dict[str, Any]]
+    warnings: list[str]
 
 
 @dataclass(slots=True)
@@ -38,7 +82,8 @@ def reprice(
     *,
     by: Sequence[str],
     days: Sequence[date] = (),
-) -> list[dict[str, Any]]:
+    caching: Caching | None = None,
+) -> Repriced:
     """Return the cost of each group beside what it would have been, a line for each target.
 
     Without a target each attempt keeps its model, provider and lane. Prices are those in force when the attempts were
@@ -54,6 +99,7 @@ def reprice(
     sold = [_sold(target, lists.all) for target in targets]
     groups = _groups(ledger, lists.all, sold, by)
     sums: dict[tuple[Any, ...], list[_Sum]] = {}
+    warnings: dict[str, None] = {}
     for target in sold or (None,):
         for group in groups:
             place = (*(group[name] for name in by), None if target is None else str(target))
@@ -61,10 +107,12 @@ def reprice(
             named = target or Target(group["own_model"], group["own_provider"], group["own_lane"])
             whose = report.ANY_LIST if target is not None else group["whose"]
             for total, day in zip(totals, days or (None,), strict=True):
-                price = lists.find(named.provider or "", named.model, named.lane, whose, day or group["sent_at"].date())
-                _add(total, group, price, named.lane)
+                offer = lists.find(named.provider or "", named.model, named.lane, whose, day or group["sent_at"].date())
+                _add(total, group, offer, named.lane, caching)
+                if offer is not None and offer.is_idle and caching is not None and caching.read:
+                    warnings[_IDLE.format(named)] = None
     lines = sorted(sums.items(), key=lambda item: [_nulls_last(part) for part in item[0][:-1]])
-    return [_line([*by, "as"], place, totals, days) for place, totals in lines]
+    return Repriced([_line([*by, "as"], place, totals, days) for place, totals in lines], list(warnings))
 
 
 def _nulls_last(part: Any) -> tuple[bool, Any]:
@@ -84,6 +132,15 @@ def _sold(target: Target, prices: Prices) -> Target:
     return Target(target.model, sellers[0], target.lane)
 
 
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A price that sells the lane."""
+
+    price: Price
+    is_idle: bool
+    """A cache saves nothing: no price of cached input is known, or the lane has taken as much off all input."""
+
+
 class _Lists:
     """The price lists; each price is looked up once a day."""
 
@@ -92,11 +149,15 @@ class _Lists:
         books = {report.ANY_LIST: self.all, report.USERS_FILE: Prices(price_file, own_only=True)}
 
         @cache
-        def find(provider: str, model: str, lane: str, whose: str, day: date) -> Price | None:
+        def find(provider: str, model: str, lane: str, whose: str, day: date) -> _Offer | None:
             if whose not in books:
                 return None
             price = books[whose].find(provider, model, datetime.combine(day, time(), UTC))
-            return price if price is not None and price.sells(lane) else None
+            if price is None or not price.sells(lane):
+                return None
+            tariff, _ = price.terms_at(lane, None)
+            dear = all(rates.cached_input >= rates.input for rates in tariff.every_rate())
+            return _Offer(price, is_idle=dear and not price.is_free)
 
         self.find = find
 
@@ -115,26 +176,30 @@ def _groups(ledger: Ledger, prices: Prices, sold: Sequence[Target], by: Sequence
         return rows_of(connection, query)
 
 
-def _add(total: _Sum, group: dict[str, Any], price: Price | None, lane: str) -> None:
+def _add(total: _Sum, group: dict[str, Any], offer: _Offer | None, lane: str, caching: Caching | None) -> None:
     count = group["attempts"]
     total.attempts += count
     total.unknown_cost += group["unknown_cost"]
     total.cost_usd = _plus(total.cost_usd, group["cost_usd"])
     if group["unbilled"]:
         return  # it would have cost nothing anywhere
-    if price is None or group["input_tokens"] is None or group["output_tokens"] is None:
+    if offer is None or group["input_tokens"] is None or group["output_tokens"] is None:
         total.as_unknown += count
         return
     usage = Usage(
         group["input_tokens"], group["output_tokens"], group["cached_input_tokens"] or 0,
         group["cache_write_tokens"] or 0, group["reasoning_tokens"] or 0,
     )  # fmt: skip
-    usd = cost_usd(price, usage, lane=lane, at=group["sent_at"].replace(tzinfo=UTC))
+    usage = usage if caching is None else caching.of(usage)
+    usd = cost_usd(offer.price, usage, lane=lane, at=group["sent_at"].replace(tzinfo=UTC))
     total.as_usd = _plus(total.as_usd, usd * count)
 
 
 def _plus(total: Decimal | None, more: Decimal | None) -> Decimal | None:
     return total if more is None else (total or ZERO) + more
+
+
+_IDLE = "{}: input read from the cache costs no less than other input there, as far as the price lists know"
 
 
 def _line(names: Iterable[str], place: tuple[Any, ...], totals: Sequence[_Sum], days: Sequence[date]) -> dict[str, Any]:

@@ -41,6 +41,11 @@ if TYPE_CHECKING:
     metavar="DATE",
     help="The same at the prices of this UTC day, such as 2026-11-03; given twice: on both days, and the difference.",
 )
+@click.option(
+    "--cached",
+    metavar="READ[,WRITTEN]",
+    help="The same with this share of the input read from a cache (and this written to it): 0.8, or 0.8,0.1.",
+)
 @ledger_option
 @json_option
 @click.pass_context
@@ -51,6 +56,7 @@ def command(
     drift: bool,
     targets: tuple[str, ...],
     moments: tuple[datetime, ...],
+    cached: str | None,
     ledger_path: Path,
     as_json: bool,
 ) -> int:
@@ -64,10 +70,10 @@ def command(
     given = context.get_parameter_source("by") is not click.core.ParameterSource.DEFAULT
     if forecast + drift + given > 1:
         raise click.UsageError("--by, --forecast and --drift are different tables: choose one")
-    what_if = bool(targets or moments)
+    what_if = bool(targets or moments or cached is not None)
     if what_if and (forecast or drift):
         raise click.UsageError(
-            "--as and --at re-price what was spent: they go with --by, not with --forecast or --drift"
+            "--as, --at and --cached re-price what was spent: they go with --by, not with --forecast or --drift"
         )
     ledger = open_ledger(ledger_path)
     names = tuple(name.strip() for name in by.split(",") if name.strip())
@@ -78,7 +84,9 @@ def command(
         print_rows(table.columns, table.rows, as_json=as_json)
     elif what_if:
         days = [moment.date() for moment in moments]
-        table = api.respend(ledger, targets, by=names, days=days, price_file=price_file())
+        table, warnings = api.respend(ledger, targets, by=names, days=days, cached=cached, price_file=price_file())
+        for warning in warnings:
+            warn(warning)
         _respend(table, names, days, as_json=as_json)
     else:
         _spend(api.spend(ledger, names), names, as_json=as_json)

@@ -1,4 +1,4 @@
-"""Attempts by what decides their price, for `spend --as` and `--at`."""
+"""Attempts by what decides their price, for `spend --as`, `--at` and `--cached`."""
 
 from collections.abc import Sequence
 from datetime import date
