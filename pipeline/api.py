@@ -34,6 +34,7 @@ from pipeline.reports import errors as errors_report
 from pipeline.reports import forecast as forecast_report
 from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
+from pipeline.repricing import Caching
 from pipeline.runners._lock import live_runs
 from pipeline.runners._tally import ENDED_BADLY
 from pipeline.runners.launch import (
@@ -406,18 +407,24 @@ def _mispriced(row: Mapping[str, Any]) -> str:
 
 def respend(
     ledger: Ledger,
-    targets: Sequence[str],
+    targets: Sequence[str] = (),
     *,
     by: Sequence[str] = ("job",),
-    on: date | None = None,
+    days: Sequence[date] = (),
+    cached: str | None = None,
     price_file: Path | None = None,
-) -> Table:
-    """Return what the ledger's attempts cost, and would have cost as MODEL[@PROVIDER][:LANE]. Raises UserError."""
+) -> tuple[Table, list[str]]:
+    """Return what the ledger's attempts cost, and would have cost; and for whom a cache would have saved nothing.
+
+    As MODEL[@PROVIDER][:LANE], else as they are; on one day, or on two; with READ[,WRITTEN] of the input in the cache.
+    Raises UserError.
+    """
     if not by:
         raise UsageError(f"--by: name at least one of {', '.join(spend_report.DIMENSIONS)}")
     parsed = [Target.parse(text) for text in targets]
-    rows = repricing.reprice(ledger, Prices(price_file), parsed, by=by, on=on)
-    return Table(tuple(rows[0]) if rows else (), rows)
+    caching = None if cached is None else Caching.parse(cached)
+    found = repricing.reprice(ledger, price_file, parsed, by=by, days=days, caching=caching)
+    return Table(tuple(found.lines[0]) if found.lines else (), found.lines), found.warnings
 
 
 def prices(

@@ -243,9 +243,11 @@ def test_the_keys_of_prices_and_of_what_if_are_those_that_are_listed(tmp_path, s
     (price, *_) = printed(project, "prices", "gpt-oss-20b", "--provider", "modelslab")
     (listed,) = re.findall(r"Each contradiction has (.*?)\. ", text)
     assert quoted(listed) == list(price["contradictions"][0])
-    (row,) = printed(project, "spend", "--as", "gpt-5-mini@openai")
-    listed = re.search(r"Keys of `spend --as --json`[^`]*?: (.*?)\.( |$)", text)[1]
-    assert [key for key in quoted(listed) if key != "--by"] == [key for key in row if key != "job"]
+    two_days = ("--at", "2026-10-18", "--at", "2026-11-03")
+    for name, args in (("--as", ("--as", "gpt-5-mini@openai")), ("--at --at", two_days)):
+        (row,) = printed(project, "spend", *args)
+        listed = re.search(rf"Keys of `spend {name} --json`[^`]*?: (.*?)\.( |$)", text)[1]
+        assert [key for key in quoted(listed) if key != "--by"] == [key for key in row if key != "job"]
 
 
 def test_the_keys_of_a_comparison_are_those_that_are_listed(tmp_path, stub):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, time
 from decimal import Decimal
 
 import pytest
-from bookings import Booked
+from bookings import PRICE, Booked
 from project import Project
 
 from pipeline.cli import group
@@ -56,6 +56,18 @@ model = "tiered"
 input = "1"
 output = "1"
 source = "a test"
+[[price]]
+provider = "p"
+model = "steps"
+input = "0.10"
+cached_input = "0.01"
+output = "0.50"
+source = "a test"
+[[price.above]]
+input_tokens_over = 100000
+input = "0.50"
+cached_input = "0.05"
+output = "2.50"
 """
 CACHED = Usage(504 + 123 + 1000, 97, 1000, 123)
 
@@ -72,8 +84,8 @@ def project(tmp_path):
 
 @pytest.fixture
 def book(project):
-    def start(job="j"):
-        return Booked(project.folder / "promptmill.duckdb", job)
+    def start(job="j", **changes):
+        return Booked(project.folder / "promptmill.duckdb", job, **changes)
 
     return start
 
@@ -166,6 +178,123 @@ def test_a_line_for_each_job_and_target(project, book):
 
 
 @pytest.mark.parametrize(
+    ("target", "cached", "usd"),
+    [
+        # 1,627 tokens in, 97 out; what was booked as read (1,000) and written (123) doesn't count
+        ("old@anthropic", "0.8", "0.0009411"),  # 326 x 1 + 1,301 x 0.1 + 97 x 5
+        ("old@anthropic:batch", "0.8", "0.00047055"),  # half of all that
+        ("old@anthropic", "0.8,0.1", "0.0009816"),  # 164 x 1 + 1,301 x 0.1 + 162 x 1.25 + 97 x 5
+        ("old@anthropic", "0,1", "0.00251875"),  # 1,627 x 1.25 + 97 x 5
+        ("old@anthropic", "0", "0.002112"),  # 1,627 x 1 + 97 x 5
+        ("old@anthropic", "1.0", "0.0006477"),  # 1,627 x 0.1 + 97 x 5
+        ("old@anthropic:flex", ".8", None),
+        ("gpt-5-mini@openai", "0.8", "0.000308025"),  # 326 x 0.25 + 1,301 x 0.025 + 97 x 2
+        ("gpt-5-mini@openai:batch", "0.8", "0.0001540125"),  # a batch halves cached input too
+        ("gpt-4o-mini@openai", "0.8", "0.000204675"),  # 326 x 0.15 + 1,301 x 0.075 + 97 x 0.6
+        ("gpt-4o-mini@openai:batch", "0.8", "0.000151125"),  # 1,627 x 0.075 + 97 x 0.3, cached or not
+        ("tiered@q", "0.8", "0.001724"),  # no price of cached input: 1,627 x 1 + 97 x 1
+        ("tiered@q", "0", "0.001724"),  # nothing was asked of a cache
+    ],
+)
+def test_a_cached_share_is_priced_as_the_lane_prices_it(project, book, target, cached, usd):
+    run = book()
+    run.attempt("v1a", usage=CACHED, sent_at=sent(2026, 11, 2))
+    run.end()
+    (row,) = spend_as(project, "--as", target, "--cached", cached)
+    assert row["as_usd"] == (None if usd is None else f"{D(usd):.12f}")
+
+
+@pytest.mark.parametrize(
+    ("target", "cached", "idle"),
+    [
+        ("tiered@q", "0.8", True),
+        ("tiered@q", "0", False),
+        ("gpt-4o-mini@openai", "0.8", False),
+        ("gpt-4o-mini@openai:batch", "0.8", True),
+        ("smollm2-135m-instruct@local", "0.8", False),
+    ],
+)
+def test_a_cache_that_saves_nothing_is_named(project, book, target, cached, idle):
+    run = book()
+    run.attempt("v1a", usage=CACHED)
+    run.end()
+    said = f"promptmill: {target}: input read from the cache costs no less than other input there"
+    assert (said in project.run("spend", "--as", target, "--cached", cached).stderr) == idle
+
+
+def test_context_tiers_are_chosen_by_all_input_cached_or_not(project, book):
+    run = book()
+    for key, tokens in (("v1a", 100_000), ("v1b", 100_001)):
+        run.attempt(key, usage=Usage(tokens, 1000))
+    run.attempt("v1c", usage=None, cost=D(0), result="unavailable", output=None)
+    run.end()
+    (row,) = spend_as(project, "--as", "steps@p", "--cached", "0.9")
+    # 10,000 x 0.1 + 90,000 x 0.01 + 1,000 x 0.5, and 10,001 x 0.5 + 90,000 x 0.05 + 1,000 x 2.5
+    assert D(row["as_usd"]) == D("0.0024") + D("0.0120005")
+
+
+def test_two_days_show_what_each_run_would_have_cost_and_the_change(project, book):
+    for tokens in (1_000_000, 3_000_000):
+        run = book(provider="anthropic", model="old")
+        run.attempt("v1a", usage=Usage(tokens, 0), cost=D("0.5"))
+        run.end()
+    run = book(provider="anthropic", model="unknown")
+    run.attempt("v1b", usage=Usage(1000, 0), cost=None)
+    run.end()
+    days = ("--at", "2026-11-03", "--at", "2026-11-02", "--by", "run_id")
+    rows = spend_as(project, *days)
+    assert [(row["run_id"], row["as"], row["before"], row["after"]) for row in rows] == [
+        (n, None, "2026-11-02", "2026-11-03") for n in (1, 2, 3)
+    ]
+    zeros = "000000000000"
+    assert [(row["before_usd"], row["after_usd"], row["change_usd"]) for row in rows] == [
+        (f"1.{zeros}", f"2.{zeros}", f"1.{zeros}"), (f"3.{zeros}", f"6.{zeros}", f"3.{zeros}"), (None, None, None),
+    ]  # fmt: skip
+    assert [(row["before_unknown"], row["after_unknown"], row["unknown_cost"]) for row in rows][1:] == [
+        (0, 0, 0), (1, 1, 1),
+    ]  # fmt: skip
+    (row, _, _) = spend_as(project, *days, "--as", "old:batch", "--cached", "0.5")
+    assert (row["as"], D(row["before_usd"]), D(row["change_usd"])) == ("old@anthropic:batch", D("0.275"), D("0.275"))
+    lines = project.run("spend", *days).stdout.splitlines()
+    assert lines[0].split("  ") == [
+        "run_id", "cost_usd", "unknown", "on 2026-11-02", "unknown on 2026-11-02", "on 2026-11-03",
+        "unknown on 2026-11-03", "change_usd",
+    ]  # fmt: skip
+    assert lines[3].split() == ["2", "0.5", "0", "3", "0", "6", "0", "3"]
+
+
+def test_without_a_target_attempts_keep_their_model_and_only_prices_that_hold_for_them_count(project, book):
+    for job, changes in {
+        "listed": {},
+        "mine": {"config": {"model": {"base_url": "http://127.0.0.1/v1"}}},
+        "other": {"model": "gpt-5-mini", "provider": "openai", "config": {"model": {"base_url": "http://a/v1"}}},
+        "stated": {"config": {"price": {"input": "9", "output": "9"}}},
+        "option": {"price": {**PRICE, "source": "--price"}},
+    }.items():
+        run = book(job, **{"provider": "q", "model": "tiered", **changes})
+        run.attempt("v1" + job, usage=Usage(1000, 0))
+        run.end()
+    costs = {row["job"]: row["as_usd"] for row in spend_as(project, "--at", "2026-11-03")}
+    assert costs == {
+        "listed": "0.001000000000",
+        "mine": "0.001000000000",
+        "other": None,
+        "stated": None,
+        "option": None,
+    }
+    assert spend_as(project, "--at", "2026-11-03") == spend_as(project, "--cached", "0")
+
+
+def test_runs_are_listed_in_their_order(project, book):
+    for _ in range(11):
+        run = book()
+        run.attempt("v1a", usage=Usage(1000, 0))
+        run.end()
+    rows = spend_as(project, "--as", "tiered@q", "--by", "run_id")
+    assert [row["run_id"] for row in rows] == list(range(1, 12))
+
+
+@pytest.mark.parametrize(
     ("args", "message"),
     [
         (("--as", "tiered"), "tiered has several sellers; write tiered@ and one of p, q"),
@@ -173,7 +302,14 @@ def test_a_line_for_each_job_and_target(project, book):
         (("--as", "@p"), "write MODEL, MODEL@PROVIDER"),
         (("--as", "tiered@p", "--by", "colour"), "--by colour: choose from job"),
         (("--as", "tiered@p", "--drift"), "not with --forecast or --drift"),
-        (("--at", "2026-11-03"), "--at is for the prices that --as looks up"),
+        (("--at", "2026-11-03", "--forecast"), "not with --forecast or --drift"),
+        (("--cached", "0.8", "--drift"), "not with --forecast or --drift"),
+        (("--at", "2026-11-03", "--at", "2026-11-03"), "--at: name one day, or two different ones"),
+        (("--at", "2026-11-03", "--at", "2026-11-04", "--at", "2026-11-05"), "--at: name one day, or two"),
+        (("--cached", "80"), "--cached 80: write a share of the input from 0 to 1, such as 0.8"),
+        (("--cached", "-0.1"), "write a share of the input from 0 to 1"),
+        (("--cached", "0.1,0.1,0.1"), "write a share of the input from 0 to 1"),
+        (("--cached", "0.9,0.2"), "can't be more than all of the input"),
     ],
 )
 def test_a_mistake_is_a_sentence(project, book, args, message):
@@ -193,6 +329,32 @@ def test_the_macro_gives_the_same_dollars_to_the_last_digit(project, book):
     assert rows[0] == {"usd": "0.001242750000", "type": "DECIMAL(38,12)"}
     assert rows[1]["usd"] is None
     assert rows[2]["usd"] == "5999999.999999350000"
+
+
+@pytest.mark.parametrize(("read", "written"), [("0", "0"), ("0.8", "0"), ("0.333333333333", "0.1"), ("1", "0")])
+def test_the_macro_and_the_command_take_the_same_share_from_the_cache(project, book, read, written):
+    run = book(provider="anthropic", model="old")
+    usages = [CACHED, *(Usage(n * n, n, n, 1, n // 2) for n in range(2, 40)), Usage(10**12, 7)]
+    for n, usage in enumerate(usages):
+        run.attempt(f"v1{n:02}", usage=usage, sent_at=sent(2026, 11, 2))
+    run.end()
+    tokens = "input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens"
+    shares = f"cached_share := {read}" + (f", written_share := {written}" if written != "0" else "")
+    asked = f"select reprice({tokens}, 1, 0.1, 1.25, 5, 5, {shares}) as usd, typeof(usd) as type from attempts"
+    (row,) = spend_as(project, "--cached", read if written == "0" else f"{read},{written}")
+    sums = project.sql(f"select sum(usd) as usd, any_value(type) as type from ({asked})")
+    assert sums == [{"usd": row["as_usd"], "type": "DECIMAL(38,12)"}]
+
+
+def test_a_share_in_the_macro_counts_whole_tokens_and_no_share_is_above_one(project, book):
+    run = book()
+    run.attempt("v1a", usage=CACHED)
+    run.end()
+    tokens = "input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens"
+    shares = ("cached_share := 0.8", "cached_share := 0.8::double", "written_share := 1", "cached_share := 80")
+    columns = ", ".join(f"reprice({tokens}, 1, 0.1, 1.25, 5, 5, {share}) as c{n}" for n, share in enumerate(shares))
+    (row,) = project.sql(f"select {columns} from attempts")
+    assert list(row.values()) == ["0.000941100000", "0.000941100000", "0.002518750000", None]
 
 
 def test_the_macro_rounds_as_costs_do_and_charges_a_contradicting_usage_by_its_parts(project, book):

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,13 +76,6 @@ ledger_option = click.option(
     envvar="PROMPTMILL_LEDGER",
     show_envvar=True,
     help="The DuckDB file.",
-)
-at_option = click.option(
-    "--at",
-    type=click.DateTime(["%Y-%m-%d"]),
-    callback=lambda _, __, day: None if day is None else day.replace(tzinfo=UTC),
-    metavar="DATE",
-    help="Prices in force on this UTC day, such as 2026-11-03.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress, only warnings and the result.")

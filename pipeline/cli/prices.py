@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli._options import at_option, json_option, price_file
+from pipeline.cli._options import json_option, price_file
 from pipeline.cli._show import as_json_text, cell, say, width
 
 if TYPE_CHECKING:
@@ -26,7 +26,13 @@ AS_OTHERS = {"cache_write": "input", "cache_write_1h": "cache_write", "reasoning
 @click.command("prices", short_help="What would be charged for a model, and who says so.")
 @click.argument("model", required=False)
 @click.option("--provider", help="Only what this provider charges.")
-@at_option
+@click.option(
+    "--at",
+    type=click.DateTime(["%Y-%m-%d"]),
+    callback=lambda _, __, day: None if day is None else day.replace(tzinfo=UTC),
+    metavar="DATE",
+    help="Prices in force on this UTC day, such as 2026-11-03.",
+)
 @json_option
 def command(model: str | None, provider: str | None, at: datetime | None, as_json: bool) -> int:
     """Show what MODEL costs at everybody who sells it, in dollars per 1M tokens; without MODEL, the price files.

@@ -1,17 +1,19 @@
 """`promptmill spend`."""
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli._options import at_option, json_option, ledger_option, open_ledger, price_file, warn
+from pipeline.cli._options import json_option, ledger_option, open_ledger, price_file, warn
 from pipeline.cli._show import print_chosen, print_rows
 
 if TYPE_CHECKING:
     from pipeline.api import Spend
     from pipeline.ledger import Ledger
+    from pipeline.reports import Table
 
 
 @click.command("spend", short_help="Money and tokens, by job, model, day and more.")
@@ -31,7 +33,19 @@ if TYPE_CHECKING:
     metavar="MODEL[@PROVIDER][:LANE]",
     help="What the same attempts would have cost, instead; lanes are batch, flex, priority. May be repeated.",
 )
-@at_option
+@click.option(
+    "--at",
+    "moments",
+    type=click.DateTime(["%Y-%m-%d"]),
+    multiple=True,
+    metavar="DATE",
+    help="The same at the prices of this UTC day, such as 2026-11-03; given twice: on both days, and the difference.",
+)
+@click.option(
+    "--cached",
+    metavar="READ[,WRITTEN]",
+    help="The same with this share of the input read from a cache (and this written to it): 0.8, or 0.8,0.1.",
+)
 @ledger_option
 @json_option
 @click.pass_context
@@ -41,7 +55,8 @@ def command(
     forecast: bool,
     drift: bool,
     targets: tuple[str, ...],
-    at: datetime | None,
+    moments: tuple[datetime, ...],
+    cached: str | None,
     ledger_path: Path,
     as_json: bool,
 ) -> int:
@@ -55,10 +70,11 @@ def command(
     given = context.get_parameter_source("by") is not click.core.ParameterSource.DEFAULT
     if forecast + drift + given > 1:
         raise click.UsageError("--by, --forecast and --drift are different tables: choose one")
-    if targets and (forecast or drift):
-        raise click.UsageError("--as re-prices what was spent: it goes with --by, not with --forecast or --drift")
-    if at is not None and not targets:
-        raise click.UsageError("--at is for the prices that --as looks up")
+    what_if = bool(targets or moments or cached is not None)
+    if what_if and (forecast or drift):
+        raise click.UsageError(
+            "--as, --at and --cached re-price what was spent: they go with --by, not with --forecast or --drift"
+        )
     ledger = open_ledger(ledger_path)
     names = tuple(name.strip() for name in by.split(",") if name.strip())
     if forecast:
@@ -66,8 +82,12 @@ def command(
     elif drift:
         table = api.drift(ledger)
         print_rows(table.columns, table.rows, as_json=as_json)
-    elif targets:
-        _respend(ledger, targets, names, at, as_json=as_json)
+    elif what_if:
+        days = [moment.date() for moment in moments]
+        table, warnings = api.respend(ledger, targets, by=names, days=days, cached=cached, price_file=price_file())
+        for warning in warnings:
+            warn(warning)
+        _respend(table, names, days, as_json=as_json)
     else:
         _spend(api.spend(ledger, names), names, as_json=as_json)
     return 0
@@ -87,19 +107,19 @@ def _spend(found: "Spend", by: tuple[str, ...], *, as_json: bool) -> None:
     print_chosen([*rows, *total], headings, always=(*by, *ALWAYS), kept=KEPT)
 
 
-def _respend(
-    ledger: "Ledger", targets: tuple[str, ...], by: tuple[str, ...], at: datetime | None, *, as_json: bool
-) -> None:
-    from pipeline import api
-    from pipeline.reports.reprice import ALWAYS, SHOWN
+def _respend(table: "Table", by: tuple[str, ...], days: "Sequence[date]", *, as_json: bool) -> None:
+    from pipeline.reports import reprice as report
 
-    on = None if at is None else at.date()
-    table = api.respend(ledger, targets, by=by, on=on, price_file=price_file())
     if as_json or not table.rows:
         print_rows(table.columns, table.rows, as_json=as_json)
+        return
+    headings = {name: name for name in by}
+    named = ("as",) if table.rows[0]["as"] else ()
+    if len(days) > 1:
+        headings |= report.shown_of_two(days)
+        print_chosen(table.rows, headings, always=(*by, *named, *report.ALWAYS_OF_TWO), kept=report.KEPT_OF_TWO)
     else:
-        headings = {name: name for name in by} | SHOWN
-        print_chosen(table.rows, headings, always=(*by, *ALWAYS), kept=("difference_usd", "as_unknown", "unknown_cost"))
+        print_chosen(table.rows, headings | report.SHOWN, always=(*by, *named, *report.ALWAYS), kept=report.KEPT)
 
 
 def _forecast(ledger: "Ledger", *, as_json: bool) -> None:

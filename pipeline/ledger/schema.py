@@ -379,6 +379,28 @@ select job, plan_id, run_id, made_at, rows, requests, input_tokens, count_method
 from sides;
 """
 
+_REPRICE_CACHED = """
+-- A share of tokens, in whole ones; without a share what was booked. No share is below 0 or above 1: that is NULL.
+create macro share_of(tokens, share, booked) as
+    case when share is null then booked
+         when share between 0 and 1
+         then cast(floor(cast(tokens as decimal(19,0)) * cast(share as decimal(18,12))) as bigint) end;
+
+-- As before; with a cached_share that part of each attempt's input counts as read from the cache, and a written_share
+-- (or nothing) as written to it, in place of what was booked.
+create or replace macro reprice(input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+                                input, cached_input, cache_write, output, reasoning,
+                                cached_share := null, written_share := null) as
+    half_even(tokens_usd(input_tokens
+                         - share_of(input_tokens, coalesce(cached_share, 0 * written_share), cached_input_tokens)
+                         - share_of(input_tokens, coalesce(written_share, 0 * cached_share), cache_write_tokens), input)
+              + tokens_usd(share_of(input_tokens, coalesce(cached_share, 0 * written_share), cached_input_tokens),
+                           cached_input)
+              + tokens_usd(share_of(input_tokens, coalesce(written_share, 0 * cached_share), cache_write_tokens),
+                           cache_write)
+              + tokens_usd(output_tokens - reasoning_tokens, output) + tokens_usd(reasoning_tokens, reasoning));
+"""
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "views", _VIEWS),
@@ -390,5 +412,6 @@ MIGRATIONS = (
     Migration(8, "the outcome that counts, of some keys", _BEST_BY_KEY),
     Migration(9, "runs know their prompt", _PROMPTS),
     Migration(10, "unknown costs never look like zero", _NEVER_ZERO),
+    Migration(11, "re-pricing with a share from the cache", _REPRICE_CACHED),
 )
 NEWEST = MIGRATIONS[-1].step
