@@ -9,12 +9,21 @@ from decimal import Decimal
 
 import pytest
 from project import COMMAND, Project, texts
-from stub_faults import CUT, STALL, drip, every, first
+from stub_faults import CUT, STALL, drip, every, first, status
 
 
 @pytest.fixture
 def project(tmp_path, stub):
     return Project(tmp_path, stub.base_url)
+
+
+def wait_for(happened):
+    """Look until it has happened; a file says nothing by itself."""
+    for _ in range(3000):
+        if happened():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen")
 
 
 def test_ctrl_c_waits_for_what_is_in_flight_and_the_same_command_goes_on(project, stub):
@@ -49,6 +58,33 @@ def test_a_second_ctrl_c_leaves_now_and_lists_what_was_on_the_wire(project, stub
     stub.release()
     assert run.returncode == 130
     assert project.value("select count(*) from attempts where result = 'lost'") == 4
+
+
+@pytest.mark.parametrize("why", ["no credit", "stopped by a stop request"])
+def test_the_first_ctrl_c_loses_nothing_whatever_else_has_stopped_the_run_before(project, stub, why):
+    stub.faults = lambda n, _: status(402, "no credit") if why == "no credit" and n == 1 else None
+    project.rows(texts(40))
+    project.job(concurrency=4)
+    stub.hold()
+    run = project.start("run", "job.toml", "--yes", "--log", "run.log")
+    stub.wait_for_in_flight(4)
+    if why == "no credit":
+        stub.release(1)
+    else:
+        run.send_signal(signal.SIGTERM)
+    wait_for(lambda: "stopping: " in (project.folder / "run.log").read_text())
+    run.send_signal(signal.SIGINT)
+    while "Ctrl-C: stopping already" not in (line := run.stderr.readline()):
+        assert line, "the run ended without waiting"
+    left = 3 if why == "no credit" else 4
+    assert why in line
+    assert f"waiting for {left} in flight" in line
+    stub.release()
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 4
+    assert why in next(line for line in err.splitlines() if "paused: " in line)
+    assert project.value("select count(*) from results where status = 'ok'") == left
+    assert project.value("select count(*) from attempts where result = 'lost'") == 0
 
 
 def test_stop_from_another_terminal_pauses_the_run(project, stub):

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -313,23 +314,29 @@ def _ahead(estimate: Estimate | None) -> Ahead:
 def _listen_to_signals(run: LocalRun, notify: Callable[[str], None], longest: float) -> None:
     """First Ctrl-C (or SIGTERM, or `promptmill stop`): stop gently. A second Ctrl-C: leave now.
 
+    Whatever else stopped the run, its first Ctrl-C is the first one: it throws no answer away.
+
     Only the main thread hears signals: to a run in another thread a stop request ends the whole program.
     """
     if threading.current_thread() is not threading.main_thread():
         return
     loop = asyncio.get_running_loop()
+    interrupts = count(1)
 
-    def gently(name: str) -> None:
+    def gently(name: str, leave: str) -> None:
+        before = run.paused
         run.stop(f"stopped by {name}")  # first of all: saying so may fail
+        what = "letting nothing more out" if before is None else f"stopping already ({before})"
         waiting = f"waiting for {run.in_flight} in flight, at most {longest:g} s" if run.in_flight else "leaving"
-        notify(f"{name}: letting nothing more out, {waiting} (Ctrl-C again leaves now)")
+        notify(f"{name}: {what}, {waiting} ({leave} leaves now)")
 
     def on_interrupt() -> None:
-        if run.paused is None:
-            gently("Ctrl-C")
+        # Counted here: a run that stopped by itself (budget, quota, --until, a full disk) heard no Ctrl-C yet.
+        if next(interrupts) == 1:
+            gently("Ctrl-C", "Ctrl-C again")
             return
         run.leave_now()
         notify("leaving now; answers still on the wire are lost and listed as lost attempts")
 
     loop.add_signal_handler(signal.SIGINT, on_interrupt)
-    loop.add_signal_handler(signal.SIGTERM, gently, "a stop request")
+    loop.add_signal_handler(signal.SIGTERM, gently, "a stop request", "Ctrl-C twice")
