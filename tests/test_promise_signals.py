@@ -8,13 +8,39 @@ import time
 from decimal import Decimal
 
 import pytest
+from bookings import child, hears
 from project import COMMAND, Project, texts
 from stub_faults import CUT, STALL, drip, every, first, status
+
+HOLDER = """
+import sys
+import time
+import duckdb
+while True:
+    try:
+        held = duckdb.connect(sys.argv[1], read_only=True)
+        break
+    except duckdb.IOException:
+        time.sleep(0.01)
+print("holding", flush=True)
+sys.stdin.readline()
+"""
 
 
 @pytest.fixture
 def project(tmp_path, stub):
     return Project(tmp_path, stub.base_url)
+
+
+@contextlib.contextmanager
+def opened_elsewhere(path):
+    """Let another process have the ledger open for the block: as soon as the run's bursts leave it a moment."""
+    holder = child(HOLDER, path)
+    hears(holder, "holding")
+    try:
+        yield holder
+    finally:
+        holder.communicate("go\n", timeout=60)
 
 
 def wait_for(happened):
@@ -85,6 +111,51 @@ def test_the_first_ctrl_c_loses_nothing_whatever_else_has_stopped_the_run_before
     assert why in next(line for line in err.splitlines() if "paused: " in line)
     assert project.value("select count(*) from results where status = 'ok'") == left
     assert project.value("select count(*) from attempts where result = 'lost'") == 0
+
+
+# -- when all answers are home and the ledger is locked ---------------------------------------------
+
+
+@contextlib.contextmanager
+def waiting_for_its_ledger(project, stub):
+    """Start a run whose four rows are answered while another process holds the ledger; the block ends the holding."""
+    project.rows(texts(4))
+    project.job(concurrency=4)
+    stub.hold()
+    run = project.start("run", "job.toml", "--yes")
+    stub.wait_for_in_flight(4)
+    with opened_elsewhere(project.folder / "promptmill.duckdb"):
+        stub.release()
+        (journal,) = (project.folder / "promptmill.journal").glob("*.jsonl")
+        wait_for(lambda: b'"type":"end"' in journal.read_bytes())
+        yield run
+
+
+def test_ctrl_c_after_the_last_answer_changes_nothing_about_how_the_run_ended(project, stub):
+    with waiting_for_its_ledger(project, stub) as run:
+        run.send_signal(signal.SIGINT)
+        while "Ctrl-C: nothing is on the wire any more" not in (line := run.stderr.readline()):
+            assert line, "the run ended without saying what it waits for"
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 0
+    assert "4 ok" in out
+    assert "paused" not in err
+    assert project.sql("select exit_code, reason from runs") == [{"exit_code": 0, "reason": "finished"}]
+
+
+def test_a_second_ctrl_c_while_the_ledger_is_locked_leaves_and_says_where_the_answers_are(project, stub):
+    with waiting_for_its_ledger(project, stub) as run:
+        run.send_signal(signal.SIGINT)
+        while "Ctrl-C: nothing is on the wire any more" not in (line := run.stderr.readline()):
+            assert line, "the run ended without saying what it waits for"
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "4 attempts are safe in the journal" in err
+    assert "Traceback" not in err
+    assert project.value("select count(*) from outcomes where status = 'ok'") == 4
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 4
 
 
 def test_stop_from_another_terminal_pauses_the_run(project, stub):

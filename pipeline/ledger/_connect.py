@@ -39,6 +39,8 @@ _in_this_process = threading.Lock()
 """One connection of this process at a time: two modes at once are an error in DuckDB."""
 
 Waiting = Callable[[str], None]
+Patience = float | Callable[[], float]
+"""Seconds to wait for the file; a function is asked anew all the while, so that somebody may shorten it."""
 
 
 _NO_WAY_TO_WRITE = {
@@ -116,7 +118,7 @@ class Engine:
 def writing(
     path: Path,
     *,
-    patience: float | None = None,
+    patience: Patience | None = None,
     waiting: Waiting | None = None,
     report: Waiting | None = None,
     engine: Engine | None = None,
@@ -146,7 +148,7 @@ def _patiently(
     path: Path,
     *,
     read_only: bool,
-    patience: float | None,
+    patience: Patience | None,
     waiting: Waiting | None,
     report: Waiting | None,
     config: dict[str, str] | None = None,
@@ -167,7 +169,8 @@ def _patiently(
                 gate.shut()
                 _set_wal_aside(path, report)
             except LedgerBusy as busy:
-                if waited >= (READER_PATIENCE if patience is None else patience):
+                most = READER_PATIENCE if patience is None else patience
+                if waited >= (most() if callable(most) else most):
                     raise
                 if waiting is not None and not told and waited > _TELL_AFTER:
                     waiting(str(busy))

@@ -28,7 +28,7 @@ from pipeline.prompts import KeyMaker
 from pipeline.runners import _log
 from pipeline.runners._ahead import Ahead
 from pipeline.runners._connection import Bundled, Connection, Remote
-from pipeline.runners._loader import Loader
+from pipeline.runners._loader import LAST_PATIENCE, Loader
 from pipeline.runners._local_model import require_local_model, require_model_name
 from pipeline.runners._lock import job_lock
 from pipeline.runners._planner import Planner
@@ -324,6 +324,10 @@ def _listen_to_signals(run: LocalRun, notify: Callable[[str], None], longest: fl
     interrupts = count(1)
 
     def gently(name: str, leave: str) -> None:
+        if run.over:
+            waiting = f"waiting for the ledger, at most {LAST_PATIENCE:g} s if it is locked"
+            notify(f"{name}: nothing is on the wire any more, {waiting} ({leave} leaves now)")
+            return
         before = run.paused
         run.stop(f"stopped by {name}")  # first of all: saying so may fail
         what = "letting nothing more out" if before is None else f"stopping already ({before})"
@@ -336,7 +340,8 @@ def _listen_to_signals(run: LocalRun, notify: Callable[[str], None], longest: fl
             gently("Ctrl-C", "Ctrl-C again")
             return
         run.leave_now()
-        notify("leaving now; answers still on the wire are lost and listed as lost attempts")
+        lost = "answers still on the wire are lost and listed as lost attempts"
+        notify(f"leaving now; {'what the ledger lacks stays in the journal' if run.over else lost}")
 
     loop.add_signal_handler(signal.SIGINT, on_interrupt)
     loop.add_signal_handler(signal.SIGTERM, gently, "a stop request", "Ctrl-C twice")
