@@ -388,8 +388,9 @@ class LocalRun:
             self.tally.row(key, status, repeated=repeated)
             self.tally.already += status is not None
             self.tally.repeated += repeated
+        if batch.outcomes:  # in one write: a row that is reused costs little else
+            self._journal.append_all([outcome_line(outcome) for outcome in batch.outcomes])
         for outcome in batch.outcomes:
-            self._journal.append_all([outcome_line(outcome)])
             self.tally.ended(outcome.key, outcome.status)
             self.tally.reused += outcome.reused
         await self._door.offer(batch.tickets)
