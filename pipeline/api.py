@@ -204,7 +204,10 @@ class RunOptions:
 
 
 def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
-    """Run a job, or go on with it; None if `confirm` said no. Raises UserError before anything is sent."""
+    """Run a job, or go on with it; None if `confirm` said no.
+
+    Raises UserError, or RunPaused if it is stopped, before anything is sent.
+    """
     if options.selection.retry is not None:
         require_job(ledger, job.name)
     key, missing = _credentials(job, options)
@@ -296,9 +299,16 @@ def stop(ledger: Ledger, job: str) -> int:
     if name not in live:
         running = ", ".join(live) or "nothing"
         raise UsageError(f"the job {name} is not running (running: {running})")
-    pid = int(live[name]["pid"])
-    os.kill(pid, signal.SIGTERM)
-    return pid
+    pid = live[name].get("pid")
+    if pid is None:  # its lock is taken and does not say by whom yet
+        raise UsageError(f"the job {name} is starting this moment; run the command again")
+    try:
+        os.kill(int(pid), signal.SIGTERM)
+    except ProcessLookupError:
+        raise UsageError(f"the job {name} has just ended (process {pid})") from None
+    except PermissionError:
+        raise UsageError(f"the job {name} runs as another user (process {pid}), who must stop it") from None
+    return int(pid)
 
 
 def status(ledger: Ledger, job: str | None = None) -> tuple[Table, list[str]]:

@@ -292,6 +292,12 @@ def test_a_locked_ledger_never_fails_a_run(path):
     assert value(path, "select status from results") == "ok"
 
 
+def test_what_duckdb_makes_of_ctrl_c_is_ctrl_c_again(path):
+    Booked(path).die()
+    with pytest.raises(KeyboardInterrupt), _connect.reading(path):
+        raise RuntimeError("Query interrupted")  # in a long query, where DuckDB looks for signals now and then
+
+
 def test_whoever_waits_for_a_locked_ledger_can_be_hurried(path, monkeypatch):
     run = Booked(path)
     loader = Loader(run.ledger, run.journal)

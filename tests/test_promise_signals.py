@@ -1,6 +1,7 @@
 """Promise: a run can be stopped at any time, by anybody, and bounded time is all it takes."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from decimal import Decimal
 
 import pytest
 from bookings import child, hears
+from dying import hears as hears_signal
 from project import COMMAND, Project, texts
 from stub_faults import CUT, STALL, drip, every, first, status
 
@@ -111,6 +113,63 @@ def test_the_first_ctrl_c_loses_nothing_whatever_else_has_stopped_the_run_before
     assert why in next(line for line in err.splitlines() if "paused: " in line)
     assert project.value("select count(*) from results where status = 'ok'") == left
     assert project.value("select count(*) from attempts where result = 'lost'") == 0
+
+
+# -- while a run begins -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "return pipeline.runners._lock._write_facts 1",
+        "call pipeline.ledger.queries.next_run_id 1",
+        "call pipeline.runners.launch._run 1",
+    ],
+)
+def test_a_run_that_is_stopped_while_it_begins_sends_nothing_and_is_paused(project, stub, moment, number):
+    project.rows(texts(4))
+    project.job()
+    done = hears_signal(project, moment, number, "run", "job.toml", "--yes")
+    assert done.returncode == 4, done.stderr
+    assert "Traceback" not in done.stderr
+    (said,) = [line for line in done.stderr.splitlines() if "paused: " in line]
+    assert f"stopped by {'Ctrl-C' if number == signal.SIGINT else 'a stop request'}" in said
+    assert "The same command goes on from here." in said
+    assert stub.calls == 0
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 4
+
+
+def test_a_run_that_waits_for_the_ledger_before_it_begins_can_be_stopped(project, stub):
+    project.rows(texts(4))
+    project.job()
+    project.run("run", "job.toml", "--yes", "--limit", "1")
+    with opened_elsewhere(project.folder / "promptmill.duckdb") as holder:
+        run = project.start("run", "job.toml", "--yes")
+        while f"is open in process {holder.pid}" not in (line := run.stderr.readline()):
+            assert line, "the run did not wait"
+        assert str(run.pid) in project.run("stop", "job").stdout
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == 4
+    assert "paused: stopped by a stop request before anything was sent. The same command goes on from here." in err
+    assert stub.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [("", "is starting this moment"), (f'{{"pid": {2**22 + 1}}}', "has just ended"), ('{"pid": 1', "is starting")],
+    ids=["not written yet", "the process has gone", "half written"],
+)
+def test_stopping_a_job_that_has_only_taken_its_lock_is_a_sentence(project, stub, facts, says):
+    project.rows(texts(1))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    lock = project.folder / "promptmill.journal" / "job.lock"
+    lock.write_text(facts)
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert says in project.run("stop", "job", code=2).stderr
 
 
 # -- when all answers are home and the ledger is locked ---------------------------------------------

@@ -32,6 +32,8 @@ _TELL_AFTER = 1.0
 _GATE_AFTER = 2.0
 _GATE_HELD = 1.0
 _LOCKED = "Could not set lock on file"
+_INTERRUPTED = "Query interrupted"
+"""What DuckDB makes of a KeyboardInterrupt."""
 _HOLDER = re.compile(r"\(PID (\d+)\)")
 _BAD_WAL = re.compile(r'replaying WAL file "(.+?)": .*(?:[Cc]orrupt|does not match)', re.DOTALL)
 
@@ -142,6 +144,10 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         raise translate(path, error) from error
+    except RuntimeError as error:
+        if str(error) == _INTERRUPTED:
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _patiently(

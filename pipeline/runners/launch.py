@@ -3,12 +3,9 @@
 import asyncio
 import hashlib
 import importlib.metadata
-import signal
-import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,10 +25,11 @@ from pipeline.prompts import KeyMaker
 from pipeline.runners import _log
 from pipeline.runners._ahead import Ahead
 from pipeline.runners._connection import Bundled, Connection, Remote
-from pipeline.runners._loader import LAST_PATIENCE, Loader
+from pipeline.runners._loader import Loader
 from pipeline.runners._local_model import require_local_model, require_model_name
 from pipeline.runners._lock import job_lock
 from pipeline.runners._planner import Planner
+from pipeline.runners._signals import Asked, listen, stoppable
 from pipeline.runners.attempt import Exchanger
 from pipeline.runners.local import LocalRun, RunReport
 from pipeline.wire import WireOptions, open_wire
@@ -180,13 +178,17 @@ def account_of(job: Job) -> str:
 
 
 def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
-    """Run the job in this process. Raises LedgerError before anything is sent; afterwards it always reports."""
+    """Run the job in this process.
+
+    Raises LedgerError, or RunPaused if it is stopped, before anything is sent; afterwards it always reports.
+    """
     job = prepared.job
     _refuse_running_loop()
-    with job_lock(how.ledger.folder, job.name, account_of(job)) as others:
+    with stoppable() as asked, job_lock(how.ledger.folder, job.name, account_of(job)) as others:
         if others and not _is_bundled(job):
             how.notify(f"{', '.join(others)} runs on the same account: the stated limits are not shared between jobs")
         started = how.ledger.begin(_request(prepared, how))
+        asked.begun = True
         _log.started(prepared, started, how.ledger.path)
         if job.budget_usd is not None and started.plan.spent_usd:
             how.notify(
@@ -194,7 +196,7 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
             )
         try:
             with asyncio.Runner(loop_factory=_new_loop) as runner:
-                return runner.run(_run(prepared, key, started, how))
+                return runner.run(_run(prepared, key, started, how, asked))
         finally:
             started.journal.close()
 
@@ -246,7 +248,7 @@ def _connection(job: Job, key: str | None) -> Connection:
     return Bundled(job.model.name) if url is None else Remote(url, key)
 
 
-async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Launch) -> RunReport:
+async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Launch, asked: Asked) -> RunReport:
     job, meter = prepared.job, prepared.meter
     connection = _connection(job, key)
     options = WireOptions(
@@ -296,7 +298,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         done=started.known.done,
         ahead=_ahead(how.estimate),
     )
-    _listen_to_signals(run, how.notify, job.timeout_seconds)
+    listen(run, asked, how.notify, job.timeout_seconds)
     try:
         return await run.execute(how.watch)
     finally:
@@ -309,39 +311,3 @@ def _ahead(estimate: Estimate | None) -> Ahead:
     if estimate is not None:
         ahead.expect(estimate.forecast.bill, estimate.to_send, complete=estimate.complete)
     return ahead
-
-
-def _listen_to_signals(run: LocalRun, notify: Callable[[str], None], longest: float) -> None:
-    """First Ctrl-C (or SIGTERM, or `promptmill stop`): stop gently. A second Ctrl-C: leave now.
-
-    Whatever else stopped the run, its first Ctrl-C is the first one: it throws no answer away.
-
-    Only the main thread hears signals: to a run in another thread a stop request ends the whole program.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return
-    loop = asyncio.get_running_loop()
-    interrupts = count(1)
-
-    def gently(name: str, leave: str) -> None:
-        if run.over:
-            waiting = f"waiting for the ledger, at most {LAST_PATIENCE:g} s if it is locked"
-            notify(f"{name}: nothing is on the wire any more, {waiting} ({leave} leaves now)")
-            return
-        before = run.paused
-        run.stop(f"stopped by {name}")  # first of all: saying so may fail
-        what = "letting nothing more out" if before is None else f"stopping already ({before})"
-        waiting = f"waiting for {run.in_flight} in flight, at most {longest:g} s" if run.in_flight else "leaving"
-        notify(f"{name}: {what}, {waiting} ({leave} leaves now)")
-
-    def on_interrupt() -> None:
-        # Counted here: a run that stopped by itself (budget, quota, --until, a full disk) heard no Ctrl-C yet.
-        if next(interrupts) == 1:
-            gently("Ctrl-C", "Ctrl-C again")
-            return
-        run.leave_now()
-        lost = "answers still on the wire are lost and listed as lost attempts"
-        notify(f"leaving now; {'what the ledger lacks stays in the journal' if run.over else lost}")
-
-    loop.add_signal_handler(signal.SIGINT, on_interrupt)
-    loop.add_signal_handler(signal.SIGTERM, gently, "a stop request", "Ctrl-C twice")
