@@ -129,8 +129,12 @@ def estimate(
 ) -> tuple[Prepared, Estimate]:
     """Say what a run would send now, and what that would cost. Sends nothing. Raises UserError."""
     prepared = prepare(job, limit=limit)
+    return prepared, _estimated(prepared, ledger, selection, tick)
+
+
+def _estimated(prepared: Prepared, ledger: Ledger, selection: Selection, tick: Tick | None) -> Estimate:
     scan, counter = _scanned(prepared, ledger, selection, tick)
-    return prepared, scan.answer(prepared.plan, _outlook(job, ledger, selection), counter)
+    return scan.answer(prepared.plan, _outlook(prepared.job, ledger, selection), counter)
 
 
 def _scanned(
@@ -211,13 +215,14 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
     if options.selection.retry is not None:
         require_job(ledger, job.name)
     key, missing = _credentials(job, options)
-    counted = None
+    counted = estimated = None
+    prepared = prepare(job, limit=options.limit)
     if options.confirm is None and missing is None:
-        prepared = prepare(job, limit=options.limit)
         _tell_warnings(prepared, key, options)
         outlook = _outlook(job, ledger, options.selection)
     else:
-        prepared, counted = estimate(job, ledger, limit=options.limit, selection=options.selection, tick=options.tick)
+        estimated = fingerprint(prepared)  # before the input is read: what changes meanwhile must show, too
+        counted = _estimated(prepared, ledger, options.selection, options.tick)
         if missing is not None and counted.to_send:
             raise missing
         _tell_warnings(prepared, key, options)
@@ -227,7 +232,7 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
     total = None
     if counted is not None:
         total = counted.rows if options.selection.retry is None else counted.to_send
-    how = replace(_launch(ledger, options), outlook=outlook, estimate=counted, total=total)
+    how = replace(_launch(ledger, options), outlook=outlook, estimate=counted, estimated=estimated, total=total)
     report = launch(prepared, key, how)
     if prepared.plan.duplicate_ids:
         options.notify(f"{prepared.plan.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")

@@ -161,6 +161,8 @@ class Launch:
     """What is known about earlier requests of the job."""
     estimate: Estimate | None = None
     """The one that was shown before; without it the run makes its own when all rows are planned."""
+    estimated: str | None = None
+    """The fingerprint of what that one is about: nothing else may be sent."""
 
 
 def kept_counts(ledger: Ledger, job: Job) -> Path:
@@ -180,7 +182,7 @@ def account_of(job: Job) -> str:
 def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
     """Run the job in this process.
 
-    Raises LedgerError, or RunPaused if it is stopped, before anything is sent; afterwards it always reports.
+    Raises UserError, or RunPaused if it is stopped, before anything is sent; afterwards it always reports.
     """
     job = prepared.job
     _refuse_running_loop()
@@ -203,11 +205,17 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
 
 def _request(prepared: Prepared, how: Launch) -> RunRequest:
     job = prepared.job
+    found = fingerprint(prepared)
+    if how.estimated not in {None, found}:
+        raise InputError(
+            f"{job.file}: the input or the prompt changed after it was estimated, so nothing was sent; run the same"
+            " command again to see the new estimate"
+        )
     return RunRequest(
         job=job.name,
         job_file=job.file,
         command=how.command,
-        fingerprint=fingerprint(prepared),
+        fingerprint=found,
         input=job.input.path,
         provider=job.provider.name,
         model=job.model.name,
