@@ -234,8 +234,8 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
         total = counted.rows if options.selection.retry is None else counted.to_send
     how = replace(_launch(ledger, options), outlook=outlook, estimate=counted, estimated=estimated, total=total)
     report = launch(prepared, key, how)
-    if prepared.plan.duplicate_ids:
-        options.notify(f"{prepared.plan.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")
+    if report.duplicate_ids:
+        options.notify(f"{report.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")
     return report
 
 

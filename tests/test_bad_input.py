@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from project import Project, texts
+from stub_faults import status
 
 from pipeline import api
 from pipeline.errors import InputError
@@ -115,6 +116,19 @@ def test_what_changes_while_the_question_waits_is_not_sent(project, stub, what):
     assert answers_yes(project, rows.touch).exit_code == 0
     assert stub.calls == (6 if what == "one row more" else 5)
     assert project.value("select count(*) from runs") == 1
+
+
+def test_a_run_that_goes_on_counts_duplicate_ids_among_the_rows_it_reads(project, stub):
+    rows = [{"id": "same" if n < 3 or n >= 1100 else f"r{n}", "text": f"row {n}"} for n in range(1104)]
+    stub.faults = lambda n, _: status(402, "no credit") if n == 6 else None
+    project.rows(rows)
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes", code=4)
+    stub.faults = None
+    went_on = project.run("run", "job.toml", "--yes")
+    assert stub.calls == 1105
+    assert "3 rows repeat the 'id' of an earlier row" in went_on.stderr, "the last four; the first three are done"
+    assert "repeat" not in project.run("run", "job.toml", "--yes").stderr
 
 
 def test_duplicate_ids_are_a_warning_with_their_count(project, stub):

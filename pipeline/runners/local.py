@@ -59,6 +59,8 @@ class RunReport:
     exit_code: int
     free: bool
     """Nothing this run did can cost anything."""
+    duplicate_ids: int
+    """Rows that repeat the id of an earlier one, among those that were read."""
 
 
 class LocalRun:
@@ -229,6 +231,7 @@ class LocalRun:
             seconds=time.monotonic() - start,
             exit_code=LEFT if self._hurried and left_over else self._exit_code(),
             free=self.free,
+            duplicate_ids=self._planner.plan.duplicate_ids,
         )
 
     async def _mind_the_time(self) -> None:
