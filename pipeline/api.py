@@ -131,8 +131,12 @@ def estimate(
 ) -> tuple[Prepared, Estimate]:
     """Say what a run would send now, and what that would cost. Sends nothing. Raises UserError."""
     prepared = prepare(job, limit=limit)
+    return prepared, _estimated(prepared, ledger, selection, tick)
+
+
+def _estimated(prepared: Prepared, ledger: Ledger, selection: Selection, tick: Tick | None) -> Estimate:
     scan, counter = _scanned(prepared, ledger, selection, tick)
-    return prepared, scan.answer(prepared.plan, *_before(prepared, ledger, selection), counter)
+    return scan.answer(prepared.plan, *_before(prepared, ledger, selection), counter)
 
 
 def _scanned(
@@ -229,17 +233,21 @@ class RunOptions:
 
 
 def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
-    """Run a job, or go on with it; None if `confirm` said no. Raises UserError before anything is sent."""
+    """Run a job, or go on with it; None if `confirm` said no.
+
+    Raises UserError, or RunPaused if it is stopped, before anything is sent.
+    """
     if options.selection.retry is not None:
         require_job(ledger, job.name)
     key, missing = _credentials(job, options)
-    counted = None
+    counted = estimated = None
+    prepared = prepare(job, limit=options.limit)
     if options.confirm is None and missing is None:
-        prepared = prepare(job, limit=options.limit)
         _tell_warnings(prepared, key, options)
         outlook, _ = _before(prepared, ledger, options.selection)
     else:
-        prepared, counted = estimate(job, ledger, limit=options.limit, selection=options.selection, tick=options.tick)
+        estimated = fingerprint(prepared)  # before the input is read: what changes meanwhile must show, too
+        counted = _estimated(prepared, ledger, options.selection, options.tick)
         if missing is not None and counted.to_send:
             raise missing
         _tell_warnings(prepared, key, options)
@@ -253,12 +261,13 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
         _launch(ledger, options),
         outlook=outlook,
         estimate=counted,
+        estimated=estimated,
         total=total,
         window=_window(job) if options.confirm is None else None,
     )
     report = launch(prepared, key, how)
-    if prepared.plan.duplicate_ids and options.confirm is None:  # who was asked has seen that in the estimate
-        options.notify(f"{prepared.plan.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")
+    if report.duplicate_ids and options.confirm is None:  # who was asked has seen that in the estimate
+        options.notify(f"{report.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")
     return report
 
 
@@ -331,9 +340,16 @@ def stop(ledger: Ledger, job: str) -> int:
     if name not in live:
         running = ", ".join(live) or "nothing"
         raise UsageError(f"the job {name} is not running (running: {running})")
-    pid = int(live[name]["pid"])
-    os.kill(pid, signal.SIGTERM)
-    return pid
+    pid = live[name].get("pid")
+    if pid is None:  # its lock is taken and does not say by whom yet
+        raise UsageError(f"the job {name} is starting this moment; run the command again")
+    try:
+        os.kill(int(pid), signal.SIGTERM)
+    except ProcessLookupError:
+        raise UsageError(f"the job {name} has just ended (process {pid})") from None
+    except PermissionError:
+        raise UsageError(f"the job {name} runs as another user (process {pid}), who must stop it") from None
+    return int(pid)
 
 
 def status(ledger: Ledger, job: str | None = None) -> tuple[Table, list[str]]:

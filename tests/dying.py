@@ -31,8 +31,18 @@ def dies(project, moment, *command):
     assert done.returncode == -9, f"{moment} did not come: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
 
 
-def die_at(moment: str, nth: int) -> None:
-    """Kill this process at the n-th such moment."""
+def hears(project, moment, number, *command):
+    """Run a command that gets a signal at the moment; return how it ended."""
+    place, nth = moment.rsplit(" ", 1)
+    arguments = [sys.executable, "-W", "error", __file__, place, nth, *command]
+    environment = project._env() | {"SIGNAL": str(int(number))}
+    return subprocess.run(
+        arguments, cwd=project.folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def die_at(moment: str, nth: int, number: int) -> None:
+    """Kill this process, or send it another signal, at the n-th such moment."""
     word, name = moment.split()
     awaited, hits = EVENTS[word], count(1)
 
@@ -44,12 +54,12 @@ def die_at(moment: str, nth: int) -> None:
         else:
             found = f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
         if found == name and next(hits) == nth:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
 
     threading.setprofile(watch)
     sys.setprofile(watch)
 
 
 if __name__ == "__main__":
-    die_at(sys.argv[1], int(sys.argv[2]))
+    die_at(sys.argv[1], int(sys.argv[2]), int(os.environ.get("SIGNAL", signal.SIGKILL)))
     main(sys.argv[3:])

@@ -1,5 +1,6 @@
 """Mistakes are found before money is spent: exit 2, nothing sent, no traceback, and words that help."""
 
+import asyncio
 import contextlib
 import gzip
 import os
@@ -10,6 +11,11 @@ from pathlib import Path
 
 import pytest
 from project import Project, texts
+from stub_faults import status
+
+from pipeline import api
+from pipeline.errors import InputError
+from pipeline.ledger import Ledger
 
 
 @pytest.fixture
@@ -71,6 +77,58 @@ def test_a_byte_order_mark_is_no_mistake(project, stub):
     project.job()
     project.run("run", "job.toml", "--yes")
     assert stub.calls == 1
+
+
+def answers_yes(project, meanwhile):
+    """What `run` does in a terminal where somebody takes their time to say yes."""
+
+    async def watch(_):
+        await asyncio.Event().wait()
+
+    def confirm(*_):
+        meanwhile()
+        return True
+
+    with contextlib.chdir(project.folder):
+        job = api.open_job("job.toml")
+        options = api.RunOptions(environ={}, watch=watch, notify=print, confirm=confirm)
+        return api.run(job, Ledger(project.folder / "promptmill.duckdb"), options)
+
+
+@pytest.mark.parametrize("what", ["other rows", "one row more", "another prompt"])
+def test_what_changes_while_the_question_waits_is_not_sent(project, stub, what):
+    rows = project.rows(texts(5))
+    prompt = project.folder / "prompt.txt"
+    prompt.write_text("Say: {{ text }}")
+    project.job()
+    job = project.folder / "job.toml"
+    job.write_text(job.read_text().replace('user = "{{ text }}"', 'file = "prompt.txt"'))
+
+    def change():
+        if what == "another prompt":
+            prompt.write_text("Shout: {{ text }}")
+        else:
+            project.rows(texts(6) if what == "one row more" else reversed(texts(5)), rows.name)
+
+    with pytest.raises(InputError, match=r"changed after it was estimated, so nothing was sent"):
+        answers_yes(project, change)
+    assert stub.calls == 0
+    assert answers_yes(project, rows.touch).exit_code == 0
+    assert stub.calls == (6 if what == "one row more" else 5)
+    assert project.value("select count(*) from runs") == 1
+
+
+def test_a_run_that_goes_on_counts_duplicate_ids_among_the_rows_it_reads(project, stub):
+    rows = [{"id": "same" if n < 3 or n >= 1100 else f"r{n}", "text": f"row {n}"} for n in range(1104)]
+    stub.faults = lambda n, _: status(402, "no credit") if n == 6 else None
+    project.rows(rows)
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes", code=4)
+    stub.faults = None
+    went_on = project.run("run", "job.toml", "--yes")
+    assert stub.calls == 1105
+    assert "3 rows repeat the 'id' of an earlier row" in went_on.stderr, "the last four; the first three are done"
+    assert "repeat" not in project.run("run", "job.toml", "--yes").stderr
 
 
 def test_duplicate_ids_are_a_warning_with_their_count(project, stub):

@@ -5,6 +5,7 @@ Nothing here measures time: of rule 11 the gate's mechanism is tested, not how l
 
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -289,6 +290,28 @@ def test_a_locked_ledger_never_fails_a_run(path):
     run.end()
     assert each_line_once(path)
     assert value(path, "select status from results") == "ok"
+
+
+def test_what_duckdb_makes_of_ctrl_c_is_ctrl_c_again(path):
+    Booked(path).die()
+    with pytest.raises(KeyboardInterrupt), _connect.reading(path):
+        raise RuntimeError("Query interrupted")  # in a long query, where DuckDB looks for signals now and then
+
+
+def test_whoever_waits_for_a_locked_ledger_can_be_hurried(path, monkeypatch):
+    run = Booked(path)
+    loader = Loader(run.ledger, run.journal)
+    run.answer("k1")
+    real = time.sleep
+
+    def waits(seconds):
+        loader.hurry()
+        real(seconds)
+
+    monkeypatch.setattr(time, "sleep", waits)
+    with held(path, "writing"):
+        assert loader.finish(patience=3600).startswith("1 attempts are safe in the journal")
+    assert value(path, "select status from outcomes") == "ok"
 
 
 def test_what_could_not_be_loaded_at_the_end_is_said_and_loaded_by_the_next_command(path):

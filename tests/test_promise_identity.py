@@ -1,7 +1,9 @@
 """Promise: equal content is one request, and what was paid for is never asked for again, however the job changes."""
 
 import json
+import os
 import random
+import sys
 from decimal import Decimal
 from functools import partial
 
@@ -24,6 +26,27 @@ def test_rows_with_equal_prompts_are_one_request(project, stub):
     summary = project.sql("select count(*) n, count(output) answered, sum(cost_usd) cost from results")
     assert summary == [{"n": 300, "answered": 300, "cost": str(stub.bill.quantize(Decimal("1e-12")))}]
     assert project.value("select count(*) from results where reused") == 290
+
+
+def test_answers_of_another_job_are_taken_over_in_a_few_writes(project, stub):
+    project.rows(texts(1000))
+    for name in ("one", "two"):
+        project.job(name)
+    project.run("run", "one.toml", "--yes")
+    writes = 0
+
+    def watch(frame, event, argument):
+        nonlocal writes
+        writes += event == "c_call" and argument is os.write and frame.f_globals["__name__"] == "pipeline.journal"
+
+    sys.setprofile(watch)
+    try:
+        project.run("run", "two.toml", "--yes")
+    finally:
+        sys.setprofile(None)
+    assert stub.calls == 1000
+    assert project.value("select count(*) from results where job = 'two' and reused") == 1000
+    assert 0 < writes < 20
 
 
 def test_a_shuffled_file_with_one_row_more_and_one_less_makes_one_call(project, stub):

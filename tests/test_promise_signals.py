@@ -1,6 +1,7 @@
 """Promise: a run can be stopped at any time, by anybody, and bounded time is all it takes."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -8,13 +9,49 @@ import time
 from decimal import Decimal
 
 import pytest
+from bookings import child, hears
+from dying import hears as hears_signal
 from project import COMMAND, Project, texts
-from stub_faults import CUT, STALL, drip, every, first
+from stub_faults import CUT, STALL, drip, every, first, status
+
+HOLDER = """
+import sys
+import time
+import duckdb
+while True:
+    try:
+        held = duckdb.connect(sys.argv[1], read_only=True)
+        break
+    except duckdb.IOException:
+        time.sleep(0.01)
+print("holding", flush=True)
+sys.stdin.readline()
+"""
 
 
 @pytest.fixture
 def project(tmp_path, stub):
     return Project(tmp_path, stub.base_url)
+
+
+@contextlib.contextmanager
+def opened_elsewhere(path):
+    """Let another process have the ledger open for the block: as soon as the run's bursts leave it a moment."""
+    holder = child(HOLDER, path)
+    hears(holder, "holding")
+    try:
+        yield holder
+    finally:
+        holder.communicate("go\n", timeout=60)
+
+
+def wait_for(happened):
+    """Look until it has happened; a file says nothing by itself."""
+    for _ in range(3000):
+        if happened():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen")
 
 
 def test_ctrl_c_waits_for_what_is_in_flight_and_the_same_command_goes_on(project, stub):
@@ -49,6 +86,135 @@ def test_a_second_ctrl_c_leaves_now_and_lists_what_was_on_the_wire(project, stub
     stub.release()
     assert run.returncode == 130
     assert project.value("select count(*) from attempts where result = 'lost'") == 4
+
+
+@pytest.mark.parametrize("why", ["no credit", "stopped by a stop request"])
+def test_the_first_ctrl_c_loses_nothing_whatever_else_has_stopped_the_run_before(project, stub, why):
+    stub.faults = lambda n, _: status(402, "no credit") if why == "no credit" and n == 1 else None
+    project.rows(texts(40))
+    project.job(concurrency=4)
+    stub.hold()
+    run = project.start("run", "job.toml", "--yes", "--log", "run.log")
+    stub.wait_for_in_flight(4)
+    if why == "no credit":
+        stub.release(1)
+    else:
+        run.send_signal(signal.SIGTERM)
+    wait_for(lambda: "stopping: " in (project.folder / "run.log").read_text())
+    run.send_signal(signal.SIGINT)
+    while "Ctrl-C: stopping already" not in (line := run.stderr.readline()):
+        assert line, "the run ended without waiting"
+    left = 3 if why == "no credit" else 4
+    assert why in line
+    assert f"waiting for {left} in flight" in line
+    stub.release()
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 4
+    assert why in next(line for line in err.splitlines() if "paused: " in line)
+    assert project.value("select count(*) from results where status = 'ok'") == left
+    assert project.value("select count(*) from attempts where result = 'lost'") == 0
+
+
+# -- while a run begins -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "return pipeline.runners._lock._write_facts 1",
+        "call pipeline.ledger.queries.next_run_id 1",
+        "call pipeline.runners.launch._run 1",
+    ],
+)
+def test_a_run_that_is_stopped_while_it_begins_sends_nothing_and_is_paused(project, stub, moment, number):
+    project.rows(texts(4))
+    project.job()
+    done = hears_signal(project, moment, number, "run", "job.toml", "--yes")
+    assert done.returncode == 4, done.stderr
+    assert "Traceback" not in done.stderr
+    (said,) = [line for line in done.stderr.splitlines() if "paused: " in line]
+    assert f"stopped by {'Ctrl-C' if number == signal.SIGINT else 'a stop request'}" in said
+    assert "The same command goes on from here." in said
+    assert stub.calls == 0
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 4
+
+
+def test_a_run_that_waits_for_the_ledger_before_it_begins_can_be_stopped(project, stub):
+    project.rows(texts(4))
+    project.job()
+    project.run("run", "job.toml", "--yes", "--limit", "1")
+    with opened_elsewhere(project.folder / "promptmill.duckdb") as holder:
+        run = project.start("run", "job.toml", "--yes")
+        while f"is open in process {holder.pid}" not in (line := run.stderr.readline()):
+            assert line, "the run did not wait"
+        assert str(run.pid) in project.run("stop", "job").stdout
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == 4
+    assert "paused: stopped by a stop request before anything was sent. The same command goes on from here." in err
+    assert stub.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [("", "is starting this moment"), (f'{{"pid": {2**22 + 1}}}', "has just ended"), ('{"pid": 1', "is starting")],
+    ids=["not written yet", "the process has gone", "half written"],
+)
+def test_stopping_a_job_that_has_only_taken_its_lock_is_a_sentence(project, stub, facts, says):
+    project.rows(texts(1))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    lock = project.folder / "promptmill.journal" / "job.lock"
+    lock.write_text(facts)
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert says in project.run("stop", "job", code=2).stderr
+
+
+# -- when all answers are home and the ledger is locked ---------------------------------------------
+
+
+@contextlib.contextmanager
+def waiting_for_its_ledger(project, stub):
+    """Start a run whose four rows are answered while another process holds the ledger; the block ends the holding."""
+    project.rows(texts(4))
+    project.job(concurrency=4)
+    stub.hold()
+    run = project.start("run", "job.toml", "--yes")
+    stub.wait_for_in_flight(4)
+    with opened_elsewhere(project.folder / "promptmill.duckdb"):
+        stub.release()
+        (journal,) = (project.folder / "promptmill.journal").glob("*.jsonl")
+        wait_for(lambda: b'"type":"end"' in journal.read_bytes())
+        yield run
+
+
+def test_ctrl_c_after_the_last_answer_changes_nothing_about_how_the_run_ended(project, stub):
+    with waiting_for_its_ledger(project, stub) as run:
+        run.send_signal(signal.SIGINT)
+        while "Ctrl-C: nothing is on the wire any more" not in (line := run.stderr.readline()):
+            assert line, "the run ended without saying what it waits for"
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 0
+    assert "4 ok" in out
+    assert "paused" not in err
+    assert project.sql("select exit_code, reason from runs") == [{"exit_code": 0, "reason": "finished"}]
+
+
+def test_a_second_ctrl_c_while_the_ledger_is_locked_leaves_and_says_where_the_answers_are(project, stub):
+    with waiting_for_its_ledger(project, stub) as run:
+        run.send_signal(signal.SIGINT)
+        while "Ctrl-C: nothing is on the wire any more" not in (line := run.stderr.readline()):
+            assert line, "the run ended without saying what it waits for"
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "4 attempts are safe in the journal" in err
+    assert "Traceback" not in err
+    assert project.value("select count(*) from outcomes where status = 'ok'") == 4
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 4
 
 
 def test_stop_from_another_terminal_pauses_the_run(project, stub):

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
-from pipeline.errors import UserError, did_you_mean
+from pipeline.errors import RunPaused, UserError, did_you_mean
 from pipeline.text import printable_lines
 
 ORDER = (
@@ -83,6 +83,9 @@ def main(args: list[str] | None = None) -> Any:
     except UserError as error:
         _complain(str(error))
         sys.exit(2)
+    except RunPaused as error:  # before a run has begun, so there is no report of it
+        _complain(f"paused: {error}. The same command goes on from here.")
+        sys.exit(4)
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)

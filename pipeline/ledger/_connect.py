@@ -32,6 +32,8 @@ _TELL_AFTER = 1.0
 _GATE_AFTER = 2.0
 _GATE_HELD = 1.0
 _LOCKED = "Could not set lock on file"
+_INTERRUPTED = "Query interrupted"
+"""What DuckDB makes of a KeyboardInterrupt."""
 _HOLDER = re.compile(r"\(PID (\d+)\)")
 _BAD_WAL = re.compile(r'replaying WAL file "(.+?)": .*(?:[Cc]orrupt|does not match)', re.DOTALL)
 
@@ -39,6 +41,8 @@ _in_this_process = threading.Lock()
 """One connection of this process at a time: two modes at once are an error in DuckDB."""
 
 Waiting = Callable[[str], None]
+Patience = float | Callable[[], float]
+"""Seconds to wait for the file; a function is asked anew all the while, so that somebody may shorten it."""
 
 
 _NO_WAY_TO_WRITE = {
@@ -116,7 +120,7 @@ class Engine:
 def writing(
     path: Path,
     *,
-    patience: float | None = None,
+    patience: Patience | None = None,
     waiting: Waiting | None = None,
     report: Waiting | None = None,
     engine: Engine | None = None,
@@ -140,13 +144,17 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         raise translate(path, error) from error
+    except RuntimeError as error:
+        if str(error) == _INTERRUPTED:
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _patiently(
     path: Path,
     *,
     read_only: bool,
-    patience: float | None,
+    patience: Patience | None,
     waiting: Waiting | None,
     report: Waiting | None,
     config: dict[str, str] | None = None,
@@ -167,7 +175,8 @@ def _patiently(
                 gate.shut()
                 _set_wal_aside(path, report)
             except LedgerBusy as busy:
-                if waited >= (READER_PATIENCE if patience is None else patience):
+                most = READER_PATIENCE if patience is None else patience
+                if waited >= (most() if callable(most) else most):
                     raise
                 if waiting is not None and not told and waited > _TELL_AFTER:
                     waiting(str(busy))

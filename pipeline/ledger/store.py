@@ -21,7 +21,7 @@ from pipeline import journal
 from pipeline.errors import LedgerError
 from pipeline.journal import Journal, JournalFull
 from pipeline.ledger import _asking, _connect, _history, _journals, loading, queries, schema
-from pipeline.ledger._connect import Unwritable
+from pipeline.ledger._connect import Patience, Unwritable
 from pipeline.ledger._exchanges import Intake
 from pipeline.ledger._frames import ESTIMATES, PLAN_ENDS, ROWS, Bundle, microseconds
 from pipeline.ledger._history import Used
@@ -145,17 +145,19 @@ class Ledger:
         with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
             yield connection
 
-    def catch_up(self, ends: loading.Ends = MappingProxyType({})) -> None:
+    def catch_up(self, ends: loading.Ends = MappingProxyType({}), *, patience: Patience | None = None) -> None:
         """Load every dead journal to its end; `ends` is what is known of their loose ends already.
 
         Raises LedgerError if that can't be done, LedgerBusy if not now.
         """
-        for refused in self._catch_up(ends):
+        for refused in self._catch_up(ends, patience):
             raise refused
 
-    def _catch_up(self, ends: loading.Ends = MappingProxyType({})) -> list[_journals.Unattributable]:
+    def _catch_up(
+        self, ends: loading.Ends = MappingProxyType({}), patience: Patience | None = None
+    ) -> list[_journals.Unattributable]:
         self._check_writable()
-        with _connect.writing(self.path, waiting=self._notify) as connection:
+        with _connect.writing(self.path, patience=patience, waiting=self._notify) as connection:
             return self._prepare(connection, ends)
 
     def _explain(self, error: Unwritable) -> None:
@@ -319,7 +321,7 @@ class Ledger:
         state: JournalState,
         burst: Burst,
         *,
-        patience: float,
+        patience: Patience,
         more: Callable[[int], journal.Piece | None] = lambda _: None,
     ) -> JournalState:
         """Load what a live run has gathered; return how far its journal is loaded now.

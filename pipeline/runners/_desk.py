@@ -97,7 +97,7 @@ class Desk:
         judged = [(arrival, verdict) for arrival in arrived if (verdict := self._judged(arrival, now)) is not None]
         for (arrival, verdict), on_file in zip(judged, self._write([each for _, each in judged]), strict=True):
             if not on_file:
-                self.lost(arrival.ticket)
+                self._keep(arrival)
                 continue
             try:
                 self._settle(arrival, verdict)
@@ -118,10 +118,27 @@ class Desk:
             if isinstance(step, Done) and not heard.hold:
                 lines.append(outcome_line(step.outcome))
         except BaseException as error:  # noqa: BLE001 -- as above
-            self.lost(ticket)
             self._fail(error)
+            self._keep(arrival)
             return None
         return _Verdict(heard, step, lines)
+
+    def _keep(self, arrival: Arrival) -> None:
+        """Put on file what came back, though what follows from it can't be; whoever loads the journal books the row.
+
+        Of a failure nobody knows then whether its row is to blame: it stays pending.
+        """
+        ticket, attempt, result, _ = arrival
+        try:
+            self._journal.append_all([attempt_line(attempt, ticket, held=isinstance(result, Failure))], came_back=True)
+        except BaseException as error:  # noqa: BLE001 -- as above
+            self._not_written(error)
+            self.lost(ticket)
+            return
+        self._tally.sent += 1
+        self.spent += attempt.cost_usd or ZERO
+        self._door.back(ticket, cost=attempt.cost_usd, used_tokens=None)
+        self.home.set()
 
     def _write(self, verdicts: Sequence[_Verdict]) -> list[bool]:
         """Put answers and their outcomes on file; tell which are there.
@@ -130,15 +147,18 @@ class Desk:
         """
         try:
             self._journal.append_all([line for verdict in verdicts for line in verdict.lines], came_back=True)
-        except RunPaused as error:
-            if len(verdicts) == 1:
-                self._stop(str(error))
-                return [False]
-            return [each for verdict in verdicts for each in self._write([verdict])]  # there may be room for some
         except BaseException as error:  # noqa: BLE001 -- as above
-            self._fail(error)
-            return [False] * len(verdicts)
+            if len(verdicts) > 1:  # there may be room for some, or one alone can't be written
+                return [each for verdict in verdicts for each in self._write([verdict])]
+            self._not_written(error)
+            return [False]
         return [True] * len(verdicts)
+
+    def _not_written(self, error: BaseException) -> None:
+        if isinstance(error, RunPaused):
+            self._stop(str(error))
+        else:
+            self._fail(error)
 
     def _settle(self, arrival: Arrival, verdict: _Verdict) -> None:
         attempt, heard, step = arrival.attempt, verdict.heard, verdict.step

@@ -30,6 +30,8 @@ TICK_SECONDS = 0.1
 SYNC_SECONDS = 1.0
 LAST_PATIENCE = 30.0
 """Seconds to wait for a locked ledger at the end of a run."""
+HURRIED_PATIENCE = 2.0
+"""Seconds to wait for a locked ledger when the user wants to leave now."""
 MOST_ROWS = 50_000
 """Planned rows that may wait for a locked ledger; then planning waits too, so that memory stays bounded."""
 
@@ -50,7 +52,7 @@ class Loader:
         self._adding = threading.Lock()
         self._plan_end: tuple[int, int] | None = None
         self._estimate: Mapping[str, Any] | None = None
-        self._abandoned = False
+        self._abandoned = self._hurried = False
         self._stop = threading.Event()
         self._room = threading.Event()
         # Two threads: a burst that waits for a locked ledger must not keep the journal from the disk.
@@ -89,6 +91,13 @@ class Loader:
         self._abandoned = True
         self._room.set()
 
+    def hurry(self) -> None:
+        """Wait for a locked ledger no longer than the user does who wants to leave now; also who waits already."""
+        self._hurried = True
+
+    def _at_most(self, seconds: float) -> Callable[[], float]:
+        return lambda: min(seconds, HURRIED_PATIENCE) if self._hurried else seconds
+
     def stop(self) -> None:
         """Stop the regular bursts; the rest is loaded by `finish`."""
         self._stop.set()
@@ -103,7 +112,8 @@ class Loader:
         if problem is not None:
             return self._left_over(problem)
         try:
-            self._ledger.catch_up({self._journal.journal_id: self._ends})  # with dead journals, and ours is dead now
+            # With dead journals, and ours is dead now.
+            self._ledger.catch_up({self._journal.journal_id: self._ends}, patience=self._at_most(patience))
         except LedgerError as error:
             return self._left_over(error)
         return None
@@ -211,11 +221,11 @@ class Loader:
     def _burst_again_if_it_fails(self, burst: Burst, patience: float) -> JournalState:
         """DuckDB can fail behind the commit; a second try finds what is in the file and goes on from there."""
         try:
-            return self._ledger.burst(self._path, self._state, burst, patience=patience, more=self._more)
+            return self._ledger.burst(self._path, self._state, burst, patience=self._at_most(patience), more=self._more)
         except LedgerBusy:
             raise
         except LedgerError:
-            return self._ledger.burst(self._path, self._state, burst, patience=patience, more=self._more)
+            return self._ledger.burst(self._path, self._state, burst, patience=self._at_most(patience), more=self._more)
 
 
 def _next_burst() -> float:

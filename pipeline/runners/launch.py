@@ -3,8 +3,6 @@
 import asyncio
 import hashlib
 import importlib.metadata
-import signal
-import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,6 +28,7 @@ from pipeline.runners._loader import Loader
 from pipeline.runners._local_model import require_local_model, require_model_name
 from pipeline.runners._lock import job_lock
 from pipeline.runners._planner import Planner
+from pipeline.runners._signals import Asked, listen, stoppable
 from pipeline.runners.attempt import Exchanger
 from pipeline.runners.local import LocalRun, RunReport
 from pipeline.windows import Window
@@ -170,6 +169,8 @@ class Launch:
     """What is known about earlier requests of the job."""
     estimate: Estimate | None = None
     """The one that was shown before; without it the run makes its own when all its rows are planned."""
+    estimated: str | None = None
+    """The fingerprint of what that one is about: nothing else may be sent."""
     window: Window | None = None
     """The model's context, for a run that names rows beyond it; None: nobody knows it, or they were named before."""
 
@@ -189,13 +190,17 @@ def account_of(job: Job) -> str:
 
 
 def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
-    """Run the job in this process. Raises LedgerError before anything is sent; afterwards it always reports."""
+    """Run the job in this process.
+
+    Raises UserError, or RunPaused if it is stopped, before anything is sent; afterwards it always reports.
+    """
     job = prepared.job
     _refuse_running_loop()
-    with job_lock(how.ledger.folder, job.name, account_of(job)) as others:
+    with stoppable() as asked, job_lock(how.ledger.folder, job.name, account_of(job)) as others:
         if others and not _is_bundled(job):
             how.notify(f"{', '.join(others)} runs on the same account: the stated limits are not shared between jobs")
         started = how.ledger.begin(_request(prepared, how))
+        asked.begun = True
         _log.started(prepared, started, how.ledger.path)
         if job.budget_usd is not None and started.plan.spent_usd:
             how.notify(
@@ -203,18 +208,24 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
             )
         try:
             with asyncio.Runner(loop_factory=_new_loop) as runner:
-                return runner.run(_run(prepared, key, started, how))
+                return runner.run(_run(prepared, key, started, how, asked))
         finally:
             started.journal.close()
 
 
 def _request(prepared: Prepared, how: Launch) -> RunRequest:
     job = prepared.job
+    found = fingerprint(prepared)
+    if how.estimated not in {None, found}:
+        raise InputError(
+            f"{job.file}: the input or the prompt changed after it was estimated, so nothing was sent; run the same"
+            " command again to see the new estimate"
+        )
     return RunRequest(
         job=job.name,
         job_file=job.file,
         command=how.command,
-        fingerprint=fingerprint(prepared),
+        fingerprint=found,
         prompt_id=prompt_id(job),
         input=job.input.path,
         provider=job.provider.name,
@@ -256,7 +267,7 @@ def _connection(job: Job, key: str | None) -> Connection:
     return Bundled(job.model.name) if url is None else Remote(url, key)
 
 
-async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Launch) -> RunReport:
+async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Launch, asked: Asked) -> RunReport:
     job, meter = prepared.job, prepared.meter
     connection = _connection(job, key)
     options = WireOptions(
@@ -307,34 +318,9 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         done=started.known.done,
         estimate=how.estimate,
     )
-    _listen_to_signals(run, how.notify, job.timeout_seconds)
+    listen(run, asked, how.notify, job.timeout_seconds)
     try:
         return await run.execute(how.watch)
     finally:
         await wire.close()
         await connection.close()
-
-
-def _listen_to_signals(run: LocalRun, notify: Callable[[str], None], longest: float) -> None:
-    """First Ctrl-C (or SIGTERM, or `promptmill stop`): stop gently. A second Ctrl-C: leave now.
-
-    Only the main thread hears signals: to a run in another thread a stop request ends the whole program.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return
-    loop = asyncio.get_running_loop()
-
-    def gently(name: str) -> None:
-        run.stop(f"stopped by {name}")  # first of all: saying so may fail
-        waiting = f"waiting for {run.in_flight} in flight, at most {longest:g} s" if run.in_flight else "leaving"
-        notify(f"{name}: letting nothing more out, {waiting} (Ctrl-C again leaves now)")
-
-    def on_interrupt() -> None:
-        if run.paused is None:
-            gently("Ctrl-C")
-            return
-        run.leave_now()
-        notify("leaving now; answers still on the wire are lost and listed as lost attempts")
-
-    loop.add_signal_handler(signal.SIGINT, on_interrupt)
-    loop.add_signal_handler(signal.SIGTERM, gently, "a stop request")

@@ -25,7 +25,7 @@ from pipeline.runners import _log
 from pipeline.runners._ahead import Ahead
 from pipeline.runners._desk import Arrival, Desk
 from pipeline.runners._lines import outcome_line, sent_line
-from pipeline.runners._loader import LAST_PATIENCE, Loader
+from pipeline.runners._loader import Loader
 from pipeline.runners._planner import Batch, Planner
 from pipeline.runners._tally import Tally
 from pipeline.runners.attempt import Exchanger
@@ -34,10 +34,10 @@ CLOCK_SECONDS = 1.0
 """How often the wall clock is looked at: it may be set, and stands still for a sleeping laptop's timers."""
 STOPPED = "stopped on request"
 FINISHED = "finished"
+LEFT = 130
+"""Exit code of a run that was left before all was home, or before all of it was in the ledger."""
 PLANNER_PATIENCE = 1.0
 """Seconds that a stopped run waits for its planner's thread."""
-HURRIED_PATIENCE = 2.0
-"""Seconds to wait for a locked ledger when the user wants to leave now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ class RunReport:
     exit_code: int
     free: bool
     """Nothing this run did can cost anything."""
+    duplicate_ids: int
+    """Rows that repeat the id of an earlier one, among those that were read."""
 
 
 class LocalRun:
@@ -99,7 +101,10 @@ class LocalRun:
         self._dispatcher: asyncio.Task[None] | None = None
         self._main: asyncio.Task[RunReport] | None = None
         self._bug: BaseException | None = None
-        self._hurried = False
+        self._hurried = self._dropped = False
+        """The user wants to leave now; and what was on the wire then was dropped for it."""
+        self.over = False
+        """Nothing is on the wire and nothing goes out any more: what is left is to bring it all into the ledger."""
         self.tally = Tally(total=total)
         if done is not None:
             self.tally.done_before(done.rows, done.repeated)
@@ -113,7 +118,7 @@ class LocalRun:
             tally=self.tally,
             ahead=self._ahead,
             notify=notify,
-            stop=self.stop,
+            stop=self._pause,
             fail=self._fail,
             # Rows that somebody asks for again were looked at: if they are rejected again, the job is not news.
             proven=planner.selection.retry is not None,
@@ -170,7 +175,12 @@ class LocalRun:
         return self._loader.problem
 
     def stop(self, reason: str = STOPPED) -> None:
-        """Let nothing more out; what is in flight may come home. The first reason stays."""
+        """Let nothing more out; what is in flight may come home. A run that is over stays what it is: finished, say."""
+        if not self.over:
+            self._pause(reason)
+
+    def _pause(self, reason: str) -> None:
+        """Let nothing more out; the first reason stays."""
         if self.paused is None:
             _log.pausing(reason)
         self.paused = self.paused or reason
@@ -185,6 +195,10 @@ class LocalRun:
         if self._hurried:
             return
         self._hurried = True
+        self._loader.hurry()
+        if self.over:
+            return  # a cancelled close would tell nobody what the ledger lacks
+        self._dropped = True
         self.stop()
         if self._main is not None:
             self._main.cancel()
@@ -202,7 +216,7 @@ class LocalRun:
         try:
             await self._run_stations()
         except asyncio.CancelledError:
-            if not self._hurried:
+            if not self._dropped:
                 raise
         finally:
             for watcher in watchers:
@@ -219,8 +233,9 @@ class LocalRun:
             paused=self.paused,
             left_over=left_over,
             seconds=time.monotonic() - start,
-            exit_code=self._exit_code(),
+            exit_code=LEFT if self._hurried and left_over else self._exit_code(),
             free=self.free,
+            duplicate_ids=self._planner.plan.duplicate_ids,
         )
 
     async def _mind_the_time(self) -> None:
@@ -243,6 +258,7 @@ class LocalRun:
                 self._desk.home.clear()
                 await self._desk.home.wait()
         finally:
+            self.over = True
             self._abandoned.set()
             self._door.stop()
             for task in (self._dispatcher, *workers):
@@ -264,13 +280,13 @@ class LocalRun:
             )
         except RunPaused as error:
             self.paused = self.paused or str(error)
-        return await asyncio.to_thread(self._loader.finish, HURRIED_PATIENCE if self._hurried else LAST_PATIENCE)
+        return await asyncio.to_thread(self._loader.finish)
 
     def _exit_code(self) -> int:
         if self._bug is not None:
             return 1
-        if self._hurried:
-            return 130
+        if self._dropped:
+            return LEFT
         if self.paused is not None:
             return 4
         return 3 if self.tally.bad else 0
@@ -278,7 +294,7 @@ class LocalRun:
     def _fail(self, error: BaseException) -> None:
         """Stop on a bug of our own: what is in flight may come home, then the bug shows."""
         self._bug = self._bug or error
-        self.stop(redact(f"internal error: {type(error).__name__}: {error}", self._exchanger.secrets))
+        self._pause(redact(f"internal error: {type(error).__name__}: {error}", self._exchanger.secrets))
 
     async def _dispatch(self) -> None:
         """Fetch from the doorman, write the `sent` lines, hand over to workers."""
@@ -289,7 +305,7 @@ class LocalRun:
                 for each in tickets:
                     self._hand_over(each)
         except PromptmillError as error:
-            self.stop(str(error))
+            self._pause(str(error))
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 -- the station's edge: a bug (or a panic) must stop the run
@@ -358,7 +374,7 @@ class LocalRun:
     def _scanned(self, planned: "asyncio.Future[None]", error: BaseException | None) -> None:
         """Hear, in the loop, how the scan ended; a broken line behind the checked rows pauses the run."""
         if isinstance(error, PromptmillError):
-            self.stop(str(error))
+            self._pause(str(error))
         elif error is not None and not self._abandoned.is_set():
             self._fail(error)
         elif error is None and self.paused is None:
@@ -387,8 +403,9 @@ class LocalRun:
             self.tally.row(key, status, repeated=repeated)
             self.tally.already += status is not None
             self.tally.repeated += repeated
+        if batch.outcomes:  # in one write: a row that is reused costs little else
+            self._journal.append_all([outcome_line(outcome) for outcome in batch.outcomes])
         for outcome in batch.outcomes:
-            self._journal.append_all([outcome_line(outcome)])
             self.tally.ended(outcome.key, outcome.status)
             self.tally.reused += outcome.reused
         self._say(batch.notice)

@@ -1,0 +1,91 @@
+"""Ctrl-C, SIGTERM and `promptmill stop`: from before a job counts as running until its run is over.
+
+Only the main thread hears signals: to a run in another thread a stop request ends the whole program.
+"""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from types import FrameType
+
+from pipeline.errors import RunPaused
+from pipeline.runners._loader import LAST_PATIENCE
+from pipeline.runners.local import LocalRun
+
+_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a stop request"}
+
+
+class Asked:
+    """What was asked before the run could hear it."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        """Why the run must not send anything, None if it may."""
+        self.begun = False
+        """The run has its number and its journal: it is not broken off any more, but ends as a paused run does."""
+
+    def hear(self, number: int, _: FrameType | None) -> None:
+        """Be the handler of a signal."""
+        self.reason = self.reason or f"stopped by {_NAMES[signal.Signals(number)]}"
+        if not self.begun:
+            raise KeyboardInterrupt  # looking up what is answered may take long, and so may waiting for a lock
+
+
+@contextmanager
+def stoppable() -> Iterator[Asked]:
+    """Hear requests to stop while a run begins. Raises RunPaused: nothing was sent.
+
+    Enter it before the job's lock is taken: whoever sees that a job runs may stop it.
+    """
+    asked = Asked()
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, asked.hear) for number in _NAMES}
+    try:
+        yield asked
+    except BaseException:  # DuckDB makes an error of its own of what ended its query
+        if asked.reason is None or asked.begun:
+            raise
+        raise RunPaused(f"{asked.reason} before anything was sent") from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def listen(run: LocalRun, asked: Asked, notify: Callable[[str], None], longest: float) -> None:
+    """First Ctrl-C (or SIGTERM, or `promptmill stop`): stop gently. A second Ctrl-C: leave now.
+
+    Whatever else stopped the run, its first Ctrl-C is the first one: it throws no answer away.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    interrupts = count(1)
+
+    def gently(name: str, leave: str) -> None:
+        if run.over:
+            waiting = f"waiting for the ledger, at most {LAST_PATIENCE:g} s if it is locked"
+            notify(f"{name}: nothing is on the wire any more, {waiting} ({leave} leaves now)")
+            return
+        before = run.paused
+        run.stop(f"stopped by {name}")  # first of all: saying so may fail
+        what = "letting nothing more out" if before is None else f"stopping already ({before})"
+        waiting = f"waiting for {run.in_flight} in flight, at most {longest:g} s" if run.in_flight else "leaving"
+        notify(f"{name}: {what}, {waiting} ({leave} leaves now)")
+
+    def on_interrupt() -> None:
+        # Counted here: a run that stopped by itself (budget, quota, --until, a full disk) heard no Ctrl-C yet.
+        if next(interrupts) == 1:
+            gently(_NAMES[signal.SIGINT], "Ctrl-C again")
+            return
+        run.leave_now()
+        lost = "answers still on the wire are lost and listed as lost attempts"
+        notify(f"leaving now; {'what the ledger lacks stays in the journal' if run.over else lost}")
+
+    loop.add_signal_handler(signal.SIGINT, on_interrupt)
+    loop.add_signal_handler(signal.SIGTERM, gently, _NAMES[signal.SIGTERM], "Ctrl-C twice")
+    if asked.reason is not None:  # since the run has begun
+        run.stop(asked.reason)

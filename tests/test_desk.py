@@ -1,0 +1,136 @@
+"""The desk: what came back is on file whatever else goes wrong, and nothing follows from what is not."""
+
+import asyncio
+import time
+from collections import Counter
+from decimal import Decimal
+
+import pytest
+
+from pipeline import journal
+from pipeline.budget import Budget
+from pipeline.doorman import Doorman, Limits, Ticket
+from pipeline.health import Health, StopRules
+from pipeline.journal import Journal
+from pipeline.ledger import loading
+from pipeline.records import Attempt, Failure, Outcome, Reply, Request
+from pipeline.runners._ahead import Ahead
+from pipeline.runners._desk import Arrival, Desk
+from pipeline.runners._tally import Tally
+from pipeline.runners.attempt import Done
+
+COST = Decimal("0.001")
+WORST = Decimal("0.01")
+NO_TEXT = "\ud83d"
+"""Half of a surrogate pair: no line can hold it."""
+
+
+class Judge:
+    """In an exchanger's place: every exchange ends its row, but some show a bug, or bring what no line can hold."""
+
+    def __init__(self, *, bug=(), no_line=()):
+        self.bug, self.no_line = bug, no_line
+
+    def next_step(self, ticket, attempt, result, **more):
+        if attempt.key in self.bug:
+            raise AssertionError("a bug of our own")
+        error = NO_TEXT if attempt.key in self.no_line else None
+        return Done(Outcome(attempt.key, "ok", 1, 7, 1, 50, error=error))
+
+
+class Loader:
+    broken = None
+
+
+class Booth:
+    """A desk and what it told; `arrive` lets exchanges come home in one turn of the loop."""
+
+    def __init__(self, folder, judge):
+        self.journal = Journal(folder, "ledger")
+        self.budget, self.tally = Budget(Decimal(1)), Tally()
+        self.door = Doorman(Limits(concurrency=8), self.budget)
+        self.stopped, self.failed = [], []
+        self.desk = Desk(
+            door=self.door, health=Health(StopRules(), concurrency=8, most_open=16), budget=self.budget,
+            exchanger=judge, journal=self.journal, loader=Loader(), tally=self.tally, ahead=Ahead(),
+            notify=print, stop=self.stopped.append, fail=self.failed.append, proven=False,
+        )  # fmt: skip
+
+    async def arrive(self, *results):
+        tickets = [Ticket(Request(key, ()), WORST, 60, 10, "exact") for key, _ in results]
+        await self.door.offer(tickets)
+        for _ in tickets:
+            await self.door.next()
+        for ticket, (key, result) in zip(tickets, results, strict=True):
+            said = result.text if isinstance(result, Reply) else None
+            attempt = Attempt(
+                key=key, attempt=1, kind="first", result="ok" if said else "rejected", sent_at=time.time(),
+                latency_ms=1.0, reserved_usd=WORST, computed_usd=COST, http_status=200, output=said,
+            )  # fmt: skip
+            self.desk.arrive(Arrival(ticket, attempt, result, 0))
+        await asyncio.sleep(0)
+
+    def lines(self):
+        return Counter((line.kind, line.fields["key"]) for line in journal.read_all(self.journal.path, dead=False)
+                       if line.kind != "header")  # fmt: skip
+
+
+def answer(text="an answer"):
+    return Reply(text, "stop", "stop", None)
+
+
+@pytest.fixture
+def booth(tmp_path):
+    booths = []
+
+    def make(**more):
+        booths.append(Booth(tmp_path / str(len(booths)), Judge(**more)))
+        return booths[-1]
+
+    yield make
+    for each in booths:
+        each.journal.close()
+
+
+async def test_answers_that_come_home_together_are_on_file_with_their_outcomes(booth):
+    desk = booth()
+    await desk.arrive(("a", answer()), ("b", answer()))
+    assert desk.lines() == {(kind, key): 1 for kind in ("attempt", "outcome") for key in "ab"}
+    assert (desk.budget.spent, desk.door.in_flight) == (2 * COST, 0)
+    assert not desk.failed
+
+
+async def test_an_answer_that_no_line_can_hold_costs_the_others_nothing(booth):
+    desk = booth()
+    await desk.arrive(("a", answer()), ("b", answer(NO_TEXT)), ("c", answer()))
+    assert desk.lines() == {(kind, key): 1 for kind in ("attempt", "outcome") for key in "ac"}
+    assert (desk.budget.spent, desk.door.in_flight) == (2 * COST + WORST, 0)
+    assert desk.failed, "a bug of our own shows"
+
+
+async def test_an_answer_is_kept_though_its_outcome_can_not_be_written(booth):
+    desk = booth(no_line="b")
+    await desk.arrive(("a", answer()), ("b", answer()))
+    assert desk.lines() == {("attempt", "a"): 1, ("outcome", "a"): 1, ("attempt", "b"): 1}
+    assert (desk.budget.spent, desk.door.in_flight, desk.tally.sent) == (2 * COST, 0, 2)
+    assert desk.failed
+
+
+async def test_an_answer_is_kept_though_judging_it_shows_a_bug(booth):
+    desk = booth(bug="b")
+    await desk.arrive(("a", answer()), ("b", answer()), ("c", answer()))
+    assert desk.lines()["attempt", "b"] == 1
+    assert desk.lines()["outcome", "b"] == 0
+    assert desk.lines()["outcome", "c"] == 1
+    assert (desk.budget.spent, desk.door.in_flight) == (3 * COST, 0)
+    assert [str(error) for error in desk.failed] == ["a bug of our own"]
+    ends = loading.LooseEnds()
+    ends.hear_rest(desk.journal.path)
+    assert [fields["key"] for fields in ends.unended if not fields.get("held")] == ["b"], "loading books its row"
+
+
+async def test_a_failure_that_could_not_be_judged_is_not_held_against_its_row(booth):
+    desk = booth(bug="a")
+    await desk.arrive(("a", Failure("reject", "rejected", "bad", "no such thing", http_status=400)))
+    (line,) = [line for line in journal.read_all(desk.journal.path, dead=False) if line.kind == "attempt"]
+    assert line.fields["held"], "its row stays pending"
