@@ -243,13 +243,13 @@ class Ledger:
             try:
                 _open_journal(started, request, run_id, plan)
                 state = JournalState(started.journal_id, started.uuid, 0, closed=False)
-                piece = journal.read(started.path, 0, dead=False)
+                piece = journal.read(started.path, 0, dead=False, limit=started.size)
                 loading.load_piece(connection, started.path, state, piece, last=False)
             except JournalFull as full:
-                _abandon(started)
+                _abandon(connection, started)
                 raise LedgerError(str(full)) from full  # nothing was sent: a mistake to put right, not a pause
             except BaseException:
-                _abandon(started)
+                _abandon(connection, started)
                 raise
         return RunStart(run_id, plan, known, started)
 
@@ -354,8 +354,16 @@ def _what_is_new(
     return found, Burst(piece, rows, burst.plan_end, estimate)
 
 
-def _abandon(started: Journal) -> None:
-    """Close the journal of a run that could not begin; what went wrong is told already."""
+def _abandon(connection: duckdb.DuckDBPyConnection, started: Journal) -> None:
+    """Close the journal of a run that could not begin, and delete it; what went wrong is told already.
+
+    Nothing was sent, so it holds nothing, and could keep every later run out. Nobody else can have loaded it: this
+    process has the ledger open, and the journal locked. But DuckDB may have failed behind the commit: what the ledger
+    knows must stay, and so does everything if the ledger can't be asked any more.
+    """
+    with suppress(duckdb.Error, OSError):
+        if started.journal_id not in _journals.states(connection):
+            started.path.unlink()
     with suppress(JournalFull):
         started.close()
 
