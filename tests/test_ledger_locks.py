@@ -226,6 +226,50 @@ def test_a_run_that_looks_up_what_is_answered_keeps_no_reader_out(path, monkeypa
     assert started.known.own == {"k1": ("ok", 100)}
 
 
+@pytest.mark.parametrize("loaded_by", ["the run itself", "somebody else"])
+def test_a_run_that_looked_while_the_last_one_was_about_to_die_looks_again(path, monkeypatch, loaded_by):
+    """A killed process gives back the job's lock and its journal's one after the other."""
+    last = Booked(path)
+    last.answer("k1")
+    look, looks = store.known_keys, []
+
+    def look_while_it_dies(*args, **how):
+        found = look(*args, **how)
+        if not looks:
+            last.die()
+        looks.append(found)
+        return found
+
+    if loaded_by == "somebody else":
+        writing = _connect.writing
+
+        @contextmanager
+        def writing_after_somebody_else(*args, **how):
+            if len(looks) == 1:
+                finished(child("import sys; from bookings import ask; ask(sys.argv[1], 'select 1')", path))
+            with writing(*args, **how) as connection:
+                yield connection
+
+        monkeypatch.setattr(_connect, "writing", writing_after_somebody_else)
+    monkeypatch.setattr(store, "known_keys", look_while_it_dies)
+    assert Booked(path).start.known.own == {"k1": ("ok", 100)}
+    assert len(looks) == 2
+
+
+def test_a_run_of_a_caught_up_ledger_opens_it_twice(path, monkeypatch):
+    Booked(path).end()
+    ask(path, "select 1")
+    real, opened = _connect._open, []
+
+    def open_and_count(*args, **how):
+        opened.append(how["read_only"])
+        return real(*args, **how)
+
+    monkeypatch.setattr(_connect, "_open", open_and_count)
+    Booked(path)
+    assert opened == [True, False]
+
+
 def test_the_lock_of_a_killed_process_is_gone_with_it(path):
     Booked(path).end()
     holder = child(HOLDER, path, "writing")

@@ -29,6 +29,8 @@ from pipeline.ledger._known import FRESH, Known, known_keys
 from pipeline.reserve import reserve_bytes
 
 Notify = Callable[[str], None]
+Loaded = list[tuple[str, int, bool]]
+"""Of the journals of a job: which, how far they are loaded, and whether to their ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,13 @@ class Ledger:
         self._told: set[str] = set()
 
     @contextmanager
-    def read(self, config: dict[str, str] | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    def read(
+        self, config: dict[str, str] | None = None, *, strict: bool = False
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open read-only after catching up. Fetch everything, then leave: an open reader keeps runs waiting.
 
-        On a read-only or full disk, where catching up is impossible, `notify` hears what is not shown.
+        On a read-only or full disk, where catching up is impossible, `notify` hears what is not shown; if `strict`,
+        that is an error, and so is a journal that can't be booked.
         """
         if self.path.exists():
             with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
@@ -106,14 +111,20 @@ class Ledger:
                     return
         elif not journal.files_in(self.folder):
             raise LedgerError(f"there is no ledger {self.path}; `promptmill run JOB` makes one, --ledger names another")
+        if strict:
+            self.catch_up()
+        else:
+            self._catch_up_if_possible()
+        with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
+            yield connection
+
+    def _catch_up_if_possible(self) -> None:
         try:
             refused = self._catch_up()
         except Unwritable as error:
             self._explain(error)
         else:
             self._tell(map(str, refused))
-        with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
-            yield connection
 
     def catch_up(self, ends: loading.Ends = MappingProxyType({})) -> None:
         """Load every dead journal to its end; `ends` is what is known of their loose ends already.
@@ -221,49 +232,58 @@ class Ledger:
         Only while the job's lock is held, so that nobody else runs the job. Raises LedgerError, LedgerBusy.
         """
         self._check_writable()
-        known = self._known_to(request)
-        # From here on in one session with the file, so that run and plan numbers are unique.
-        with _connect.writing(self.path, waiting=self._notify) as connection:
-            for refused in self._prepare(connection):
-                raise refused
-            lost = _journals.missing(_journals.states(connection), self.folder)
-            if lost:
-                raise LedgerError(
-                    f"the journal {lost[0]} is missing from {self.folder} and was not loaded to its end: answers may be"
-                    " lost and would be paid for again; restore it, or use another ledger (--ledger)"
-                )
-            plan = queries.plan_facts(connection, request.job, request.fingerprint)
-            if request.budgeted and plan.unknown:
-                raise LedgerError(
-                    f"{plan.unknown} earlier attempts of this plan have neither a known cost nor an upper bound, so the"
-                    " budget can't be held; run without a budget, or under another name"
-                )
-            run_id = queries.next_run_id(connection)
-            started = self._start_journal(loading.ledger_id_of(connection), request)
-            try:
-                _open_journal(started, request, run_id, plan)
-                state = JournalState(started.journal_id, started.uuid, 0, closed=False)
-                piece = journal.read(started.path, 0, dead=False, limit=started.size)
-                loading.load_piece(connection, started.path, state, piece, last=False)
-            except JournalFull as full:
-                _abandon(connection, started)
-                raise LedgerError(str(full)) from full  # nothing was sent: a mistake to put right, not a pause
-            except BaseException:
-                _abandon(connection, started)
-                raise
-        return RunStart(run_id, plan, known, started)
+        while True:
+            known, loaded = self._known_to(request)
+            with _connect.writing(self.path, waiting=self._notify) as connection:
+                for refused in self._prepare(connection):
+                    raise refused
+                if queries.loaded(connection, request.job) == loaded:
+                    # Still in this session with the file, so that run and plan numbers are unique.
+                    return self._register(connection, request, known)
+            # A run of this job that was about to be gone when it was looked: its last answers are in the ledger now.
 
-    def _known_to(self, request: RunRequest) -> Known:
-        """Read what is answered, caught up, in a session that keeps no reader out: of many millions it takes a while.
+    def _known_to(self, request: RunRequest) -> tuple[Known, Loaded]:
+        """Read what is answered, and of which journals, in a session that keeps no reader out: it may take a while.
 
+        Everything that a dead journal holds is in it, or that is an error: what is not known would be paid for again.
         What other jobs are answered meanwhile is not known to the run, as little as what they are answered later.
         """
         if not self.exists():
-            return Known()
-        with self.read() as connection:
+            return Known(), []
+        with self.read(strict=True) as connection:
             plan = queries.plan_facts(connection, request.job, request.fingerprint)
             passed = plan.plan_id if request.passes_over and not plan.new else None
-            return known_keys(connection, request.job, reuse=request.reuse, fresh=request.fresh, plan_id=passed)
+            known = known_keys(connection, request.job, reuse=request.reuse, fresh=request.fresh, plan_id=passed)
+            return known, queries.loaded(connection, request.job)
+
+    def _register(self, connection: duckdb.DuckDBPyConnection, request: RunRequest, known: Known) -> RunStart:
+        """Give a run its number and its journal."""
+        lost = _journals.missing(_journals.states(connection), self.folder)
+        if lost:
+            raise LedgerError(
+                f"the journal {lost[0]} is missing from {self.folder} and was not loaded to its end: answers may be"
+                " lost and would be paid for again; restore it, or use another ledger (--ledger)"
+            )
+        plan = queries.plan_facts(connection, request.job, request.fingerprint)
+        if request.budgeted and plan.unknown:
+            raise LedgerError(
+                f"{plan.unknown} earlier attempts of this plan have neither a known cost nor an upper bound, so the"
+                " budget can't be held; run without a budget, or under another name"
+            )
+        run_id = queries.next_run_id(connection)
+        started = self._start_journal(loading.ledger_id_of(connection), request)
+        try:
+            _open_journal(started, request, run_id, plan)
+            state = JournalState(started.journal_id, started.uuid, 0, closed=False)
+            piece = journal.read(started.path, 0, dead=False, limit=started.size)
+            loading.load_piece(connection, started.path, state, piece, last=False)
+        except JournalFull as full:
+            _abandon(connection, started)
+            raise LedgerError(str(full)) from full  # nothing was sent: a mistake to put right, not a pause
+        except BaseException:
+            _abandon(connection, started)
+            raise
+        return RunStart(run_id, plan, known, started)
 
     def _start_journal(self, ledger_id: str, request: RunRequest) -> Journal:
         size = reserve_bytes(request.concurrency)
