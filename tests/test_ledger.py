@@ -14,6 +14,7 @@ from pipeline import journal
 from pipeline.errors import LedgerError
 from pipeline.ledger import Burst, Ledger, _connect, loading
 from pipeline.ledger._frames import _BOOKERS
+from pipeline.runners._backlog import Backlog
 from pipeline.runners._loader import Loader
 
 
@@ -416,15 +417,16 @@ def test_the_end_of_a_plan_is_never_booked_without_all_its_rows(path):
     run = Booked(path)
     loader = Loader(run.ledger, run.journal)
 
-    class Rows(type(loader._rows)):
-        def copy(self):
+    class Rows(Backlog):
+        def first(self):
             if loader._planned is None and len(self) == 1:
-                self.append((1, 1, "b", "k2", False))
+                self.add([(1, 1, "b", "k2", False)])
                 loader.planned((1, 2), {"run_id": 1, "plan_id": 1, "rows": 2, "requests": 2, "input_tokens": 1,
                                         "count_method": "exact"})  # fmt: skip
-            return super().copy()
+            return super().first()
 
-    loader._rows = Rows([(1, 0, "a", "k1", False)])
+    loader._rows = Rows(path.parent)
+    loader.add_rows([(1, 0, "a", "k1", False)])
     loader._load(5)
     assert outside(path, "select count(*), (select count(*) from plan_ends) from rows") == [(2, 0)]
     loader._drain(5)

@@ -6,16 +6,18 @@ Nothing here measures time: of rule 11 the gate's mechanism is tested, not how l
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import duckdb
 import pytest
 from bookings import COST, WORST, Booked, ask, child, each_line_once, finished, hears, kill, request, value
+from project import Project, texts
+from stub import StubServer
 
 from pipeline import journal
 from pipeline.errors import LedgerBusy, LedgerError
 from pipeline.ledger import Ledger, _connect, _journals, store
-from pipeline.runners import _loader
+from pipeline.runners import _backlog, _loader
 from pipeline.runners._loader import Loader
 from pipeline.runners._lock import job_lock, live_runs
 
@@ -333,6 +335,75 @@ def test_a_locked_ledger_never_fails_a_run(path):
     run.end()
     assert each_line_once(path)
     assert value(path, "select status from results") == "ok"
+
+
+HOLDS_SOON = """
+import sys, time
+import duckdb
+while True:
+    try:
+        connection = duckdb.connect(sys.argv[1], read_only=True)
+        break
+    except duckdb.IOException:
+        time.sleep(0.01)
+print("holding", flush=True)
+sys.stdin.readline()
+connection.close()
+"""
+
+
+def test_a_notebook_that_keeps_the_ledger_open_keeps_no_row_from_being_answered(tmp_path, monkeypatch):
+    monkeypatch.setattr(_backlog, "MOST_ROWS", 10)
+    monkeypatch.setattr(_backlog, "PIECE_ROWS", 10)
+    rows, sent_meanwhile, notebook = 1500, [], []
+
+    def read_for_long(_):
+        """With the first request a notebook opens the ledger, and leaves when all rows have been sent."""
+        if not notebook:
+            notebook.append(child(HOLDS_SOON, tmp_path / "promptmill.duckdb"))
+            hears(notebook[0], "holding")
+            threading.Thread(target=leave_when_all_are_answered).start()
+        return "answer"
+
+    def leave_when_all_are_answered():
+        with suppress(TimeoutError):  # the stub's patience: then the rows' number tells
+            stub.wait_until(lambda: stub.calls >= rows, "all rows")
+        sent_meanwhile.append(stub.calls)
+        notebook[0].communicate("go\n")
+
+    with StubServer() as stub:
+        stub.answer = read_for_long
+        project = Project(tmp_path, stub.base_url)
+        project.rows(texts(rows))
+        project.job()
+        project.run("run", "job.toml", "--yes")
+    assert sent_meanwhile == [rows]
+    assert project.sql("select count(*) as n, count(distinct row_id) as ids from results where status = 'ok'") == [
+        {"n": rows, "ids": rows}
+    ]
+    assert project.value("select complete and rows = 1500 from plans")
+
+
+def test_rows_that_wait_for_a_locked_ledger_are_loaded_in_order_when_it_is_free(path, monkeypatch):
+    monkeypatch.setattr(_backlog, "MOST_ROWS", 7)
+    monkeypatch.setattr(_backlog, "PIECE_ROWS", 3)
+    run = Booked(path)
+    loader = Loader(run.ledger, run.journal)
+    rows = [(run.plan_id, n, f"r{n}", f"k{n}", False) for n in range(100)]
+    with held(path, "reading"):
+        for row in rows[:50]:
+            loader.add_rows([row])
+            loader._one_burst(patience=0)
+        assert loader.problem is not None
+    loader._one_burst(patience=20)
+    assert ask(path, "select count(*), max(row_index) from rows") == [(7, 6)]
+    with held(path, "reading"):
+        for row in rows[50:]:
+            loader.add_rows([row])
+        loader.planned((run.plan_id, 100), None)
+    assert loader.finish() is None
+    assert ask(path, "select * from rows order by row_index") == rows
+    assert ask(path, "select complete, rows from plans") == [(True, 100)]
 
 
 def test_what_could_not_be_loaded_at_the_end_is_said_and_loaded_by_the_next_command(path):
