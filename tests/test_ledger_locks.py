@@ -406,6 +406,59 @@ def test_rows_that_wait_for_a_locked_ledger_are_loaded_in_order_when_it_is_free(
     assert ask(path, "select complete, rows from plans") == [(True, 100)]
 
 
+def test_a_busy_ledger_makes_nobody_read_the_whole_journal_again_for_its_loose_ends(path):
+    run = Booked(path)
+    loader = Loader(run.ledger, run.journal)
+    run.sent("k1")
+    run.sent("lost")
+    with held(path, "reading"):
+        for key in ("k2", "k3"):
+            run.answer(key)
+            loader._one_burst(patience=0)
+            assert loader.problem is not None
+    run.attempt("k1", 2)
+    loader._one_burst(patience=20)
+    assert loader._ends.offset == loader._state.offset == run.journal.size
+    run.attempt("lost", 2)
+    assert loader.finish() is None
+    assert ask(path, "select key, attempt from attempts where result = 'lost' order by 1") == [("k1", 1), ("lost", 1)]
+    assert ask(path, "select key, status from outcomes order by 1") == [
+        ("k1", "ok"), ("k2", "ok"), ("k3", "ok"), ("lost", "ok"),
+    ]  # fmt: skip
+    assert each_line_once(path)
+
+
+def test_what_a_dead_journal_leaves_open_is_looked_for_before_the_ledger_is_opened_for_writing(path, monkeypatch):
+    run = Booked(path)
+    run.sent("lost")
+    for n in range(50):
+        run.answer(f"k{n}")
+    run.load()
+    loaded = run.state.offset
+    run.answer("k50")
+    run.die()
+    writing, read, open_for_writing, read_meanwhile = _connect.writing, journal.read, [], []
+
+    @contextmanager
+    def watched_writing(*args, **how):
+        with writing(*args, **how) as connection:
+            open_for_writing.append(True)
+            yield connection
+            open_for_writing.clear()
+
+    def watched_read(file, offset=0, *, limit=journal.PIECE_BYTES, **how):
+        if open_for_writing and limit == journal.PIECE_BYTES:
+            read_meanwhile.append(offset)
+        return read(file, offset, limit=limit, **how)
+
+    monkeypatch.setattr(_connect, "writing", watched_writing)
+    monkeypatch.setattr(journal, "read", watched_read)
+    assert value(path, "select count(*) from attempts") == 52
+    assert value(path, "select key from attempts where result = 'lost'") == "lost"
+    assert read_meanwhile
+    assert min(read_meanwhile) == loaded
+
+
 def test_what_could_not_be_loaded_at_the_end_is_said_and_loaded_by_the_next_command(path):
     run = Booked(path)
     loader = Loader(run.ledger, run.journal)

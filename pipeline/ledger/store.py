@@ -104,23 +104,27 @@ class Ledger:
         On a read-only or full disk, where catching up is impossible, `notify` hears what is not shown; if `strict`,
         that is an error, and so is a journal that can't be booked.
         """
+        late: list[Path] = []
         if self.path.exists():
             with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
-                if not self._is_behind(connection):
-                    yield connection
-                    return
+                if loading.schema_step(connection) == schema.NEWEST:
+                    late = self._late(connection)
+                    if not late:
+                        yield connection
+                        return
         elif not journal.files_in(self.folder):
             raise LedgerError(f"there is no ledger {self.path}; `promptmill run JOB` makes one, --ledger names another")
+        ends = {path.stem: loading.LooseEnds.of(path) for path in late}  # now, while nobody is kept waiting
         if strict:
-            self.catch_up()
+            self.catch_up(ends)
         else:
-            self._catch_up_if_possible()
+            self._catch_up_if_possible(ends)
         with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
             yield connection
 
-    def _catch_up_if_possible(self) -> None:
+    def _catch_up_if_possible(self, ends: loading.Ends) -> None:
         try:
-            refused = self._catch_up()
+            refused = self._catch_up(ends)
         except Unwritable as error:
             self._explain(error)
         else:
@@ -173,13 +177,11 @@ class Ledger:
         """Tell whether there is anything to read: the file, or journals to rebuild it from."""
         return self.path.exists() or bool(journal.files_in(self.folder))
 
-    def _is_behind(self, connection: duckdb.DuckDBPyConnection) -> bool:
-        """Tell whether the schema is old or a dead journal holds more than the ledger. Raises LedgerError."""
-        if loading.schema_step(connection) != schema.NEWEST:
-            return True
+    def _late(self, connection: duckdb.DuckDBPyConnection) -> list[Path]:
+        """Return the dead journals that hold more than the ledger. Raises LedgerError."""
         known = _journals.states(connection)
         self._warn_of_missing(known)
-        return bool(_journals.behind(known, self.folder))
+        return _journals.behind(known, self.folder)
 
     def _warn_of_missing(self, known: Mapping[str, JournalState]) -> None:
         self._tell(

@@ -180,7 +180,7 @@ class Loader:
         piece = journal.read(self._path, offset, dead=False, limit=limit)
         if piece.lines:
             self._journal.sync()  # rule 17: after a power cut the ledger must not know more than the journal
-            self._ends.hear(offset, piece.lines, piece.end)
+        self._ends.hear(offset, piece.lines, piece.end)
         return piece
 
     def _more(self, offset: int) -> journal.Piece | None:
