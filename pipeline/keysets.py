@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 PLACES = 1 << 16
 _PREFIX, _LENGTH = "v1", 34
 _REST, _CODE = 14, 4
-"""Bytes of a key behind its place, and of the number of its value."""
+"""Bytes of a key behind its place, and of the number of its value, or of its count."""
 V = TypeVar("V")
 
 
@@ -70,6 +70,32 @@ class KeySet:
         for place, rests in places:
             self._places[place] += rests
             self._count += len(rests) // _REST
+
+
+class KeyCounts:
+    """How often keys were seen, beside each key."""
+
+    def __init__(self) -> None:
+        self._places = [b""] * PLACES
+        self._odd: dict[str, int] = {}
+
+    def add(self, key: str) -> int:
+        """Count a key once more; return how often it was seen before."""
+        bits = _bits(key)
+        if bits is None:
+            before = self._odd.get(key, 0)
+            self._odd[key] = before + 1
+            return before
+        place, rest = bits[0] << 8 | bits[1], bits[2:]
+        bucket = self._places[place]
+        at = _find(bucket, rest, _REST + _CODE)
+        if at < 0:
+            self._places[place] = bucket + rest + (1).to_bytes(_CODE, "big")
+            return 0
+        start, end = at + _REST, at + _REST + _CODE
+        before = int.from_bytes(bucket[start:end], "big")
+        self._places[place] = bucket[:start] + (before + 1).to_bytes(_CODE, "big") + bucket[end:]
+        return before
 
 
 class IdSet:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pipeline.doorman import Ticket
 from pipeline.errors import InputError, PriceError
 from pipeline.job import Job
-from pipeline.keysets import IdSet, KeyMap, KeySet
+from pipeline.keysets import IdSet, KeyCounts, KeySet
 from pipeline.ledger import Known, RowsDone
 from pipeline.pricing import Price, in_force, worst_case_usd
 from pipeline.prompts import KeyMaker, Template, broken_key
@@ -60,7 +60,7 @@ class Plan:
         self._ids = IdSet()
         self._done = b"" if done is None else done.bits
         self._seen = KeySet() if done is None else done.keys
-        self._occurrences: KeyMap[int] = KeyMap()
+        self._occurrences = KeyCounts()
         self._limit = limit
         self._checked: list[PlannedRow] = []
         self._scan = self._scan_rows()
@@ -113,8 +113,7 @@ class Plan:
 
     def _numbered_key(self, messages: tuple[Message, ...]) -> str:
         key = self._keys.key(messages)
-        occurrence = self._occurrences.get(key) or 0
-        self._occurrences[key] = occurrence + 1
+        occurrence = self._occurrences.add(key)
         return self._keys.key(messages, occurrence) if occurrence else key
 
 

@@ -179,6 +179,18 @@ def test_an_answer_whose_outcome_line_was_cut_off_is_not_asked_for_again(project
     assert project.value("select count(*) from results where status = 'ok'") == 3
 
 
+def test_a_job_with_a_system_prompt_of_100_kb_runs_and_keeps_no_other_job_out(project, stub):
+    long = "x" * 100_000
+    project.rows(texts(3))
+    project.job(text=project.job().read_text().replace("[prompt]", f'[prompt]\nsystem = "{long}"'))
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 3
+    project.job("other")
+    project.run("run", "other.toml", "--yes")
+    assert stub.calls == 6
+    assert project.value("select count(*) from results where status = 'ok'") == 6
+
+
 def test_no_row_is_lost_to_many_429s_at_once(project, stub):
     stub.faults = first(16, status(429, "slow down"))
     stub.hold()

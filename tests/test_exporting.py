@@ -3,14 +3,17 @@
 import csv
 import json
 from decimal import Decimal
+from itertools import chain
 
 import polars as pl
 import pytest
+from bookings import child, finished
 from project import Project, texts
 from stub import StubServer
 from stub_faults import status
 
 from pipeline import exporting
+from pipeline.exporting import _write
 
 
 @pytest.fixture
@@ -52,6 +55,26 @@ def test_a_file_holds_what_the_view_says_to_the_last_digit(project):
     assert list(cells[0]) == frame.columns == list(expected[0])
 
 
+OPENS = """
+import sys, duckdb
+with duckdb.connect(sys.argv[1]):
+    print("open")
+"""
+
+
+def test_lines_are_written_after_the_ledger_was_closed(project, monkeypatch):
+    real, seen = _write._write_jsonl, []
+
+    def write_while_a_run_loads(part, rows):
+        first = next(rows)
+        seen.append(finished(child(OPENS, project.folder / "promptmill.duckdb")))
+        return real(part, chain([first], rows))
+
+    monkeypatch.setattr(_write, "_write_jsonl", write_while_a_run_loads)
+    done = project.run("results", "job", "-o", "r.jsonl")
+    assert seen == [(0, "open\n")], done
+
+
 def test_with_input_each_row_has_its_own_text_and_answer(project):
     expected = {row["row_id"]: row for row in view(project)}
     (project.folder / "day=1").mkdir()
@@ -78,7 +101,7 @@ def test_nothing_is_left_beside_the_file(project, ending):
     (project.folder / f".r.{ending}.pieces" / "000000000.parquet").write_text("of a command that was killed")
     project.run("results", "job", "-o", f"r.{ending}")
     left = [path.name for path in project.folder.iterdir() if path.name.startswith(".r")]
-    assert left == ([] if ending == "parquet" else [f".r.{ending}.pieces"])
+    assert left == ([f".r.{ending}.pieces"] if ending == "csv" else [])
 
 
 ODD = [

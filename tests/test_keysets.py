@@ -1,10 +1,12 @@
 """What plans and runs remember of keys: exact, whatever the keys look like."""
 
 import random
+import tracemalloc
+from collections import Counter
 
 import pytest
 
-from pipeline.keysets import PLACES, IdSet, KeyMap, KeySet
+from pipeline.keysets import PLACES, IdSet, KeyCounts, KeyMap, KeySet
 
 
 def key(number, place="ab12"):
@@ -39,6 +41,25 @@ def test_a_map_returns_the_newest_value_of_each_key(keys):
     assert found.get("v1" + "fe" * 16) is None
     with pytest.raises(KeyError):
         found["v1" + "fe" * 16]
+
+
+@pytest.mark.parametrize("keys", [crowded(3000), ["k1", "k2", *(key(n) for n in range(300))]])
+def test_each_key_is_counted(keys):
+    counts, truth = KeyCounts(), Counter()
+    for each in [*keys, *keys, *keys[:10]]:
+        assert counts.add(each) == truth[each]
+        truth[each] += 1
+
+
+def test_a_key_takes_no_more_memory_however_often_it_is_counted():
+    counts = KeyCounts()
+    tracemalloc.start()
+    for _ in range(100_000):
+        counts.add(key(1))
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert counts.add(key(1)) == 100_000
+    assert grown < 10_000
 
 
 def test_an_empty_map_and_one_made_of_another_are_what_they_seem():

@@ -14,6 +14,7 @@ from pipeline import journal
 from pipeline.errors import LedgerError
 from pipeline.ledger import Burst, Ledger, _connect, loading
 from pipeline.ledger._frames import _BOOKERS
+from pipeline.runners._backlog import Backlog
 from pipeline.runners._loader import Loader
 
 
@@ -341,6 +342,55 @@ def test_a_run_whose_ledger_was_put_back_to_an_older_copy_is_told(path, tmp_path
     assert Booked(path).start.plan.rows_stored == 0, "the list of rows has no gap"
 
 
+# -- how a run is registered ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [100_000, 6_000_000])
+@pytest.mark.parametrize("header", ["sound", "damaged"])
+def test_a_run_may_have_a_job_file_of_any_length(path, size, header):
+    run = Booked(path, config={"prompt": {"system": "x" * size}})
+    run.answer("k1")
+    run.load()
+    run.answer("k2")
+    run.sent("k3")
+    run.die()
+    if header == "damaged":
+        flip(run.path, 20)
+    assert ask(path, "select key, result from attempts order by 1") == [("k1", "ok"), ("k2", "ok"), ("k3", "lost")]
+    assert value(path, "select length(config->>'$.prompt.system') from runs") == size
+    path.unlink()
+    assert value(path, "select count(*) from attempts where provider = 'stub'") == 3
+    assert Booked(path).run_id == 2
+    assert each_line_once(path)
+
+
+def test_a_run_that_can_not_be_registered_leaves_no_journal_and_keeps_no_later_run_out(path, monkeypatch):
+    Booked(path).end()
+    before = journal.files_in(Ledger(path).folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "run_facts", lambda _: None)
+        with pytest.raises(LedgerError, match="which run wrote it is damaged"):
+            Booked(path)
+    assert journal.files_in(Ledger(path).folder) == before
+    assert list(Ledger(path).folder.glob("*.reserve")) == []
+    assert Booked(path).run_id == 2
+
+
+def test_the_journal_of_a_run_that_the_ledger_knows_stays_whatever_failed_behind_the_commit(path, monkeypatch):
+    real = loading.load_piece
+
+    def fails_behind_the_commit(*arguments, **more):
+        real(*arguments, **more)
+        raise LedgerError("COMMIT succeeded and is durable, but the autocheckpoint failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "load_piece", fails_behind_the_commit)
+        with pytest.raises(LedgerError, match="COMMIT succeeded"):
+            Booked(path)
+    assert len(journal.files_in(Ledger(path).folder)) == 1
+    assert Booked(path).run_id == 2, "no journal is missing"
+
+
 # -- what a run's loader promises -------------------------------------------------------------------
 
 ESTIMATE = {
@@ -371,15 +421,16 @@ def test_the_end_of_a_plan_is_never_booked_without_all_its_rows(path):
     run = Booked(path)
     loader = Loader(run.ledger, run.journal)
 
-    class Rows(type(loader._rows)):
-        def copy(self):
+    class Rows(Backlog):
+        def first(self):
             if loader._plan_end is None and len(self) == 1:
-                self.append((1, 1, "b", "k2", False))
+                self.add([(1, 1, "b", "k2", False)])
                 loader.planned(1, 2)
                 loader.estimated(ESTIMATE)
-            return super().copy()
+            return super().first()
 
-    loader._rows = Rows([(1, 0, "a", "k1", False)])
+    loader._rows = Rows(path.parent)
+    loader.add_rows([(1, 0, "a", "k1", False)])
     loader._load(5)
     assert outside(path, "select count(*), (select count(*) from plan_ends) from rows") == [(2, 0)]
     loader._drain(5)

@@ -7,16 +7,18 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import duckdb
 import pytest
 from bookings import COST, WORST, Booked, ask, child, each_line_once, finished, hears, kill, request, value
+from project import Project, texts
+from stub import StubServer
 
 from pipeline import journal
 from pipeline.errors import LedgerBusy, LedgerError
 from pipeline.ledger import Ledger, _connect, _journals, store
-from pipeline.runners import _loader
+from pipeline.runners import _backlog, _loader
 from pipeline.runners._loader import Loader
 from pipeline.runners._lock import job_lock, live_runs
 
@@ -227,6 +229,50 @@ def test_a_run_that_looks_up_what_is_answered_keeps_no_reader_out(path, monkeypa
     assert started.known.own == {"k1": ("ok", 100)}
 
 
+@pytest.mark.parametrize("loaded_by", ["the run itself", "somebody else"])
+def test_a_run_that_looked_while_the_last_one_was_about_to_die_looks_again(path, monkeypatch, loaded_by):
+    """A killed process gives back the job's lock and its journal's one after the other."""
+    last = Booked(path)
+    last.answer("k1")
+    look, looks = store.known_keys, []
+
+    def look_while_it_dies(*args, **how):
+        found = look(*args, **how)
+        if not looks:
+            last.die()
+        looks.append(found)
+        return found
+
+    if loaded_by == "somebody else":
+        writing = _connect.writing
+
+        @contextmanager
+        def writing_after_somebody_else(*args, **how):
+            if len(looks) == 1:
+                finished(child("import sys; from bookings import ask; ask(sys.argv[1], 'select 1')", path))
+            with writing(*args, **how) as connection:
+                yield connection
+
+        monkeypatch.setattr(_connect, "writing", writing_after_somebody_else)
+    monkeypatch.setattr(store, "known_keys", look_while_it_dies)
+    assert Booked(path).start.known.own == {"k1": ("ok", 100)}
+    assert len(looks) == 2
+
+
+def test_a_run_of_a_caught_up_ledger_opens_it_twice(path, monkeypatch):
+    Booked(path).end()
+    ask(path, "select 1")
+    real, opened = _connect._open, []
+
+    def open_and_count(*args, **how):
+        opened.append(how["read_only"])
+        return real(*args, **how)
+
+    monkeypatch.setattr(_connect, "_open", open_and_count)
+    Booked(path)
+    assert opened == [True, False]
+
+
 def test_the_lock_of_a_killed_process_is_gone_with_it(path):
     Booked(path).end()
     holder = child(HOLDER, path, "writing")
@@ -312,6 +358,128 @@ def test_whoever_waits_for_a_locked_ledger_can_be_hurried(path, monkeypatch):
     with held(path, "writing"):
         assert loader.finish(patience=3600).startswith("1 attempts are safe in the journal")
     assert value(path, "select status from outcomes") == "ok"
+
+
+HOLDS_SOON = """
+import sys, time
+import duckdb
+while True:
+    try:
+        connection = duckdb.connect(sys.argv[1], read_only=True)
+        break
+    except duckdb.IOException:
+        time.sleep(0.01)
+print("holding", flush=True)
+sys.stdin.readline()
+connection.close()
+"""
+
+
+def test_a_notebook_that_keeps_the_ledger_open_keeps_no_row_from_being_answered(tmp_path, monkeypatch):
+    monkeypatch.setattr(_backlog, "MOST_ROWS", 10)
+    monkeypatch.setattr(_backlog, "PIECE_ROWS", 10)
+    rows, sent_meanwhile, notebook = 1500, [], []
+
+    def read_for_long(_):
+        """With the first request a notebook opens the ledger, and leaves when all rows have been sent."""
+        if not notebook:
+            notebook.append(child(HOLDS_SOON, tmp_path / "promptmill.duckdb"))
+            hears(notebook[0], "holding")
+            threading.Thread(target=leave_when_all_are_answered).start()
+        return "answer"
+
+    def leave_when_all_are_answered():
+        with suppress(TimeoutError):  # the stub's patience: then the rows' number tells
+            stub.wait_until(lambda: stub.calls >= rows, "all rows")
+        sent_meanwhile.append(stub.calls)
+        notebook[0].communicate("go\n")
+
+    with StubServer() as stub:
+        stub.answer = read_for_long
+        project = Project(tmp_path, stub.base_url)
+        project.rows(texts(rows))
+        project.job()
+        project.run("run", "job.toml", "--yes")
+    assert sent_meanwhile == [rows]
+    assert project.sql("select count(*) as n, count(distinct row_id) as ids from results where status = 'ok'") == [
+        {"n": rows, "ids": rows}
+    ]
+    assert project.value("select complete and rows = 1500 from plans")
+
+
+def test_rows_that_wait_for_a_locked_ledger_are_loaded_in_order_when_it_is_free(path, monkeypatch):
+    monkeypatch.setattr(_backlog, "MOST_ROWS", 7)
+    monkeypatch.setattr(_backlog, "PIECE_ROWS", 3)
+    run = Booked(path)
+    loader = Loader(run.ledger, run.journal)
+    rows = [(run.plan_id, n, f"r{n}", f"k{n}", False) for n in range(100)]
+    with held(path, "reading"):
+        for row in rows[:50]:
+            loader.add_rows([row])
+            loader._one_burst(patience=0)
+        assert loader.problem is not None
+    loader._one_burst(patience=20)
+    assert ask(path, "select count(*), max(row_index) from rows") == [(7, 6)]
+    with held(path, "reading"):
+        for row in rows[50:]:
+            loader.add_rows([row])
+        loader.planned(run.plan_id, 100)
+    assert loader.finish() is None
+    assert ask(path, "select * from rows order by row_index") == rows
+    assert ask(path, "select complete, rows from plans") == [(True, 100)]
+
+
+def test_a_busy_ledger_makes_nobody_read_the_whole_journal_again_for_its_loose_ends(path):
+    run = Booked(path)
+    loader = Loader(run.ledger, run.journal)
+    run.sent("k1")
+    run.sent("lost")
+    with held(path, "reading"):
+        for key in ("k2", "k3"):
+            run.answer(key)
+            loader._one_burst(patience=0)
+            assert loader.problem is not None
+    run.attempt("k1", 2)
+    loader._one_burst(patience=20)
+    assert loader._ends.offset == loader._state.offset == run.journal.size
+    run.attempt("lost", 2)
+    assert loader.finish() is None
+    assert ask(path, "select key, attempt from attempts where result = 'lost' order by 1") == [("k1", 1), ("lost", 1)]
+    assert ask(path, "select key, status from outcomes order by 1") == [
+        ("k1", "ok"), ("k2", "ok"), ("k3", "ok"), ("lost", "ok"),
+    ]  # fmt: skip
+    assert each_line_once(path)
+
+
+def test_what_a_dead_journal_leaves_open_is_looked_for_before_the_ledger_is_opened_for_writing(path, monkeypatch):
+    run = Booked(path)
+    run.sent("lost")
+    for n in range(50):
+        run.answer(f"k{n}")
+    run.load()
+    loaded = run.state.offset
+    run.answer("k50")
+    run.die()
+    writing, read, open_for_writing, read_meanwhile = _connect.writing, journal.read, [], []
+
+    @contextmanager
+    def watched_writing(*args, **how):
+        with writing(*args, **how) as connection:
+            open_for_writing.append(True)
+            yield connection
+            open_for_writing.clear()
+
+    def watched_read(file, offset=0, *, limit=journal.PIECE_BYTES, **how):
+        if open_for_writing and limit == journal.PIECE_BYTES:
+            read_meanwhile.append(offset)
+        return read(file, offset, limit=limit, **how)
+
+    monkeypatch.setattr(_connect, "writing", watched_writing)
+    monkeypatch.setattr(journal, "read", watched_read)
+    assert value(path, "select count(*) from attempts") == 52
+    assert value(path, "select key from attempts where result = 'lost'") == "lost"
+    assert read_meanwhile
+    assert min(read_meanwhile) == loaded
 
 
 def test_what_could_not_be_loaded_at_the_end_is_said_and_loaded_by_the_next_command(path):

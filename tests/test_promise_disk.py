@@ -12,7 +12,7 @@ from decimal import Decimal
 
 import duckdb
 import pytest
-from bookings import Booked, ask, each_line_once
+from bookings import Booked, ask, each_line_once, request
 from disks import MIB, block_disk, break_down, fill, make_read_only, make_room, memory_disk, reboot
 from dying import dies
 from project import Project, texts
@@ -146,6 +146,20 @@ def test_a_disk_that_is_full_before_anything_was_sent_is_a_mistake_that_is_told(
     nothing_left_over(disk)
     make_room(disk)
     goes_on(project, stub, calls=ROWS)
+
+
+def test_a_run_never_starts_without_what_a_dead_journal_holds_though_the_disk_was_full_only_for_a_moment(disk):
+    path = disk / "l.duckdb"
+    died = Booked(path)
+    for n in range(300):
+        died.answer(f"k{n}", output="x" * 1000)
+    died.die()
+    fill(disk)
+    hasty = Ledger(path, notify=lambda _: make_room(disk))
+    with pytest.raises(LedgerError, match="the disk is full; make room, then run the same command again"):
+        hasty.begin(request())
+    make_room(disk)
+    assert len(Booked(path).start.known.own) == 300
 
 
 # -- a file system that goes read-only --------------------------------------------------------------

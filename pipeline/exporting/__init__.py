@@ -1,11 +1,14 @@
 """Results as files, in input order: written in pieces beside the target, and moved into place when whole."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from pipeline.exporting._formulas import guard
 from pipeline.exporting._write import json_value, require_writable, write_frames, write_rows
@@ -32,14 +35,20 @@ class Exported:
 def export(ledger: Ledger, job: str, output: Path) -> Exported:
     """Write the results of a job as they stand in the ledger."""
     require_writable(output)
-    with ledger.read() as connection:
-        prepare(connection, results_report.PLACES, job=job)
-        (found,) = rows_of(connection, "select count(*) as rows, coalesce(max(row_index), 0) as last from places")
-        pieces = (
-            frame_of(connection, results_report.PIECE, [first, first + PIECE_ROWS - 1])
-            for first in range(0, found["last"] + 1, PIECE_ROWS)
-        )
-        return Exported(found["rows"], write_frames(output, pieces))
+    rows = 0
+
+    def fetched() -> Generator[pl.DataFrame]:
+        nonlocal rows
+        with ledger.read() as connection:
+            prepare(connection, results_report.PLACES, job=job)
+            (found,) = rows_of(connection, "select count(*) as rows, coalesce(max(row_index), 0) as last from places")
+            rows = found["rows"]
+            for first in range(0, found["last"] + 1, PIECE_ROWS):
+                yield frame_of(connection, results_report.PIECE, [first, first + PIECE_ROWS - 1])
+
+    with closing(fetched()) as frames:
+        written = write_frames(output, frames)
+    return Exported(rows, written)
 
 
 def export_with_input(ledger: Ledger, job: str, output: Path, plan: Plan) -> Exported:

@@ -21,7 +21,7 @@ class Pieces:
         """Put a frame behind the others. Raises what Polars does where no type holds all values of a column."""
         self._none = pl.concat([self._none, frame.clear()], how="diagonal_relaxed")
         path = self._folder / f"{len(self._paths):09}.arrow"
-        frame.write_ipc(path, compression="zstd")
+        frame.write_ipc(path, compression="lz4")
         self._paths.append(path)
 
     def whole(self) -> pl.LazyFrame:

@@ -31,9 +31,11 @@ def require_writable(output: Path) -> None:
 
 
 def write_frames(output: Path, frames: Frames) -> int:
-    """Write pieces with the same columns, at least one; return how many cells were guarded. Raises UserError."""
-    if output.suffix == ".jsonl":
-        return _write_jsonl(output, (row for frame in frames for row in frame.iter_rows(named=True)))
+    """Write pieces with the same columns, at least one; return how many cells were guarded. Raises UserError.
+
+    Who reads them from a ledger keeps a run out of it meanwhile: so nothing is written before all of them are there. A
+    .csv is written about as fast as its pieces are put aside.
+    """
     if output.suffix == ".csv":
         return _whole(output, lambda part: _write_csv(part, frames))
     return _whole(output, lambda part: _write_uneven(output, part, frames))
@@ -45,20 +47,17 @@ def write_rows(output: Path, pieces: Iterable[Rows], schema: pl.Schema) -> int:
     `schema` has the types of the result columns, so that files of different runs have the same.
     """
     if output.suffix == ".jsonl":
-        return _write_jsonl(output, (row for rows in pieces for row in rows))
+        return _whole(output, lambda part: _write_jsonl(part, (row for rows in pieces for row in rows)))
     shapes = Shapes(schema)
     frames = (_frame_of_rows(output, list(rows), schema, shapes) for rows in pieces)
     return _whole(output, lambda part: _write_uneven(output, part, frames))
 
 
-def _write_jsonl(output: Path, rows: Rows) -> int:
-    def write(part: Path) -> int:
-        with part.open("wb") as file:
-            for row in rows:
-                file.write(_json_line(_with_json(row)))
-        return 0
-
-    return _whole(output, write)
+def _write_jsonl(part: Path, rows: Rows) -> int:
+    with part.open("wb") as file:
+        for row in rows:
+            file.write(_json_line(_with_json(row)))
+    return 0
 
 
 def _json_line(row: Mapping[str, Any]) -> bytes:
@@ -84,13 +83,15 @@ def json_value(value: Any) -> Any:
 
 
 def _write_uneven(output: Path, part: Path, frames: Frames) -> int:
-    """Write frames as .parquet or .csv once all of them are known: what columns a file has depends on all rows."""
+    """Write frames once all of them are known: what columns a file has depends on all rows."""
     with pieces_beside(output) as pieces:
         for frame in frames:
             try:
                 pieces.add(frame)
             except pl.exceptions.SchemaError as error:  # a time with a zone, and one without
                 raise _no_type(output, error) from error
+        if output.suffix == ".jsonl":
+            return _write_jsonl(part, (row for frame in pieces.frames() for row in frame.iter_rows(named=True)))
         if output.suffix == ".csv":
             return _write_csv(part, pieces.frames())
         pieces.whole().sink_parquet(part, maintain_order=True)

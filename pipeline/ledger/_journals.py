@@ -16,7 +16,10 @@ from pipeline.ledger._frames import RunFacts
 
 UNKNOWN_UUID = "unknown"
 """In `journal_state` of a journal whose header was damaged before anything of it was loaded."""
+_FIRST_LINES = 2
+"""The header and the `run` line."""
 _FIRST_LINES_BYTES = 2**14
+"""Enough for both, if the job file is short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +113,19 @@ def identity_in(folder: Path) -> str | None:
 
 
 def run_facts(path: Path) -> RunFacts | None:
-    """Read the `run` line of a journal (its second line), or None if it is damaged or was never written."""
-    for line in journal.read(path, 0, dead=False, limit=_FIRST_LINES_BYTES).lines[:2]:
-        if line.kind == "run":
-            return RunFacts.from_line(line.fields)
-    return None
+    """Read the `run` line of a journal (its second line), or None if it is damaged or was never written.
+
+    It holds the whole job file, so it may be of any length.
+    """
+    lines: list[journal.Line] = []
+    offset = 0
+    for _ in range(_FIRST_LINES):  # each time at least one whole line is read, if there is one
+        piece = journal.read(path, offset, dead=False, limit=_FIRST_LINES_BYTES)
+        lines += piece.lines
+        offset = piece.end
+        if len(lines) >= _FIRST_LINES:
+            break
+    return next((RunFacts.from_line(line.fields) for line in lines[:_FIRST_LINES] if line.kind == "run"), None)
 
 
 def facts_in_ledger(connection: duckdb.DuckDBPyConnection, journal_id: str) -> RunFacts | None:

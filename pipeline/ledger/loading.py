@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 import orjson
@@ -128,16 +128,27 @@ class LooseEnds:
         """Return the fields of the last attempts without an `outcome` line behind them."""
         return [line.fields for line in self._unended.values()]
 
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Read the whole of a dead journal."""
+        ends = cls()
+        ends.hear_rest(path)
+        return ends
+
     def hear(self, offset: int, lines: Iterable[journal.Line], end: int) -> None:
-        """Take in the lines between two offsets, if they are the next ones."""
-        if offset != self.offset:
+        """Take in the lines between two offsets, if they are the next ones; of those heard before only what is new.
+
+        A burst that failed is read again, and then goes farther.
+        """
+        if offset > self.offset:
             return
-        self._hear(lines)
-        self.offset = end
+        self._hear(lines if offset == self.offset else [line for line in lines if line.offset >= self.offset])
+        self.offset = max(self.offset, end)
 
     def hear_rest(self, path: Path) -> None:
         """Read a dead journal from where the lines heard so far end."""
-        self._hear(journal.read_all(path, self.offset, dead=True))
+        while (piece := journal.read(path, self.offset, dead=True)).end > self.offset:
+            self.hear(self.offset, piece.lines, piece.end)
 
     def _hear(self, lines: Iterable[journal.Line]) -> None:
         for line in lines:

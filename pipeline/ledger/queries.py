@@ -113,6 +113,15 @@ def next_run_id(connection: duckdb.DuckDBPyConnection) -> int:
     return int(row[0]) if row else 1
 
 
+def loaded(connection: duckdb.DuckDBPyConnection, job: str) -> list[tuple[str, int, bool]]:
+    """Return how far the journals of a job's runs are loaded, and whether to their ends."""
+    return connection.execute(
+        "select journal_id, journal_offset, closed from journal_state s join run_starts r using (journal_id)"
+        " where r.job = ? order by all",
+        [job],
+    ).fetchall()
+
+
 def prepare(connection: duckdb.DuckDBPyConnection, steps: Iterable[str], **variables: str) -> None:
     """Make temporary tables; their rows have no order unless a step sorts them. Steps use `getvariable`."""
     connection.execute("set preserve_insertion_order = false")  # keeping it takes memory

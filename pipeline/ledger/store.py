@@ -30,6 +30,8 @@ from pipeline.ledger._known import FRESH, Known, known_keys
 from pipeline.reserve import reserve_bytes
 
 Notify = Callable[[str], None]
+Loaded = list[tuple[str, int, bool]]
+"""Of the journals of a job: which, how far they are loaded, and whether to their ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,26 +126,39 @@ class Ledger:
         self._told: set[str] = set()
 
     @contextmanager
-    def read(self, config: dict[str, str] | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    def read(
+        self, config: dict[str, str] | None = None, *, strict: bool = False
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open read-only after catching up. Fetch everything, then leave: an open reader keeps runs waiting.
 
-        On a read-only or full disk, where catching up is impossible, `notify` hears what is not shown.
+        On a read-only or full disk, where catching up is impossible, `notify` hears what is not shown; if `strict`,
+        that is an error, and so is a journal that can't be booked.
         """
+        late: list[Path] = []
         if self.path.exists():
             with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
-                if not self._is_behind(connection):
-                    yield connection
-                    return
+                if loading.schema_step(connection) == schema.NEWEST:
+                    late = self._late(connection)
+                    if not late:
+                        yield connection
+                        return
         elif not journal.files_in(self.folder):
             raise LedgerError(f"there is no ledger {self.path}; `promptmill run JOB` makes one, --ledger names another")
+        ends = {path.stem: loading.LooseEnds.of(path) for path in late}  # now, while nobody is kept waiting
+        if strict:
+            self.catch_up(ends)
+        else:
+            self._catch_up_if_possible(ends)
+        with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
+            yield connection
+
+    def _catch_up_if_possible(self, ends: loading.Ends) -> None:
         try:
-            refused = self._catch_up()
+            refused = self._catch_up(ends)
         except Unwritable as error:
             self._explain(error)
         else:
             self._tell(map(str, refused))
-        with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
-            yield connection
 
     def catch_up(self, ends: loading.Ends = MappingProxyType({}), *, patience: Patience | None = None) -> None:
         """Load every dead journal to its end; `ends` is what is known of their loose ends already.
@@ -194,13 +209,11 @@ class Ledger:
         """Tell whether there is anything to read: the file, or journals to rebuild it from."""
         return self.path.exists() or bool(journal.files_in(self.folder))
 
-    def _is_behind(self, connection: duckdb.DuckDBPyConnection) -> bool:
-        """Tell whether the schema is old or a dead journal holds more than the ledger. Raises LedgerError."""
-        if loading.schema_step(connection) != schema.NEWEST:
-            return True
+    def _late(self, connection: duckdb.DuckDBPyConnection) -> list[Path]:
+        """Return the dead journals that hold more than the ledger. Raises LedgerError."""
         known = _journals.states(connection)
         self._warn_of_missing(known)
-        return bool(_journals.behind(known, self.folder))
+        return _journals.behind(known, self.folder)
 
     def _warn_of_missing(self, known: Mapping[str, JournalState]) -> None:
         self._tell(
@@ -248,49 +261,58 @@ class Ledger:
         Only while the job's lock is held, so that nobody else runs the job. Raises LedgerError, LedgerBusy.
         """
         self._check_writable()
-        known = self._known_to(request)
-        # From here on in one session with the file, so that run and plan numbers are unique.
-        with _connect.writing(self.path, waiting=self._notify) as connection:
-            for refused in self._prepare(connection):
-                raise refused
-            lost = _journals.missing(_journals.states(connection), self.folder)
-            if lost:
-                raise LedgerError(
-                    f"the journal {lost[0]} is missing from {self.folder} and was not loaded to its end: answers may be"
-                    " lost and would be paid for again; restore it, or use another ledger (--ledger)"
-                )
-            plan = queries.plan_facts(connection, request.job, request.fingerprint)
-            if request.budgeted and plan.unknown:
-                raise LedgerError(
-                    f"{plan.unknown} earlier attempts of this plan have neither a known cost nor an upper bound, so the"
-                    " budget can't be held; run without a budget, or under another name"
-                )
-            run_id = queries.next_run_id(connection)
-            started = self._start_journal(loading.ledger_id_of(connection), request)
-            try:
-                _open_journal(started, request, run_id, plan)
-                state = JournalState(started.journal_id, started.uuid, 0, closed=False)
-                piece = journal.read(started.path, 0, dead=False)
-                loading.load_piece(connection, started.path, state, piece, last=False)
-            except JournalFull as full:
-                _abandon(started)
-                raise LedgerError(str(full)) from full  # nothing was sent: a mistake to put right, not a pause
-            except BaseException:
-                _abandon(started)
-                raise
-        return RunStart(run_id, plan, known, started)
+        while True:
+            known, loaded = self._known_to(request)
+            with _connect.writing(self.path, waiting=self._notify) as connection:
+                for refused in self._prepare(connection):
+                    raise refused
+                if queries.loaded(connection, request.job) == loaded:
+                    # Still in this session with the file, so that run and plan numbers are unique.
+                    return self._register(connection, request, known)
+            # A run of this job that was about to be gone when it was looked: its last answers are in the ledger now.
 
-    def _known_to(self, request: RunRequest) -> Known:
-        """Read what is answered, caught up, in a session that keeps no reader out: of many millions it takes a while.
+    def _known_to(self, request: RunRequest) -> tuple[Known, Loaded]:
+        """Read what is answered, and of which journals, in a session that keeps no reader out: it may take a while.
 
+        Everything that a dead journal holds is in it, or that is an error: what is not known would be paid for again.
         What other jobs are answered meanwhile is not known to the run, as little as what they are answered later.
         """
         if not self.exists():
-            return Known()
-        with self.read() as connection:
+            return Known(), []
+        with self.read(strict=True) as connection:
             plan = queries.plan_facts(connection, request.job, request.fingerprint)
             passed = plan.plan_id if request.passes_over and not plan.new else None
-            return known_keys(connection, request.job, reuse=request.reuse, fresh=request.fresh, plan_id=passed)
+            known = known_keys(connection, request.job, reuse=request.reuse, fresh=request.fresh, plan_id=passed)
+            return known, queries.loaded(connection, request.job)
+
+    def _register(self, connection: duckdb.DuckDBPyConnection, request: RunRequest, known: Known) -> RunStart:
+        """Give a run its number and its journal."""
+        lost = _journals.missing(_journals.states(connection), self.folder)
+        if lost:
+            raise LedgerError(
+                f"the journal {lost[0]} is missing from {self.folder} and was not loaded to its end: answers may be"
+                " lost and would be paid for again; restore it, or use another ledger (--ledger)"
+            )
+        plan = queries.plan_facts(connection, request.job, request.fingerprint)
+        if request.budgeted and plan.unknown:
+            raise LedgerError(
+                f"{plan.unknown} earlier attempts of this plan have neither a known cost nor an upper bound, so the"
+                " budget can't be held; run without a budget, or under another name"
+            )
+        run_id = queries.next_run_id(connection)
+        started = self._start_journal(loading.ledger_id_of(connection), request)
+        try:
+            _open_journal(started, request, run_id, plan)
+            state = JournalState(started.journal_id, started.uuid, 0, closed=False)
+            piece = journal.read(started.path, 0, dead=False, limit=started.size)
+            loading.load_piece(connection, started.path, state, piece, last=False)
+        except JournalFull as full:
+            _abandon(connection, started)
+            raise LedgerError(str(full)) from full  # nothing was sent: a mistake to put right, not a pause
+        except BaseException:
+            _abandon(connection, started)
+            raise
+        return RunStart(run_id, plan, known, started)
 
     def _start_journal(self, ledger_id: str, request: RunRequest) -> Journal:
         size = reserve_bytes(request.concurrency)
@@ -381,8 +403,16 @@ def _what_is_new(
     return found, Burst(piece, rows, burst.plan_end, estimate)
 
 
-def _abandon(started: Journal) -> None:
-    """Close the journal of a run that could not begin; what went wrong is told already."""
+def _abandon(connection: duckdb.DuckDBPyConnection, started: Journal) -> None:
+    """Close the journal of a run that could not begin, and delete it; what went wrong is told already.
+
+    Nothing was sent, so it holds nothing, and could keep every later run out. Nobody else can have loaded it: this
+    process has the ledger open, and the journal locked. But DuckDB may have failed behind the commit: what the ledger
+    knows must stay, and so does everything if the ledger can't be asked any more.
+    """
+    with suppress(duckdb.Error, OSError):
+        if started.journal_id not in _journals.states(connection):
+            started.path.unlink()
     with suppress(JournalFull):
         started.close()
 

@@ -15,6 +15,7 @@ from pipeline import journal
 from pipeline.errors import LedgerBusy, LedgerError, PromptmillError
 from pipeline.journal import Journal, JournalFull
 from pipeline.ledger import Burst, JournalState, Ledger, LooseEnds
+from pipeline.runners._backlog import Backlog, PlanRow
 
 BURST_SECONDS = 2.0
 BURST_PATIENCE = 3.5
@@ -32,11 +33,6 @@ LAST_PATIENCE = 30.0
 """Seconds to wait for a locked ledger at the end of a run."""
 HURRIED_PATIENCE = 2.0
 """Seconds to wait for a locked ledger when the user wants to leave now."""
-MOST_ROWS = 50_000
-"""Planned rows that may wait for a locked ledger; then planning waits too, so that memory stays bounded."""
-
-PlanRow = tuple[int, int, str, str, bool]
-"""(plan_id, row_index, row_id, key, repeated)."""
 
 
 class Loader:
@@ -48,13 +44,11 @@ class Loader:
         self._path: Path = started.path
         self._state = JournalState(started.journal_id, started.uuid, started.size, closed=False)
         self._ends = LooseEnds(started.size)
-        self._rows: list[PlanRow] = []
-        self._adding = threading.Lock()
+        self._rows = Backlog(started.path.parent)
         self._plan_end: tuple[int, int] | None = None
         self._estimate: Mapping[str, Any] | None = None
-        self._abandoned = self._hurried = False
+        self._hurried = False
         self._stop = threading.Event()
-        self._room = threading.Event()
         # Two threads: a burst that waits for a locked ledger must not keep the journal from the disk.
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"promptmill-{name}", daemon=True)
@@ -71,12 +65,8 @@ class Loader:
             thread.start()
 
     def add_rows(self, rows: list[PlanRow]) -> None:
-        """Queue planned rows; waits while too many are queued already."""
-        while len(self._rows) > MOST_ROWS and not (self._stop.is_set() or self._abandoned):
-            self._room.clear()
-            self._room.wait(1.0)
-        with self._adding:
-            self._rows.extend(rows)
+        """Queue planned rows. Raises RunPaused when they can't be kept."""
+        self._rows.add(rows)
 
     def planned(self, plan_id: int, rows: int) -> None:
         """Tell that the end of the input was reached."""
@@ -85,11 +75,6 @@ class Loader:
     def estimated(self, record: Mapping[str, Any]) -> None:
         """Book the run's estimate, once."""
         self._estimate = record
-
-    def abandon(self) -> None:
-        """Let a planner go that waits in `add_rows`: the run is on its way out."""
-        self._abandoned = True
-        self._room.set()
 
     def hurry(self) -> None:
         """Wait for a locked ledger no longer than the user does who wants to leave now; also who waits already."""
@@ -101,13 +86,18 @@ class Loader:
     def stop(self) -> None:
         """Stop the regular bursts; the rest is loaded by `finish`."""
         self._stop.set()
-        self._room.set()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
 
     def finish(self, patience: float = LAST_PATIENCE) -> str | None:
         """After `stop`: load everything, close the journal, book what was lost; return what could not be done."""
+        try:
+            return self._finished(patience)
+        finally:
+            self._rows.close()
+
+    def _finished(self, patience: float) -> str | None:
         problem = self._drained(patience) or self._closed()
         if problem is not None:
             return self._left_over(problem)
@@ -168,7 +158,8 @@ class Loader:
         while not self._stop.wait(TICK_SECONDS):
             if self._journal.tight:
                 continue  # the room that is left is for answers on their way; the ledger comes after them
-            if time.monotonic() >= due or self._journal.size - self._state.offset >= DUE_BYTES:
+            much = self._journal.size - self._state.offset >= DUE_BYTES or self._rows.long
+            if much or time.monotonic() >= due:
                 self._one_burst(patience=BURST_PATIENCE)
                 due = _next_burst()
 
@@ -191,25 +182,24 @@ class Loader:
         piece = self._read(self._state.offset, FIRST_BYTES)
         plan_end = self._plan_end  # before the rows: the end of a plan must not be booked without all of them
         estimate = self._estimate
-        with self._adding:
-            rows = self._rows.copy()
+        rows, these_are_all = self._rows.first()
+        if not these_are_all:
+            plan_end = None
         if not (piece.lines or piece.damages or rows or plan_end or estimate):
             return
         burst = Burst(piece, rows, plan_end, estimate)
         self._state = self._burst_again_if_it_fails(burst, patience)
-        with self._adding:
-            del self._rows[: len(rows)]
+        self._rows.drop(len(rows))
         if plan_end is not None:
             self._plan_end = None
         if estimate is not None:
             self._estimate = None
-        self._room.set()
 
     def _read(self, offset: int, limit: int = journal.PIECE_BYTES) -> journal.Piece:
         piece = journal.read(self._path, offset, dead=False, limit=limit)
         if piece.lines:
             self._journal.sync()  # rule 17: after a power cut the ledger must not know more than the journal
-            self._ends.hear(offset, piece.lines, piece.end)
+        self._ends.hear(offset, piece.lines, piece.end)
         return piece
 
     def _more(self, offset: int) -> journal.Piece | None:

@@ -12,7 +12,7 @@ from pipeline.estimating import Forecast, Outlook, TooLong, ToSend, forecast
 from pipeline.ledger import Known
 from pipeline.planning import Plan, PlannedRow, Selection, decide
 from pipeline.records import Outcome, Request, TokenCount
-from pipeline.runners._loader import PlanRow
+from pipeline.runners._backlog import PlanRow
 
 BREATH_SECONDS = 0.001
 """Between two batches with something to send: the loop, which has answers to read, gets the interpreter's lock. The

@@ -185,7 +185,6 @@ class LocalRun:
             _log.pausing(reason)
         self.paused = self.paused or reason
         self._abandoned.set()
-        self._loader.abandon()
         self._door.stop()
         if self._dispatcher is not None:
             self._dispatcher.cancel()  # it may be waiting at a limiter
