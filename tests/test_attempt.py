@@ -18,6 +18,7 @@ from pipeline.retry import RetryPolicy
 from pipeline.runners._connection import Remote
 from pipeline.runners.attempt import Again, Done, Exchanger, Halt, judge
 from pipeline.schemas import AnswerCheck
+from pipeline.suspects import Standing
 
 PRICE = Price("p", "m", input=Decimal("0.25"), output=Decimal(2))
 TICKET = Ticket(Request("v1k", ({"role": "user", "content": "hi"},)), Decimal("0.001"), 60, 10, "exact")
@@ -200,6 +201,39 @@ def test_a_rate_limit_shuts_the_door_and_uses_up_nothing():
     again = step(it, limited)
     assert isinstance(again, Again)
     assert (again.shuts_door, again.ticket.tries, again.wait_seconds >= 3.0) == (True, 0, True)
+
+
+LIMITED = FAILED._replace(result="rate_limited", closes_door=True, message="slow down")
+
+
+def refused(standing, ticket=TICKET, **failure):
+    it, result = exchanger(), LIMITED._replace(**failure)
+    attempt = it._attempt(ticket, result, sent_at=0.0, latency_ms=1.0, status=429)
+    return it.next_step(ticket, attempt, result, streak=1, jitter=0.0, standing=standing)
+
+
+def test_a_row_that_is_refused_while_others_pass_waits_for_itself():
+    again = refused(Standing(refusals=4, apart=True), wait_seconds=1.0)
+    assert (again.shuts_door, again.queue, again.wait_seconds) == (False, "apart", 2.0), "longer than the server says"
+    assert refused(Standing(refusals=4, apart=True), wait_seconds=30.0).wait_seconds == 30.0
+    assert refused(Standing(refusals=2, steps_back=True))[2:] == (True, "second")
+
+
+def test_a_row_that_never_passes_is_rejected_and_told_what_helps():
+    done = refused(Standing(refusals=9, suspect=True, given_up="a rate limit refused it 9 times"))
+    assert (done.outcome.status, done.outcome.error_type) == ("rejected", "never_passes")
+    assert done.outcome.error.startswith("a rate limit refused it 9 times; a quota may be too small for its 60 tokens")
+    assert done.outcome.error.endswith("`promptmill retry JOB --status rejected` tries again. It says: slow down")
+
+
+def test_a_repair_that_never_passes_leaves_the_answer_that_was_to_be_repaired():
+    repair = TICKET._replace(attempt=2, kind="repair", answered_attempt=1)
+    done = refused(Standing(refusals=9, suspect=True, given_up="a rate limit refused it 9 times"), repair)
+    assert (done.outcome.status, done.outcome.answer_attempt) == ("invalid", 1)
+
+
+def test_rows_that_nobody_can_judge_halt_the_run():
+    assert refused(Standing(hopeless="nothing else is left")) == Halt("nothing else is left. It says: slow down")
 
 
 def test_a_rejection_ends_the_row_and_a_dead_quota_halts_the_run():

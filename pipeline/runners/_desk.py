@@ -20,6 +20,7 @@ from pipeline.runners._lines import Fields, attempt_line, outcome_line
 from pipeline.runners._loader import Loader
 from pipeline.runners._tally import Tally
 from pipeline.runners.attempt import Again, Done, Exchanger, Step
+from pipeline.suspects import Standing
 
 
 class Arrival(NamedTuple):
@@ -111,9 +112,9 @@ class Desk:
         """Say what an exchange means; None if that shows a bug of our own."""
         ticket, attempt, result, epoch = arrival
         try:
-            self._door.heard(ticket, result)
+            standing = self._door.heard(ticket, result)
             heard = self._hear(ticket, result, epoch, now)
-            step = self._next_step(ticket, attempt, result, heard)
+            step = self._next_step(arrival, heard, standing)
             lines = [attempt_line(attempt, ticket, held=heard.hold)]
             if isinstance(step, Done) and not heard.hold:
                 lines.append(outcome_line(step.outcome))
@@ -164,10 +165,17 @@ class Desk:
         proven = self._proven or bool(self._tally.statuses["ok"])
         return self._health.heard(ticket.request.key, result, now, began=epoch, proven=proven)
 
-    def _next_step(self, ticket: Ticket, attempt: Attempt, result: Reply | Failure, heard: Heard) -> Step:
-        jitter = random.random()  # noqa: S311 -- spreads retries, guards nothing
-        streak = self._door.closed_in_a_row
-        return self._exchanger.next_step(ticket, attempt, result, streak=streak, jitter=jitter, outage=heard.outage)
+    def _next_step(self, arrival: Arrival, heard: Heard, standing: Standing) -> Step:
+        ticket, attempt, result, _ = arrival
+        return self._exchanger.next_step(
+            ticket,
+            attempt,
+            result,
+            streak=self._door.closed_in_a_row,
+            jitter=random.random(),  # noqa: S311 -- spreads retries, guards nothing
+            outage=heard.outage,
+            standing=standing,
+        )
 
     def _mind(self, heard: Heard) -> None:
         """Let what an exchange told about the provider and the job have its consequences."""
@@ -208,7 +216,12 @@ class Desk:
         if step.shuts_door:
             self._door.shut_for(step.wait_seconds)
             _log.door_shut(step.wait_seconds)
-        self._door.again(step.ticket, 0.0 if step.shuts_door else step.wait_seconds)
+        if step.queue == "second":
+            self._door.step_back(step.ticket)
+        elif step.queue == "apart":
+            self._door.again_apart(step.ticket, step.wait_seconds)
+        else:
+            self._door.again(step.ticket, 0.0 if step.shuts_door else step.wait_seconds)
 
     def _watch_books(self, attempt: Attempt) -> None:
         """Pause when what is booked can't be trusted any more: a broken ledger, a bill that breaks its bound."""

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pipeline.doorman import Ticket
 from pipeline.errors import WireError
@@ -16,6 +16,7 @@ from pipeline.records import Attempt, AttemptResult, Failure, ModelSpec, Outcome
 from pipeline.retry import RetryPolicy
 from pipeline.runners._connection import Connection
 from pipeline.schemas import AnswerCheck
+from pipeline.suspects import HONEST, Standing
 from pipeline.wire import Wire
 
 
@@ -32,6 +33,8 @@ class Again(NamedTuple):
     wait_seconds: float
     shuts_door: bool = False
     """A rate limit or an outage: everybody waits, not only this request."""
+    queue: Literal["first", "second", "apart"] = "first"
+    """Where it waits: ahead of fresh rows, behind one other, or where it keeps nobody waiting."""
 
 
 class Halt(NamedTuple):
@@ -113,25 +116,42 @@ class Exchanger:
         )
 
     def next_step(
-        self, ticket: Ticket, attempt: Attempt, result: Reply | Failure, *, streak: int, jitter: float, outage: int = 0
+        self,
+        ticket: Ticket,
+        attempt: Attempt,
+        result: Reply | Failure,
+        *,
+        streak: int,
+        jitter: float,
+        outage: int = 0,
+        standing: Standing = HONEST,
     ) -> Step:
         """Decide what comes after an exchange. `streak` counts rate-limited exchanges in a row, over all rows.
 
-        `outage` counts probes of a provider that is down: such a failure uses up no row's attempts.
+        `outage` counts probes of a provider that is down: such a failure uses up no row's attempts. `standing` is what
+        the door says of a 429.
         """
         if isinstance(result, Failure):
             if outage:
-                return self._before_the_door(ticket, self.policy.wait_for_probe(outage, result, jitter))
+                return _before_the_door(ticket, self.policy.wait_for_probe(outage, result, jitter))
+            if standing.given_up is not None or standing.hopeless is not None:
+                return self._never_passes(ticket, attempt, standing)
             if result.closes_door:
-                return self._before_the_door(ticket, self.policy.wait_for_door(streak, result, jitter))
+                return after_refusal(self.policy, ticket, result, standing, streak=streak, jitter=jitter)
             return self._after_failure(ticket, attempt, result, jitter)
         if attempt.result == "invalid" and ticket.repairs < self.repair:
             return Again(self._repair_ticket(ticket, attempt), 0.0)
         return Done(self._outcome(ticket, attempt, _status_of(attempt.result)))
 
-    def _before_the_door(self, ticket: Ticket, wait_seconds: float) -> Step:
-        """Nobody passes now, and that is no fault of this row."""
-        return Again(ticket._replace(attempt=ticket.attempt + 1, kind="retry"), wait_seconds, shuts_door=True)
+    def _never_passes(self, ticket: Ticket, attempt: Attempt, standing: Standing) -> Step:
+        if standing.given_up is None:
+            return Halt(f"{standing.hopeless}. It says: {attempt.error}")
+        advice = (
+            f"a quota may be too small for its {ticket.tokens:,} tokens (input + max_tokens). A shorter row, a smaller"
+            " max_tokens or a larger quota helps; `promptmill retry JOB --status rejected` tries again"
+        )
+        error = f"{standing.given_up}; {advice}. It says: {attempt.error}"
+        return Done(self._outcome(ticket, attempt, "rejected")._replace(error_type="never_passes", error=error))
 
     def _after_failure(self, ticket: Ticket, attempt: Attempt, failure: Failure, jitter: float) -> Step:
         if failure.action == "pause":
@@ -177,6 +197,22 @@ class Exchanger:
             error_type=attempt.error_type,
             error=attempt.error,
         )
+
+
+def after_refusal(
+    policy: RetryPolicy, ticket: Ticket, failure: Failure, standing: Standing, *, streak: int, jitter: float
+) -> Again:
+    """Say when a row goes out again that a rate limit refused: with everybody, or alone if it is suspected."""
+    if standing.apart:
+        wait = policy.wait_for_suspect(standing.refusals, failure, jitter)
+        return Again(ticket._replace(attempt=ticket.attempt + 1, kind="retry"), wait, queue="apart")
+    again = _before_the_door(ticket, policy.wait_for_door(streak, failure, jitter))
+    return again._replace(queue="second" if standing.steps_back else "first")
+
+
+def _before_the_door(ticket: Ticket, wait_seconds: float) -> Again:
+    """Nobody passes now, and that is no fault of this row."""
+    return Again(ticket._replace(attempt=ticket.attempt + 1, kind="retry"), wait_seconds, shuts_door=True)
 
 
 def _computed(price: Price | None, result: Reply | Failure, sent_at: float) -> Decimal | None:
