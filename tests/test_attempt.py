@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 
 from pipeline import planning
-from pipeline.doorman import Ticket
+from pipeline.doorman import Limits, Ticket
 from pipeline.errors import WireError
 from pipeline.pricing import Price, cost_usd
 from pipeline.providers import find
@@ -245,6 +245,9 @@ def test_a_rejection_ends_the_row_and_a_dead_quota_halts_the_run():
     assert step(exchanger(), FAILED._replace(action="pause", result="fatal")) == Halt("busy")
 
 
+BAD = Reply('{"n": "x"}', "stop", "stop", Usage(1, 1))
+
+
 def test_a_repair_is_filed_under_the_rows_key_and_allowed_only_so_often():
     it = exchanger(check=CHECK, repair=1)
     reply = Reply('{"n": "x"}', "stop", "stop", Usage(1, 1))
@@ -270,3 +273,13 @@ def test_a_repair_that_brings_nothing_leaves_the_answer_that_was_to_be_repaired(
     again = step(it, Reply('{"n": "x"}', "stop", "stop", Usage(1, 1)))
     done = step(it, FAILED, again.ticket)
     assert (done.outcome.status, done.outcome.answer_attempt, done.outcome.attempts) == ("invalid", 1, 2)
+
+
+def test_a_repair_that_a_stated_limit_never_lets_through_is_not_sent():
+    """It is longer than the request that it repairs: a strict server would refuse it for ever."""
+    it = replace(exchanger(check=CHECK, repair=1), limits=Limits(tokens_per_minute=60))
+    assert isinstance(step(it, BAD), Again), "60 fit"
+    it = replace(it, limits=Limits(tokens_per_minute=59))
+    done = step(it, BAD)
+    assert (done.outcome.status, done.outcome.answer_attempt, done.outcome.error_type) == ("invalid", 1, "schema")
+    assert "it can't be repaired: the request needs 60 tokens" in done.outcome.error

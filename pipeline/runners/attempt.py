@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
-from pipeline.doorman import Ticket
+from pipeline.doorman import Limits, Ticket
 from pipeline.errors import WireError
 from pipeline.health import unreachable
 from pipeline.planning import Meter
@@ -59,6 +59,8 @@ class Exchanger:
     policy: RetryPolicy
     check: AnswerCheck | None = None
     repair: int = 0
+    limits: Limits = field(default_factory=Limits)
+    """What no request may exceed, a repair neither."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """What no message of the run may hold."""
 
@@ -140,7 +142,7 @@ class Exchanger:
                 return after_refusal(self.policy, ticket, result, standing, streak=streak, jitter=jitter)
             return self._after_failure(ticket, attempt, result, jitter)
         if attempt.result == "invalid" and ticket.repairs < self.repair:
-            return Again(self._repair_ticket(ticket, attempt), 0.0)
+            return self._repaired(ticket, attempt)
         return Done(self._outcome(ticket, attempt, _status_of(attempt.result)))
 
     def _never_passes(self, ticket: Ticket, attempt: Attempt, standing: Standing) -> Step:
@@ -166,6 +168,15 @@ class Exchanger:
         if wait is None:
             return Done(self._outcome(ticket, attempt, "failed"))
         return Again(ticket._replace(attempt=ticket.attempt + 1, kind="retry", tries=tries), wait)
+
+    def _repaired(self, ticket: Ticket, attempt: Attempt) -> Step:
+        """Send an answer back to the model, unless a stated limit never lets that through: it is the longer request."""
+        repair = self._repair_ticket(ticket, attempt)
+        never = self.limits.never_fits(repair.tokens)
+        if never is None:
+            return Again(repair, 0.0)
+        outcome = self._outcome(ticket, attempt, "invalid")
+        return Done(outcome._replace(error=f"{outcome.error}; it can't be repaired: {never}"))
 
     def _repair_ticket(self, ticket: Ticket, attempt: Attempt) -> Ticket:
         """Show the model its answer and what is wrong with it; filed under the row's key."""
