@@ -88,7 +88,7 @@ class Ticket(NamedTuple):
     kind: AttemptKind = "first"
     repairs: int = 0
     answered_attempt: int | None = None
-    """The attempt whose invalid answer this one repairs: if the repair brings none, that answer is kept."""
+    """The attempt whose invalid answer this one repairs: if the repair brings none that is as good, it is kept."""
 
 
 class Doorman:

@@ -283,3 +283,36 @@ def test_a_repair_that_a_stated_limit_never_lets_through_is_not_sent():
     done = step(it, BAD)
     assert (done.outcome.status, done.outcome.answer_attempt, done.outcome.error_type) == ("invalid", 1, "schema")
     assert "it can't be repaired: the request needs 60 tokens" in done.outcome.error
+
+
+@pytest.mark.parametrize(
+    "repaired",
+    [
+        Reply("", "stop", "stop", Usage(1, 0)),
+        Reply(" \n", "stop", "stop", Usage(1, 1)),
+        Reply(None, "stop", "stop", Usage(1, 0)),
+        Reply("I can't help with that.", "refused", "content_filter", Usage(1, 5)),
+        Reply('{"n"', "length", "length", Usage(1, 50)),
+    ],
+    ids=["empty", "blank", "nothing", "refused", "cut off"],
+)
+def test_a_repair_that_is_worse_leaves_the_answer_that_was_to_be_repaired(repaired):
+    it = exchanger(check=CHECK, repair=1)
+    outcome = step(it, repaired, step(it, BAD).ticket).outcome
+    assert (outcome.status, outcome.answer_attempt, outcome.attempts) == ("invalid", 1, 2)
+    assert outcome.error.startswith("the answer doesn't fit, and its repair brought nothing better: the ")
+
+
+def test_an_empty_repair_between_two_others_hides_no_answer():
+    it = exchanger(check=CHECK, repair=2)
+    second = step(it, BAD).ticket
+    third = step(it, Reply("", "stop", "stop", Usage(1, 0)), second).ticket
+    assert (third.attempt, third.answered_attempt) == (3, 1)
+    assert step(it, FAILED._replace(action="reject", result="refused"), third).outcome.answer_attempt == 1
+    assert step(it, Reply('{"n": 1}', "stop", "stop", Usage(1, 1)), third).outcome[1:5] == ("ok", 3, 7, 3)
+
+
+def test_a_first_answer_that_is_empty_gives_way_to_any_repair_with_text():
+    it = exchanger(check=CHECK, repair=1)
+    second = step(it, Reply("", "stop", "stop", Usage(1, 0))).ticket
+    assert step(it, BAD, second).outcome.answer_attempt == 2

@@ -186,18 +186,22 @@ class Exchanger:
             {"role": "assistant", "content": attempt.output or ""},
             {"role": "user", "content": complaint},
         )
+        first = ticket.answered_attempt
+        answered = ticket.attempt if first is None or _takes_the_place(attempt) else first
         metered = self.meter.ticket(Request(ticket.request.key, messages))
         return metered._replace(
             attempt=ticket.attempt + 1,
             kind="repair",
             repairs=ticket.repairs + 1,
-            answered_attempt=ticket.attempt,
+            answered_attempt=answered,
         )
 
     def _outcome(self, ticket: Ticket, attempt: Attempt, status: Status) -> Outcome:
-        answer = ticket.attempt if attempt.output is not None else ticket.answered_attempt
-        if attempt.output is None and answer is not None:
-            status = "invalid"  # the repair brought nothing: the answer that was to be repaired stays
+        answer = ticket.attempt if attempt.output is not None else None
+        error = attempt.error
+        if ticket.answered_attempt is not None and not _takes_the_place(attempt):
+            answer, status = ticket.answered_attempt, "invalid"
+            error = f"the answer doesn't fit, and its repair brought nothing better: {error}"
         return Outcome(
             key=ticket.request.key,
             status=status,
@@ -206,8 +210,16 @@ class Exchanger:
             answer_attempt=answer,
             max_tokens=self.spec.max_tokens,
             error_type=attempt.error_type,
-            error=attempt.error,
+            error=error,
         )
+
+
+def _takes_the_place(repair: Attempt) -> bool:
+    """Tell whether a repair's answer goes before the one it was to repair: it is whole, and there is something in it.
+
+    A cut-off answer, a refusal or silence is worse than a whole answer that doesn't fit.
+    """
+    return repair.result in {"ok", "invalid"} and bool(repair.output and repair.output.strip())
 
 
 def after_refusal(
