@@ -25,12 +25,21 @@ from pipeline.pace import (
 )
 from pipeline.records import AttemptKind, Failure, Reply, Request
 from pipeline.slots import Sent
+from pipeline.suspects import HONEST, Standing, Suspects
 from pipeline.taps import RequestTap, TokenTap
 
 QUEUED_LEAST = 256
 """Fresh tickets that may always wait; for many slots twice their number."""
 OPEN_PER_SLOT = 4
 """At most this many requests per slot are between their first send and their outcome."""
+STEP_BACK_SECONDS = 1.0
+"""So long after the door has opened one comes back that lets another go first."""
+LARGEST_FIRST_SECONDS = 90.0
+"""So long a row larger than all others is tried first after each pause."""
+APART_SECONDS = 3.0
+"""Where too few others pass, so far apart are rows tried that are refused while others pass."""
+SUSPECTS_APART = 1000
+"""So many suspects don't count as open: rows that never pass must not keep the others from going out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,7 @@ class Ticket(NamedTuple):
     kind: AttemptKind = "first"
     repairs: int = 0
     answered_attempt: int | None = None
-    """The attempt whose invalid answer this one repairs: if the repair brings none, that answer is kept."""
+    """The attempt whose invalid answer this one repairs: if the repair brings none that is as good, it is kept."""
 
 
 class Doorman:
@@ -95,10 +104,14 @@ class Doorman:
         self._requests = RequestTap()
         self._tokens = TokenTap()
         self._minute = None if limits.tokens_per_minute is None else Minute(limits.tokens_per_minute)
+        self._suspects = Suspects()
         self._gives_back = True
         self._out: dict[str, Sent] = {}
         self._fresh: deque[Ticket] = deque()
         self._retries: deque[Ticket] = deque()
+        self._apart: deque[Ticket] = deque()
+        """Rows that are refused while others pass."""
+        self._apart_from = 0.0
         self._started: set[str] = set()
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
@@ -128,6 +141,29 @@ class Doorman:
     def again(self, ticket: Ticket, wait_seconds: float) -> None:
         """Queue a retry ahead of fresh rows; it sleeps outside the door until its time has come."""
         asyncio.get_running_loop().call_later(wait_seconds, self._ready_again, ticket)
+
+    def again_apart(self, ticket: Ticket, wait_seconds: float) -> None:
+        """Queue a retry that is refused while others pass: it keeps nobody waiting, and few calls are spent on it."""
+        asyncio.get_running_loop().call_later(wait_seconds, self._ready_apart, ticket)
+
+    def _ready_apart(self, ticket: Ticket) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._apart_from > now and not self._suspects.may_try:
+            self.again_apart(ticket, self._apart_from - now)
+            return
+        self._apart_from = now + APART_SECONDS
+        self._apart.append(ticket)
+        self._changed.set()
+
+    def step_back(self, ticket: Ticket) -> None:
+        """Queue a retry so that another one goes first, whenever the door opens."""
+        asyncio.get_running_loop().call_later(self.shut_seconds + STEP_BACK_SECONDS, self._has_stepped_back, ticket)
+
+    def _has_stepped_back(self, ticket: Ticket) -> None:
+        if self.shut_seconds > 0:  # somebody else shut it meanwhile
+            self.step_back(ticket)
+        else:
+            self._ready_again(ticket)
 
     def _ready_again(self, ticket: Ticket) -> None:
         self._retries.append(ticket)
@@ -202,11 +238,21 @@ class Doorman:
             return None
         if self._retries:
             return self._retries.popleft()
-        if self._fresh and len(self._started) < self._limits.most_open:
+        if self._apart and (self._suspects.may_try or not self._fresh_may_go):
+            self._suspects.tried()
+            return self._apart.popleft()
+        if self._fresh_may_go:
             if not self._room.is_set():
                 self._room.set()
             return self._fresh.popleft()
         return None
+
+    @property
+    def _fresh_may_go(self) -> bool:
+        if not self._fresh:
+            return False
+        beyond = len(self._started) - self._limits.most_open
+        return beyond < 0 or beyond < min(self._suspects.count, SUSPECTS_APART)
 
     async def _pick(self) -> Ticket | None:
         while not self._stopping:
@@ -273,13 +319,46 @@ class Doorman:
 
     # -- who comes back -----------------------------------------------------------------------------
 
-    def heard(self, ticket: Ticket, result: Reply | Failure) -> None:
-        """Learn from what came back how fast the server lets requests through. Call it before `back`."""
+    def heard(self, ticket: Ticket, result: Reply | Failure) -> Standing:
+        """Learn from what came back how fast the server lets requests through. Call it before `back`.
+
+        Says of a 429 whether it is a limit for everybody or the row's own.
+        """
         if result.hint is not None:
             self._pace.heard(result.hint)
-        if isinstance(result, Failure) and result.closes_door:
-            self._pace.limited(asyncio.get_running_loop().time(), self._out[ticket.request.key], result.hint)
-            self._gives_back = self._gives_back and self._minute is None
+        if isinstance(result, Failure):
+            return self._refused(ticket, result) if result.closes_door else HONEST
+        if self._suspects.doubted:
+            key, now = ticket.request.key, asyncio.get_running_loop().time()
+            self._suspects.passed(key, now, self._out[key].number, ticket.tokens)
+        return HONEST
+
+    def _refused(self, ticket: Ticket, failure: Failure) -> Standing:
+        key, now = ticket.request.key, asyncio.get_running_loop().time()
+        sent, last = self._out[key], self._no_more and not self._fresh
+        standing = self._suspects.refused(key, now, sent.at, sent.number, ticket.tokens, last=last)
+        if standing.apart:
+            return standing
+        self._pace.limited(now, sent, failure.hint)
+        self._gives_back = self._gives_back and self._minute is None
+        return standing._replace(steps_back=standing.refusals > 1 and self._another_goes_first(ticket, standing))
+
+    def _another_goes_first(self, ticket: Ticket, standing: Standing) -> bool:
+        """Find another one to go first after a row was refused twice; not a smaller one, which may slip through.
+
+        Where there is none, the row itself tries until a limit per minute must have had room for it.
+        """
+        if self._suspects.like(ticket.tokens) or standing.seconds > LARGEST_FIRST_SECONDS:
+            return True
+        if self._retries and self._retries[0].tokens >= ticket.tokens:
+            return True
+        if len(self._started) < self._limits.most_open:
+            for place, other in enumerate(self._fresh):
+                if other.tokens >= ticket.tokens:
+                    del self._fresh[place]
+                    self._retries.appendleft(other)
+                    return True
+        return False
 
     def back(self, ticket: Ticket, *, cost: Decimal | None, used_tokens: int | None) -> None:
         """Return a slot after an exchange: settle the budget, keep unused tokens as credit.
@@ -298,6 +377,8 @@ class Doorman:
     def ended(self, key: str) -> None:
         """Forget a request that has its outcome: it no longer counts as open."""
         self._started.discard(key)
+        if self._suspects.doubted:
+            self._suspects.forget(key)
         self._changed.set()
 
     def shut_for(self, seconds: float) -> None:

@@ -40,6 +40,11 @@ class RetryPolicy:
         backoff = self._spread(self.door_base_seconds * self.door_growth ** _steps(streak), jitter)
         return self._asked(failure, backoff, jitter)
 
+    def wait_for_suspect(self, refusals: int, failure: Failure, jitter: float) -> float:
+        """Seconds until a row goes out again that is refused while others pass, after so many refusals."""
+        backoff = self._spread(self.base_seconds * 2.0 ** _steps(refusals), jitter)
+        return max(backoff, self._asked(failure, backoff, jitter))
+
     def wait_for_probe(self, probe: int, failure: Failure, jitter: float) -> float:
         """Seconds until a provider that is down is asked again, after the `probe`-th failure (from 1)."""
         return self._asked(failure, self._spread(self.base_seconds * 2.0 ** _steps(probe), jitter), jitter)

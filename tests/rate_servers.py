@@ -17,6 +17,7 @@ from pipeline.budget import Budget
 from pipeline.doorman import Doorman, Limits, Ticket
 from pipeline.records import Failure, RateHint, Reply, Request, Usage
 from pipeline.retry import RetryPolicy
+from pipeline.runners.attempt import after_refusal
 
 LIMITED = Failure("retry", "rate_limited", "rate_limit_exceeded", "slow down", 429, closes_door=True)
 
@@ -119,6 +120,19 @@ class Outage:
 
 
 @dataclass
+class Never:
+    """Some rows never pass, whatever their rate; the others meet a limit."""
+
+    rows: frozenset[str]
+    limit: Any
+
+    def admit(self, now, ticket, in_flight):
+        if ticket.request.key in self.rows:
+            return 1.0
+        return None if self.limit is None else self.limit.admit(now, ticket, in_flight)
+
+
+@dataclass
 class Server:
     """A limit (or None), how long things take, and what the server tells about its limit."""
 
@@ -158,9 +172,16 @@ class Record:
     refused: list[float] = field(default_factory=list)
     """When the refused ones went out."""
     outcomes: Counter = field(default_factory=Counter)
+    given_up: dict[str, str] = field(default_factory=dict)
+    """Why rows were."""
+    suspected: set[str] = field(default_factory=set)
+    paused: str | None = None
     most_waiting: int = 0
     most_in_flight: int = 0
     seconds: float = 0.0
+    """Until the last row that passed."""
+    ended_at: float = 0.0
+    """When the last row was given up."""
     learned: float | None = None
     """Requests per minute that the door had learned at the end."""
 
@@ -170,7 +191,7 @@ class Record:
 
     @property
     def lost(self):
-        return self.rows - len(self.outcomes)
+        return self.rows - len(self.outcomes) - len(self.given_up)
 
     def accepted_between(self, start, end):
         return sum(start <= when < end for when, _ in self.accepted)
@@ -187,6 +208,18 @@ def send_all(server: Server, rows: int | Iterable[Ticket] = 300, *, seed=1, unti
     return run(_night(server, tickets(rows) if isinstance(rows, int) else list(rows), seed, until, limits))
 
 
+def _again(door, again):
+    """What the desk does with a row that goes out once more."""
+    if again.shuts_door:
+        door.shut_for(again.wait_seconds)
+    if again.queue == "second":
+        door.step_back(again.ticket)
+    elif again.queue == "apart":
+        door.again_apart(again.ticket, again.wait_seconds)
+    else:
+        door.again(again.ticket, 0.0)
+
+
 async def _night(server, rows, seed, until, limits):
     loop, dice, policy = asyncio.get_running_loop(), random.Random(seed), RetryPolicy()
     door = Doorman(Limits(**limits), Budget())
@@ -194,7 +227,8 @@ async def _night(server, rows, seed, until, limits):
 
     def home(ticket, result, accepted):
         server.in_flight -= accepted
-        door.heard(ticket, result)
+        standing = door.heard(ticket, result)
+        record.suspected.update([ticket.request.key] * standing.suspect)
         if accepted:
             door.back(ticket, cost=None, used_tokens=result.usage.input_tokens)
             if isinstance(server.limit, Refunding):
@@ -203,10 +237,20 @@ async def _night(server, rows, seed, until, limits):
             record.outcomes[ticket.request.key] += 1
             record.seconds = loop.time()
             return
-        wait = policy.wait_for_door(door.closed_in_a_row, result, dice.random())
         door.back(ticket, cost=None, used_tokens=None)
-        door.shut_for(wait)
-        door.again(ticket._replace(attempt=ticket.attempt + 1, kind="retry"), 0.0)
+        if standing.given_up or standing.hopeless:
+            ended(ticket, standing)
+            return
+        _again(door, after_refusal(policy, ticket, result, standing, streak=door.closed_in_a_row, jitter=dice.random()))
+
+    def ended(ticket, standing):
+        record.paused = standing.hopeless
+        if standing.hopeless:
+            door.stop()
+            return
+        record.given_up[ticket.request.key] = standing.given_up
+        record.ended_at = loop.time()
+        door.ended(ticket.request.key)
 
     async def bring():
         await door.offer(rows)

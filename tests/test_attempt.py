@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 
 from pipeline import planning
-from pipeline.doorman import Ticket
+from pipeline.doorman import Limits, Ticket
 from pipeline.errors import WireError
 from pipeline.pricing import Price, cost_usd
 from pipeline.providers import find
@@ -18,6 +18,7 @@ from pipeline.retry import RetryPolicy
 from pipeline.runners._connection import Remote
 from pipeline.runners.attempt import Again, Done, Exchanger, Halt, judge
 from pipeline.schemas import AnswerCheck
+from pipeline.suspects import Standing
 
 PRICE = Price("p", "m", input=Decimal("0.25"), output=Decimal(2))
 TICKET = Ticket(Request("v1k", ({"role": "user", "content": "hi"},)), Decimal("0.001"), 60, 10, "exact")
@@ -216,6 +217,39 @@ def test_a_rate_limit_shuts_the_door_and_uses_up_nothing():
     assert (again.shuts_door, again.ticket.tries, again.wait_seconds >= 3.0) == (True, 0, True)
 
 
+LIMITED = FAILED._replace(result="rate_limited", closes_door=True, message="slow down")
+
+
+def refused(standing, ticket=TICKET, **failure):
+    it, result = exchanger(), LIMITED._replace(**failure)
+    attempt = it._attempt(ticket, result, sent_at=0.0, latency_ms=1.0, status=429)
+    return it.next_step(ticket, attempt, result, streak=1, jitter=0.0, standing=standing)
+
+
+def test_a_row_that_is_refused_while_others_pass_waits_for_itself():
+    again = refused(Standing(refusals=4, apart=True), wait_seconds=1.0)
+    assert (again.shuts_door, again.queue, again.wait_seconds) == (False, "apart", 2.0), "longer than the server says"
+    assert refused(Standing(refusals=4, apart=True), wait_seconds=30.0).wait_seconds == 30.0
+    assert refused(Standing(refusals=2, steps_back=True))[2:] == (True, "second")
+
+
+def test_a_row_that_never_passes_is_rejected_and_told_what_helps():
+    done = refused(Standing(refusals=9, suspect=True, given_up="a rate limit refused it 9 times"))
+    assert (done.outcome.status, done.outcome.error_type) == ("rejected", "never_passes")
+    assert done.outcome.error.startswith("a rate limit refused it 9 times; a quota may be too small for its 60 tokens")
+    assert done.outcome.error.endswith("`promptmill retry JOB --status rejected` tries again. It says: slow down")
+
+
+def test_a_repair_that_never_passes_leaves_the_answer_that_was_to_be_repaired():
+    repair = TICKET._replace(attempt=2, kind="repair", answered_attempt=1)
+    done = refused(Standing(refusals=9, suspect=True, given_up="a rate limit refused it 9 times"), repair)
+    assert (done.outcome.status, done.outcome.answer_attempt) == ("invalid", 1)
+
+
+def test_rows_that_nobody_can_judge_halt_the_run():
+    assert refused(Standing(hopeless="nothing else is left")) == Halt("nothing else is left. It says: slow down")
+
+
 def test_a_rejection_ends_the_row_and_a_dead_quota_halts_the_run():
     rejected = step(exchanger(), FAILED._replace(action="reject", result="rejected"))
     assert isinstance(rejected, Done)
@@ -223,6 +257,9 @@ def test_a_rejection_ends_the_row_and_a_dead_quota_halts_the_run():
     refused = step(exchanger(), FAILED._replace(action="reject", result="refused"))
     assert refused.outcome.status == "refused"
     assert step(exchanger(), FAILED._replace(action="pause", result="fatal")) == Halt("busy")
+
+
+BAD = Reply('{"n": "x"}', "stop", "stop", Usage(1, 1))
 
 
 def test_a_repair_is_filed_under_the_rows_key_and_allowed_only_so_often():
@@ -250,3 +287,46 @@ def test_a_repair_that_brings_nothing_leaves_the_answer_that_was_to_be_repaired(
     again = step(it, Reply('{"n": "x"}', "stop", "stop", Usage(1, 1)))
     done = step(it, FAILED, again.ticket)
     assert (done.outcome.status, done.outcome.answer_attempt, done.outcome.attempts) == ("invalid", 1, 2)
+
+
+def test_a_repair_that_a_stated_limit_never_lets_through_is_not_sent():
+    """It is longer than the request that it repairs: a strict server would refuse it for ever."""
+    it = replace(exchanger(check=CHECK, repair=1), limits=Limits(tokens_per_minute=60))
+    assert isinstance(step(it, BAD), Again), "60 fit"
+    it = replace(it, limits=Limits(tokens_per_minute=59))
+    done = step(it, BAD)
+    assert (done.outcome.status, done.outcome.answer_attempt, done.outcome.error_type) == ("invalid", 1, "schema")
+    assert "it can't be repaired: the request needs 60 tokens" in done.outcome.error
+
+
+@pytest.mark.parametrize(
+    "repaired",
+    [
+        Reply("", "stop", "stop", Usage(1, 0)),
+        Reply(" \n", "stop", "stop", Usage(1, 1)),
+        Reply(None, "stop", "stop", Usage(1, 0)),
+        Reply("I can't help with that.", "refused", "content_filter", Usage(1, 5)),
+        Reply('{"n"', "length", "length", Usage(1, 50)),
+    ],
+    ids=["empty", "blank", "nothing", "refused", "cut off"],
+)
+def test_a_repair_that_is_worse_leaves_the_answer_that_was_to_be_repaired(repaired):
+    it = exchanger(check=CHECK, repair=1)
+    outcome = step(it, repaired, step(it, BAD).ticket).outcome
+    assert (outcome.status, outcome.answer_attempt, outcome.attempts) == ("invalid", 1, 2)
+    assert outcome.error.startswith("the answer doesn't fit, and its repair brought nothing better: the ")
+
+
+def test_an_empty_repair_between_two_others_hides_no_answer():
+    it = exchanger(check=CHECK, repair=2)
+    second = step(it, BAD).ticket
+    third = step(it, Reply("", "stop", "stop", Usage(1, 0)), second).ticket
+    assert (third.attempt, third.answered_attempt) == (3, 1)
+    assert step(it, FAILED._replace(action="reject", result="refused"), third).outcome.answer_attempt == 1
+    assert step(it, Reply('{"n": 1}', "stop", "stop", Usage(1, 1)), third).outcome[1:5] == ("ok", 3, 7, 3)
+
+
+def test_a_first_answer_that_is_empty_gives_way_to_any_repair_with_text():
+    it = exchanger(check=CHECK, repair=1)
+    second = step(it, Reply("", "stop", "stop", Usage(1, 0))).ticket
+    assert step(it, BAD, second).outcome.answer_attempt == 2

@@ -130,6 +130,39 @@ def test_a_provider_that_exceeds_max_tokens_pauses_the_run(project, stub):
     assert stub.calls <= 1 + 4
 
 
+LONG = "word " * 200
+"""Its bytes bound its tokens from far above: that hides many tokens of output."""
+
+
+def test_output_beyond_max_tokens_pauses_a_run_with_a_budget_even_if_its_dollars_fit(project, stub):
+    stub.answer = lambda _: Reply("fine", completion_tokens=60)
+    project.rows([{"id": n, "text": f"{LONG}{n}"} for n in range(20)])
+    project.job(concurrency=1, model="max_tokens = 50")
+    done = project.run("run", "job.toml", "--yes", "--price=1,2", "--budget=5", code=4)
+    assert "an answer has 60 output tokens, and max_tokens is 50: the budget can't be held" in done.stderr
+    assert stub.calls <= 2
+
+
+def test_without_a_budget_output_beyond_max_tokens_is_told_once_and_pauses_nothing(project, stub):
+    stub.answer = lambda _: Reply("fine", completion_tokens=60, reasoning_tokens=40)
+    project.rows([{"id": n, "text": f"{LONG}{n}"} for n in range(20)])
+    project.job(concurrency=4, model="max_tokens = 50")
+    done = project.run("run", "job.toml", "--yes", "--price=1,2")
+    said = "an answer has 60 output tokens, 40 of them for reasoning, and max_tokens is 50: the run may cost more"
+    assert done.stderr.count(said) == 1
+    assert stub.calls == 20
+
+
+@pytest.mark.parametrize("completion_tokens", [50, 52])
+def test_a_token_or_two_that_are_counted_otherwise_pause_nothing(project, stub, completion_tokens):
+    stub.answer = lambda _: Reply("fine", completion_tokens=completion_tokens)
+    project.rows([{"id": n, "text": f"{LONG}{n}"} for n in range(5)])
+    project.job(concurrency=1, model="max_tokens = 50")
+    done = project.run("run", "job.toml", "--yes", "--price=1,2", "--budget=5")
+    assert "output tokens" not in done.stderr
+    assert stub.calls == 5
+
+
 def test_repairs_are_paid_from_the_same_budget(project, stub):
     stub.answer = lambda _: "not json " * 20
     project.rows(texts(200))

@@ -8,7 +8,20 @@ import random
 
 import pytest
 from project import Project, texts
-from rate_servers import AtOnce, Both, Bucket, Changing, Dice, Outage, Refunding, Server, Window, send_all, tickets
+from rate_servers import (
+    AtOnce,
+    Both,
+    Bucket,
+    Changing,
+    Dice,
+    Never,
+    Outage,
+    Refunding,
+    Server,
+    Window,
+    send_all,
+    tickets,
+)
 from stub import StubServer
 
 from pipeline.doorman import OPEN_PER_SLOT
@@ -249,6 +262,102 @@ def test_tickets_that_wait_for_their_retry_are_bounded_by_four_per_slot():
     record = send_all(silent(Outage(3600.0), refusal=60.0), 5000, concurrency=50)
     assert record.most_waiting <= OPEN_PER_SLOT * 50
     assert record.lost == 0
+
+
+# -- rows that never pass ----------------------------------------------------------------------------------
+
+
+def some(count, rows):
+    return frozenset(f"k{n}" for n in random.Random(count).sample(range(rows), count))
+
+
+NEVER = {
+    "64/s, silent": lambda: silent(Never(some(3, 5000), Bucket(64, 6)), latency=0.2),
+    "64/s, says when": lambda: Server(Never(some(3, 5000), Bucket(64, 6)), latency=0.2),
+    "3,840/min, silent": lambda: silent(Never(some(3, 5000), Window(3840, began=17)), latency=0.2),
+    "384k tokens/min, silent": lambda: silent(Never(some(3, 5000), Window(384_000, began=17, tokens=True))),
+    "16 at once": lambda: Server(Never(some(3, 5000), AtOnce(16, 1.0)), latency=0.25, at_once=True),
+    "no limit": lambda: silent(Never(some(3, 5000), None), latency=0.5),
+}
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_a_row_that_never_passes_delays_nobody_and_is_given_up(name):
+    """The shortest time for all others is 78 seconds; three such rows once stopped a run for ever."""
+    record = send_all(NEVER[name](), 5000, concurrency=32, until=7200)
+    assert set(record.given_up) == some(3, 5000)
+    assert record.lost == 0
+    assert record.seconds < 1.3 * 78
+    assert record.waste < 0.05
+    assert record.ended_at < 78 + 1200
+
+
+def test_a_stated_limit_is_used_although_rows_never_pass():
+    server = silent(Never(some(3, 5000), Window(3840, began=17)), latency=0.2)
+    record = send_all(server, 5000, requests_per_minute=3840, concurrency=32, until=7200)
+    assert set(record.given_up) == some(3, 5000)
+    assert record.lost == 0
+    assert len(record.refused) < 3 * 30, "nobody else is refused"
+    assert record.seconds < 1.3 * 78
+
+
+def test_rows_larger_than_a_quota_delay_nobody_for_long():
+    """Nothing of their size passes, so that a limit for everybody looks the same until small ones are let ahead."""
+    large = some(5, 5000)
+    rows = tickets(5000, lambda n: 400_000 + n if f"k{n}" in large else 100)
+    server = silent(Never(large, Window(384_000, began=17, tokens=True)), latency=0.2)
+    record = send_all(server, rows, concurrency=32, until=7200)
+    assert set(record.given_up) == large
+    assert record.lost == 0
+    assert record.seconds < 78 + 240
+
+
+def test_rows_that_never_pass_may_come_first():
+    first = frozenset(f"k{n}" for n in range(20))
+    record = send_all(silent(Never(first, Bucket(64, 6)), latency=0.2), 5000, concurrency=32, until=3 * 3600)
+    assert set(record.given_up) == first
+    assert record.lost == 0
+
+
+def test_if_nothing_but_refused_rows_is_left_and_nobody_knows_why_the_run_pauses():
+    record = send_all(silent(Never(frozenset({"k99"}), Bucket(64, 6))), 100, concurrency=32, until=4 * 3600)
+    assert len(record.outcomes) == 99
+    assert record.given_up == {}
+    assert "everything else is done, and for 2.0 hours a rate limit has refused the rows that are left" in record.paused
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        lambda: silent(Window(1, began=17)),
+        lambda: Server(Window(1, began=17)),
+        lambda: silent(Window(1, began=17), latency=1.0, refusal=1.0),
+        lambda: silent(Window(5, began=17)),
+        lambda: silent(Bucket(1 / 60, 1)),
+        lambda: silent(Both((Outage(3620.0, start=20.0), Window(5, began=17)))),
+        lambda: silent(Both((Outage(3 * 3600.0, start=200.0), Window(5, began=17)))),
+    ],
+    ids=["1/min", "1/min, says when", "1/min, slowly", "5/min", "1/min, even", "an hour of nothing", "three hours"],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_tight_limit_or_an_outage_gives_no_row_up(server, seed):
+    record = send_all(server(), 100, seed=seed, concurrency=32)
+    assert len(record.outcomes) == 100
+    assert record.given_up == {}
+    assert record.paused is None
+    assert len(record.suspected) <= 2
+
+
+@pytest.mark.parametrize("largest", [4000, 10_000, 59_000])
+@pytest.mark.parametrize("limit", [Window, Bucket], ids=["minutes", "bucket"])
+def test_large_rows_under_a_small_token_limit_are_not_given_up(limit, largest):
+    """They are refused while small ones pass, again and again, and fit all the same."""
+    dice = random.Random(3)
+    sizes = [dice.choice((300, 500, 1500, largest)) if dice.random() < 0.2 else 300 for _ in range(500)]
+    server = silent(Window(60_000, tokens=True) if limit is Window else Bucket(1000, 60_000, tokens=True))
+    record = send_all(server, tickets(500, lambda n: sizes[n]), concurrency=32)
+    assert record.given_up == {}
+    assert len(record.outcomes) == 500
 
 
 # -- a real server ---------------------------------------------------------------------------------------

@@ -223,6 +223,17 @@ def test_a_kept_bad_answer_can_be_read(project, stub):
     ]
 
 
+def test_an_empty_repair_does_not_hide_the_answer_that_was_paid_for(project, stub):
+    stub.answer = lambda payload: "" if len(payload["messages"]) > 1 else "long and paid"
+    project.rows(texts(3))
+    project.job(more='[output]\nschema = { type = "object" }\nrepair = 1')
+    project.run("run", "job.toml", "--yes", code=3)
+    assert project.sql("select distinct status, output from results") == [
+        {"status": "invalid", "output": "long and paid"}
+    ]
+    assert project.value("select count(*) from attempts") == 6
+
+
 def test_when_repairs_bring_nothing_the_first_answer_stays_and_each_is_paid_for(project, stub):
     stub.answer = lambda payload: "still not json" if len(payload["messages"]) > 1 else "not json"
     project.rows(texts(3))

@@ -13,13 +13,17 @@ from pipeline.doorman import Doorman, Ticket
 from pipeline.errors import PromptmillError, RunPaused
 from pipeline.health import Health, Heard
 from pipeline.journal import Journal
-from pipeline.records import Attempt, Failure, Outcome, Reply
+from pipeline.records import Attempt, Failure, Outcome, Reply, Usage
 from pipeline.runners import _log
 from pipeline.runners._ahead import Ahead
 from pipeline.runners._lines import Fields, attempt_line, outcome_line
 from pipeline.runners._loader import Loader
 from pipeline.runners._tally import Tally
 from pipeline.runners.attempt import Again, Done, Exchanger, Step
+from pipeline.suspects import Standing
+
+COUNTED_OTHERWISE = 2
+"""So many output tokens beyond max_tokens are a matter of counting: servers differ about those that end an answer."""
 
 
 class Arrival(NamedTuple):
@@ -67,6 +71,8 @@ class Desk:
         self._tally, self._ahead = tally, ahead
         self._notify, self._stop, self._fail = notify, stop, fail
         self._proven = proven
+        max_tokens = exchanger.spec.max_tokens
+        self._most_output = None if max_tokens is None else max_tokens + COUNTED_OTHERWISE
         self._arrived: list[Arrival] = []
         self._held: list[Outcome] = []
         """Rejections that may be the job's fault: booked when that is ruled out."""
@@ -111,9 +117,9 @@ class Desk:
         """Say what an exchange means; None if that shows a bug of our own."""
         ticket, attempt, result, epoch = arrival
         try:
-            self._door.heard(ticket, result)
+            standing = self._door.heard(ticket, result)
             heard = self._hear(ticket, result, epoch, now)
-            step = self._next_step(ticket, attempt, result, heard)
+            step = self._next_step(arrival, heard, standing)
             lines = [attempt_line(attempt, ticket, held=heard.hold)]
             if isinstance(step, Done) and not heard.hold:
                 lines.append(outcome_line(step.outcome))
@@ -184,10 +190,17 @@ class Desk:
         proven = self._proven or bool(self._tally.statuses["ok"])
         return self._health.heard(ticket.request.key, result, now, began=epoch, proven=proven)
 
-    def _next_step(self, ticket: Ticket, attempt: Attempt, result: Reply | Failure, heard: Heard) -> Step:
-        jitter = random.random()  # noqa: S311 -- spreads retries, guards nothing
-        streak = self._door.closed_in_a_row
-        return self._exchanger.next_step(ticket, attempt, result, streak=streak, jitter=jitter, outage=heard.outage)
+    def _next_step(self, arrival: Arrival, heard: Heard, standing: Standing) -> Step:
+        ticket, attempt, result, _ = arrival
+        return self._exchanger.next_step(
+            ticket,
+            attempt,
+            result,
+            streak=self._door.closed_in_a_row,
+            jitter=random.random(),  # noqa: S311 -- spreads retries, guards nothing
+            outage=heard.outage,
+            standing=standing,
+        )
 
     def _mind(self, heard: Heard) -> None:
         """Let what an exchange told about the provider and the job have its consequences."""
@@ -228,7 +241,12 @@ class Desk:
         if step.shuts_door:
             self._door.shut_for(step.wait_seconds)
             _log.door_shut(step.wait_seconds)
-        self._door.again(step.ticket, 0.0 if step.shuts_door else step.wait_seconds)
+        if step.queue == "second":
+            self._door.step_back(step.ticket)
+        elif step.queue == "apart":
+            self._door.again_apart(step.ticket, step.wait_seconds)
+        else:
+            self._door.again(step.ticket, 0.0 if step.shuts_door else step.wait_seconds)
 
     def _watch_books(self, attempt: Attempt) -> None:
         """Pause when what is booked can't be trusted any more: a broken ledger, a bill that breaks its bound."""
@@ -240,13 +258,27 @@ class Desk:
 
     def _watch_bill(self, attempt: Attempt) -> None:
         """Pause when a provider bills more than the worst case that max_tokens promised: the cap can't hold then."""
-        cost, worst_case = attempt.cost_usd, attempt.reserved_usd
-        if self._budget.cap is None or cost is None or worst_case is None or cost <= worst_case:
-            return
-        self._stop(
-            f"the provider billed {dollars(cost)} for a request that could cost {dollars(worst_case)} at most under"
-            " max_tokens: the budget can't be held; does this provider honour max_tokens?"
+        cost, worst_case, usage = attempt.cost_usd, attempt.reserved_usd, attempt.usage
+        if self._budget.cap is not None and cost is not None and worst_case is not None and cost > worst_case:
+            self._stop(
+                f"the provider billed {dollars(cost)} for a request that could cost {dollars(worst_case)} at most under"
+                " max_tokens: the budget can't be held; does this provider honour max_tokens?"
+            )
+        elif self._most_output is not None and usage is not None and usage.output_tokens > self._most_output:
+            self._watch_length(usage)
+
+    def _watch_length(self, usage: Usage) -> None:
+        """Hear of an answer beyond max_tokens. Its dollars may fit: the input's bound is often far from its tokens."""
+        thought = f", {usage.reasoning_tokens:,} of them for reasoning" if usage.reasoning_tokens else ""
+        said = (
+            f"an answer has {usage.output_tokens:,} output tokens{thought}, and max_tokens is"
+            f" {self._exchanger.spec.max_tokens:,}"
         )
+        if self._budget.cap is not None:
+            self._stop(f"{said}: the budget can't be held; does this provider honour max_tokens?")
+            return
+        self._most_output = None  # told once
+        self._notify(f"{said}: the run may cost more than its ceiling; does this provider honour max_tokens?")
 
 
 def _tokens_used(attempt: Attempt) -> int | None:

@@ -4,9 +4,9 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pipeline.doorman import Ticket
+from pipeline.doorman import Limits, Ticket
 from pipeline.errors import WireError
 from pipeline.health import unreachable
 from pipeline.planning import Meter
@@ -16,6 +16,7 @@ from pipeline.records import Attempt, AttemptResult, Failure, ModelSpec, Outcome
 from pipeline.retry import RetryPolicy
 from pipeline.runners._connection import Connection
 from pipeline.schemas import AnswerCheck
+from pipeline.suspects import HONEST, Standing
 from pipeline.wire import Wire
 
 
@@ -32,6 +33,8 @@ class Again(NamedTuple):
     wait_seconds: float
     shuts_door: bool = False
     """A rate limit or an outage: everybody waits, not only this request."""
+    queue: Literal["first", "second", "apart"] = "first"
+    """Where it waits: ahead of fresh rows, behind one other, or where it keeps nobody waiting."""
 
 
 class Halt(NamedTuple):
@@ -56,6 +59,8 @@ class Exchanger:
     policy: RetryPolicy
     check: AnswerCheck | None = None
     repair: int = 0
+    limits: Limits = field(default_factory=Limits)
+    """What no request may exceed, a repair neither."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """What no message of the run may hold."""
 
@@ -113,25 +118,42 @@ class Exchanger:
         )
 
     def next_step(
-        self, ticket: Ticket, attempt: Attempt, result: Reply | Failure, *, streak: int, jitter: float, outage: int = 0
+        self,
+        ticket: Ticket,
+        attempt: Attempt,
+        result: Reply | Failure,
+        *,
+        streak: int,
+        jitter: float,
+        outage: int = 0,
+        standing: Standing = HONEST,
     ) -> Step:
         """Decide what comes after an exchange. `streak` counts rate-limited exchanges in a row, over all rows.
 
-        `outage` counts probes of a provider that is down: such a failure uses up no row's attempts.
+        `outage` counts probes of a provider that is down: such a failure uses up no row's attempts. `standing` is what
+        the door says of a 429.
         """
         if isinstance(result, Failure):
             if outage:
-                return self._before_the_door(ticket, self.policy.wait_for_probe(outage, result, jitter))
+                return _before_the_door(ticket, self.policy.wait_for_probe(outage, result, jitter))
+            if standing.given_up is not None or standing.hopeless is not None:
+                return self._never_passes(ticket, attempt, standing)
             if result.closes_door:
-                return self._before_the_door(ticket, self.policy.wait_for_door(streak, result, jitter))
+                return after_refusal(self.policy, ticket, result, standing, streak=streak, jitter=jitter)
             return self._after_failure(ticket, attempt, result, jitter)
         if attempt.result == "invalid" and ticket.repairs < self.repair:
-            return Again(self._repair_ticket(ticket, attempt), 0.0)
+            return self._repaired(ticket, attempt)
         return Done(self._outcome(ticket, attempt, _status_of(attempt.result)))
 
-    def _before_the_door(self, ticket: Ticket, wait_seconds: float) -> Step:
-        """Nobody passes now, and that is no fault of this row."""
-        return Again(ticket._replace(attempt=ticket.attempt + 1, kind="retry"), wait_seconds, shuts_door=True)
+    def _never_passes(self, ticket: Ticket, attempt: Attempt, standing: Standing) -> Step:
+        if standing.given_up is None:
+            return Halt(f"{standing.hopeless}. It says: {attempt.error}")
+        advice = (
+            f"a quota may be too small for its {ticket.tokens:,} tokens (input + max_tokens). A shorter row, a smaller"
+            " max_tokens or a larger quota helps; `promptmill retry JOB --status rejected` tries again"
+        )
+        error = f"{standing.given_up}; {advice}. It says: {attempt.error}"
+        return Done(self._outcome(ticket, attempt, "rejected")._replace(error_type="never_passes", error=error))
 
     def _after_failure(self, ticket: Ticket, attempt: Attempt, failure: Failure, jitter: float) -> Step:
         if failure.action == "pause":
@@ -147,6 +169,15 @@ class Exchanger:
             return Done(self._outcome(ticket, attempt, "failed"))
         return Again(ticket._replace(attempt=ticket.attempt + 1, kind="retry", tries=tries), wait)
 
+    def _repaired(self, ticket: Ticket, attempt: Attempt) -> Step:
+        """Send an answer back to the model, unless a stated limit never lets that through: it is the longer request."""
+        repair = self._repair_ticket(ticket, attempt)
+        never = self.limits.never_fits(repair.tokens)
+        if never is None:
+            return Again(repair, 0.0)
+        outcome = self._outcome(ticket, attempt, "invalid")
+        return Done(outcome._replace(error=f"{outcome.error}; it can't be repaired: {never}"))
+
     def _repair_ticket(self, ticket: Ticket, attempt: Attempt) -> Ticket:
         """Show the model its answer and what is wrong with it; filed under the row's key."""
         complaint = f"That answer is not valid: {attempt.error}. Answer again with nothing but the corrected JSON."
@@ -155,18 +186,22 @@ class Exchanger:
             {"role": "assistant", "content": attempt.output or ""},
             {"role": "user", "content": complaint},
         )
+        first = ticket.answered_attempt
+        answered = ticket.attempt if first is None or _takes_the_place(attempt) else first
         metered = self.meter.ticket(Request(ticket.request.key, messages))
         return metered._replace(
             attempt=ticket.attempt + 1,
             kind="repair",
             repairs=ticket.repairs + 1,
-            answered_attempt=ticket.attempt,
+            answered_attempt=answered,
         )
 
     def _outcome(self, ticket: Ticket, attempt: Attempt, status: Status) -> Outcome:
-        answer = ticket.attempt if attempt.output is not None else ticket.answered_attempt
-        if attempt.output is None and answer is not None:
-            status = "invalid"  # the repair brought nothing: the answer that was to be repaired stays
+        answer = ticket.attempt if attempt.output is not None else None
+        error = attempt.error
+        if ticket.answered_attempt is not None and not _takes_the_place(attempt):
+            answer, status = ticket.answered_attempt, "invalid"
+            error = f"the answer doesn't fit, and its repair brought nothing better: {error}"
         return Outcome(
             key=ticket.request.key,
             status=status,
@@ -175,8 +210,32 @@ class Exchanger:
             answer_attempt=answer,
             max_tokens=self.spec.max_tokens,
             error_type=attempt.error_type,
-            error=attempt.error,
+            error=error,
         )
+
+
+def _takes_the_place(repair: Attempt) -> bool:
+    """Tell whether a repair's answer goes before the one it was to repair: it is whole, and there is something in it.
+
+    A cut-off answer, a refusal or silence is worse than a whole answer that doesn't fit.
+    """
+    return repair.result in {"ok", "invalid"} and bool(repair.output and repair.output.strip())
+
+
+def after_refusal(
+    policy: RetryPolicy, ticket: Ticket, failure: Failure, standing: Standing, *, streak: int, jitter: float
+) -> Again:
+    """Say when a row goes out again that a rate limit refused: with everybody, or alone if it is suspected."""
+    if standing.apart:
+        wait = policy.wait_for_suspect(standing.refusals, failure, jitter)
+        return Again(ticket._replace(attempt=ticket.attempt + 1, kind="retry"), wait, queue="apart")
+    again = _before_the_door(ticket, policy.wait_for_door(streak, failure, jitter))
+    return again._replace(queue="second" if standing.steps_back else "first")
+
+
+def _before_the_door(ticket: Ticket, wait_seconds: float) -> Again:
+    """Nobody passes now, and that is no fault of this row."""
+    return Again(ticket._replace(attempt=ticket.attempt + 1, kind="retry"), wait_seconds, shuts_door=True)
 
 
 def _computed(price: Price | None, result: Reply | Failure, sent_at: float) -> Decimal | None:

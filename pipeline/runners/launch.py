@@ -284,6 +284,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         policy=job.retry,
         check=job.check,
         repair=job.repair,
+        limits=job.limits,
         secrets=() if key is None else (key,),
     )
     planner = Planner(
