@@ -17,7 +17,7 @@ class Tally:
     """All rows of the plan, once known."""
     statuses: Counter[str] = field(default_factory=Counter)
     sent: int = 0
-    """Exchanges made by this run."""
+    """Attempts of this run, those that are still on the wire or were left there included."""
     reused: int = 0
     """Requests answered by another job's answers."""
     already: int = 0

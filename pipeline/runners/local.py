@@ -299,6 +299,7 @@ class LocalRun:
             for ticket in tickets:
                 self._door.back(ticket, cost=ZERO, used_tokens=0)
             raise
+        self.tally.sent += len(tickets)  # as the ledger counts: what never comes home is a lost attempt
 
     def _hand_over(self, ticket: Ticket) -> None:
         self._out.append(ticket)
