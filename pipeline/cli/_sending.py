@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.budget import as_booked
 from pipeline.cli._options import hear_ctrl_c, keep_secret, open_ledger, warn
 from pipeline.cli._show import as_json_text, duration, money, plural, say
 from pipeline.cli._ticker import Ticker
@@ -169,7 +170,8 @@ def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limi
         facts = {
             "job": job.name, "run_id": report.run_id, "rows": tally.rows, "statuses": dict(tally.statuses),
             "sent": tally.sent, "reused": tally.reused, "already": tally.already, "repeated": tally.repeated,
-            "spent_usd": report.spent, "uncertain_usd": report.uncertain, "plan_spent_usd": report.plan_spent,
+            "spent_usd": None if report.spent is None else as_booked(report.spent),
+            "uncertain_usd": as_booked(report.uncertain), "plan_spent_usd": as_booked(report.plan_spent),
             "paused": report.paused, "seconds": round(report.seconds, 3), "exit_code": report.exit_code,
         }  # fmt: skip
         click.echo(as_json_text(facts, indent=None))

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pipeline.budget import ZERO, as_booked
 from pipeline.exporting._formulas import guard
 from pipeline.exporting._write import json_value, require_writable, write_frames, write_rows
 from pipeline.ledger import Ledger, frame_of, prepare, rows_of
@@ -74,7 +74,7 @@ def _batched(rows: Iterator[PlannedRow]) -> Iterator[Sequence[PlannedRow]]:
 def _joined(row: PlannedRow, by_key: Mapping[str, Mapping[str, Any]], columns: tuple[str, ...]) -> dict[str, Any]:
     result = dict.fromkeys(columns) | dict(by_key.get(row.key, PENDING | {"key": row.key}))
     if row.repeated:  # the first row of a key bears its cost
-        result |= {"cost_usd": Decimal(0), "attempts": 0, "reused": True}
+        result |= {"cost_usd": as_booked(ZERO), "attempts": 0, "reused": True}
     taken = {"row_index", "row_id", *columns}
     values = row.values or {}
     own = {_free_name(name, taken | values.keys()) if name in taken else name: v for name, v in values.items()}
