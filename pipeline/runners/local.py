@@ -45,6 +45,8 @@ class RunReport:
 
     run_id: int
     tally: Tally
+    complete: bool
+    """The run saw the end of the input."""
     spent: Decimal | None
     """Dollars this run's answers cost; None without a price."""
     uncertain: Decimal
@@ -209,6 +211,7 @@ class LocalRun:
         return RunReport(
             run_id=self._exchanger.run_id,
             tally=self.tally,
+            complete=self.tally.scanned and self._planner.plan.complete,
             spent=self.spent,
             uncertain=self.uncertain,
             plan_spent=self._budget.spent,
@@ -364,6 +367,7 @@ class LocalRun:
     def _planned(self) -> None:
         plan, plan_id = self._planner.plan, self._planner.plan_id
         self.tally.total = self.tally.rows
+        self.tally.scanned = True
         if plan.complete:
             forecast = self._planner.forecast()
             self._loader.planned((plan_id, plan.rows), forecast.record(self._exchanger.run_id, plan_id, plan.rows))

@@ -1,0 +1,85 @@
+"""What commands say of a job that is not done: no total that nobody has counted, no "all well" where nothing ended."""
+
+import json
+import re
+from decimal import Decimal
+from types import SimpleNamespace
+
+import pytest
+from project import Project, texts
+
+from pipeline.cli._sending import _sentence
+from pipeline.runners._tally import Tally
+
+
+@pytest.fixture
+def project(tmp_path, stub):
+    return Project(tmp_path, stub.base_url)
+
+
+def many(count):
+    """Rows with ten texts: ten requests, however many rows."""
+    return [{"id": f"r{i}", "text": f"text {i % 10}"} for i in range(count)]
+
+
+def broken_at_the_end(project, count=1100):
+    rows = project.rows(many(count))
+    rows.write_text(rows.read_text() + "{broken\n")
+    project.job()
+
+
+# -- run --------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_met_a_broken_line_gives_no_total_of_rows(project):
+    broken_at_the_end(project)
+    said = project.run("run", "job.toml", "--yes", code=4).stdout
+    assert re.search(r"job: [\d,]+ of at least [\d,]+ rows have .* ok.*; the input was not read to its end\);", said)
+    report = json.loads(project.run("run", "job.toml", "--yes", "--json", code=4).stdout)
+    assert report["complete"] is False
+
+
+def test_a_run_says_in_json_whether_it_saw_the_end_of_the_input(project):
+    project.rows(texts(5))
+    project.job()
+    limited = project.run("run", "job.toml", "--yes", "--json", "--limit", "2")
+    assert json.loads(limited.stdout)["complete"] is False
+    assert json.loads(project.run("run", "job.toml", "--yes", "--json").stdout)["complete"] is True
+
+
+def summed_up(tally, *, limited=False, paused="stopped by Ctrl-C"):
+    report = SimpleNamespace(
+        tally=tally, paused=paused, free=False, spent=Decimal("0.5"), uncertain=Decimal(0), seconds=3
+    )
+    return _sentence(SimpleNamespace(name="big"), report, limited=limited)
+
+
+def seen(rows, done, **facts):
+    tally = Tally(sent=done, **facts)
+    for number in range(rows):
+        tally.row(f"k{number}", "ok" if number < done else None)
+    return tally
+
+
+@pytest.mark.parametrize(
+    ("tally", "said"),
+    [
+        (
+            seen(1024, 762),
+            "big: 762 of at least 1,024 rows have their outcome (762 ok, 262 pending; the input was not read to its",
+        ),
+        (seen(1024, 762, total=3000), "big: 762 of 3,000 rows have their outcome (762 ok, 2,238 pending);"),
+        (seen(1024, 762, total=1024, scanned=True), "big: 762 of 1,024 rows have their outcome (762 ok, 262 pending);"),
+        (seen(0, 0), "big: ended before it had looked at a row;"),
+        (seen(0, 0, total=3000), "big: 0 of 3,000 rows have their outcome (3,000 pending);"),
+    ],
+)
+def test_a_run_names_a_total_only_where_it_is_known(tally, said):
+    assert summed_up(tally).startswith(said)
+
+
+def test_nothing_to_send_is_said_of_the_rows_that_were_looked_at():
+    tally = seen(300, 300, scanned=True)
+    tally.sent = 0
+    assert "every row has its outcome (300 ok)" in summed_up(tally, paused=None)
+    assert "every row that --limit looks at has its outcome" in summed_up(tally, paused=None, limited=True)
