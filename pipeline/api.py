@@ -324,7 +324,9 @@ def _state(row: Mapping[str, Any], live: Mapping[str, Mapping[str, Any]]) -> str
         return f"running ({live[row['job']].get('pid')})"
     if row["ended_at"] is None:
         return "interrupted"
-    return {0: "finished", 3: "finished", 4: "paused", 130: "interrupted"}.get(row["exit_code"], "failed")
+    if row["exit_code"] in {0, 3}:  # of what the run was asked for: with --limit or as a retry not the whole plan
+        return "finished" if row["complete"] and not row["pending"] else "partial"
+    return {4: "paused", 130: "interrupted"}.get(row["exit_code"], "failed")
 
 
 def errors(ledger: Ledger, job: str) -> tuple[Table, list[str]]:

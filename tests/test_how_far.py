@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from project import Project, texts
+from stub_faults import status
 
 from pipeline.cli._sending import _sentence
 from pipeline.runners._tally import Tally
@@ -83,3 +84,34 @@ def test_nothing_to_send_is_said_of_the_rows_that_were_looked_at():
     tally.sent = 0
     assert "every row has its outcome (300 ok)" in summed_up(tally, paused=None)
     assert "every row that --limit looks at has its outcome" in summed_up(tally, paused=None, limited=True)
+
+
+# -- status -----------------------------------------------------------------------------------------
+
+
+def state_of(project):
+    (row,) = json.loads(project.run("status", "job", "--json").stdout)
+    return row["state"]
+
+
+def test_a_job_is_finished_only_when_every_row_of_its_plan_has_ended(project, stub):
+    stub.faults = lambda number, _: status(400) if number == 1 else None
+    project.rows(texts(5))
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes", "--limit", "2", code=3)
+    assert state_of(project) == "partial"
+    assert "job: the input was not read to its end, so there may be more rows\n" in project.run("status").stdout
+    project.run("run", "job.toml", "--yes", code=3)
+    assert state_of(project) == "finished"
+    assert project.run("status").stdout.count("\n") == 3
+
+
+def test_a_retry_after_a_pause_does_not_make_the_job_finished(project, stub):
+    stub.faults = lambda number, _: status(400) if number == 1 else status(402) if number == 3 else None
+    project.rows(texts(5))
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes", code=4)
+    assert state_of(project) == "paused"
+    project.run("retry", "job.toml", "--yes")
+    assert state_of(project) == "partial"
+    assert "job: its newest run was not asked for the 3 rows that are pending\n" in project.run("status").stdout
