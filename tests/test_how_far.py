@@ -2,14 +2,21 @@
 
 import json
 import re
+import sys
 from decimal import Decimal
 from types import SimpleNamespace
 
 import pytest
+from bookings import Booked
 from project import Project, texts
 from stub_faults import status
 
+from pipeline import api
+from pipeline.cli import group
+from pipeline.cli._progress import Progress
 from pipeline.cli._sending import _sentence
+from pipeline.cli._show import table
+from pipeline.cli._status_line import StatusLine
 from pipeline.runners._tally import Tally
 
 
@@ -115,3 +122,58 @@ def test_a_retry_after_a_pause_does_not_make_the_job_finished(project, stub):
     project.run("retry", "job.toml", "--yes")
     assert state_of(project) == "partial"
     assert "job: its newest run was not asked for the 3 rows that are pending\n" in project.run("status").stdout
+
+
+@pytest.mark.parametrize("columns", [50, 60, 80, 120])
+def test_no_terminal_is_too_narrow_for_a_state_and_for_money(tmp_path, monkeypatch, capsys, columns):
+    path = tmp_path / "promptmill.duckdb"
+    run = Booked(path, job="extract-orders-of-the-whole-last-year-once-more")
+    run.answer("k0", cost=Decimal("0.077123456789"))
+    run.rows("k0", "k1", "k2")
+    run.end(4)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(api, "_state", lambda *_: "running (1234567)")
+    assert group.main(["status", "--ledger", str(path)], standalone_mode=False) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= columns
+    assert "running (1234567)" in shown[2]
+    assert "0.077123456789" in shown[2]
+
+
+def test_a_number_in_a_table_is_never_cut(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    row = {"text": "word " * 10, "usd": Decimal("1234.123456789012"), "tokens": 123_456_789_012}
+    assert table(list(row), [row]).splitlines()[2] == "word wo\u2026  1234.123456789012  123456789012"
+
+
+def watched(**facts):
+    tally = seen(1024, 762)
+    tally.ended("k1000", "failed")
+    usual = {"in_flight": 32, "free": False, "spent": Decimal("0.0771234"), "projected": Decimal("1.5"), "down": False}
+    return SimpleNamespace(tally=tally, **usual | {"shut_seconds": 0, "ledger_problem": None} | facts)
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (30, "763 of 1,024+ rows"),
+        (40, "763 of 1,024+ rows  $0.0771234 spent"),
+        (60, "763 of 1,024+ rows  $0.0771234 spent  762 ok  1 not well"),
+        (80, "763 of 1,024+ rows  $0.0771234 spent  762 ok  1 not well  32 in flight"),
+        (120, "763 of 1,024+ rows  $0.0771234 spent  762 ok  1 not well  32 in flight  about $1.50 in all  0.0 rows/s"),
+    ],
+)
+def test_a_narrow_progress_line_leaves_facts_out_and_cuts_none(monkeypatch, columns, line):
+    written = []
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(StatusLine, "_write", staticmethod(lambda text: written.append(text) or True))
+    StatusLine().show(Progress(quiet=False, free=False).line(watched(), now=0.0))
+    assert written == ["\r" + line]
+
+
+def test_trouble_stands_before_figures_in_the_progress_line():
+    line = Progress(quiet=False, free=False).line(watched(shut_seconds=30), now=0.0)
+    assert line.startswith("763 of 1,024+ rows  $0.0771234 spent  rate limited, going on in 30 s  762 ok")
