@@ -235,6 +235,6 @@ def _advice(job: "Job", report: "RunReport") -> list[str]:
         lines.append(report.left_over)
     if report.paused:
         lines.append(f"paused: {report.paused}. The same command goes on from here.")
-    elif report.tally.bad:
+    if report.tally.bad:
         lines.append(f"see why with: promptmill errors {job.file}")
     return lines
