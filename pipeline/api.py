@@ -3,7 +3,9 @@
 Money is Decimal; mistakes raise errors.UserError; nothing here prints or reads the environment.
 """
 
+import json
 import os
+import shlex
 import signal
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +36,7 @@ from pipeline.reports import errors as errors_report
 from pipeline.reports import forecast as forecast_report
 from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
+from pipeline.reports._settings import as_options, changed
 from pipeline.runners._lock import live_runs
 from pipeline.runners._tally import ENDED_BADLY
 from pipeline.runners.launch import (
@@ -329,14 +332,50 @@ def _state(row: Mapping[str, Any], live: Mapping[str, Mapping[str, Any]]) -> str
     return {4: "paused", 130: "interrupted"}.get(row["exit_code"], "failed")
 
 
-def errors(ledger: Ledger, job: str) -> tuple[Table, list[str]]:
-    """Return a job's rows that did not end well, by cause, and what helps each status."""
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Rows that did not end well."""
+
+    table: Table
+    """One line a cause."""
+    standing: list[str]
+    """How the others stand, and why the newest run left any."""
+    advice: list[str]
+    """What helps each status."""
+
+
+def errors(ledger: Ledger, job: str) -> Errors:
+    """Return a job's rows that did not end well, by cause, what helps, and how the others stand."""
     name = job_name(job)
     require_job(ledger, name)
-    table = run_report(ledger, errors_report.SQL, [name])
-    file = run_report(ledger, errors_report.JOB_FILE, [name]).rows[0]["file"]
-    statuses = dict.fromkeys(str(row["status"]) for row in table.rows)
-    return table, [f"{status}: {errors_report.ADVICE[status].format(file=file)}" for status in statuses]
+    groups = run_report(ledger, errors_report.SQL, [name])
+    (newest,) = run_report(ledger, errors_report.NEWEST_RUN, [name]).rows
+    file = job if job.endswith(".toml") else run_report(ledger, errors_report.JOB_FILE, [name]).rows[0]["file"]
+    config = json.loads(newest["config"])
+    with_options, note = _as_it_ran(file, newest["run_id"], config)
+    live = live_runs(ledger.folder).get(name)
+    bad = [row for row in groups.rows if row["status"] not in {"ok", "pending"}]
+    statuses = dict.fromkeys(str(row["status"]) for row in bad)
+    advice = [errors_report.advice(status, with_options, config) for status in statuses]
+    pid = None if live is None else live.get("pid")
+    standing = errors_report.standing(groups.rows, newest, pid, with_options)
+    return Errors(Table(groups.columns, bad), standing, advice + note)
+
+
+def _as_it_ran(file: str, run_id: int, config: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return how a command names the job as a run had it, and what to know if its file says something else now."""
+    quoted = shlex.quote(file)
+    try:
+        names = changed(config, load_job(file).config)
+    except UserError:  # it is gone, or in the making: a command will say so
+        return quoted, []
+    if not names:
+        return quoted, []
+    options = as_options(config, names)
+    said = f"run {run_id} had other settings than {file} has now: {', '.join(names)}."
+    if options is None:
+        return quoted, [f"{said} The rows above are that run's; a command for {file} looks at others"]
+    return quoted + options, [f"{said} Without --set a command looks at other rows"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 from decimal import Decimal
 from types import SimpleNamespace
@@ -177,3 +178,82 @@ def test_a_narrow_progress_line_leaves_facts_out_and_cuts_none(monkeypatch, colu
 def test_trouble_stands_before_figures_in_the_progress_line():
     line = Progress(quiet=False, free=False).line(watched(shut_seconds=30), now=0.0)
     assert line.startswith("763 of 1,024+ rows  $0.0771234 spent  rate limited, going on in 30 s  762 ok")
+
+
+# -- errors -----------------------------------------------------------------------------------------
+
+
+def test_errors_does_not_call_a_job_well_of_which_nothing_has_ended(project, stub):
+    stub.faults = lambda *_: status(402, "no credit")
+    project.rows(texts(4))
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes", code=4)
+    done = project.run("errors", "job.toml")
+    assert done.stdout == "no row has ended yet: 4 pending\n"
+    assert re.fullmatch(r"run 1 paused: .*no credit.* `promptmill run job.toml` goes on\n", done.stderr)
+    assert project.run("errors", "job", "--json").stdout == "[]\n"
+
+
+def test_errors_says_what_is_pending_where_all_that_ended_ended_well(project, stub):
+    project.rows(texts(4))
+    project.job()
+    project.run("run", "job.toml", "--yes", "--limit", "3")
+    done = project.run("errors", "job")
+    said = "every row that has ended ended well: 3 ok; the input was not read to its end\n"
+    assert done.stdout == said
+    assert done.stderr == "run 1 was asked for no more; `promptmill run job.toml` sends the rest\n"
+    project.run("run", "job.toml", "--yes")
+    assert project.run("errors", "job").stdout == "all rows ended well: 4 ok\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "helps"),
+    [
+        ("", "(a clearer prompt helps more)"),
+        ('[output]\nschema = { type = "object" }', "(a clearer prompt or [output] repair helps more)"),
+        ('[output]\nrepair = 1\nschema = { type = "object" }', "(a clearer prompt helps more)"),
+    ],
+)
+def test_errors_recommends_repair_only_where_there_can_be_more_of_it(project, stub, output, helps):
+    stub.answer = lambda _: ""
+    project.rows(texts(2))
+    project.job(more=output)
+    project.run("run", "job.toml", "--yes", code=3)
+    assert f"invalid: promptmill retry job.toml --status invalid    {helps}" in project.run("errors", "job").stderr
+
+
+def test_the_commands_that_errors_prints_do_what_they_say(project, stub):
+    stub.faults = lambda number, _: status(400) if number == 1 else status(500) if number == 2 else None
+    project.rows(texts(1))
+    project.rows([{"id": "x", "text": f"other {i}"} for i in range(3)], "my rows.jsonl")
+    project.job(concurrency=1, more="[retry]\nattempts = 1")
+    project.run("run", "job.toml", "--yes", "--set", "input.path=my rows.jsonl", "--limit", "2", code=3)
+    said = project.run("errors", "job.toml").stderr
+    command = re.search(r"failed: promptmill (retry job.toml .*) --status failed\n", said)[1]
+    assert "run 1 had other settings than job.toml has now: input.path. Without --set a command looks at other" in said
+    assert "nothing to send" in project.run("retry", "job.toml", "--yes", "--status", "failed").stdout
+    project.run(*shlex.split(command), "--status", "failed", "--yes")
+    assert project.value("select count(*) from results where status = 'ok'") == 1
+
+
+def test_errors_says_that_the_prompt_is_another_now(project, stub):
+    stub.faults = lambda *_: status(500)
+    project.rows(texts(1))
+    job = project.job(more="[retry]\nattempts = 1")
+    project.run("run", "job.toml", "--yes", code=3)
+    job.write_text(job.read_text().replace('user = "', 'user = "' + "Please. " * 20))
+    project.run("run", "job.toml", "--yes", code=3)
+    job.write_text(job.read_text().replace("Please. ", "Now. "))
+    assert (
+        "had other settings than job.toml has now: prompt.user. The rows above are"
+        in project.run("errors", "job").stderr
+    )
+
+
+def test_a_run_that_pauses_over_bad_answers_names_the_command_that_shows_them(project, stub):
+    stub.answer = lambda _: ""
+    project.rows(texts(60))
+    project.job()
+    said = project.run("run", "job.toml", "--yes", code=4).stderr
+    assert "allows. A clearer prompt or a larger max_tokens helps" in said
+    assert "see why with: promptmill errors job.toml" in said
