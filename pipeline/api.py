@@ -463,13 +463,17 @@ def sql(ledger: Ledger, query: str) -> pl.DataFrame:
     return ledger.ask(query)
 
 
-def results(ledger: Ledger, job: str, output: Path, *, with_input: Job | None = None) -> exporting.Exported:
+def results(
+    ledger: Ledger, job: str, output: Path, *, now: Job | None = None, with_input: bool = False
+) -> exporting.Exported:
     """Write a job's rows in input order to a .jsonl, .parquet or .csv file. Raises UserError.
 
-    In .csv a text that a spreadsheet would run as a formula gets an apostrophe; .jsonl and .parquet are exact.
+    `now` is what the job's file says now, if that is known; `with_input` needs it. In .csv a text that a spreadsheet
+    would run as a formula gets an apostrophe; .jsonl and .parquet are exact.
     """
     name = job_name(job)
     require_job(ledger, name)
-    if with_input is None:
+    exporting.require_spare(output, ledger, name, job, {} if now is None else now.config)
+    if now is None or not with_input:
         return exporting.export(ledger, name, output)
-    return exporting.export_with_input(ledger, name, output, Plan(with_input))
+    return exporting.export_with_input(ledger, name, output, Plan(now))

@@ -1,11 +1,16 @@
 """`promptmill results JOB -o FILE`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli._options import ledger_option, open_ledger, set_option, warn
 from pipeline.cli._show import plural, say
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.job import Job
 
 
 @click.command("results", short_help="Write the outputs in input order to a file.")
@@ -27,8 +32,10 @@ def command(job: str, output: Path, with_input: bool, settings: tuple[str, ...],
 
     if with_input and not job.endswith(".toml"):
         raise click.UsageError(f"--with-input reads the input again, so it needs the job's file, not its name {job!r}")
-    opened = api.open_job(job, api.Overrides(settings)) if with_input else None
-    written = api.results(open_ledger(ledger_path), job, output, with_input=opened)
+    if settings and not job.endswith(".toml"):
+        raise click.UsageError(f"--set changes what a job's file says, so it needs the file, not the name {job!r}")
+    now = _now(job, settings, needed=with_input)
+    written = api.results(open_ledger(ledger_path), job, output, now=now, with_input=with_input)
     say(f"{plural(written.rows, 'row')} -> {output}")
     if written.guarded:
         warn(
@@ -36,3 +43,18 @@ def command(job: str, output: Path, with_input: bool, settings: tuple[str, ...],
             " in front; .jsonl and .parquet hold the exact text"
         )
     return 0
+
+
+def _now(path: str, settings: tuple[str, ...], *, needed: bool) -> "Job | None":
+    """Return what the job's file says now; None if nobody can tell and the ledger's answers are wanted all the same."""
+    from pipeline import api
+
+    if not path.endswith(".toml"):
+        return None
+    try:
+        return api.open_job(path, api.Overrides(settings))
+    except UserError as error:
+        if needed or settings:
+            raise
+        warn(f"{error}; these are the ledger's answers, and nobody can tell whether the job has changed since")
+        return None

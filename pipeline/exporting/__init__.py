@@ -8,12 +8,13 @@ from typing import Any
 
 from pipeline.budget import ZERO, as_booked
 from pipeline.exporting._formulas import guard
+from pipeline.exporting._spared import require_spare
 from pipeline.exporting._write import json_value, require_writable, write_frames, write_rows
 from pipeline.ledger import Ledger, frame_of, prepare, rows_of
 from pipeline.planning import Plan, PlannedRow
 from pipeline.reports import results as results_report
 
-__all__ = ["Exported", "export", "export_with_input", "guard", "json_value"]
+__all__ = ["Exported", "export", "export_with_input", "guard", "json_value", "require_spare"]
 
 PENDING: dict[str, Any] = {"status": "pending"}
 PIECE_ROWS = 50_000

@@ -43,3 +43,16 @@ PIECE = f"select w.row_index, w.row_id, w.key, {_COLUMNS} where w.row_index betw
 """The columns of the view `results`, for rows from one index to another."""
 OF_KEYS = f"select w.key, {_COLUMNS} where not w.repeated and w.key = any($1)"
 """The same without what belongs to the row and not to its key."""
+
+READS = (("input", "input", "path"), ("prompt file", "prompt", "file"), ("schema file", "output", "schema_file"))
+"""Which files a job reads: what each is called, and the section and key of the job file that name it."""
+READ_BEFORE = """
+select * from (
+    select 'input' as what, input as path from plan_starts where job = $1
+    union select 'input', config->>'$.input.path' from run_starts where job = $1
+    union select 'job file', job_file from jobs where job = $1
+    union select 'prompt file', config->>'$.prompt.file' from run_starts where job = $1
+    union select 'schema file', config->>'$.output.schema_file' from run_starts where job = $1)
+where path is not null order by all
+"""
+"""The same of all runs of a job, its own file included. Runs of one plan may have named its input differently."""
