@@ -34,6 +34,7 @@ from pipeline.reports import Table, require_job, run_report, run_reports
 from pipeline.reports import drift as drift_report
 from pipeline.reports import errors as errors_report
 from pipeline.reports import forecast as forecast_report
+from pipeline.reports import results as results_report
 from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
 from pipeline.reports._settings import as_options, changed
@@ -48,10 +49,12 @@ from pipeline.runners.launch import (
     kept_counts,
     key_warnings,
     launch,
+    plan_fingerprint,
     prepare,
 )
 from pipeline.runners.local import RunReport
 from pipeline.runners.pilot import send_pilot
+from pipeline.sources import open_source
 from pipeline.windows import context_window
 
 Notify = Callable[[str], None]
@@ -477,3 +480,19 @@ def results(
     if now is None or not with_input:
         return exporting.export(ledger, name, output)
     return exporting.export_with_input(ledger, name, output, Plan(now))
+
+
+def changed_since(ledger: Ledger, job: Job) -> str | None:
+    """Say how a job differs from the newest plan that the ledger has of it; None if it doesn't. Reads no row.
+
+    Then the ledger's results are answers to something else. Raises InputError if the input is not there any more.
+    """
+    found = run_report(ledger, results_report.NEWEST_PLAN, [job.name]).rows
+    if not found or found[0]["fingerprint"] == plan_fingerprint(job, open_source(job.input)):
+        return None
+    names = changed(json.loads(found[0]["config"]), job.config)
+    if names:
+        change = f"{job.file} says something else now: {', '.join(names)}"
+    else:
+        change = f"a file that {job.file} reads has changed since"
+    return f"these are the answers of run {found[0]['run_id']}, and {change}"

@@ -95,3 +95,49 @@ def test_inputs_are_found_from_another_folder_beside_the_ledger(project, tmp_pat
 def test_settings_without_a_job_file_are_a_mistake(project):
     said = project.run("results", "job", "--set", "model.name=x", "-o", "out.jsonl", code=2).stderr
     assert "--set changes what a job's file says, so it needs the file, not the name 'job'" in said
+
+
+# -- which answers these are ------------------------------------------------------------------------
+
+
+def test_answers_to_another_prompt_are_not_passed_off_as_those_of_the_job(project):
+    (project.folder / "prompt.md").write_text("In short: {{ text }}")
+    done = project.run("results", "job.toml", "-o", "out.jsonl")
+    assert done.stderr == (
+        "promptmill: these are the answers of run 1, and a file that job.toml reads has changed since. Run it again, or"
+        " add --with-input for what is answered of the job as it is now\n"
+    )
+    assert done.stdout == "4 rows -> out.jsonl (4 ok)\n"
+    now = project.run("results", "job.toml", "--with-input", "-o", "out.jsonl")
+    assert (now.stdout, now.stderr) == ("4 rows -> out.jsonl (4 pending)\n", "")
+    project.run("run", "job.toml", "--yes")
+    assert project.run("results", "job.toml", "-o", "out.jsonl").stderr == ""
+
+
+def test_settings_count_when_answers_are_compared_with_the_job(project):
+    again = ("--set", "model.name=other")
+    said = project.run("results", "job.toml", "-o", "out.jsonl", *again).stderr
+    assert "answers of run 1, and job.toml says something else now: model.name. Run it again" in said
+    project.run("run", "job.toml", "--yes", *again, "--price", "1,1")
+    assert "answers of run 2, and job.toml says" in project.run("results", "job.toml", "-o", "out.jsonl").stderr
+    assert project.run("results", "job.toml", "-o", "out.jsonl", *again).stderr == ""
+    harmless = ("--set", "limits.concurrency=3", "--set", "model.max_tokens=9")
+    assert project.run("results", "job.toml", "-o", "out.jsonl", *again, *harmless).stderr == ""
+
+
+def test_results_say_what_is_pending_and_that_the_input_was_not_read_to_its_end(project):
+    project.rows(texts(9), "data/a.jsonl")
+    project.run("run", "job.toml", "--yes", "--limit", "6")
+    said = project.run("results", "job", "-o", "out.jsonl").stdout
+    assert said == "6 rows -> out.jsonl (6 ok; the input was not read to its end, so there may be more rows)\n"
+    said = project.run("results", "job.toml", "--with-input", "-o", "out.csv").stdout
+    assert said == "9 rows -> out.csv (6 ok, 3 pending)\n"
+
+
+@pytest.mark.parametrize("name", ["data/a.jsonl", "job.toml", "prompt.md"])
+def test_answers_are_written_although_the_job_can_not_be_compared_any_more(project, name):
+    (project.folder / name).unlink()
+    done = project.run("results", "job.toml", "-o", "out.jsonl")
+    assert done.stdout == "4 rows -> out.jsonl (4 ok)\n"
+    assert "these are the ledger's answers, and nobody can tell whether" in done.stderr
+    assert name in done.stderr

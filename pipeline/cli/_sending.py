@@ -10,7 +10,7 @@ import click
 
 from pipeline.budget import as_booked
 from pipeline.cli._options import hear_ctrl_c, keep_secret, open_ledger, warn
-from pipeline.cli._show import as_json_text, duration, money, plural, say
+from pipeline.cli._show import as_json_text, duration, money, plural, say, status_counts
 from pipeline.cli._ticker import Ticker
 
 if TYPE_CHECKING:
@@ -185,9 +185,7 @@ def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limi
 
 def _sentence(job: "Job", report: "RunReport", *, limited: bool) -> str:
     tally = report.tally
-    statuses = ", ".join(
-        f"{count:,} {status}" for status, count in sorted(tally.statuses.items(), key=_ok_first) if count
-    )
+    statuses = status_counts(tally.statuses)
     if tally.sent == 0 and report.paused is None:
         if not tally.rows:
             return f"{job.name}: nothing to send: no row ended that way"
@@ -223,10 +221,6 @@ def _spent(report: "RunReport") -> str:
         return "cost unknown (no price)"
     more = f" (and at most {money(report.uncertain)} for exchanges of unknown cost)" if report.uncertain else ""
     return f"{money(report.spent)} spent{more}"
-
-
-def _ok_first(item: tuple[str, int]) -> tuple[bool, str]:
-    return item[0] != "ok", item[0]
 
 
 def _advice(job: "Job", report: "RunReport") -> list[str]:

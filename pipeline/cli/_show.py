@@ -53,6 +53,13 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def status_counts(statuses: Mapping[str, int]) -> str:
+    """Return `38 ok, 1 failed, 1 pending`: what went well first, what is left last."""
+    ends = {"ok": 0, "pending": 2}
+    ordered = sorted(statuses.items(), key=lambda item: (ends.get(item[0], 1), item[0]))
+    return ", ".join(f"{count:,} {status}" for status, count in ordered if count)
+
+
 def duration(seconds: float | None) -> str:
     """Whole seconds as people say them."""
     if seconds is None:

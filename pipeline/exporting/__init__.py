@@ -1,5 +1,6 @@
 """Results as files, in input order: written in pieces beside the target, and moved into place when whole."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -25,9 +26,17 @@ PIECE_ROWS = 50_000
 class Exported:
     """What was written."""
 
-    rows: int
+    statuses: Mapping[str, int]
+    """How many rows have each status."""
+    complete: bool
+    """No row of the input is missing: it was read to its end."""
     guarded: int = 0
     """Cells of a .csv file, names of columns among them, that a spreadsheet would have run as a formula."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return sum(self.statuses.values())
 
 
 def export(ledger: Ledger, job: str, output: Path) -> Exported:
@@ -35,12 +44,15 @@ def export(ledger: Ledger, job: str, output: Path) -> Exported:
     require_writable(output)
     with ledger.read() as connection:
         prepare(connection, results_report.PLACES, job=job)
-        (found,) = rows_of(connection, "select count(*) as rows, coalesce(max(row_index), 0) as last from places")
+        found = rows_of(connection, results_report.STATUSES)
+        (plan,) = rows_of(connection, results_report.COMPLETE)
+        last = max((row["last"] for row in found), default=0)
         pieces = (
             frame_of(connection, results_report.PIECE, [first, first + PIECE_ROWS - 1])
-            for first in range(0, found["last"] + 1, PIECE_ROWS)
+            for first in range(0, last + 1, PIECE_ROWS)
         )
-        return Exported(found["rows"], write_frames(output, pieces))
+        written = write_frames(output, pieces)
+    return Exported({row["status"]: row["rows"] for row in found}, plan["complete"], written)
 
 
 def export_with_input(ledger: Ledger, job: str, output: Path, plan: Plan) -> Exported:
@@ -53,16 +65,18 @@ def export_with_input(ledger: Ledger, job: str, output: Path, plan: Plan) -> Exp
     with ledger.read() as connection:
         prepare(connection, results_report.PLACES, job=job)
         schema = frame_of(connection, results_report.OF_KEYS, [[]]).schema
+        statuses = Counter[str]()
 
         def joined() -> Iterator[Iterable[dict[str, Any]]]:
             for rows in _batched(row for batch in plan.batches() for row in batch):
                 keys = list({row.key for row in rows})
                 found = frame_of(connection, results_report.OF_KEYS, [keys])
                 by_key = {line["key"]: line for line in found.iter_rows(named=True)}
+                statuses.update(by_key.get(row.key, PENDING)["status"] for row in rows)
                 yield (_joined(row, by_key, tuple(schema)) for row in rows)
 
         written = write_rows(output, joined(), schema)
-    return Exported(plan.rows, written)
+    return Exported(statuses, plan.complete, written)
 
 
 def _batched(rows: Iterator[PlannedRow]) -> Iterator[Sequence[PlannedRow]]:

@@ -30,6 +30,10 @@ PLACES = (
 
 A step at a time: each holds one table of keys in memory, and five million rows fit into 1 GB.
 """
+STATUSES = """
+select coalesce(status, 'pending') as status, count(*) as rows, max(row_index) as last from places group by all
+"""
+COMPLETE = "select coalesce(arg_max(complete, plan_id), false) as complete from plans where job = getvariable('job')"
 _COLUMNS = """
        coalesce(w.status, 'pending') as status, s.output, s.parsed, s.finish_reason,
        case when w.repeated or w.attempts is null then 0 else w.cost_usd end::decimal(18,12) as cost_usd,
@@ -44,6 +48,11 @@ PIECE = f"select w.row_index, w.row_id, w.key, {_COLUMNS} where w.row_index betw
 OF_KEYS = f"select w.key, {_COLUMNS} where not w.repeated and w.key = any($1)"
 """The same without what belongs to the row and not to its key."""
 
+NEWEST_PLAN = """
+select p.fingerprint, r.run_id, r.config
+from plans p join runs r using (plan_id) where p.job = $1 order by r.run_id desc limit 1
+"""
+"""The plan whose rows these are, and the newest run that worked on it."""
 READS = (("input", "input", "path"), ("prompt file", "prompt", "file"), ("schema file", "output", "schema_file"))
 """Which files a job reads: what each is called, and the section and key of the job file that name it."""
 READ_BEFORE = """

@@ -33,6 +33,7 @@ from pipeline.runners._lock import job_lock
 from pipeline.runners._planner import Planner
 from pipeline.runners.attempt import Exchanger
 from pipeline.runners.local import LocalRun, RunReport
+from pipeline.sources import Source
 from pipeline.wire import WireOptions, open_wire
 
 Watch = Callable[[LocalRun], Awaitable[None]]
@@ -105,11 +106,19 @@ def _check_budget(job: Job, price: Price | None) -> None:
 
 
 def fingerprint(prepared: Prepared) -> str:
-    """Identify a plan: the input's files, the prompt, the model and how rows become keys. Limits are not in it."""
-    job, spec = prepared.job, prepared.job.prompt
+    """Identify the plan of a prepared job."""
+    return plan_fingerprint(prepared.job, prepared.plan.source)
+
+
+def plan_fingerprint(job: Job, source: Source) -> str:
+    """Identify a plan: the input's files, the prompt, the model and how rows become keys. Limits are not in it.
+
+    No row is read for that.
+    """
+    spec = job.prompt
     prompt_file = Path(spec.file).read_text(encoding="utf-8") if spec.file else None
     facts = [
-        prepared.plan.source.fingerprint(),
+        source.fingerprint(),
         [spec.system, spec.user, spec.messages_column, prompt_file],
         KeyMaker(job.model).key(()),
         job.dedupe,
