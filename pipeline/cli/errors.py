@@ -15,7 +15,10 @@ COLUMNS = ("status", "error_type", "rows", "cost_usd", "example_row", "example")
 @ledger_option
 @json_option
 def command(job: str, ledger_path: Path, as_json: bool) -> int:
-    """Group the rows of JOB that ended truncated, invalid, refused, rejected or failed, with one example each."""
+    """Group the rows of JOB that ended truncated, invalid, refused, rejected or failed, with one example each.
+
+    Also says how many rows are pending, and why the newest run left them.
+    """
     from pipeline import api
 
     found = api.errors(open_ledger(ledger_path), job)
