@@ -351,18 +351,19 @@ def errors(ledger: Ledger, job: str) -> Errors:
     """Return a job's rows that did not end well, by cause, what helps, and how the others stand."""
     name = job_name(job)
     require_job(ledger, name)
-    groups = run_report(ledger, errors_report.SQL, [name])
+    table = run_report(ledger, errors_report.SQL, [name])
+    (counts,) = run_report(ledger, errors_report.COUNTS, [name]).rows
     (newest,) = run_report(ledger, errors_report.NEWEST_RUN, [name]).rows
     file = job if job.endswith(".toml") else run_report(ledger, errors_report.JOB_FILE, [name]).rows[0]["file"]
     config = json.loads(newest["config"])
     with_options, note = _as_it_ran(file, newest["run_id"], config)
     live = live_runs(ledger.folder).get(name)
-    bad = [row for row in groups.rows if row["status"] not in {"ok", "pending"}]
-    statuses = dict.fromkeys(str(row["status"]) for row in bad)
+    statuses = dict.fromkeys(str(row["status"]) for row in table.rows)
     advice = [errors_report.advice(status, with_options, config) for status in statuses]
     pid = None if live is None else live.get("pid")
-    standing = errors_report.standing(groups.rows, newest, pid, with_options)
-    return Errors(Table(groups.columns, bad), standing, advice + note)
+    bad = sum(row["rows"] for row in table.rows)
+    standing = errors_report.standing(bad, counts, newest, pid, with_options)
+    return Errors(table, standing, advice + note)
 
 
 def _as_it_ran(file: str, run_id: int, config: Mapping[str, Any]) -> tuple[str, list[str]]:

@@ -1,16 +1,20 @@
 """Rows of a job that did not end well, grouped by cause, with one example each; and how the others stand."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 SQL = """
 select status, error_type, count(*) as rows, sum(cost_usd) as cost_usd,
-       arg_min(row_id, row_index) filter (where status not in ('ok', 'pending')) as example_row,
-       arg_min(error, row_index) filter (where status not in ('ok', 'pending')) as example
-from results where job = $1 group by status, error_type order by rows desc, status, error_type
+       arg_min(row_id, row_index) as example_row, arg_min(error, row_index) as example
+from errors where job = $1 group by status, error_type order by rows desc, status, error_type
 """
-"""Rows that ended well, and pending ones, are counted in the same pass."""
+COUNTS = """
+with listed as (select key from rows where plan_id = (select max(plan_id) from plan_starts where job = $1))
+select (select count(*) from listed) as rows,
+       (select count(*) from listed
+        where key in (select o.key from outcomes o join run_starts r using (run_id) where r.job = $1)) as ended
+"""
+"""The rows that there are, and those that have ended however: a fraction of what the view `results` takes."""
 
 JOB_FILE = "select max(job_file) as file from jobs where job = $1"
 NEWEST_RUN = """
@@ -36,13 +40,14 @@ def advice(status: str, job: str, config: Mapping[str, Any]) -> str:
     return f"{status}: {_ADVICE[status].format(job=job, helps=helps)}"
 
 
-def standing(groups: Sequence[Mapping[str, Any]], newest: Mapping[str, Any], pid: int | None, job: str) -> list[str]:
-    """Say how the rows stand that did not end badly, and why the newest run left any. `pid`: of a run that goes on."""
-    count = Counter[str]()
-    for group in groups:
-        count[group["status"] if group["status"] in {"ok", "pending"} else "bad"] += group["rows"]
-    lines = [_rows(count["ok"], count["bad"], count["pending"], complete=newest["complete"])]
-    if count["pending"] or not newest["complete"]:
+def standing(bad: int, counts: Mapping[str, int], newest: Mapping[str, Any], pid: int | None, job: str) -> list[str]:
+    """Say how the rows stand that did not end badly, and why the newest run left any.
+
+    `counts` is a line of COUNTS, `newest` one of NEWEST_RUN, `pid` that of a run that goes on.
+    """
+    pending = counts["rows"] - counts["ended"]
+    lines = [_rows(counts["ended"] - bad, bad, pending, complete=newest["complete"])]
+    if pending or not newest["complete"]:
         lines.append(_why(newest, pid, job))
     return lines
 
