@@ -60,6 +60,7 @@ def test_the_input_that_only_the_job_file_names_is_spared_too(project):
     project.rows(texts(3), "data/next.jsonl")
     said = refused(project, "data/next.jsonl", "job.toml", "--set", "input.path=data/next.jsonl")
     assert "is an input file of the job (data/next.jsonl)" in said
+    project.run("results", "job.toml", "-o", "out.jsonl", "--set", 'input.path="no\\u0000file"', code=None)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ def require_spare(output: Path, ledger: Ledger, job: str, file: str, config: Map
     if _real(output.parent) == _real(ledger.folder):
         raise UserError(f"-o {output}: that folder holds the ledger's journals; name a file elsewhere")
     for what, name in _kept(ledger, job, file, config):
+        if "\0" in name:  # no file is called that
+            continue
         for path in dict.fromkeys((name, os.path.join(ledger.path.parent, name))):  # noqa: PTH118 -- may be a glob
             if what == "input":
                 _require_no_input(output, path, name)
