@@ -3,7 +3,9 @@
 Money is Decimal; mistakes raise errors.UserError; nothing here prints or reads the environment.
 """
 
+import json
 import os
+import shlex
 import signal
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -32,8 +34,10 @@ from pipeline.reports import Table, require_job, run_report, run_reports
 from pipeline.reports import drift as drift_report
 from pipeline.reports import errors as errors_report
 from pipeline.reports import forecast as forecast_report
+from pipeline.reports import results as results_report
 from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
+from pipeline.reports._settings import as_options, changed
 from pipeline.repricing import Caching
 from pipeline.runners._lock import live_runs
 from pipeline.runners._tally import ENDED_BADLY
@@ -46,11 +50,13 @@ from pipeline.runners.launch import (
     kept_counts,
     key_warnings,
     launch,
+    plan_fingerprint,
     prepare,
     prompt_id,
 )
 from pipeline.runners.local import RunReport
 from pipeline.runners.pilot import send_pilot
+from pipeline.sources import open_source
 from pipeline.windows import Window, context_window
 
 Notify = Callable[[str], None]
@@ -375,17 +381,56 @@ def _state(row: Mapping[str, Any], live: Mapping[str, Mapping[str, Any]]) -> str
         return f"running ({live[row['job']].get('pid')})"
     if row["ended_at"] is None:
         return "interrupted"
-    return {0: "finished", 3: "finished", 4: "paused", 130: "interrupted"}.get(row["exit_code"], "failed")
+    if row["exit_code"] in {0, 3}:  # of what the run was asked for: with --limit or as a retry not the whole plan
+        return "finished" if row["complete"] and not row["pending"] else "partial"
+    return {4: "paused", 130: "interrupted"}.get(row["exit_code"], "failed")
 
 
-def errors(ledger: Ledger, job: str) -> tuple[Table, list[str]]:
-    """Return a job's rows that did not end well, by cause, and what helps each status."""
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Rows that did not end well."""
+
+    table: Table
+    """One line a cause."""
+    standing: list[str]
+    """How the others stand, and why the newest run left any."""
+    advice: list[str]
+    """What helps each status."""
+
+
+def errors(ledger: Ledger, job: str) -> Errors:
+    """Return a job's rows that did not end well, by cause, what helps, and how the others stand."""
     name = job_name(job)
     require_job(ledger, name)
     table = run_report(ledger, errors_report.SQL, [name])
-    file = run_report(ledger, errors_report.JOB_FILE, [name]).rows[0]["file"]
+    (counts,) = run_report(ledger, errors_report.COUNTS, [name]).rows
+    (newest,) = run_report(ledger, errors_report.NEWEST_RUN, [name]).rows
+    file = job if job.endswith(".toml") else run_report(ledger, errors_report.JOB_FILE, [name]).rows[0]["file"]
+    config = json.loads(newest["config"])
+    with_options, note = _as_it_ran(file, newest["run_id"], config)
+    live = live_runs(ledger.folder).get(name)
     statuses = dict.fromkeys(str(row["status"]) for row in table.rows)
-    return table, [f"{status}: {errors_report.ADVICE[status].format(file=file)}" for status in statuses]
+    advice = [errors_report.advice(status, with_options, config) for status in statuses]
+    pid = None if live is None else live.get("pid")
+    bad = sum(row["rows"] for row in table.rows)
+    standing = errors_report.standing(bad, counts, newest, pid, with_options)
+    return Errors(table, standing, advice + note)
+
+
+def _as_it_ran(file: str, run_id: int, config: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return how a command names the job as a run had it, and what to know if its file says something else now."""
+    quoted = shlex.quote(file)
+    try:
+        names = changed(config, load_job(file).config)
+    except UserError:  # it is gone, or in the making: a command will say so
+        return quoted, []
+    if not names:
+        return quoted, []
+    options = as_options(config, names)
+    said = f"run {run_id} had other settings than {file} has now: {', '.join(names)}."
+    if options is None:
+        return quoted, [f"{said} The rows above are that run's; a command for {file} looks at others"]
+    return quoted + options, [f"{said} Without --set a command looks at other rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -479,13 +524,33 @@ def sql(ledger: Ledger, query: str) -> pl.DataFrame:
     return ledger.ask(query)
 
 
-def results(ledger: Ledger, job: str, output: Path, *, with_input: Job | None = None) -> exporting.Exported:
+def results(
+    ledger: Ledger, job: str, output: Path, *, now: Job | None = None, with_input: bool = False
+) -> exporting.Exported:
     """Write a job's rows in input order to a .jsonl, .parquet or .csv file. Raises UserError.
 
-    In .csv a text that a spreadsheet would run as a formula gets an apostrophe; .jsonl and .parquet are exact.
+    `now` is what the job's file says now, if that is known; `with_input` needs it. In .csv a text that a spreadsheet
+    would run as a formula gets an apostrophe; .jsonl and .parquet are exact.
     """
     name = job_name(job)
     require_job(ledger, name)
-    if with_input is None:
+    exporting.require_spare(output, ledger, name, job, {} if now is None else now.config)
+    if now is None or not with_input:
         return exporting.export(ledger, name, output)
-    return exporting.export_with_input(ledger, name, output, Plan(with_input))
+    return exporting.export_with_input(ledger, name, output, Plan(now))
+
+
+def changed_since(ledger: Ledger, job: Job) -> str | None:
+    """Say how a job differs from the newest plan that the ledger has of it; None if it doesn't. Reads no row.
+
+    Then the ledger's results are answers to something else. Raises InputError if the input is not there any more.
+    """
+    found = run_report(ledger, results_report.NEWEST_PLAN, [job.name]).rows
+    if not found or found[0]["fingerprint"] == plan_fingerprint(job, open_source(job.input)):
+        return None
+    names = changed(json.loads(found[0]["config"]), job.config)
+    if names:
+        change = f"{job.file} says something else now: {', '.join(names)}"
+    else:
+        change = f"a file that {job.file} reads has changed since"
+    return f"these are the answers of run {found[0]['run_id']}, and {change}"

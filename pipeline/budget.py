@@ -9,12 +9,18 @@ from decimal import ROUND_HALF_EVEN, Decimal
 ZERO = Decimal(0)
 FORECAST_DIGITS = 4
 _CENT = Decimal("0.01")
+_BOOKED = Decimal("0.000000000001")
 
 
 def dollars(amount: Decimal) -> str:
     """Write an amount for people: all digits that say something, at least two decimals."""
     whole, _, fraction = f"{amount:f}".partition(".")
     return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
+def as_booked(amount: Decimal) -> Decimal:
+    """Give an amount the twelve places of the ledger's column, so that equal amounts are spelled alike in a file."""
+    return amount.quantize(_BOOKED)
 
 
 def about(amount: Decimal, rounding: str = ROUND_HALF_EVEN) -> str:

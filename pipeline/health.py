@@ -176,8 +176,7 @@ class Health:
         each = " and ".join(f"{self._counts[one]:,} {one}" for one in _WORTHLESS if self._counts[one])
         return (
             f"of the last {answers:,} answers {each}, more than [stop] invalid_share = {self._rules.invalid_share:g}"
-            " allows; `promptmill errors` shows them. A clearer prompt or a larger max_tokens helps; invalid_share = 1"
-            " goes on regardless"
+            " allows. A clearer prompt or a larger max_tokens helps; invalid_share = 1 goes on regardless"
         )
 
 

@@ -136,6 +136,9 @@ def test_run_prints_its_report_as_json(project, stub):
     report = json.loads(project.run("run", "job.toml", "--yes", "--json", "--quiet").stdout)
     assert report["statuses"] == {"ok": 3}
     assert Decimal(report["spent_usd"]) == stub.bill
+    again = json.loads(project.run("run", "job.toml", "--yes", "--json", "--quiet").stdout)
+    assert (again["spent_usd"], again["uncertain_usd"]) == ("0.000000000000", "0.000000000000")
+    assert again["plan_spent_usd"] == report["spent_usd"]
 
 
 def test_a_server_nobody_here_wrote_serves_a_whole_job(tmp_path, llmock):

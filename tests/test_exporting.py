@@ -95,6 +95,12 @@ def test_with_input_each_row_has_its_own_text_and_answer(project):
         )
 
 
+def test_dollars_are_spelled_alike_on_every_line(project):
+    project.run("results", "job.toml", "--with-input", "-o", "r.jsonl")
+    spelled = {json.loads(line)["cost_usd"] for line in (project.folder / "r.jsonl").read_text().splitlines()} - {None}
+    assert {len(cost.partition(".")[2]) for cost in spelled} == {12}
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "parquet", "csv"])
 def test_nothing_is_left_beside_the_file(project, ending):
     (project.folder / f".r.{ending}.pieces").mkdir()

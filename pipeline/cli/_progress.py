@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.budget import about
 from pipeline.cli._show import duration, money
-from pipeline.cli._status_line import StatusLine
+from pipeline.cli._status_line import GAP, StatusLine
 from pipeline.runners._tally import Tally
 from pipeline.text import printable
 
@@ -45,26 +45,28 @@ class Progress:
                 self._line.end()
 
     def line(self, run: "LocalRun", now: float) -> str:
-        """Rows, what became of them, rate, spend, time left."""
+        """Rows, spend, trouble, what became of the rows, rate, time left: a narrow terminal shows the first of them."""
         tally = run.tally
         self._samples.append((now, tally.done - tally.already))
         rate = self._rate()
-        parts = [_rows(tally), f"{tally.statuses['ok']:,} ok"]
-        if tally.bad:
-            parts.append(f"{tally.bad:,} not well")
-        if run.in_flight:
-            parts.append(f"{run.in_flight} in flight")
-        parts.append(f"{rate:.1f} rows/s")
-        parts.append("free" if self._free else _spent(run))
-        left = None if tally.total is None else tally.total - tally.done
-        if left and rate:
-            parts.append(f"{duration(left / rate)} left")
+        parts = [_rows(tally), "free" if self._free else _spent(run)]
         if run.shut_seconds > 1:
             why = "provider down, trying again" if run.down else "rate limited, going on"
             parts.append(f"{why} in {duration(run.shut_seconds)}")
         if run.ledger_problem:
             parts.append(f"waiting to load: {run.ledger_problem}")
-        return printable("  ".join(parts))
+        parts.append(f"{tally.statuses['ok']:,} ok")
+        if tally.bad:
+            parts.append(f"{tally.bad:,} not well")
+        if run.in_flight:
+            parts.append(f"{run.in_flight} in flight")
+        if run.spent is not None and run.projected is not None and not self._free:
+            parts.append(f"about {about(run.projected)} in all")
+        parts.append(f"{rate:.1f} rows/s")
+        left = None if tally.total is None else tally.total - tally.done
+        if left and rate:
+            parts.append(f"{duration(left / rate)} left")
+        return printable(GAP.join(parts))
 
     def _rate(self) -> float:
         (start, first), (end, last) = self._samples[0], self._samples[-1]
@@ -74,7 +76,7 @@ class Progress:
 def _spent(run: "LocalRun") -> str:
     if run.spent is None:
         return "cost unknown"
-    return f"{money(run.spent)} spent" + ("" if run.projected is None else f" of about {about(run.projected)}")
+    return f"{money(run.spent)} spent"
 
 
 def _rows(tally: Tally) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.budget import as_booked
 from pipeline.cli._options import hear_ctrl_c, keep_secret, open_ledger, warn
-from pipeline.cli._show import as_json_text, duration, money, plural, say
+from pipeline.cli._show import as_json_text, duration, money, plural, say, status_counts
 from pipeline.cli._ticker import Ticker
 
 if TYPE_CHECKING:
@@ -167,9 +168,11 @@ def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limi
     tally, sentence = report.tally, _sentence(job, report, limited=limited)
     if as_json:
         facts = {
-            "job": job.name, "run_id": report.run_id, "rows": tally.rows, "statuses": dict(tally.statuses),
+            "job": job.name, "run_id": report.run_id, "rows": tally.rows, "complete": report.complete,
+            "statuses": dict(tally.statuses),
             "sent": tally.sent, "reused": tally.reused, "already": tally.already, "repeated": tally.repeated,
-            "spent_usd": report.spent, "uncertain_usd": report.uncertain, "plan_spent_usd": report.plan_spent,
+            "spent_usd": None if report.spent is None else as_booked(report.spent),
+            "uncertain_usd": as_booked(report.uncertain), "plan_spent_usd": as_booked(report.plan_spent),
             "paused": report.paused, "seconds": round(report.seconds, 3), "exit_code": report.exit_code,
         }  # fmt: skip
         click.echo(as_json_text(facts, indent=None))
@@ -182,25 +185,35 @@ def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limi
 
 def _sentence(job: "Job", report: "RunReport", *, limited: bool) -> str:
     tally = report.tally
-    statuses = ", ".join(
-        f"{count:,} {status}" for status, count in sorted(tally.statuses.items(), key=_ok_first) if count
-    )
-    pending = tally.rows - tally.done
-    if pending:
-        statuses += f"{', ' if statuses else ''}{pending:,} pending"
+    statuses = status_counts(tally.statuses)
     if tally.sent == 0 and report.paused is None:
         if not tally.rows:
             return f"{job.name}: nothing to send: no row ended that way"
         others = f", {tally.reused:,} of them from other jobs' answers" if tally.reused else ""
-        return f"{job.name}: nothing to send: every row has its outcome ({statuses}{others})"
+        looked_at = " that --limit looks at" if limited else ""
+        return f"{job.name}: nothing to send: every row{looked_at} has its outcome ({statuses}{others})"
     spent = "free" if report.free else _spent(report)
-    more = " (--limit)" if limited else ""
+    requests = f"{plural(tally.sent, 'request')} in {duration(report.seconds)}, {spent}"
+    if not tally.expected:
+        return f"{job.name}: ended before it had looked at a row; {requests}"
+    return f"{job.name}: {_how_far(report, statuses, limited=limited)}; {requests}"
+
+
+def _how_far(report: "RunReport", statuses: str, *, limited: bool) -> str:
+    """Say how many rows have their outcome, and of how many: a total only where some scan saw the end of the input."""
+    tally = report.tally
+    facts = [statuses] if statuses else []
+    if tally.expected > tally.done:
+        facts.append(f"{tally.expected - tally.done:,} pending")
     if tally.reused:
-        statuses += f", {tally.reused:,} from other jobs' answers"
-    return (
-        f"{job.name}: {tally.done:,} of {tally.rows:,} rows{more} have their outcome ({statuses});"
-        f" {plural(tally.sent, 'request')} in {duration(report.seconds)}, {spent}"
-    )
+        facts.append(f"{tally.reused:,} from other jobs' answers")
+    told = ", ".join(facts)
+    at_least = ""
+    if not tally.scanned and tally.total is None:
+        at_least = "at least "
+        told += "; the input was not read to its end"
+    more = " (--limit)" if limited else ""
+    return f"{tally.done:,} of {at_least}{tally.expected:,} rows{more} have their outcome ({told})"
 
 
 def _spent(report: "RunReport") -> str:
@@ -210,16 +223,12 @@ def _spent(report: "RunReport") -> str:
     return f"{money(report.spent)} spent{more}"
 
 
-def _ok_first(item: tuple[str, int]) -> tuple[bool, str]:
-    return item[0] != "ok", item[0]
-
-
 def _advice(job: "Job", report: "RunReport") -> list[str]:
     lines = []
     if report.left_over:
         lines.append(report.left_over)
     if report.paused:
         lines.append(f"paused: {report.paused}. The same command goes on from here.")
-    elif report.tally.bad:
+    if report.tally.bad:
         lines.append(f"see why with: promptmill errors {job.file}")
     return lines

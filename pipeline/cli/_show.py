@@ -6,7 +6,7 @@ Everything that a command prints goes through `say`, a table or JSON; nothing he
 import select
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, TextIO
@@ -16,7 +16,8 @@ import click
 from pipeline.budget import dollars
 from pipeline.text import json_text, printable, printable_lines
 
-_WIDEST = 60
+_WIDEST, _NARROWEST = 60, 8
+"""How long a text in a column may get in a terminal, and to how much of it a narrow one cuts it."""
 _LINE = 120
 """How long a line of a table with chosen columns gets where there is no terminal to ask."""
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -52,6 +53,13 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def status_counts(statuses: Mapping[str, int]) -> str:
+    """Return `38 ok, 1 failed, 1 pending`: what went well first, what is left last."""
+    ends = {"ok": 0, "pending": 2}
+    ordered = sorted(statuses.items(), key=lambda item: (ends.get(item[0], 1), item[0]))
+    return ", ".join(f"{count:,} {status}" for status, count in ordered if count)
+
+
 def duration(seconds: float | None) -> str:
     """Whole seconds as people say them."""
     if seconds is None:
@@ -80,15 +88,19 @@ def cell(value: Any) -> str:
     return printable(str(value))
 
 
-def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Lay rows out in columns: numbers right, text left; in a terminal long texts are cut with an ellipsis."""
+def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, whole: Collection[str] = ()) -> str:
+    """Lay rows out in columns: numbers right, text left; in a terminal long texts are cut with an ellipsis.
+
+    A number is never cut, for a part of it would be another number, and nor are the columns named `whole`.
+    """
     if not rows:
         return "(no rows)"
     numeric = [all(isinstance(r[c], int | float | Decimal | None) for r in rows) for c in columns]
     texts = [[cell(row[column]) for column in columns] for row in rows]
     widths = [max(len(printable(column)), *(len(line[i]) for line in texts)) for i, column in enumerate(columns)]
     if sys.stdout.isatty():
-        widths = _fitted(widths, shutil.get_terminal_size().columns)
+        firm = [right or column in whole for column, right in zip(columns, numeric, strict=True)]
+        widths = _fitted(widths, firm, shutil.get_terminal_size().columns)
     head = "  ".join(_cut(printable(column), width).ljust(width) for column, width in zip(columns, widths, strict=True))
     rule = "  ".join("-" * width for width in widths)
     body = [
@@ -101,13 +113,16 @@ def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([head.rstrip(), rule, *body])
 
 
-def _fitted(widths: list[int], terminal: int) -> list[int]:
-    """Shrink the widest columns until the line fits."""
-    widths = [min(width, _WIDEST) for width in widths]
-    while sum(widths) + 2 * (len(widths) - 1) > terminal and max(widths) > 8:  # noqa: PLR2004 -- still readable
-        widest = widths.index(max(widths))
-        widths[widest] -= 1
-    return widths
+def _fitted(widths: Sequence[int], firm: Sequence[bool], terminal: int) -> list[int]:
+    """Shrink the widest columns that are not firm until the line fits."""
+    fitted = [width if stays else min(width, _WIDEST) for width, stays in zip(widths, firm, strict=True)]
+    texts = [number for number, stays in enumerate(firm) if not stays]
+    while texts and sum(fitted) + 2 * (len(fitted) - 1) > terminal:
+        widest = max(texts, key=fitted.__getitem__)
+        if fitted[widest] <= _NARROWEST:
+            break
+        fitted[widest] -= 1
+    return fitted
 
 
 def _cut(text: str, width: int) -> str:
@@ -120,19 +135,26 @@ def width() -> int:
 
 
 def print_chosen(
-    rows: Sequence[Mapping[str, Any]], headings: Mapping[str, str], *, always: Sequence[str], kept: Sequence[str]
+    rows: Sequence[Mapping[str, Any]],
+    headings: Mapping[str, str],
+    *,
+    always: Sequence[str],
+    kept: Sequence[str],
+    zeros: Collection[str] = (),
+    whole: Collection[str] = (),
 ) -> None:
     """Print a table of the columns that say something, and of these as many as fit: --json has them all.
 
     Columns in `always` stay, also when they are empty or zero. Where the line gets too long, columns that are not in
-    `kept` go first, then those in `kept` from its end.
+    `kept` go first, then those in `kept` from its end. Of `zeros` a zero says something; `whole` is never cut.
     """
-    said = [name for name in headings if name in always or any(row[name] for row in rows)]
+    said = [name for name in headings if name in (*always, *zeros) or any(row[name] for row in rows)]
     order = [*always, *dict.fromkeys(name for name in (*kept, *said) if name in said and name not in always)]
     while len(order) > len(always) and _line_width(order, headings, rows) > width():
         order.pop()
     shown = [name for name in said if name in order]
-    click.echo(table([headings[n] for n in shown], [{headings[n]: row[n] for n in shown} for row in rows]))
+    lines = [{headings[name]: row[name] for name in shown} for row in rows]
+    click.echo(table([headings[name] for name in shown], lines, whole={headings[name] for name in whole}))
     left_out = [headings[name] for name in said if name not in order]
     if left_out:
         click.echo(f"No room for: {', '.join(left_out)}. --json has them.", err=True)

@@ -7,6 +7,9 @@ import click
 
 from pipeline.cli._show import takes_text
 
+GAP = "  "
+"""Stands between the facts of a line."""
+
 
 class StatusLine:
     """Shows a text instead of the one before. The work goes on all the same when nobody reads stderr any more."""
@@ -21,11 +24,11 @@ class StatusLine:
         return self._shown > 0
 
     def show(self, text: str) -> None:
-        """Show it, cut to the terminal's width."""
+        """Show it; in a terminal as many of its facts, from the first on, as the width has room for."""
         if not self.terminal:
             self._write(f"{text}\n")
             return
-        cut = text[: shutil.get_terminal_size().columns - 1]
+        cut = _cut(text, shutil.get_terminal_size().columns - 1)
         if self._write("\r" + cut.ljust(self._shown)):
             self._shown = len(cut)
 
@@ -51,3 +54,11 @@ class StatusLine:
         except OSError:
             return False
         return True
+
+
+def _cut(text: str, width: int) -> str:
+    """Leave out what doesn't fit, and no part of a fact: half an amount of money would be another amount."""
+    if len(text) <= width:
+        return text
+    end = text.rfind(GAP, 0, width + len(GAP))
+    return text[: end if end > 0 else width]

@@ -15,14 +15,17 @@ COLUMNS = ("status", "error_type", "rows", "cost_usd", "example_row", "example")
 @ledger_option
 @json_option
 def command(job: str, ledger_path: Path, as_json: bool) -> int:
-    """Group the rows of JOB that ended truncated, invalid, refused, rejected or failed, with one example each."""
+    """Group the rows of JOB that ended truncated, invalid, refused, rejected or failed, with one example each.
+
+    Also says how many rows are pending, and why the newest run left them.
+    """
     from pipeline import api
 
-    table, advice = api.errors(open_ledger(ledger_path), job)
-    if not table.rows and not as_json:
-        click.echo("every row that has ended ended well")
-        return 0
-    print_rows(COLUMNS, table.rows, as_json=as_json)
-    for line in advice:
+    found = api.errors(open_ledger(ledger_path), job)
+    if found.table.rows or as_json:
+        print_rows(COLUMNS, found.table.rows, as_json=as_json)
+    for number, line in enumerate(found.standing):
+        say(line, err=as_json or number > 0 or bool(found.table.rows))
+    for line in found.advice:
         say(line, err=True)
     return 0

@@ -1,14 +1,19 @@
 """`promptmill status [JOB]`."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pipeline.cli._options import hear_ctrl_c, json_option, ledger_option, open_ledger, warn
-from pipeline.cli._show import print_rows
+from pipeline.cli._show import plural, print_chosen, print_rows, say
 
-COLUMNS = ("job", "state", "rows", "ok", "bad", "pending", "cost_usd", "unknown_cost", "started_at", "reason")
+COLUMNS = ("job", "state", "rows", "ok", "bad", "pending", "cost_usd", "unknown_cost", "started_at")
+HEADINGS = {name: name for name in COLUMNS} | {"unknown_cost": "unknown"}
+KEPT = ("pending", "ok", "bad", "rows", "unknown_cost")
+"""Where the line is too long, when it started goes first, then these from the end."""
 WATCH_SECONDS = 2.0
 
 
@@ -30,8 +35,13 @@ def command(job: str | None, watch: bool, ledger_path: Path, as_json: bool) -> i
         table, notes = api.status(ledger, job)
         if watch:
             click.clear()
-        columns = (*table.columns, "state") if as_json and table.rows else COLUMNS
-        print_rows(columns, table.rows, as_json=as_json)
+        if as_json or not table.rows:
+            print_rows((*table.columns, "state") if table.rows else COLUMNS, table.rows, as_json=as_json)
+        else:
+            always = ("job", "state", "cost_usd")
+            print_chosen(table.rows, HEADINGS, always=always, kept=KEPT, zeros=KEPT[:-1], whole=("state",))
+        for row in () if as_json else table.rows:
+            _explain(row)
         for note in notes:
             warn(note)
         if not watch:
@@ -40,3 +50,16 @@ def command(job: str | None, watch: bool, ledger_path: Path, as_json: bool) -> i
             time.sleep(WATCH_SECONDS)
         except KeyboardInterrupt:
             return 0
+
+
+def _explain(row: Mapping[str, Any]) -> None:
+    """Say in words, on a line of its own, why a job is not done."""
+    if row["state"].startswith("running"):
+        return
+    why = [row["reason"]] if row["reason"] not in {None, "finished"} else []
+    if row["state"] == "partial" and row["pending"]:
+        why.append(f"its newest run was not asked for the {plural(row['pending'], 'row')} that are pending")
+    if not row["complete"]:
+        why.append("the input was not read to its end, so there may be more rows")
+    if why:
+        say(f"{row['job']}: {'; '.join(why)}")

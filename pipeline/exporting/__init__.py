@@ -1,22 +1,24 @@
 """Results as files, in input order: written in pieces beside the target, and moved into place when whole."""
 
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from pipeline.budget import ZERO, as_booked
 from pipeline.exporting._formulas import guard
+from pipeline.exporting._spared import require_spare
 from pipeline.exporting._write import json_value, require_writable, write_frames, write_rows
 from pipeline.ledger import Ledger, frame_of, prepare, rows_of
 from pipeline.planning import Plan, PlannedRow
 from pipeline.reports import results as results_report
 
-__all__ = ["Exported", "export", "export_with_input", "guard", "json_value"]
+__all__ = ["Exported", "export", "export_with_input", "guard", "json_value", "require_spare"]
 
 PENDING: dict[str, Any] = {"status": "pending"}
 PIECE_ROWS = 50_000
@@ -27,28 +29,40 @@ PIECE_ROWS = 50_000
 class Exported:
     """What was written."""
 
-    rows: int
+    statuses: Mapping[str, int]
+    """How many rows have each status."""
+    complete: bool
+    """No row of the input is missing: it was read to its end."""
     guarded: int = 0
     """Cells of a .csv file, names of columns among them, that a spreadsheet would have run as a formula."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return sum(self.statuses.values())
 
 
 def export(ledger: Ledger, job: str, output: Path) -> Exported:
     """Write the results of a job as they stand in the ledger."""
     require_writable(output)
-    rows = 0
+    statuses: dict[str, int] = {}
+    complete = False
 
     def fetched() -> Generator[pl.DataFrame]:
-        nonlocal rows
+        nonlocal complete
         with ledger.read() as connection:
             prepare(connection, results_report.PLACES, job=job)
-            (found,) = rows_of(connection, "select count(*) as rows, coalesce(max(row_index), 0) as last from places")
-            rows = found["rows"]
-            for first in range(0, found["last"] + 1, PIECE_ROWS):
+            found = rows_of(connection, results_report.STATUSES)
+            statuses.update({row["status"]: row["rows"] for row in found})
+            (plan,) = rows_of(connection, results_report.COMPLETE)
+            complete = plan["complete"]
+            last = max((row["last"] for row in found), default=0)
+            for first in range(0, last + 1, PIECE_ROWS):
                 yield frame_of(connection, results_report.PIECE, [first, first + PIECE_ROWS - 1])
 
     with closing(fetched()) as frames:
         written = write_frames(output, frames)
-    return Exported(rows, written)
+    return Exported(statuses, complete, written)
 
 
 def export_with_input(ledger: Ledger, job: str, output: Path, plan: Plan) -> Exported:
@@ -61,16 +75,18 @@ def export_with_input(ledger: Ledger, job: str, output: Path, plan: Plan) -> Exp
     with ledger.read() as connection:
         prepare(connection, results_report.PLACES, job=job)
         schema = frame_of(connection, results_report.OF_KEYS, [[]]).schema
+        statuses = Counter[str]()
 
         def joined() -> Iterator[Iterable[dict[str, Any]]]:
             for rows in _batched(row for batch in plan.batches() for row in batch):
                 keys = list({row.key for row in rows})
                 found = frame_of(connection, results_report.OF_KEYS, [keys])
                 by_key = {line["key"]: line for line in found.iter_rows(named=True)}
+                statuses.update(by_key.get(row.key, PENDING)["status"] for row in rows)
                 yield (_joined(row, by_key, tuple(schema)) for row in rows)
 
         written = write_rows(output, joined(), schema)
-    return Exported(plan.rows, written)
+    return Exported(statuses, plan.complete, written)
 
 
 def _batched(rows: Iterator[PlannedRow]) -> Iterator[Sequence[PlannedRow]]:
@@ -83,7 +99,7 @@ def _batched(rows: Iterator[PlannedRow]) -> Iterator[Sequence[PlannedRow]]:
 def _joined(row: PlannedRow, by_key: Mapping[str, Mapping[str, Any]], columns: tuple[str, ...]) -> dict[str, Any]:
     result = dict.fromkeys(columns) | dict(by_key.get(row.key, PENDING | {"key": row.key}))
     if row.repeated:  # the first row of a key bears its cost
-        result |= {"cost_usd": Decimal(0), "attempts": 0, "reused": True}
+        result |= {"cost_usd": as_booked(ZERO), "attempts": 0, "reused": True}
     taken = {"row_index", "row_id", *columns}
     values = row.values or {}
     own = {_free_name(name, taken | values.keys()) if name in taken else name: v for name, v in values.items()}

@@ -1,18 +1,73 @@
-"""Rows of a job that did not end well, grouped by cause, with one example each."""
+"""Rows of a job that did not end well, grouped by cause, with one example each; and how the others stand."""
+
+from collections.abc import Mapping
+from typing import Any
 
 SQL = """
 select status, error_type, count(*) as rows, sum(cost_usd) as cost_usd,
        arg_min(row_id, row_index) as example_row, arg_min(error, row_index) as example
 from errors where job = $1 group by status, error_type order by rows desc, status, error_type
 """
+COUNTS = """
+with listed as (select key from rows where plan_id = (select max(plan_id) from plan_starts where job = $1))
+select (select count(*) from listed) as rows,
+       (select count(*) from listed
+        where key in (select o.key from outcomes o join run_starts r using (run_id) where r.job = $1)) as ended
+"""
+"""The rows that there are, and those that have ended however: a fraction of what the view `results` takes."""
 
 JOB_FILE = "select max(job_file) as file from jobs where job = $1"
+NEWEST_RUN = """
+select r.run_id, r.config, r.ended_at, r.exit_code, r.reason, coalesce(p.complete, false) as complete
+from runs r left join plans p using (plan_id) where r.job = $1 order by r.run_id desc limit 1
+"""
 
-ADVICE = {
-    "truncated": "promptmill retry {file} --status truncated --max-tokens N    (with a larger N)",
-    "invalid": "promptmill retry {file} --status invalid    (a clearer prompt or [output] repair helps more)",
+_ADVICE = {
+    "truncated": "promptmill retry {job} --status truncated --max-tokens N    (with a larger N)",
+    "invalid": "promptmill retry {job} --status invalid    ({helps} more)",
     "refused": "the model or its filter refused: change the prompt or leave these rows out with [input] where",
     "rejected": "the provider or a limit will never take these rows as they are: see the message",
-    "failed": "promptmill retry {file} --status failed",
+    "failed": "promptmill retry {job} --status failed",
 }
 """The command, or the thought, that helps rows of a status."""
+
+
+def advice(status: str, job: str, config: Mapping[str, Any]) -> str:
+    """Say what helps rows of a status; `job` is the job's file with the options that it needs."""
+    output = config.get("output", {})
+    repairable = ("schema" in output or "schema_file" in output) and not output.get("repair")
+    helps = "a clearer prompt or [output] repair helps" if repairable else "a clearer prompt helps"
+    return f"{status}: {_ADVICE[status].format(job=job, helps=helps)}"
+
+
+def standing(bad: int, counts: Mapping[str, int], newest: Mapping[str, Any], pid: int | None, job: str) -> list[str]:
+    """Say how the rows stand that did not end badly, and why the newest run left any.
+
+    `counts` is a line of COUNTS, `newest` one of NEWEST_RUN, `pid` that of a run that goes on.
+    """
+    pending = counts["rows"] - counts["ended"]
+    lines = [_rows(counts["ended"] - bad, bad, pending, complete=newest["complete"])]
+    if pending or not newest["complete"]:
+        lines.append(_why(newest, pid, job))
+    return lines
+
+
+def _rows(ok: int, bad: int, pending: int, *, complete: bool) -> str:
+    unread = "" if complete else "; the input was not read to its end"
+    if ok + bad == 0:
+        return f"no row has ended yet: {pending:,} pending{unread}"
+    rest = f", {pending:,} pending{unread}" if pending else unread
+    if bad:
+        return f"{ok:,} rows ended well, {bad:,} did not{rest}"
+    return f"every row that has ended ended well: {ok:,} ok{rest}" if rest else f"all rows ended well: {ok:,} ok"
+
+
+def _why(newest: Mapping[str, Any], pid: int | None, job: str) -> str:
+    run = f"run {newest['run_id']}"
+    if pid is not None:
+        return f"{run} goes on (process {pid})"
+    if newest["ended_at"] is None:
+        return f"{run} was killed; `promptmill run {job}` goes on"
+    if newest["exit_code"] in {0, 3}:
+        return f"{run} was asked for no more; `promptmill run {job}` sends the rest"
+    return f"{run} paused: {newest['reason']}. `promptmill run {job}` goes on"

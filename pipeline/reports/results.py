@@ -31,6 +31,10 @@ PLACES = (
 
 A step at a time: each holds one table of keys in memory, and five million rows fit into 1 GB.
 """
+STATUSES = """
+select coalesce(status, 'pending') as status, count(*) as rows, max(row_index) as last from places group by all
+"""
+COMPLETE = "select coalesce(arg_max(complete, plan_id), false) as complete from plans where job = getvariable('job')"
 _COLUMNS = """
        coalesce(w.status, 'pending') as status, s.output, s.parsed, s.finish_reason,
        case when w.repeated or w.attempts is null then 0 else w.cost_usd end::decimal(18,12) as cost_usd,
@@ -44,3 +48,21 @@ PIECE = f"select w.row_index, w.row_id, w.key, {_COLUMNS} where w.row_index betw
 """The columns of the view `results`, for rows from one index to another."""
 OF_KEYS = f"select w.key, {_COLUMNS} where not w.repeated and w.key = any($1)"
 """The same without what belongs to the row and not to its key."""
+
+NEWEST_PLAN = """
+select p.fingerprint, r.run_id, r.config
+from plans p join runs r using (plan_id) where p.job = $1 order by r.run_id desc limit 1
+"""
+"""The plan whose rows these are, and the newest run that worked on it."""
+READS = (("input", "input", "path"), ("prompt file", "prompt", "file"), ("schema file", "output", "schema_file"))
+"""Which files a job reads: what each is called, and the section and key of the job file that name it."""
+READ_BEFORE = """
+select * from (
+    select 'input' as what, input as path from plan_starts where job = $1
+    union select 'input', config->>'$.input.path' from run_starts where job = $1
+    union select 'job file', job_file from jobs where job = $1
+    union select 'prompt file', config->>'$.prompt.file' from run_starts where job = $1
+    union select 'schema file', config->>'$.output.schema_file' from run_starts where job = $1)
+where path is not null order by all
+"""
+"""The same of all runs of a job, its own file included. Runs of one plan may have named its input differently."""

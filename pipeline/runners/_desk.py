@@ -174,7 +174,6 @@ class Desk:
         self.billed = self.billed or attempt.billed_usd is not None
         if cost:
             self.spent += cost
-        self._tally.sent += 1
         self._mind(heard)
         if cost is not None and isinstance(step, Done):
             self._look_ahead()

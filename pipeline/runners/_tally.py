@@ -15,9 +15,11 @@ class Tally:
     rows: int = 0
     total: int | None = None
     """All rows of the plan, once known."""
+    scanned: bool = False
+    """All rows that this command looks at are among `rows`: the end of the input, or of its limit, was reached."""
     statuses: Counter[str] = field(default_factory=Counter)
     sent: int = 0
-    """Exchanges made by this run."""
+    """Attempts of this run, those that are still on the wire or were left there included."""
     reused: int = 0
     """Requests answered by another job's answers."""
     already: int = 0
@@ -57,6 +59,11 @@ class Tally:
     def done(self) -> int:
         """Rows with an outcome."""
         return sum(self.statuses.values())
+
+    @property
+    def expected(self) -> int:
+        """All rows that this command looks at, as far as anybody knows: more may follow if no scan saw the end."""
+        return max(self.rows, self.total or 0)
 
     @property
     def bad(self) -> int:

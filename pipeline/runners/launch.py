@@ -31,6 +31,7 @@ from pipeline.runners._planner import Planner
 from pipeline.runners._signals import Asked, listen, stoppable
 from pipeline.runners.attempt import Exchanger
 from pipeline.runners.local import LocalRun, RunReport
+from pipeline.sources import Source
 from pipeline.windows import Window
 from pipeline.wire import WireOptions, open_wire
 
@@ -105,8 +106,16 @@ def _check_budget(job: Job, price: Price | None) -> None:
 
 
 def fingerprint(prepared: Prepared) -> str:
-    """Identify a plan: the input's files, the prompt, the model and how rows become keys. Limits are not in it."""
-    return _digest([prepared.plan.source.fingerprint(), *_prompt_and_model(prepared.job), prepared.job.dedupe])
+    """Identify the plan of a prepared job."""
+    return plan_fingerprint(prepared.job, prepared.plan.source)
+
+
+def plan_fingerprint(job: Job, source: Source) -> str:
+    """Identify a plan: the input's files, the prompt, the model and how rows become keys. Limits are not in it.
+
+    No row is read for that.
+    """
+    return _digest([source.fingerprint(), *_prompt_and_model(job), job.dedupe])
 
 
 def prompt_id(job: Job) -> str:

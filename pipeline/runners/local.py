@@ -46,6 +46,8 @@ class RunReport:
 
     run_id: int
     tally: Tally
+    complete: bool
+    """The run saw the end of the input."""
     spent: Decimal | None
     """Dollars this run's answers cost; None without a price."""
     uncertain: Decimal
@@ -226,6 +228,7 @@ class LocalRun:
         return RunReport(
             run_id=self._exchanger.run_id,
             tally=self.tally,
+            complete=self.tally.scanned and self._planner.plan.complete,
             spent=self.spent,
             uncertain=self.uncertain,
             plan_spent=self._budget.spent,
@@ -318,6 +321,7 @@ class LocalRun:
             for ticket in tickets:
                 self._door.back(ticket, cost=ZERO, used_tokens=0)
             raise
+        self.tally.sent += len(tickets)  # as the ledger counts: what never comes home is a lost attempt
 
     def _hand_over(self, ticket: Ticket) -> None:
         self._out.append(ticket)
@@ -385,6 +389,7 @@ class LocalRun:
         """Hear that all rows of this run are planned: with --limit these are not all of the plan."""
         plan = self._planner.plan
         self.tally.total = self.tally.rows
+        self.tally.scanned = True
         if plan.complete:
             self._loader.planned(self._planner.plan_id, plan.rows)
         if self._estimate is None:

@@ -4,13 +4,14 @@ A new format is one new file in this package; see `_formats.py` for the two thin
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from pipeline.sources._formats import find_format
+from pipeline.sources._formats import find_format, format_of
 from pipeline.sources._select import select_files
 from pipeline.sources._source import Source
 
-__all__ = ["InputSpec", "Source", "open_source"]
+__all__ = ["InputSpec", "Source", "is_readable", "open_source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +45,8 @@ def open_source(spec: InputSpec) -> Source:
     )
     source.check_where()
     return source
+
+
+def is_readable(file: Path) -> bool:
+    """Tell whether a file of this name is read where an input names its folder."""
+    return not file.name.startswith(".") and format_of(file) is not None

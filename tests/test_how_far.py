@@ -1,0 +1,259 @@
+"""What commands say of a job that is not done: no total that nobody has counted, no "all well" where nothing ended."""
+
+import json
+import re
+import shlex
+import sys
+from decimal import Decimal
+from types import SimpleNamespace
+
+import pytest
+from bookings import Booked
+from project import Project, texts
+from stub_faults import status
+
+from pipeline import api
+from pipeline.cli import group
+from pipeline.cli._progress import Progress
+from pipeline.cli._sending import _sentence
+from pipeline.cli._show import table
+from pipeline.cli._status_line import StatusLine
+from pipeline.runners._tally import Tally
+
+
+@pytest.fixture
+def project(tmp_path, stub):
+    return Project(tmp_path, stub.base_url)
+
+
+def many(count):
+    """Rows with ten texts: ten requests, however many rows."""
+    return [{"id": f"r{i}", "text": f"text {i % 10}"} for i in range(count)]
+
+
+def broken_at_the_end(project, count=1100):
+    rows = project.rows(many(count))
+    rows.write_text(rows.read_text() + "{broken\n")
+    project.job()
+
+
+# -- run --------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_met_a_broken_line_gives_no_total_of_rows(project):
+    broken_at_the_end(project)
+    said = project.run("run", "job.toml", "--yes", code=4).stdout
+    assert re.search(r"job: [\d,]+ of at least [\d,]+ rows have .* ok.*; the input was not read to its end\);", said)
+    report = json.loads(project.run("run", "job.toml", "--yes", "--json", code=4).stdout)
+    assert report["complete"] is False
+
+
+def test_a_run_says_in_json_whether_it_saw_the_end_of_the_input(project):
+    project.rows(texts(5))
+    project.job()
+    limited = project.run("run", "job.toml", "--yes", "--json", "--limit", "2")
+    assert json.loads(limited.stdout)["complete"] is False
+    assert json.loads(project.run("run", "job.toml", "--yes", "--json").stdout)["complete"] is True
+
+
+def summed_up(tally, *, limited=False, paused="stopped by Ctrl-C"):
+    report = SimpleNamespace(
+        tally=tally, paused=paused, free=False, spent=Decimal("0.5"), uncertain=Decimal(0), seconds=3
+    )
+    return _sentence(SimpleNamespace(name="big"), report, limited=limited)
+
+
+def seen(rows, done, **facts):
+    tally = Tally(sent=done, **facts)
+    for number in range(rows):
+        tally.row(f"k{number}", "ok" if number < done else None)
+    return tally
+
+
+@pytest.mark.parametrize(
+    ("tally", "said"),
+    [
+        (
+            seen(1024, 762),
+            "big: 762 of at least 1,024 rows have their outcome (762 ok, 262 pending; the input was not read to its",
+        ),
+        (seen(1024, 762, total=3000), "big: 762 of 3,000 rows have their outcome (762 ok, 2,238 pending);"),
+        (seen(1024, 762, total=1024, scanned=True), "big: 762 of 1,024 rows have their outcome (762 ok, 262 pending);"),
+        (seen(0, 0), "big: ended before it had looked at a row;"),
+        (seen(0, 0, total=3000), "big: 0 of 3,000 rows have their outcome (3,000 pending);"),
+    ],
+)
+def test_a_run_names_a_total_only_where_it_is_known(tally, said):
+    assert summed_up(tally).startswith(said)
+
+
+def test_nothing_to_send_is_said_of_the_rows_that_were_looked_at():
+    tally = seen(300, 300, scanned=True)
+    tally.sent = 0
+    assert "every row has its outcome (300 ok)" in summed_up(tally, paused=None)
+    assert "every row that --limit looks at has its outcome" in summed_up(tally, paused=None, limited=True)
+
+
+# -- status -----------------------------------------------------------------------------------------
+
+
+def state_of(project):
+    (row,) = json.loads(project.run("status", "job", "--json").stdout)
+    return row["state"]
+
+
+def test_a_job_is_finished_only_when_every_row_of_its_plan_has_ended(project, stub):
+    stub.faults = lambda number, _: status(400) if number == 1 else None
+    project.rows(texts(5))
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes", "--limit", "2", code=3)
+    assert state_of(project) == "partial"
+    assert "job: the input was not read to its end, so there may be more rows\n" in project.run("status").stdout
+    project.run("run", "job.toml", "--yes", code=3)
+    assert state_of(project) == "finished"
+    assert project.run("status").stdout.count("\n") == 3
+
+
+def test_a_retry_after_a_pause_does_not_make_the_job_finished(project, stub):
+    stub.faults = lambda number, _: status(400) if number == 1 else status(402) if number == 3 else None
+    project.rows(texts(5))
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes", code=4)
+    assert state_of(project) == "paused"
+    project.run("retry", "job.toml", "--yes")
+    assert state_of(project) == "partial"
+    assert "job: its newest run was not asked for the 3 rows that are pending\n" in project.run("status").stdout
+
+
+@pytest.mark.parametrize("columns", [50, 60, 80, 120])
+def test_no_terminal_is_too_narrow_for_a_state_and_for_money(tmp_path, monkeypatch, capsys, columns):
+    path = tmp_path / "promptmill.duckdb"
+    run = Booked(path, job="extract-orders-of-the-whole-last-year-once-more")
+    run.answer("k0", cost=Decimal("0.077123456789"))
+    run.rows("k0", "k1", "k2")
+    run.end(4)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(api, "_state", lambda *_: "running (1234567)")
+    assert group.main(["status", "--ledger", str(path)], standalone_mode=False) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= columns
+    assert "running (1234567)" in shown[2]
+    assert "0.077123456789" in shown[2]
+
+
+def test_a_number_in_a_table_is_never_cut(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    row = {"text": "word " * 10, "usd": Decimal("1234.123456789012"), "tokens": 123_456_789_012}
+    assert table(list(row), [row]).splitlines()[2] == "word wo\u2026  1234.123456789012  123456789012"
+
+
+def watched(**facts):
+    tally = seen(1024, 762)
+    tally.ended("k1000", "failed")
+    usual = {"in_flight": 32, "free": False, "spent": Decimal("0.0771234"), "projected": Decimal("1.5"), "down": False}
+    return SimpleNamespace(tally=tally, **usual | {"shut_seconds": 0, "ledger_problem": None} | facts)
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (30, "763 of 1,024+ rows"),
+        (40, "763 of 1,024+ rows  $0.0771234 spent"),
+        (60, "763 of 1,024+ rows  $0.0771234 spent  762 ok  1 not well"),
+        (80, "763 of 1,024+ rows  $0.0771234 spent  762 ok  1 not well  32 in flight"),
+        (120, "763 of 1,024+ rows  $0.0771234 spent  762 ok  1 not well  32 in flight  about $1.50 in all  0.0 rows/s"),
+    ],
+)
+def test_a_narrow_progress_line_leaves_facts_out_and_cuts_none(monkeypatch, columns, line):
+    written = []
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(StatusLine, "_write", staticmethod(lambda text: written.append(text) or True))
+    StatusLine().show(Progress(quiet=False, free=False).line(watched(), now=0.0))
+    assert written == ["\r" + line]
+
+
+def test_trouble_stands_before_figures_in_the_progress_line():
+    line = Progress(quiet=False, free=False).line(watched(shut_seconds=30), now=0.0)
+    assert line.startswith("763 of 1,024+ rows  $0.0771234 spent  rate limited, going on in 30 s  762 ok")
+
+
+# -- errors -----------------------------------------------------------------------------------------
+
+
+def test_errors_does_not_call_a_job_well_of_which_nothing_has_ended(project, stub):
+    stub.faults = lambda *_: status(402, "no credit")
+    project.rows(texts(4))
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes", code=4)
+    done = project.run("errors", "job.toml")
+    assert done.stdout == "no row has ended yet: 4 pending\n"
+    assert re.fullmatch(r"run 1 paused: .*no credit.* `promptmill run job.toml` goes on\n", done.stderr)
+    assert project.run("errors", "job", "--json").stdout == "[]\n"
+
+
+def test_errors_says_what_is_pending_where_all_that_ended_ended_well(project, stub):
+    project.rows(texts(4))
+    project.job()
+    project.run("run", "job.toml", "--yes", "--limit", "3")
+    done = project.run("errors", "job")
+    said = "every row that has ended ended well: 3 ok; the input was not read to its end\n"
+    assert done.stdout == said
+    assert done.stderr == "run 1 was asked for no more; `promptmill run job.toml` sends the rest\n"
+    project.run("run", "job.toml", "--yes")
+    assert project.run("errors", "job").stdout == "all rows ended well: 4 ok\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "helps"),
+    [
+        ("", "(a clearer prompt helps more)"),
+        ('[output]\nschema = { type = "object" }', "(a clearer prompt or [output] repair helps more)"),
+        ('[output]\nrepair = 1\nschema = { type = "object" }', "(a clearer prompt helps more)"),
+    ],
+)
+def test_errors_recommends_repair_only_where_there_can_be_more_of_it(project, stub, output, helps):
+    stub.answer = lambda _: ""
+    project.rows(texts(2))
+    project.job(more=output)
+    project.run("run", "job.toml", "--yes", code=3)
+    assert f"invalid: promptmill retry job.toml --status invalid    {helps}" in project.run("errors", "job").stderr
+
+
+def test_the_commands_that_errors_prints_do_what_they_say(project, stub):
+    stub.faults = lambda number, _: status(400) if number == 1 else status(500) if number == 2 else None
+    project.rows(texts(1))
+    project.rows([{"id": "x", "text": f"other {i}"} for i in range(3)], "my rows.jsonl")
+    project.job(concurrency=1, more="[retry]\nattempts = 1")
+    project.run("run", "job.toml", "--yes", "--set", "input.path=my rows.jsonl", "--limit", "2", code=3)
+    said = project.run("errors", "job.toml").stderr
+    command = re.search(r"failed: promptmill (retry job.toml .*) --status failed\n", said)[1]
+    assert "run 1 had other settings than job.toml has now: input.path. Without --set a command looks at other" in said
+    assert "nothing to send" in project.run("retry", "job.toml", "--yes", "--status", "failed").stdout
+    project.run(*shlex.split(command), "--status", "failed", "--yes")
+    assert project.value("select count(*) from results where status = 'ok'") == 1
+
+
+def test_errors_says_that_the_prompt_is_another_now(project, stub):
+    stub.faults = lambda *_: status(500)
+    project.rows(texts(1))
+    job = project.job(more="[retry]\nattempts = 1")
+    project.run("run", "job.toml", "--yes", code=3)
+    job.write_text(job.read_text().replace('user = "', 'user = "' + "Please. " * 20))
+    project.run("run", "job.toml", "--yes", code=3)
+    job.write_text(job.read_text().replace("Please. ", "Now. "))
+    assert (
+        "had other settings than job.toml has now: prompt.user. The rows above are"
+        in project.run("errors", "job").stderr
+    )
+
+
+def test_a_run_that_pauses_over_bad_answers_names_the_command_that_shows_them(project, stub):
+    stub.answer = lambda _: ""
+    project.rows(texts(60))
+    project.job()
+    said = project.run("run", "job.toml", "--yes", code=4).stderr
+    assert "allows. A clearer prompt or a larger max_tokens helps" in said
+    assert "see why with: promptmill errors job.toml" in said
