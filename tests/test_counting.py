@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from project import Project, texts
 
 from pipeline import counting as counting_module
+from pipeline.budget import ZERO
 from pipeline.cli import _status_line, _ticker
 from pipeline.counting import MOST_CHARACTERS, ROUND_STEPS, Counting, ToCount
 from pipeline.counts import CountKeeper, KeptCounts, header_of
 from pipeline.errors import InputError
-from pipeline.estimating import Outlook, Scan, ToSend
+from pipeline.estimating import Outlook, Scan, TooLong, ToSend
 from pipeline.job import load_job
 from pipeline.ledger import Known
 from pipeline.planning import Meter, Plan, Selection
@@ -277,7 +278,7 @@ def test_repeated_and_answered_rows_are_not_counted_and_shown_as_savings(project
     counted.clear()
     shown = project.run("estimate", job).stdout
     assert len(counted) == 15
-    assert "15 requests (15 repeated, 10 with their outcome already)" in shown
+    assert "15 requests (15 repeated, 10 with their outcome already: saves about $0.0" in shown
 
 
 def estimated(project, **more):
@@ -559,9 +560,9 @@ def test_kept_counts_reserve_what_fresh_ones_do(project):
     meter, path = Meter(job, job.price), project.folder / "x.counts"
 
     def ceiling(counting):
-        plan, scan = Plan(job), Scan(Known(), Selection(), job.limits, meter)
+        plan, scan = Plan(job), Scan(Known(), Selection(), job.limits, meter, TooLong(job.model, None))
         scan.run(plan, counting, None)
-        found = scan.answer(plan, Outlook(), None).forecast
+        found = scan.answer(plan, Outlook(), ZERO, None).forecast
         return found.ceiling_usd, found.low_usd, found.count_method
 
     first = ceiling(Counting(meter, path, writes=True))

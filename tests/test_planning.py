@@ -7,7 +7,7 @@ from project import Project, texts
 
 from pipeline.counting import Counting
 from pipeline.errors import InputError
-from pipeline.estimating import Outlook, Scan
+from pipeline.estimating import Outlook, Scan, TooLong
 from pipeline.job import load_job
 from pipeline.ledger import Known
 from pipeline.planning import Meter, Plan, Selection, decide
@@ -100,9 +100,9 @@ def test_the_worst_case_is_known_only_with_a_price_and_a_bound_on_output(project
 
 
 def estimated(job, meter):
-    plan, scan = Plan(job), Scan(Known(), NORMAL, job.limits, meter)
+    plan, scan = Plan(job), Scan(Known(), NORMAL, job.limits, meter, TooLong(job.model, None))
     scan.run(plan, Counting(meter), None)
-    return scan.answer(plan, Outlook(), None).forecast
+    return scan.answer(plan, Outlook(max_tokens=job.model.max_tokens), Decimal(0), None).forecast
 
 
 def test_an_estimate_without_a_price_has_no_dollars(project):

@@ -141,7 +141,6 @@ class Desk:
             self._not_written(error)
             self.lost(ticket)
             return
-        self._tally.sent += 1
         self.spent += attempt.cost_usd or ZERO
         self._door.back(ticket, cost=attempt.cost_usd, used_tokens=None)
         self.home.set()
