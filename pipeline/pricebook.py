@@ -212,8 +212,13 @@ def find_prices(
     return Prices(user_file, own_only=base_url is not None).during_run(provider, model, at)
 
 
+_OWN_MACHINE = "local"
+
+
 def stale(price: Price, today: date) -> str | None:
     """Say so if nobody has looked at a listed price for long, or nobody says when."""
+    if price.provider == _OWN_MACHINE:
+        return None  # nobody can raise it
     whose, compare = f"the price of {price.model} at {price.provider}", f"compare it with {price.source}"
     if price.source == _genai.source():
         return _stale_package(whose, today)

@@ -131,6 +131,11 @@ def test_a_price_without_any_day_is_marked_as_of_unknown_age():
     )
 
 
+def test_what_runs_on_the_users_own_machine_gets_no_dearer():
+    (price,) = find_prices("local", "smollm2-135m-instruct", NOW, stated=None, base_url=None, user_file=None)
+    assert stale(price, date(2036, 1, 1)) is None
+
+
 def test_a_price_of_the_package_is_as_old_as_the_package():
     price = Price("p", "m", D(1), D(1), source=_genai.source(), effective_from=date(2020, 1, 1))
     newest = _genai.newest_day(NOW.date())
