@@ -58,7 +58,7 @@ class Limits:
         if self.tokens_per_minute is not None and tokens > self.tokens_per_minute:
             return (
                 f"the request needs {tokens:,} tokens (input + max_tokens), more than the stated limit of"
-                f" {self.tokens_per_minute:,.0f} tokens per minute"
+                f" {self.tokens_per_minute:,.0f} tokens per minute; raise it and run again"
             )
         return None
 

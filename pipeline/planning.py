@@ -14,7 +14,7 @@ from pipeline.doorman import Ticket
 from pipeline.errors import InputError, PriceError
 from pipeline.job import Job
 from pipeline.keysets import IdSet, KeyMap, KeySet
-from pipeline.ledger import Known, RowsDone
+from pipeline.ledger import HELD_BACK, Known, RowsDone
 from pipeline.pricing import Price, in_force, worst_case_usd
 from pipeline.prompts import KeyMaker, Template, broken_key
 from pipeline.records import BrokenRow, Message, Request, Row, TokenCount
@@ -146,7 +146,7 @@ class Decision(NamedTuple):
 
 SEND = Decision("send")
 Own = tuple[str, int | None]
-"""Status and max_tokens, as in `Known.own`."""
+"""Status (or HELD_BACK) and max_tokens, as in `Known.own`."""
 Other = tuple[str, int | None, int, int]
 """Status, max_tokens, run and attempt, as in `Known.others`."""
 
@@ -157,6 +157,8 @@ def decide(known: Known, key: str, selection: Selection, max_tokens: int | None)
     if own is None and other is None and selection.retry is None and selection.only is None:
         return SEND
     status = own[0] if own else "pending"
+    if status == HELD_BACK:  # it was never sent: the limits that hold now decide
+        own, status = None, "rejected"
     if selection.only is not None and key not in selection.only:
         return Decision("skip", status)
     if selection.retry is not None and status not in selection.retry:

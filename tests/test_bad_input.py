@@ -177,6 +177,35 @@ def test_a_schema_that_is_not_a_schema_is_an_error(project, stub, schema, says):
     refuse(project, stub, says)
 
 
+@pytest.mark.parametrize("command", [("run", "--yes"), ("run",), ("check",), ("estimate",)])
+def test_a_limit_that_no_row_fits_is_an_error_and_books_nothing(project, stub, command):
+    project.rows(texts(40))
+    project.job()
+    said = project.run(command[0], "job.toml", "--set", "limits.tokens_per_minute=10", *command[1:], code=2).stderr
+    assert "no request fits [limits] tokens_per_minute = 10: the smallest of the first 40 needs" in said
+    assert "max_tokens = 50" in said
+    assert not (project.folder / "promptmill.duckdb").exists()
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 40
+
+
+def test_rows_that_a_limit_held_back_are_named_by_the_estimate_and_sent_when_it_is_raised(project, stub):
+    stub.answer = lambda _: "fine"
+    project.rows([*texts(3), {"id": "long", "text": "word " * 400}])
+    project.job()
+    low, high = ("--set", "limits.tokens_per_minute=200"), ("--set", "limits.tokens_per_minute=20000")
+    assert (
+        "1 request can't be sent: larger than [limits] tokens_per_minute = 200"
+        in project.run("estimate", "job.toml", *low).stderr
+    )
+    project.run("run", "job.toml", "--yes", *low, code=3)
+    assert "under a higher limit" in project.run("errors", "job.toml").stderr
+    assert "nothing to send" in project.run("run", "job.toml", "--yes", *low, code=3).stdout
+    project.run("run", "job.toml", "--yes", *high)
+    assert project.value("select count(*) from results where status = 'ok'") == 4
+    assert stub.calls == 4
+
+
 def test_a_file_that_is_not_a_ledger_is_an_error(project, stub):
     project.job()
     (project.folder / "promptmill.duckdb").write_text("this is not a database, but it is long enough to look like one")

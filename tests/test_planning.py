@@ -9,7 +9,7 @@ from pipeline.counting import Counting
 from pipeline.errors import InputError
 from pipeline.estimating import Outlook, Scan
 from pipeline.job import load_job
-from pipeline.ledger import Known
+from pipeline.ledger import HELD_BACK, Known
 from pipeline.planning import Meter, Plan, Selection, decide
 from pipeline.records import Request
 
@@ -40,6 +40,10 @@ RETRY = Selection(retry=frozenset({"truncated", "failed"}))
         (("ok", 50), None, RETRY, 50, "skip"),
         (("invalid", 50), None, RETRY, 50, "skip"),
         (None, None, RETRY, 50, "skip"),
+        ((HELD_BACK, None), None, NORMAL, 50, "send"),
+        ((HELD_BACK, None), ("ok", 50, 1, 1), NORMAL, 50, "reuse"),
+        ((HELD_BACK, None), None, RETRY, 50, "skip"),
+        ((HELD_BACK, None), None, Selection(retry=frozenset({"rejected"})), 50, "send"),
     ],
 )
 def test_a_key_is_sent_only_if_nothing_known_serves_it(own, others, selection, max_tokens, expected):

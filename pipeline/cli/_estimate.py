@@ -168,6 +168,11 @@ def trouble_in(estimate: "Estimate", job: "Job") -> list[str]:
             f" tokens{limit}: {rows}{more}; shorten them, or leave them out with [input] where"
             f" (source: {estimate.window.source})"
         )
+    if estimate.held_back:
+        said.append(
+            f"{plural(estimate.held_back, 'request')} can't be sent: larger than [limits] tokens_per_minute ="
+            f" {job.limits.tokens_per_minute:,.0f} (input + max_tokens); raise it, or shorten these rows"
+        )
     if estimate.duplicate_ids:
         said.append(f"{estimate.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")
     return said

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pipeline.counting import Counting, ToCount
 from pipeline.doorman import Limits, Ticket
 from pipeline.estimating import Forecast, Outlook, ToSend, forecast
-from pipeline.ledger import Known
+from pipeline.ledger import HELD_BACK, Known
 from pipeline.planning import Plan, PlannedRow, Selection, decide
 from pipeline.records import Outcome, Request, TokenCount
 from pipeline.runners._loader import PlanRow
@@ -105,4 +105,4 @@ class Planner:
                 batch.tickets.append(ticket)
                 yield count
             else:
-                batch.outcomes.append(Outcome(request.key, "rejected", 0, error_type="never_fits", error=never))
+                batch.outcomes.append(Outcome(request.key, "rejected", 0, error_type=HELD_BACK, error=never))
