@@ -22,7 +22,7 @@ from pipeline.counting import Counting
 from pipeline.errors import UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, Sample, Scan, Tick
 from pipeline.job import Job, job_name, load_job, overridden
-from pipeline.ledger import HistoryRequest, Ledger
+from pipeline.ledger import History, HistoryRequest, Ledger
 from pipeline.planning import Plan, Selection
 from pipeline.pricebook import Prices, Quote, Target
 from pipeline.pricing import parse_price_option
@@ -189,8 +189,15 @@ def _before(
 ) -> tuple[Outlook, Decimal]:
     """Look at the job's earlier requests or its pilot's; for a retry at none, as its rows are not like the others.
 
-    Return what they say of the next ones, and what the plan has spent.
+    Return what they say of the next ones, and what the plan has spent. A budget that starts afresh is a warning.
     """
+    job = prepared.job
+    found = _history(prepared, ledger, wanted=not selection.retry, keys=None if pilot is None else list(pilot.chosen))
+    basis: Literal["pilot", "history"] = "history" if pilot is None else "pilot"
+    return Outlook(found.used, basis, found.calibration, job.model.max_tokens, job.repair), found.spent_usd
+
+
+def _history(prepared: Prepared, ledger: Ledger, *, wanted: bool, keys: Sequence[str] | None = None) -> History:
     job = prepared.job
     found = ledger.history(
         HistoryRequest(
@@ -199,12 +206,17 @@ def _before(
             model=job.model.name,
             prompt_id=prompt_id(job),
             fingerprint=fingerprint(prepared),
-            keys=None if pilot is None else list(pilot.chosen),
-            wanted=not selection.retry,
+            keys=keys,
+            wanted=wanted,
         )
     )
-    basis: Literal["pilot", "history"] = "history" if pilot is None else "pilot"
-    return Outlook(found.used, basis, found.calibration, job.model.max_tokens, job.repair), found.spent_usd
+    if job.budget_usd is not None and found.elsewhere.usd:
+        change = "the input" if found.elsewhere.same_prompt else "the prompt or model"
+        prepared.warnings.append(
+            f"a new plan ({change} changed): its budget of {dollars(job.budget_usd)} starts afresh; this job has spent"
+            f" {dollars(found.elsewhere.usd)} before"
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +244,8 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
     counted = None
     if options.confirm is None and missing is None:
         prepared = prepare(job, limit=options.limit)
-        _tell_warnings(prepared, key, options)
         outlook, _ = _before(prepared, ledger, options.selection)
+        _tell_warnings(prepared, key, options)
     else:
         prepared, counted = estimate(job, ledger, limit=options.limit, selection=options.selection, tick=options.tick)
         if missing is not None and counted.to_send:
@@ -278,6 +290,7 @@ def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions) -> Pilot
     if sample.to_send:
         if missing is not None:
             raise missing
+        _history(prepared, ledger, wanted=False)  # for its warning: after the pilot the plan is not new
         _tell_warnings(prepared, key, options)
         report = send_pilot(prepared.rescanned(), key, _launch(ledger, options), sample.to_send)
         scan.ended(ledger.known(job.name, job.reuse))

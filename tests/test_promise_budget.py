@@ -55,6 +55,27 @@ def test_a_plan_that_was_left_and_came_back_keeps_its_budget(project, stub):
     assert stub.bill - spent < Decimal("0.0001"), "only the other plan's row was paid for"
 
 
+def test_a_new_plan_says_that_its_budget_starts_afresh(project, stub):
+    stub.answer = lambda _: "fine"
+    project.rows(texts(4))
+    project.job()
+    afresh, limit = "its budget of $1.00 starts afresh; this job has spent $0.0", ("--budget", "1")
+    for command in (["estimate", "job.toml"], ["run", "job.toml", "--yes"], ["run", "job.toml", "--yes"]):
+        assert "afresh" not in project.run(*command, *limit).stderr, "no money was spent under another plan"
+
+    project.rows(texts(5))
+    for command in (["estimate", "job.toml"], ["run", "job.toml", "--yes"]):
+        said = project.run(*command, *limit).stderr
+        assert said.count(f"a new plan (the input changed): {afresh}") == 1
+    assert "afresh" not in project.run("run", "job.toml", "--yes", *limit).stderr
+
+    other = ("--set", "model.temperature=1.0")
+    assert "afresh" not in project.run("estimate", "job.toml", *other).stderr, "no budget"
+    said = project.run("estimate", "job.toml", "--pilot", "2", *other, *limit).stderr
+    assert said.count(f"a new plan (the prompt or model changed): {afresh}") == 1
+    assert "afresh" not in project.run("run", "job.toml", "--yes", *limit).stderr, "the plan before came back"
+
+
 def test_a_run_that_never_connected_leaves_no_unknown_cost_behind(project, stub):
     stub.stop()
     project.rows(texts(3))

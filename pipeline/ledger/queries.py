@@ -52,6 +52,29 @@ def _spent(connection: duckdb.DuckDBPyConnection, job: str, fingerprint: str) ->
     return (spent[0], int(spent[1])) if spent else (Decimal(0), 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What a job has spent under other plans than the one that begins."""
+
+    usd: Decimal = Decimal(0)
+    """Attempts of unknown cost count at their worst case."""
+    same_prompt: bool = True
+    """The job's newest run had the same prompt and model: so the input is what changed."""
+
+
+def spent_elsewhere(connection: duckdb.DuckDBPyConnection, job: str, prompt_id: str) -> Elsewhere:
+    """Add up all that a job has spent."""
+    spent = connection.execute(
+        "select coalesce(sum(coalesce(a.cost_usd, a.reserved_usd)), 0) from attempts a join run_starts r using (run_id)"
+        " where r.job = ?",
+        [job],
+    ).fetchone()
+    newest = connection.execute(
+        "select prompt_id from run_starts where job = ? order by run_id desc limit 1", [job]
+    ).fetchone()
+    return Elsewhere(spent[0] if spent else Decimal(0), newest is None or newest[0] == prompt_id)
+
+
 def rows_stored(connection: duckdb.DuckDBPyConnection, plan_id: int) -> int:
     """Return the index below which all rows of a plan are stored."""
     stored = connection.execute(

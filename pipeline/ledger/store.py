@@ -98,6 +98,8 @@ class History:
     """What a counted token turned out to be in the whole ledger."""
     spent_usd: Decimal = Decimal(0)
     """What the plan has spent, as the budget counts."""
+    elsewhere: queries.Elsewhere = queries.Elsewhere()  # noqa: RUF009 -- a frozen value
+    """What other plans of the job have, where a run would begin one that never spent anything."""
 
 
 @dataclass(slots=True)
@@ -233,10 +235,15 @@ class Ledger:
         if not self.exists():
             return History()
         with self.read() as connection:
+            plan = queries.plan_facts(connection, ask.job, ask.fingerprint)
+            begins = plan.new and not plan.new_job and not plan.spent_usd
             return History(
                 used=_history.used_by(connection, ask.job, ask.prompt_id, keys=ask.keys) if ask.wanted else [],
                 calibration=queries.calibration(connection, ask.provider, ask.model),
-                spent_usd=queries.plan_facts(connection, ask.job, ask.fingerprint).spent_usd,
+                spent_usd=plan.spent_usd,
+                elsewhere=(
+                    queries.spent_elsewhere(connection, ask.job, ask.prompt_id) if begins else queries.Elsewhere()
+                ),
             )
 
     def begin(self, request: RunRequest) -> RunStart:
