@@ -101,7 +101,7 @@ def check(job: Job, environ: Mapping[str, str], *, limit: int | None = None) -> 
     prepared = prepare(job, limit=limit)
     warnings = list(prepared.warnings)
     try:
-        warnings += key_warnings(job, credentials(job, environ))
+        warnings += key_warnings(job, credentials(job, environ), environ)
     except UserError as error:
         warnings.append(str(error))
     first = prepared.plan.check_first_rows()[0]
@@ -307,7 +307,7 @@ def _credentials(job: Job, options: RunOptions) -> tuple[str | None, UserError |
 
 
 def _tell_warnings(prepared: Prepared, key: str | None, options: RunOptions) -> None:
-    for warning in (*prepared.warnings, *key_warnings(prepared.job, key)):
+    for warning in (*prepared.warnings, *key_warnings(prepared.job, key, options.environ)):
         options.notify(warning)
 
 

@@ -92,6 +92,11 @@ def find(name: str, *, base_url: str | None, dialect: str | None, options: Mappi
     return provider.configured(base_url, options)
 
 
+def usual_key_env(name: str) -> str | None:
+    """Return the variable whose key goes to a preset's own address; None for other names."""
+    return _preset(name, base_url="elsewhere").key_env
+
+
 def check_extra(extra: Mapping[str, object]) -> None:
     """Refuse an `[model] extra` that would replace what the budget, the key or the answer rest on."""
     from pipeline.providers import openai  # noqa: PLC0415 (members load lazily)

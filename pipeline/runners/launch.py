@@ -24,6 +24,7 @@ from pipeline.ledger import Ledger, RunRequest, RunStart
 from pipeline.planning import Meter, Plan, Selection, passes_over
 from pipeline.pricing import Price
 from pipeline.prompts import KeyMaker
+from pipeline.providers import usual_key_env
 from pipeline.records import Request
 from pipeline.runners import _log
 from pipeline.runners._ahead import Ahead
@@ -173,9 +174,17 @@ def credentials(job: Job, environ: Mapping[str, str]) -> str | None:
     return key or None
 
 
-def key_warnings(job: Job, key: str | None) -> list[str]:
-    """Warn when a key would travel unencrypted."""
+def key_warnings(job: Job, key: str | None, environ: Mapping[str, str]) -> list[str]:
+    """Warn when a key would travel unencrypted, and when none is sent where one may be wanted."""
     url = urlsplit(job.model.base_url or "")
+    if job.api_key_env is None and job.model.base_url is not None:
+        usual = usual_key_env(job.model.provider)
+        is_set = usual is not None and bool(environ.get(usual, "").strip())
+        if is_set or (url.scheme == "https" and url.hostname not in _LOOPBACK):
+            hint = f" ({usual} is set, but goes only to {job.provider.name}'s own address)" if is_set else ""
+            return [
+                f"no key is sent to {url.hostname}: if it wants one, name its variable in [model] api_key_env{hint}"
+            ]
     if key is None or url.scheme != "http" or url.hostname in _LOOPBACK:
         return []
     return [f"the key travels unencrypted to {url.hostname}: use https"]
