@@ -27,6 +27,8 @@ from pipeline.records import AttemptKind, Failure, Reply, Request
 from pipeline.slots import Sent
 from pipeline.taps import RequestTap, TokenTap
 
+RAISE_IT = "raise it with --budget, or [budget] usd"
+"""The end of what is said when the budget is used up."""
 QUEUED_LEAST = 256
 """Fresh tickets that may always wait; for many slots twice their number."""
 OPEN_PER_SLOT = 4
@@ -228,7 +230,7 @@ class Doorman:
                 left, cap = self._budget.left or ZERO, self._budget.cap or ZERO
                 raise BudgetExhausted(
                     f"the next request may cost up to {dollars(worst_case)}, but {dollars(left)} of the budget of"
-                    f" {dollars(cap)} is left; raise it with --budget to go on"
+                    f" {dollars(cap)} is left; {RAISE_IT}"
                 )
             await self._wait_for_change()
         return True

@@ -286,6 +286,14 @@ def test_a_key_that_is_no_text_is_a_mistake_that_does_not_show_it(tmp_path, key,
         assert stub.calls == 0
 
 
+def test_a_key_that_no_header_takes_is_a_mistake_before_anything_is_booked(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url, {"MARKED": "mark-\u00e9-0123456789"})
+    project.rows(texts(1))
+    project.job(model=MODEL)
+    assert "MARKED holds characters that no key has" in project.run("run", "job.toml", "--yes", code=2).stderr
+    assert not (tmp_path / "promptmill.duckdb").exists()
+
+
 def test_no_record_shows_a_key_when_it_is_printed():
     records = [
         Remote("http://host/v1", PREFIXED),

@@ -214,12 +214,24 @@ def _ok_first(item: tuple[str, int]) -> tuple[bool, str]:
     return item[0] != "ok", item[0]
 
 
+def how_to_go_on(paused: str) -> str:
+    """Say what brings a paused run further: the same command only where it wouldn't meet the same end at once."""
+    from pipeline.doorman import RAISE_IT
+    from pipeline.runners.local import BY_CLOCK
+
+    if paused.endswith(RAISE_IT):
+        return "With a higher budget the same command goes on from here"
+    if paused.startswith("stopped ") or paused == BY_CLOCK:
+        return "The same command goes on from here"
+    return "When that is over or put right, the same command goes on from here"
+
+
 def _advice(job: "Job", report: "RunReport") -> list[str]:
     lines = []
     if report.left_over:
         lines.append(report.left_over)
     if report.paused:
-        lines.append(f"paused: {report.paused}. The same command goes on from here.")
+        lines.append(f"paused: {report.paused}. {how_to_go_on(report.paused)}.")
     elif report.tally.bad:
         lines.append(f"see why with: promptmill errors {job.file}")
     return lines

@@ -120,5 +120,7 @@ def _tell(job: "Job", piloted: "Piloted") -> int:
     if report.left_over:
         warn(report.left_over)
     if report.paused:
-        warn(f"paused: {report.paused}. The same command goes on from here; the estimate stands on what was answered.")
+        from pipeline.cli._sending import how_to_go_on
+
+        warn(f"paused: {report.paused}. {how_to_go_on(report.paused)}; the estimate stands on what was answered.")
     return report.exit_code if report.paused else 0

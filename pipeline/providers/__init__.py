@@ -44,6 +44,11 @@ class Provider(Protocol):
         ...
 
     @property
+    def key_in_body(self) -> bool:
+        """The key goes into the body, where it may hold any letter; a header takes ASCII only."""
+        ...
+
+    @property
     def concurrency(self) -> int:
         """Requests at a time unless the job says otherwise."""
         ...

@@ -169,8 +169,12 @@ def credentials(job: Job, environ: Mapping[str, str]) -> str | None:
             f"the environment variable {job.api_key_env} is not set; it must hold the key for {job.provider.name}:"
             f" export {job.api_key_env}=..."
         )
-    if not key.isprintable():  # bytes that are no text, or a line break in the middle; the value is not shown
-        raise UserError(f"the environment variable {job.api_key_env} holds characters that no key has; set it again")
+    # Bytes that are no text, a line break in the middle, letters that no header takes; the value is not shown.
+    if not key.isprintable() or not (key.isascii() or job.provider.key_in_body):
+        raise UserError(
+            f"the environment variable {job.api_key_env} holds characters that no key has (letters beyond ASCII, bytes"
+            " that are no text, or a line break); set it again"
+        )
     return key or None
 
 
