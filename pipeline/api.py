@@ -6,7 +6,7 @@ Money is Decimal; mistakes raise errors.UserError; nothing here prints or reads 
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -23,7 +23,7 @@ from pipeline.errors import UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, Sample, Scan, Tick
 from pipeline.job import Job, job_name, load_job, overridden
 from pipeline.ledger import History, HistoryRequest, Ledger
-from pipeline.planning import Plan, Selection
+from pipeline.planning import Plan, Selection, cut_again
 from pipeline.pricebook import Prices, Quote, Target
 from pipeline.pricing import parse_price_option
 from pipeline.reconciling import Reconciled
@@ -73,6 +73,12 @@ class Overrides:
 
 def open_job(path: str, overrides: Overrides = Overrides()) -> Job:
     """Read a job file and apply what the command line changes. Raises JobFileError, PriceError."""
+    for option, value, key in (
+        ("--max-tokens", overrides.max_tokens, "model.max_tokens"),
+        ("--budget", overrides.budget, "budget.usd"),
+    ):
+        if value is not None and any(text.partition("=")[0].strip() == key for text in overrides.settings):
+            raise UsageError(f"{option} and --set {key} say the same thing twice: give one of them")
     job = load_job(path, overrides.settings)
     price = None
     if overrides.price is not None:
@@ -192,9 +198,30 @@ def _before(
     Return what they say of the next ones, and what the plan has spent. A budget that starts afresh is a warning.
     """
     job = prepared.job
+    if "truncated" in (selection.retry or ()):
+        prepared.warnings.extend(_cut_again(job, ledger, selection))
     found = _history(prepared, ledger, wanted=not selection.retry, keys=None if pilot is None else list(pilot.chosen))
     basis: Literal["pilot", "history"] = "history" if pilot is None else "pilot"
     return Outlook(found.used, basis, found.calibration, job.model.max_tokens, job.repair), found.spent_usd
+
+
+def _cut_again(job: Job, ledger: Ledger, selection: Selection) -> Iterator[str]:
+    """Say which truncated rows a retry leaves out, and which it asks again although nothing speaks for it."""
+    limit = job.model.max_tokens
+    found = ledger.cut_off(job.name)
+    left = sum(rows for old, rows in found if cut_again(old, limit, same_limit=selection.same_limit))
+    same = sum(rows for old, rows in found if old == limit and limit is not None)
+    if left:
+        also = "" if selection.same_limit else ", or --status truncated to try the same one again"
+        yield (
+            f"truncated rows left out: {left:,}, cut off at max_tokens = {limit:,} or at a higher limit: they would end"
+            f" so again; name a higher one with --max-tokens{also}"
+        )
+    if same and selection.same_limit:
+        yield (
+            f"truncated rows asked again under the limit that cut them off: {same:,} (max_tokens = {limit:,});"
+            " --max-tokens names a higher one"
+        )
 
 
 def _history(prepared: Prepared, ledger: Ledger, *, wanted: bool, keys: Sequence[str] | None = None) -> History:
@@ -320,7 +347,7 @@ def statuses_to_retry(names: Sequence[str]) -> Selection:
     for name in names:
         if name not in ENDED_BADLY:
             raise UsageError(f"--status {name}: choose from {', '.join(ENDED_BADLY)}")
-    return Selection(retry=frozenset(names or ENDED_BADLY))
+    return Selection(retry=frozenset(names or ENDED_BADLY), same_limit="truncated" in names)
 
 
 def stop(ledger: Ledger, job: str) -> int:

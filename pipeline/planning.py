@@ -132,6 +132,8 @@ class Selection:
     """Ask again even where an answer is known: then `Known` holds only what an interrupted fresh run has brought."""
     retry: frozenset[str] | None = None
     """Only rows that ended with one of these statuses; None is the normal run."""
+    same_limit: bool = False
+    """Of a retry: truncated rows are wanted by name, so also under the limit that cut them off (chance may help)."""
     only: frozenset[str] | None = None
     """Only these keys: a pilot's."""
 
@@ -163,7 +165,10 @@ def decide(known: Known, key: str, selection: Selection, max_tokens: int | None)
         return Decision("skip", status)
     if selection.retry is not None and status not in selection.retry:
         return Decision("skip", status)
-    return _answered(own, other, max_tokens, retrying=selection.retry is not None) or SEND
+    answered = _answered(own, other, max_tokens, retrying=selection.retry is not None)
+    if answered is None and own is not None and own[0] == "truncated" and selection.retry is not None:
+        return Decision("skip", status) if cut_again(own[1], max_tokens, same_limit=selection.same_limit) else SEND
+    return answered or SEND
 
 
 def _answered(own: Own | None, other: Other | None, max_tokens: int | None, *, retrying: bool) -> Decision | None:
@@ -176,6 +181,11 @@ def _answered(own: Own | None, other: Other | None, max_tokens: int | None, *, r
     if own is not None:
         return None if own[0] == "truncated" and _raised(own[1], max_tokens) else Decision("ended", own[0])
     return None if other is None or _raised(other[1], max_tokens) else Decision("reuse", other[0])
+
+
+def cut_again(old: int | None, new: int | None, *, same_limit: bool) -> bool:
+    """Tell whether a retry leaves out what was cut off at `old`; `same_limit`: an equal limit may be tried."""
+    return old is not None and new is not None and (new < old or (new == old and not same_limit))
 
 
 def _raised(old: int | None, new: int | None) -> bool:

@@ -14,6 +14,7 @@ from pipeline.planning import Meter, Plan, Selection, decide
 from pipeline.records import Request
 
 NORMAL = Selection()
+BY_NAME = Selection(retry=frozenset({"truncated"}), same_limit=True)
 RETRY = Selection(retry=frozenset({"truncated", "failed"}))
 
 
@@ -35,7 +36,12 @@ RETRY = Selection(retry=frozenset({"truncated", "failed"}))
         (("truncated", 50), ("ok", 50, 1, 1), NORMAL, 900, "reuse"),
         (("truncated", 50), ("truncated", 90, 1, 1), NORMAL, 50, "ended"),
         (("truncated", 50), ("ok", 50, 1, 1), RETRY, 50, "reuse"),
-        (("truncated", 50), None, RETRY, 50, "send"),
+        (("truncated", 50), None, RETRY, 50, "skip"),
+        (("truncated", 50), None, RETRY, 51, "send"),
+        (("truncated", 50), None, RETRY, None, "send"),
+        (("truncated", None), None, RETRY, 50, "send"),
+        (("truncated", 50), None, BY_NAME, 50, "send"),
+        (("truncated", 50), None, BY_NAME, 49, "skip"),
         (("failed", 50), None, RETRY, 50, "send"),
         (("ok", 50), None, RETRY, 50, "skip"),
         (("invalid", 50), None, RETRY, 50, "skip"),

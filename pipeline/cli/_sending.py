@@ -190,7 +190,7 @@ def _sentence(job: "Job", report: "RunReport", *, limited: bool) -> str:
         statuses += f"{', ' if statuses else ''}{pending:,} pending"
     if tally.sent == 0 and report.paused is None:
         if not tally.rows:
-            return f"{job.name}: nothing to send: no row ended that way"
+            return f"{job.name}: nothing to send: no row is to be asked again"
         others = f", {tally.reused:,} of them from other jobs' answers" if tally.reused else ""
         return f"{job.name}: nothing to send: every row has its outcome ({statuses}{others})"
     spent = "free" if report.free else _spent(report)

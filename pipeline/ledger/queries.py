@@ -130,6 +130,16 @@ def keys_ended(connection: duckdb.DuckDBPyConnection, run_id: int, keys: list[st
     return {row[0] for row in connection.execute(sql, [run_id, keys]).fetchall()}
 
 
+def cut_off(connection: duckdb.DuckDBPyConnection, job: str) -> list[tuple[int | None, int]]:
+    """Return at which max_tokens the truncated rows of a job's newest plan were cut off, and how many at each."""
+    return connection.execute(
+        "select b.best.max_tokens, count(*) from rows w join best_outcomes b on b.job = $1 and b.key = w.key"
+        " where w.plan_id = (select max(plan_id) from plan_starts where job = $1) and b.best.status = 'truncated'"
+        " group by 1 order by 1",
+        [job],
+    ).fetchall()
+
+
 def next_run_id(connection: duckdb.DuckDBPyConnection) -> int:
     """Return the number of the run about to start; valid while the ledger stays open for writing."""
     row = connection.execute("select coalesce(max(run_id), 0) + 1 from run_starts").fetchone()

@@ -246,6 +246,11 @@ class Ledger:
                 ),
             )
 
+    def cut_off(self, job: str) -> list[tuple[int | None, int]]:
+        """Return at which max_tokens the truncated rows of a job's newest plan were cut off, and how many at each."""
+        with self.read() as connection:
+            return queries.cut_off(connection, job)
+
     def begin(self, request: RunRequest) -> RunStart:
         """Register a run: read what is already answered, catch up, number the run, and start its journal.
 
