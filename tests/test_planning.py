@@ -112,7 +112,7 @@ def test_the_worst_case_is_known_only_with_a_price_and_a_bound_on_output(project
 def estimated(job, meter):
     plan, scan = Plan(job), Scan(Known(), NORMAL, job.limits, meter)
     scan.run(plan, Counting(meter), None)
-    return scan.answer(plan, Outlook(), None).forecast
+    return scan.answer(plan, Outlook(), Decimal(0), None).forecast
 
 
 def test_an_estimate_without_a_price_has_no_dollars(project):
