@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli._options import (
+    Count,
     job_options,
     json_option,
     keep_secret,
@@ -29,11 +30,27 @@ if TYPE_CHECKING:
 DEFAULT_PILOT = 100
 
 
-@click.command("estimate", short_help="What a run would cost, and how long it would take.")
+class _PilotMayStandAlone(click.Command):
+    """Reads `--pilot JOB` as `--pilot 100 JOB`: click would take what follows for the option's number."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give --pilot its number where a word follows that is none."""
+        told = [
+            f"--pilot={DEFAULT_PILOT}" if word == "--pilot" and not _is_number(after) else word
+            for word, after in zip(args, [*args[1:], ""], strict=True)
+        ]
+        return super().parse_args(ctx, told)
+
+
+def _is_number(word: str) -> bool:
+    return word.removeprefix("-").isdecimal()
+
+
+@click.command("estimate", cls=_PilotMayStandAlone, short_help="What a run would cost, and how long it would take.")
 @click.argument("job")
 @click.option(
     "--pilot",
-    type=click.IntRange(min=1),
+    type=Count(),
     is_flag=False,
     flag_value=DEFAULT_PILOT,
     metavar="[N]",
