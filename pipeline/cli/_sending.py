@@ -172,10 +172,15 @@ def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limi
             "spent_usd": report.spent, "uncertain_usd": report.uncertain, "plan_spent_usd": report.plan_spent,
             "paused": report.paused, "seconds": round(report.seconds, 3), "exit_code": report.exit_code,
         }  # fmt: skip
-        click.echo(as_json_text(facts, indent=None))
+        shown = as_json_text(facts, indent=None)
     else:
-        say(sentence)
+        shown = sentence
     told.end(report, sentence)
+    try:
+        say(shown)
+    except OSError as error:  # the terminal is closed, a disk is full: the exit code says all the same that it paused
+        if report.paused is None or isinstance(error, BrokenPipeError):
+            raise
     for line in _advice(job, report):
         told.say(line)
 

@@ -361,7 +361,7 @@ def _ahead(estimate: Estimate | None) -> Ahead:
 
 
 def _listen_to_signals(run: LocalRun, notify: Callable[[str], None], longest: float) -> None:
-    """First Ctrl-C (or SIGTERM, or `promptmill stop`): stop gently. A second Ctrl-C: leave now.
+    """First Ctrl-C (or SIGTERM, SIGHUP, `promptmill stop`): stop gently. A second Ctrl-C: leave now.
 
     Only the main thread hears signals: to a run in another thread a stop request ends the whole program.
     """
@@ -383,3 +383,5 @@ def _listen_to_signals(run: LocalRun, notify: Callable[[str], None], longest: fl
 
     loop.add_signal_handler(signal.SIGINT, on_interrupt)
     loop.add_signal_handler(signal.SIGTERM, gently, "a stop request")
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        loop.add_signal_handler(signal.SIGHUP, gently, "a closed terminal")
