@@ -4,21 +4,25 @@ import contextlib
 import os
 import sys
 from dataclasses import dataclass
+from decimal import ROUND_CEILING
 from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.budget import about
 from pipeline.cli._options import hear_ctrl_c, keep_secret, open_ledger, warn
 from pipeline.cli._show import as_json_text, duration, money, plural, say
 from pipeline.cli._ticker import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from decimal import Decimal
     from pathlib import Path
 
     from pipeline.api import Overrides
     from pipeline.estimating import Estimate
     from pipeline.job import Job
+    from pipeline.ledger import Ledger
     from pipeline.planning import Selection
     from pipeline.runners._log import RunLog
     from pipeline.runners.launch import Prepared
@@ -55,15 +59,18 @@ def send(
 
         job, ticker = api.open_job(path, overrides), Ticker(quiet=quiet)
         told.secret(os.environ.get(job.api_key_env or "", "").strip())
+        ledger = open_ledger(ledger_path, told.say)
+        news = NewLedger(ledger, told.say, quiet=quiet)
 
         async def watch(run: "LocalRun") -> None:
+            news.tell()
             await asyncio.gather(Progress(quiet=quiet, free=run.free).watch(run), told.watch(run))
 
         options = api.RunOptions(
             environ=os.environ,
             watch=watch,
             notify=told.say,
-            confirm=None if yes else _Confirm(told.say, ticker, quiet=quiet),
+            confirm=None if yes else _Confirm(told.say, ticker, news, quiet=quiet),
             tick=ticker,
             limit=overrides.limit,
             selection=selection,
@@ -71,13 +78,27 @@ def send(
             until=until,
         )
         try:
-            report = api.run(job, open_ledger(ledger_path, told.say), options)
+            report = api.run(job, ledger, options)
         finally:
             ticker.clear()
         if report is None:
             return 2
         _sum_up(job, report, told, as_json=as_json, limited=overrides.limit is not None)
         return report.exit_code
+
+
+class NewLedger:
+    """Says, once, that a run makes the ledger: one under a mistyped name pays for everything again."""
+
+    def __init__(self, ledger: "Ledger", say: "Callable[[str], None]", *, quiet: bool) -> None:
+        self._path, self._say = ledger.path, say
+        self._untold = not quiet and not ledger.exists()
+
+    def tell(self) -> None:
+        """Say it, if it is so."""
+        if self._untold:
+            self._say(f"new ledger {self._path}")
+        self._untold = False
 
 
 class _Told:
@@ -133,8 +154,8 @@ def _opened(log: LogTo, ledger_path: "Path") -> "Iterator[_Told]":
 class _Confirm:
     """Show the estimate and ask, where there is somebody to ask and something to pay."""
 
-    def __init__(self, say: "Callable[[str], None]", ticker: Ticker, *, quiet: bool) -> None:
-        self._say, self._ticker, self._quiet = say, ticker, quiet
+    def __init__(self, say: "Callable[[str], None]", ticker: Ticker, news: NewLedger, *, quiet: bool) -> None:
+        self._say, self._ticker, self._news, self._quiet = say, ticker, news, quiet
 
     def __call__(self, prepared: "Prepared", estimate: "Estimate") -> bool:
         from pipeline.cli._estimate import show_estimate, trouble_in
@@ -152,15 +173,25 @@ class _Confirm:
                 "nothing was sent: without a terminal nobody can be asked. Look at the estimate above, then add --yes"
             )
             return False
+        self._news.tell()
         hear_ctrl_c()
         try:
-            agreed = click.confirm(f"Send {plural(estimate.to_send, 'request')}?", err=True)
+            agreed = click.confirm(_question(estimate, prepared.job.budget_usd), err=True)
         except click.Abort:
             click.echo(err=True)
             agreed = False
         if not agreed:
             self._say("nothing was sent")
         return agreed
+
+
+def _question(estimate: "Estimate", budget: "Decimal | None") -> str:
+    """Ask with the dollars in sight: who agrees to thousands of requests agrees to them."""
+    forecast = estimate.forecast
+    cost = "at a cost that nobody knows" if forecast.bill is None else f"for about {about(forecast.bill.expected)}"
+    most = "" if forecast.ceiling_usd is None else f"at most {about(forecast.ceiling_usd, ROUND_CEILING)}; "
+    cap = "no budget is set" if budget is None else f"the budget is {money(budget)}"
+    return f"Send {plural(estimate.to_send, 'request')} {cost} ({most}{cap})?"
 
 
 def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limited: bool) -> None:

@@ -24,6 +24,7 @@ from pipeline.cli._ticker import Ticker
 
 if TYPE_CHECKING:
     from pipeline.api import Piloted, RunOptions
+    from pipeline.cli._sending import NewLedger
     from pipeline.job import Job
     from pipeline.runners.local import LocalRun
 
@@ -85,6 +86,7 @@ def command(
     """
     from pipeline import api
     from pipeline.cli._estimate import facts_of, show_estimate, trouble_in
+    from pipeline.cli._sending import NewLedger
     from pipeline.pricebook import Target
 
     targets = [] if compare is None else [Target.parse(text.strip()) for text in compare.split(",")]
@@ -94,7 +96,8 @@ def command(
         if pilot is None:
             prepared, result = api.estimate(opened, ledger, limit=limit, tick=ticker)
         else:
-            piloted = api.pilot(opened, ledger, pilot, _options(opened, ticker, limit, quiet=quiet))
+            news = NewLedger(ledger, warn, quiet=quiet)
+            piloted = api.pilot(opened, ledger, pilot, _options(opened, ticker, news, limit, quiet=quiet))
             prepared, result = piloted.prepared, piloted.estimate
     finally:
         ticker.clear()
@@ -110,7 +113,7 @@ def command(
     return exit_code
 
 
-def _options(job: "Job", ticker: Ticker, limit: int | None, *, quiet: bool) -> "RunOptions":
+def _options(job: "Job", ticker: Ticker, news: "NewLedger", limit: int | None, *, quiet: bool) -> "RunOptions":
     """Say how the pilot is to be sent: as a run that nobody needs to be asked about, for --pilot asks for it."""
     from pipeline import api
     from pipeline.cli._progress import Progress
@@ -119,6 +122,7 @@ def _options(job: "Job", ticker: Ticker, limit: int | None, *, quiet: bool) -> "
 
     async def watch(run: "LocalRun") -> None:
         ticker.clear()
+        news.tell()
         await Progress(quiet=quiet, free=run.free).watch(run)
 
     return api.RunOptions(environ=os.environ, watch=watch, notify=warn, tick=ticker, limit=limit)
