@@ -110,7 +110,11 @@ def check(job: Job, environ: Mapping[str, str], *, limit: int | None = None) -> 
         warnings += key_warnings(job, credentials(job, environ), environ)
     except UserError as error:
         warnings.append(str(error))
-    first = prepared.plan.check_first_rows()[0]
+    rows = prepared.plan.check_first_rows()
+    bad = [row for row in rows if row.request is None]
+    if bad:
+        warnings.append(f"{len(bad):,} of the first {len(rows):,} rows would be rejected, the first: {bad[0].problem}")
+    first = rows[0]
     ticket = None if first.request is None else prepared.meter.ticket(first.request)
     counter = prepared.meter.counter
     if counter.problem is not None:
@@ -355,6 +359,8 @@ def stop(ledger: Ledger, job: str) -> int:
     live = live_runs(ledger.folder)
     name = job_name(job)
     if name not in live:
+        if job.endswith(".toml") and not Path(job).exists():
+            load_job(job)  # says that there is no such file, and which one may be meant
         running = ", ".join(live) or "nothing"
         raise UsageError(f"the job {name} is not running (running: {running})")
     pid = int(live[name]["pid"])

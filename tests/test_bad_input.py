@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def test_a_missing_job_file_names_the_nearest_one(project, stub):
 
 def test_a_missing_input_file_is_named_with_the_nearest_one(project, stub):
     project.job(data="row.jsonl")
-    refuse(project, stub, "row.jsonl", "rows.jsonl")
+    refuse(project, stub, f"no file row.jsonl (seen from {project.folder}, where the command runs)", "rows.jsonl")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n  \n"])
@@ -155,6 +156,17 @@ def test_a_key_in_the_job_file_is_refused_and_not_repeated(project, stub, line):
 def test_a_missing_environment_variable_is_named(project, stub):
     project.job(model='api_key_env = "MY_PROVIDER_KEY"')
     refuse(project, stub, "MY_PROVIDER_KEY is not set")
+
+
+def test_check_counts_the_rows_that_would_be_rejected(project, stub):
+    path = project.rows(texts(20))
+    lines = path.read_text().splitlines()
+    lines[16] = lines[18] = "{broken"
+    path.write_text("\n".join(lines))
+    project.job(more_input='id = "id"\nbad_rows = "reject"')
+    said = project.run("check", "job.toml").stderr
+    assert "2 of the first 20 rows would be rejected, the first: rows.jsonl:17" in said
+    assert "would be rejected" in json.loads(project.run("check", "job.toml", "--json").stdout)["warnings"][0]
 
 
 def test_an_unknown_provider_names_the_nearest_preset(project, stub):
@@ -289,6 +301,8 @@ def test_a_ledger_that_another_process_holds_is_an_error_that_names_it(project, 
         (("sql", "select * from nowhere"), "nowhere"),
         (("sql", "select * from read_csv('/etc/hostname')"), "SQL"),
         (("status", "nobody"), "no job 'nobody'"),
+        (("stop", "jbo.toml"), "there is no job file jbo.toml; did you mean 'job.toml'"),
+        (("stop", "job.toml"), "is not running"),
         (("errors", "nobody"), "no job 'nobody'"),
     ],
 )
