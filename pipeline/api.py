@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -24,8 +24,8 @@ from pipeline.counting import Counting
 from pipeline.errors import UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, Sample, Scan, Tick, TooLong
 from pipeline.job import Job, job_name, load_job, overridden
-from pipeline.ledger import HistoryRequest, Ledger
-from pipeline.planning import Plan, Selection
+from pipeline.ledger import History, HistoryRequest, Ledger
+from pipeline.planning import Plan, Selection, cut_again
 from pipeline.pricebook import Prices, Quote, Target
 from pipeline.pricing import parse_price_option
 from pipeline.reconciling import Reconciled
@@ -80,6 +80,12 @@ class Overrides:
 
 def open_job(path: str, overrides: Overrides = Overrides()) -> Job:
     """Read a job file and apply what the command line changes. Raises JobFileError, PriceError."""
+    for option, value, key in (
+        ("--max-tokens", overrides.max_tokens, "model.max_tokens"),
+        ("--budget", overrides.budget, "budget.usd"),
+    ):
+        if value is not None and any(text.partition("=")[0].strip() == key for text in overrides.settings):
+            raise UsageError(f"{option} and --set {key} say the same thing twice: give one of them")
     job = load_job(path, overrides.settings)
     price = None
     if overrides.price is not None:
@@ -108,10 +114,14 @@ def check(job: Job, environ: Mapping[str, str], *, limit: int | None = None) -> 
     prepared = prepare(job, limit=limit)
     warnings = list(prepared.warnings)
     try:
-        warnings += key_warnings(job, credentials(job, environ))
+        warnings += key_warnings(job, credentials(job, environ), environ)
     except UserError as error:
         warnings.append(str(error))
-    first = prepared.plan.check_first_rows()[0]
+    rows = prepared.plan.check_first_rows()
+    bad = [row for row in rows if row.request is None]
+    if bad:
+        warnings.append(f"{len(bad):,} of the first {len(rows):,} rows would be rejected, the first: {bad[0].problem}")
+    first = rows[0]
     ticket = None if first.request is None else prepared.meter.ticket(first.request)
     counter = prepared.meter.counter
     if counter.problem is not None:
@@ -203,8 +213,36 @@ def _before(
 ) -> tuple[Outlook, Decimal]:
     """Look at the job's earlier requests or its pilot's; for a retry at none, as its rows are not like the others.
 
-    Return what they say of the next ones, and what the plan has spent.
+    Return what they say of the next ones, and what the plan has spent. A budget that starts afresh is a warning.
     """
+    job = prepared.job
+    if "truncated" in (selection.retry or ()):
+        prepared.warnings.extend(_cut_again(job, ledger, selection))
+    found = _history(prepared, ledger, wanted=not selection.retry, keys=None if pilot is None else list(pilot.chosen))
+    basis: Literal["pilot", "history"] = "history" if pilot is None else "pilot"
+    return Outlook(found.used, basis, found.calibration, job.model.max_tokens, job.repair), found.spent_usd
+
+
+def _cut_again(job: Job, ledger: Ledger, selection: Selection) -> Iterator[str]:
+    """Say which truncated rows a retry leaves out, and which it asks again although nothing speaks for it."""
+    limit = job.model.max_tokens
+    found = ledger.cut_off(job.name)
+    left = sum(rows for old, rows in found if cut_again(old, limit, same_limit=selection.same_limit))
+    same = sum(rows for old, rows in found if old == limit and limit is not None)
+    if left:
+        also = "" if selection.same_limit else ", or --status truncated to try the same one again"
+        yield (
+            f"truncated rows left out: {left:,}, cut off at max_tokens = {limit:,} or at a higher limit: they would end"
+            f" so again; name a higher one with --max-tokens{also}"
+        )
+    if same and selection.same_limit:
+        yield (
+            f"truncated rows asked again under the limit that cut them off: {same:,} (max_tokens = {limit:,});"
+            " --max-tokens names a higher one"
+        )
+
+
+def _history(prepared: Prepared, ledger: Ledger, *, wanted: bool, keys: Sequence[str] | None = None) -> History:
     job = prepared.job
     found = ledger.history(
         HistoryRequest(
@@ -213,12 +251,17 @@ def _before(
             model=job.model.name,
             prompt_id=prompt_id(job),
             fingerprint=fingerprint(prepared),
-            keys=None if pilot is None else list(pilot.chosen),
-            wanted=not selection.retry,
+            keys=keys,
+            wanted=wanted,
         )
     )
-    basis: Literal["pilot", "history"] = "history" if pilot is None else "pilot"
-    return Outlook(found.used, basis, found.calibration, job.model.max_tokens, job.repair), found.spent_usd
+    if job.budget_usd is not None and found.elsewhere.usd:
+        change = "the input" if found.elsewhere.same_prompt else "the prompt or model"
+        prepared.warnings.append(
+            f"a new plan ({change} changed): its budget of {dollars(job.budget_usd)} starts afresh; this job has spent"
+            f" {dollars(found.elsewhere.usd)} before"
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +292,8 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
     counted = estimated = None
     prepared = prepare(job, limit=options.limit)
     if options.confirm is None and missing is None:
-        _tell_warnings(prepared, key, options)
         outlook, _ = _before(prepared, ledger, options.selection)
+        _tell_warnings(prepared, key, options)
     else:
         estimated = fingerprint(prepared)  # before the input is read: what changes meanwhile must show, too
         counted = _estimated(prepared, ledger, options.selection, options.tick)
@@ -303,6 +346,7 @@ def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions) -> Pilot
     if sample.to_send:
         if missing is not None:
             raise missing
+        _history(prepared, ledger, wanted=False)  # for its warning: after the pilot the plan is not new
         _tell_warnings(prepared, key, options)
         too_long = scan.too_long.said()
         if too_long is not None:
@@ -323,7 +367,7 @@ def _credentials(job: Job, options: RunOptions) -> tuple[str | None, UserError |
 
 
 def _tell_warnings(prepared: Prepared, key: str | None, options: RunOptions) -> None:
-    for warning in (*prepared.warnings, *key_warnings(prepared.job, key)):
+    for warning in (*prepared.warnings, *key_warnings(prepared.job, key, options.environ)):
         options.notify(warning)
 
 
@@ -336,7 +380,7 @@ def statuses_to_retry(names: Sequence[str]) -> Selection:
     for name in names:
         if name not in ENDED_BADLY:
             raise UsageError(f"--status {name}: choose from {', '.join(ENDED_BADLY)}")
-    return Selection(retry=frozenset(names or ENDED_BADLY))
+    return Selection(retry=frozenset(names or ENDED_BADLY), same_limit="truncated" in names)
 
 
 def stop(ledger: Ledger, job: str) -> int:
@@ -344,6 +388,8 @@ def stop(ledger: Ledger, job: str) -> int:
     live = live_runs(ledger.folder)
     name = job_name(job)
     if name not in live:
+        if job.endswith(".toml") and not Path(job).exists():
+            load_job(job)  # says that there is no such file, and which one may be meant
         running = ", ".join(live) or "nothing"
         raise UsageError(f"the job {name} is not running (running: {running})")
     pid = live[name].get("pid")

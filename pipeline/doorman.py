@@ -28,6 +28,8 @@ from pipeline.slots import Sent
 from pipeline.suspects import HONEST, Standing, Suspects
 from pipeline.taps import RequestTap, TokenTap
 
+RAISE_IT = "raise it with --budget, or [budget] usd"
+"""The end of what is said when the budget is used up."""
 QUEUED_LEAST = 256
 """Fresh tickets that may always wait; for many slots twice their number."""
 OPEN_PER_SLOT = 4
@@ -67,7 +69,7 @@ class Limits:
         if self.tokens_per_minute is not None and tokens > self.tokens_per_minute:
             return (
                 f"the request needs {tokens:,} tokens (input + max_tokens), more than the stated limit of"
-                f" {self.tokens_per_minute:,.0f} tokens per minute"
+                f" {self.tokens_per_minute:,.0f} tokens per minute; raise it and run again"
             )
         return None
 
@@ -274,7 +276,7 @@ class Doorman:
                 left, cap = self._budget.left or ZERO, self._budget.cap or ZERO
                 raise BudgetExhausted(
                     f"the next request may cost up to {dollars(worst_case)}, but {dollars(left)} of the budget of"
-                    f" {dollars(cap)} is left; raise it with --budget to go on"
+                    f" {dollars(cap)} is left; {RAISE_IT}"
                 )
             await self._wait_for_change()
         return True

@@ -51,6 +51,11 @@ class LedgerError(UserError):
 class LedgerBusy(LedgerError):
     """Another process holds the ledger or runs the job."""
 
+    def __init__(self, holder: str, cure: str = "") -> None:
+        """Say who holds what, and apart from it what to do when waiting has not helped."""
+        super().__init__(f"{holder}; {cure}" if cure else holder)
+        self.holder = holder
+
 
 class RunPaused(PromptmillError):
     """The run stopped letting requests out; nothing is lost and the same command goes on."""

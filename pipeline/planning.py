@@ -14,7 +14,7 @@ from pipeline.doorman import Ticket
 from pipeline.errors import InputError, PriceError
 from pipeline.job import Job
 from pipeline.keysets import IdSet, KeyCounts, KeySet
-from pipeline.ledger import Known, RowsDone
+from pipeline.ledger import HELD_BACK, Known, RowsDone
 from pipeline.pricing import Price, in_force, worst_case_usd
 from pipeline.prompts import KeyMaker, Template, broken_key
 from pipeline.records import BrokenRow, Message, Request, Row, TokenCount
@@ -131,6 +131,8 @@ class Selection:
     """Ask again even where an answer is known: then `Known` holds only what an interrupted fresh run has brought."""
     retry: frozenset[str] | None = None
     """Only rows that ended with one of these statuses; None is the normal run."""
+    same_limit: bool = False
+    """Of a retry: truncated rows are wanted by name, so also under the limit that cut them off (chance may help)."""
     only: frozenset[str] | None = None
     """Only these keys: a pilot's."""
 
@@ -145,7 +147,7 @@ class Decision(NamedTuple):
 
 SEND = Decision("send")
 Own = tuple[str, int | None]
-"""Status and max_tokens, as in `Known.own`."""
+"""Status (or HELD_BACK) and max_tokens, as in `Known.own`."""
 Other = tuple[str, int | None, int, int]
 """Status, max_tokens, run and attempt, as in `Known.others`."""
 
@@ -156,11 +158,16 @@ def decide(known: Known, key: str, selection: Selection, max_tokens: int | None)
     if own is None and other is None and selection.retry is None and selection.only is None:
         return SEND
     status = own[0] if own else "pending"
+    if status == HELD_BACK:  # it was never sent: the limits that hold now decide
+        own, status = None, "rejected"
     if selection.only is not None and key not in selection.only:
         return Decision("skip", status)
     if selection.retry is not None and status not in selection.retry:
         return Decision("skip", status)
-    return _answered(own, other, max_tokens, retrying=selection.retry is not None) or SEND
+    answered = _answered(own, other, max_tokens, retrying=selection.retry is not None)
+    if answered is None and own is not None and own[0] == "truncated" and selection.retry is not None:
+        return Decision("skip", status) if cut_again(own[1], max_tokens, same_limit=selection.same_limit) else SEND
+    return answered or SEND
 
 
 def _answered(own: Own | None, other: Other | None, max_tokens: int | None, *, retrying: bool) -> Decision | None:
@@ -173,6 +180,11 @@ def _answered(own: Own | None, other: Other | None, max_tokens: int | None, *, r
     if own is not None:
         return None if own[0] == "truncated" and _raised(own[1], max_tokens) else Decision("ended", own[0])
     return None if other is None or _raised(other[1], max_tokens) else Decision("reuse", other[0])
+
+
+def cut_again(old: int | None, new: int | None, *, same_limit: bool) -> bool:
+    """Tell whether a retry leaves out what was cut off at `old`; `same_limit`: an equal limit may be tried."""
+    return old is not None and new is not None and (new < old or (new == old and not same_limit))
 
 
 def _raised(old: int | None, new: int | None) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def test_a_missing_job_file_names_the_nearest_one(project, stub):
 
 def test_a_missing_input_file_is_named_with_the_nearest_one(project, stub):
     project.job(data="row.jsonl")
-    refuse(project, stub, "row.jsonl", "rows.jsonl")
+    refuse(project, stub, f"no file row.jsonl (seen from {project.folder}, where the command runs)", "rows.jsonl")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n  \n"])
@@ -217,6 +218,17 @@ def test_a_missing_environment_variable_is_named(project, stub):
     refuse(project, stub, "MY_PROVIDER_KEY is not set")
 
 
+def test_check_counts_the_rows_that_would_be_rejected(project, stub):
+    path = project.rows(texts(20))
+    lines = path.read_text().splitlines()
+    lines[16] = lines[18] = "{broken"
+    path.write_text("\n".join(lines))
+    project.job(more_input='id = "id"\nbad_rows = "reject"')
+    said = project.run("check", "job.toml").stderr
+    assert "2 of the first 20 rows would be rejected, the first: rows.jsonl:17" in said
+    assert "would be rejected" in json.loads(project.run("check", "job.toml", "--json").stdout)["warnings"][0]
+
+
 def test_an_unknown_provider_names_the_nearest_preset(project, stub):
     project.job()
     edit(project, 'provider = "stub"', 'provider = "modellab"')
@@ -235,6 +247,35 @@ def test_an_unknown_provider_names_the_nearest_preset(project, stub):
 def test_a_schema_that_is_not_a_schema_is_an_error(project, stub, schema, says):
     project.job(more=f"[output]\nschema = {schema}")
     refuse(project, stub, says)
+
+
+@pytest.mark.parametrize("command", [("run", "--yes"), ("run",), ("check",), ("estimate",)])
+def test_a_limit_that_no_row_fits_is_an_error_and_books_nothing(project, stub, command):
+    project.rows(texts(40))
+    project.job()
+    said = project.run(command[0], "job.toml", "--set", "limits.tokens_per_minute=10", *command[1:], code=2).stderr
+    assert "no request fits [limits] tokens_per_minute = 10: the smallest of the first 40 needs" in said
+    assert "max_tokens = 50" in said
+    assert not (project.folder / "promptmill.duckdb").exists()
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 40
+
+
+def test_rows_that_a_limit_held_back_are_named_by_the_estimate_and_sent_when_it_is_raised(project, stub):
+    stub.answer = lambda _: "fine"
+    project.rows([*texts(3), {"id": "long", "text": "word " * 400}])
+    project.job()
+    low, high = ("--set", "limits.tokens_per_minute=200"), ("--set", "limits.tokens_per_minute=20000")
+    assert (
+        "1 request can't be sent: larger than [limits] tokens_per_minute = 200"
+        in project.run("estimate", "job.toml", *low).stderr
+    )
+    project.run("run", "job.toml", "--yes", *low, code=3)
+    assert "under a higher limit" in project.run("errors", "job.toml").stderr
+    assert "nothing to send" in project.run("run", "job.toml", "--yes", *low, code=3).stdout
+    project.run("run", "job.toml", "--yes", *high)
+    assert project.value("select count(*) from results where status = 'ok'") == 4
+    assert stub.calls == 4
 
 
 def test_a_file_that_is_not_a_ledger_is_an_error(project, stub):
@@ -305,8 +346,14 @@ def test_a_ledger_that_another_process_holds_is_an_error_that_names_it(project, 
         (("run",), "Missing argument 'JOB'"),
         (("run", "job.toml", "--budget", "lots"), "not an amount"),
         (("run", "job.toml", "--price", "1"), "--price"),
+        (("run", "job.toml", "--limit", "x"), "'x' is not a whole number of at least 1"),
+        (("run", "job.toml", "--limit", "0"), "'0' is not a whole number of at least 1"),
+        (("estimate", "job.toml", "--pilot", "0"), "'0' is not a whole number of at least 1"),
+        (("estimate", "--pilot"), "Missing argument 'JOB'"),
         (("run", "job.toml", "--set", "nonsense"), "--set"),
         (("retry", "job.toml", "--status", "fine"), "--status fine"),
+        (("retry", "job.toml", "--max-tokens", "60", "--set", "model.max_tokens=70"), "say the same thing twice"),
+        (("run", "job.toml", "--budget", "6", "--set", "budget.usd=7"), "say the same thing twice"),
         (("spend", "--by", "colour"), "colour"),
         (("spend", "--by", ""), "name at least one"),
         (("results", "job.toml", "-o", "out.xlsx"), ".jsonl"),
@@ -314,6 +361,8 @@ def test_a_ledger_that_another_process_holds_is_an_error_that_names_it(project, 
         (("sql", "select * from nowhere"), "nowhere"),
         (("sql", "select * from read_csv('/etc/hostname')"), "SQL"),
         (("status", "nobody"), "no job 'nobody'"),
+        (("stop", "jbo.toml"), "there is no job file jbo.toml; did you mean 'job.toml'"),
+        (("stop", "job.toml"), "is not running"),
         (("errors", "nobody"), "no job 'nobody'"),
     ],
 )

@@ -1,6 +1,7 @@
 """The command line's own manners: light at the start, safe in a terminal, quiet at the end of a pipe."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -103,6 +104,45 @@ def test_sql_reads_its_query_from_standard_input(tmp_path, stub):
     project.job()
     project.run("run", "job.toml", "--yes")
     assert "2" in project.run("sql", stdin="select count(*) from results").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "question"),
+    [
+        ((), r"Send 3 requests for about \$0\.\d+ \(at most \$0\.\d+; no budget is set\)\? \[y/N\]"),
+        (("--budget", "5"), r"Send 3 requests for about \$0\.\d+ \(at most \$0\.\d+; the budget is \$5\.00\)\?"),
+        (("--set", "price.input=0", "--limit", "1"), r"Send 1 request for about \$0\.\d+ \("),
+    ],
+)
+def test_the_question_names_the_dollars(tmp_path, stub, options, question):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(3))
+    project.job()
+    ours, theirs = os.openpty()
+    asked = subprocess.Popen([*COMMAND, "run", "job.toml", *options], cwd=tmp_path, stdin=theirs, stderr=theirs)
+    os.close(theirs)
+    said = ""
+    while "[y/N]" not in said:
+        said += os.read(ours, 4096).decode()
+    assert re.search(question, said)
+    assert "new ledger promptmill.duckdb" in said
+    os.write(ours, b"n\n")
+    assert asked.wait(60) == 2
+    os.close(ours)
+    assert stub.calls == 0
+
+
+def test_a_run_that_makes_its_ledger_says_so_once(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(3))
+    project.job()
+    news = "promptmill: new ledger other.duckdb\n"
+    assert "new ledger" not in project.run("estimate", "job.toml", "--ledger", "other.duckdb").stderr, "none is made"
+    assert project.run("run", "job.toml", "--yes", "--ledger", "other.duckdb").stderr.count(news) == 1
+    assert "new ledger" not in project.run("run", "job.toml", "--yes", "--ledger", "other.duckdb").stderr
+    assert "new ledger" not in project.run("run", "job.toml", "--yes", "--quiet").stderr
+    pilot = project.run("estimate", "job.toml", "--pilot", "2", "--ledger", "third.duckdb")
+    assert pilot.stderr.count("new ledger third.duckdb") == 1
 
 
 def test_the_module_is_the_command(tmp_path):

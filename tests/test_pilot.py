@@ -45,6 +45,23 @@ def estimated(project, *options, code=0):
 # -- what is sent
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sent"),
+    [
+        (("job.toml", "--pilot"), 100),
+        (("--pilot", "job.toml"), 100),
+        (("--pilot", "7", "job.toml"), 7),
+        (("--pilot=7", "job.toml"), 7),
+        (("job.toml", "--pilot", "--quiet"), 100),
+    ],
+)
+def test_the_number_of_a_pilot_may_be_left_out_wherever_it_stands(project, stub, arguments, sent):
+    project.rows(texts(120))
+    project.job()
+    project.run("estimate", *arguments)
+    assert stub.calls == sent
+
+
 def test_a_pilot_sends_so_many_rows_keeps_them_and_never_pays_for_them_again(project, stub):
     project.rows(texts(200))
     project.job()

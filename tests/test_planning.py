@@ -9,11 +9,12 @@ from pipeline.counting import Counting
 from pipeline.errors import InputError
 from pipeline.estimating import Outlook, Scan, TooLong
 from pipeline.job import load_job
-from pipeline.ledger import Known
+from pipeline.ledger import HELD_BACK, Known
 from pipeline.planning import Meter, Plan, Selection, decide
 from pipeline.records import Request
 
 NORMAL = Selection()
+BY_NAME = Selection(retry=frozenset({"truncated"}), same_limit=True)
 RETRY = Selection(retry=frozenset({"truncated", "failed"}))
 
 
@@ -35,11 +36,20 @@ RETRY = Selection(retry=frozenset({"truncated", "failed"}))
         (("truncated", 50), ("ok", 50, 1, 1), NORMAL, 900, "reuse"),
         (("truncated", 50), ("truncated", 90, 1, 1), NORMAL, 50, "ended"),
         (("truncated", 50), ("ok", 50, 1, 1), RETRY, 50, "reuse"),
-        (("truncated", 50), None, RETRY, 50, "send"),
+        (("truncated", 50), None, RETRY, 50, "skip"),
+        (("truncated", 50), None, RETRY, 51, "send"),
+        (("truncated", 50), None, RETRY, None, "send"),
+        (("truncated", None), None, RETRY, 50, "send"),
+        (("truncated", 50), None, BY_NAME, 50, "send"),
+        (("truncated", 50), None, BY_NAME, 49, "skip"),
         (("failed", 50), None, RETRY, 50, "send"),
         (("ok", 50), None, RETRY, 50, "skip"),
         (("invalid", 50), None, RETRY, 50, "skip"),
         (None, None, RETRY, 50, "skip"),
+        ((HELD_BACK, None), None, NORMAL, 50, "send"),
+        ((HELD_BACK, None), ("ok", 50, 1, 1), NORMAL, 50, "reuse"),
+        ((HELD_BACK, None), None, RETRY, 50, "skip"),
+        ((HELD_BACK, None), None, Selection(retry=frozenset({"rejected"})), 50, "send"),
     ],
 )
 def test_a_key_is_sent_only_if_nothing_known_serves_it(own, others, selection, max_tokens, expected):

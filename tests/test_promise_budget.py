@@ -19,7 +19,7 @@ def test_the_budget_is_never_exceeded_and_a_higher_one_goes_on(project, stub):
     project.rows(texts(200))
     project.job(concurrency=16)
     done = project.run("run", "job.toml", "--yes", "--budget", "0.004", code=4)
-    assert "--budget" in done.stderr
+    assert "raise it with --budget, or [budget] usd. With a higher budget the same command goes on" in done.stderr
     worst_case = Decimal(project.value("select max(reserved_usd) from attempts"))
     assert Decimal("0.004") - worst_case < stub.bill <= Decimal("0.004")
     more = project.run("run", "job.toml", "--yes", "--budget", "1")
@@ -53,6 +53,27 @@ def test_a_plan_that_was_left_and_came_back_keeps_its_budget(project, stub):
     done = project.run("run", "job.toml", "--yes", "--budget", "0.0004", code=4)
     assert "has already spent" in done.stderr
     assert stub.bill - spent < Decimal("0.0001"), "only the other plan's row was paid for"
+
+
+def test_a_new_plan_says_that_its_budget_starts_afresh(project, stub):
+    stub.answer = lambda _: "fine"
+    project.rows(texts(4))
+    project.job()
+    afresh, limit = "its budget of $1.00 starts afresh; this job has spent $0.0", ("--budget", "1")
+    for command in (["estimate", "job.toml"], ["run", "job.toml", "--yes"], ["run", "job.toml", "--yes"]):
+        assert "afresh" not in project.run(*command, *limit).stderr, "no money was spent under another plan"
+
+    project.rows(texts(5))
+    for command in (["estimate", "job.toml"], ["run", "job.toml", "--yes"]):
+        said = project.run(*command, *limit).stderr
+        assert said.count(f"a new plan (the input changed): {afresh}") == 1
+    assert "afresh" not in project.run("run", "job.toml", "--yes", *limit).stderr
+
+    other = ("--set", "model.temperature=1.0")
+    assert "afresh" not in project.run("estimate", "job.toml", *other).stderr, "no budget"
+    said = project.run("estimate", "job.toml", "--pilot", "2", *other, *limit).stderr
+    assert said.count(f"a new plan (the prompt or model changed): {afresh}") == 1
+    assert "afresh" not in project.run("run", "job.toml", "--yes", *limit).stderr, "the plan before came back"
 
 
 def test_a_run_that_never_connected_leaves_no_unknown_cost_behind(project, stub):

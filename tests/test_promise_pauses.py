@@ -31,6 +31,7 @@ def test_what_no_row_can_pass_pauses_the_run_and_leaves_rows_pending(project, st
     project.job(concurrency=4)
     done = project.run("run", "job.toml", "--yes", code=4)
     assert says in done.stderr
+    assert "When that is over or put right, the same command goes on from here." in done.stderr
     assert stub.calls <= 4 + 4, "at most the concurrency after the first refusal"
     stub.faults = None
     before = stub.calls
@@ -44,6 +45,7 @@ def test_an_unreachable_provider_pauses_the_run(project, stub):
     project.job(concurrency=4)
     done = project.run("run", "job.toml", "--yes", code=4)
     assert "can't be reached" in done.stderr
+    assert ". The same command" not in done.stderr
     assert project.value("select count(*) from results where status = 'pending'") == 50
 
 

@@ -153,15 +153,32 @@ def test_an_answer_may_be_a_forced_tools_arguments(project, stub):
     assert project.value("select output from results") == '{"n": 1}'
 
 
-def test_a_shorter_retry_never_hides_a_longer_answer(project, stub):
+def test_a_shorter_answer_never_hides_a_longer_one(project, stub):
     stub.answer = lambda _: " ".join(["word"] * 80)
     project.rows(texts(2))
     project.job()
     project.run("run", "job.toml", "--yes", code=3)
-    project.run("retry", "job.toml", "--yes", "--max-tokens", "5", code=3)
+    project.run("run", "job.toml", "--yes", "--fresh", "--set", "model.max_tokens=5", code=3)
     assert project.value("select min(len(string_split(output, ' '))) from results") == 50
     project.run("run", "job.toml", "--yes", code=3)
     assert stub.calls == 4
+
+
+def test_a_retry_leaves_out_what_would_be_cut_off_again_and_says_so(project, stub):
+    stub.answer = lambda _: " ".join(["word"] * 90)
+    project.rows(texts(3))
+    project.job()
+    project.run("run", "job.toml", "--yes", code=3)
+    for options in ((), ("--max-tokens", "50"), ("--status", "truncated", "--max-tokens", "10")):
+        done = project.run("retry", "job.toml", "--yes", *options, code=None)
+        assert "truncated rows left out: 3, cut off at max_tokens = " in done.stderr
+        assert stub.calls == 3, "nothing is paid for"
+    done = project.run("retry", "job.toml", "--yes", "--status", "truncated", code=3)
+    assert "truncated rows asked again under the limit that cut them off: 3 (max_tokens = 50)" in done.stderr
+    assert stub.calls == 6
+    done = project.run("retry", "job.toml", "--yes", "--max-tokens", "500")
+    assert "left out" not in done.stderr
+    assert stub.calls == 9
 
 
 def test_a_retry_with_a_larger_limit_sends_the_cut_off_rows_and_keeps_all_else(project, stub):

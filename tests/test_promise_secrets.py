@@ -306,6 +306,14 @@ def test_a_key_that_is_no_text_is_a_mistake_that_does_not_show_it(tmp_path, key,
         assert stub.calls == 0
 
 
+def test_a_key_that_no_header_takes_is_a_mistake_before_anything_is_booked(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url, {"MARKED": "mark-\u00e9-0123456789"})
+    project.rows(texts(1))
+    project.job(model=MODEL)
+    assert "MARKED holds characters that no key has" in project.run("run", "job.toml", "--yes", code=2).stderr
+    assert not (tmp_path / "promptmill.duckdb").exists()
+
+
 def test_no_record_shows_a_key_when_it_is_printed():
     records = [
         Remote("http://host/v1", PREFIXED),
@@ -351,6 +359,39 @@ def test_a_key_that_would_travel_unencrypted_is_a_warning(tmp_path, base_url, wa
     assert ("travels unencrypted" in done.stderr) is warns
     assert PREFIXED not in done.stdout + done.stderr
     assert "unencrypted" not in project.run("check", "job.toml", "--json").stderr
+
+
+@pytest.mark.parametrize(
+    ("base_url", "provider", "environ", "says"),
+    [
+        ("https://gate.example/v1", "openai", {"OPENAI_API_KEY": PREFIXED}, "OPENAI_API_KEY is set, but goes only to"),
+        ("http://127.0.0.1:9/v1", "openai", {"OPENAI_API_KEY": PREFIXED}, "OPENAI_API_KEY is set, but goes only to"),
+        ("https://gate.example/v1", "mine", {"OPENAI_API_KEY": PREFIXED}, "name its variable in [model] api_key_env\n"),
+        ("http://gpu-box:8000/v1", "mine", {}, None),
+        ("http://127.0.0.1:9/v1", "openai", {}, None),
+    ],
+)
+def test_where_no_key_is_sent_but_one_may_be_wanted_is_a_warning(tmp_path, base_url, provider, environ, says):
+    project = Project(tmp_path, base_url, environ)
+    project.rows(texts(1))
+    project.job()
+    done = project.run("check", "job.toml", "--set", f"model.provider={provider}")
+    assert ("no key is sent to" in done.stderr) is (says is not None)
+    assert says is None or says in done.stderr
+    assert PREFIXED not in done.stdout + done.stderr
+
+
+def test_a_401_says_whether_a_key_was_sent(tmp_path, stub):
+    stub.api_key = PREFIXED
+    project = Project(tmp_path, stub.base_url, {"OPENAI_API_KEY": PREFIXED})
+    project.rows(texts(1))
+    project.job()
+    done = project.run("run", "job.toml", "--yes", "--set", "model.provider=openai", code=4)
+    assert "no key is sent to 127.0.0.1" in done.stderr
+    assert "HTTP 401; no key was sent: behind base_url name its variable in [model] api_key_env" in done.stderr
+    wrong = Project(tmp_path, stub.base_url, {"MARKED": "sk-of-somebody-else-0123456789"})
+    wrong.job(model=MODEL)
+    assert "HTTP 401; check the API key" in wrong.run("run", "job.toml", "--yes", code=4).stderr
 
 
 def test_the_key_goes_to_the_provider_in_the_header_alone(tmp_path, stub):

@@ -72,6 +72,44 @@ def test_ctrl_c_waits_for_what_is_in_flight_and_the_same_command_goes_on(project
     assert stub.calls == 40
 
 
+def test_a_closed_terminal_stops_a_run_as_ctrl_c_does(project, stub):
+    project.rows(texts(40))
+    project.job(concurrency=4)
+    stub.hold()
+    ours, theirs = os.openpty()
+    command = [*COMMAND, "run", "job.toml", "--yes", "--log", "night.log"]
+    run = subprocess.Popen(command, cwd=project.folder, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    stub.wait_for_in_flight(4)
+    os.close(ours)
+    run.send_signal(signal.SIGHUP)
+    log = project.folder / "night.log"
+    while "a closed terminal: letting nothing more out" not in log.read_text():
+        assert run.poll() is None, log.read_text()
+        time.sleep(0.02)
+    stub.release()
+    assert run.wait(timeout=60) == 4
+    assert "ends with exit code 4" in log.read_text()
+    assert project.sql("select result, count(*) n from attempts group by all") == [{"result": "ok", "n": 4}]
+
+
+def test_a_run_that_is_to_outlive_its_terminal_does(project, stub):
+    project.rows(texts(8))
+    project.job(concurrency=4)
+    stub.hold()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; children inherit it
+    try:
+        run = project.start("run", "job.toml", "--yes")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    stub.wait_for_in_flight(4)
+    run.send_signal(signal.SIGHUP)
+    stub.release()
+    run.communicate(timeout=60)
+    assert run.returncode == 0
+    assert stub.calls == 8
+
+
 def test_a_second_ctrl_c_leaves_now_and_lists_what_was_on_the_wire(project, stub):
     project.rows(texts(10))
     project.job(concurrency=4)

@@ -300,7 +300,11 @@ def test_a_redirect_names_the_host_and_what_to_set(location, host):
         (500, b"\xff\xfe", "\ufffd\ufffd (HTTP 500)"),
         (503, b"", "Service Unavailable (HTTP 503)"),
         (599, b"", "the server gave no reason (HTTP 599)"),
-        (401, openai(message="No."), "No. (HTTP 401; check the API key, and [model] api_key_env)"),
+        (
+            401,
+            openai(message="No."),
+            "No. (HTTP 401; no key was sent: behind base_url name its variable in [model] api_key_env)",
+        ),
         (422, {"detail": [{"msg": "field required"}]}, "field required (HTTP 422)"),
         (200, openai(message="x") | {"error": {"code": 503, "message": "busy"}}, "busy (HTTP 200, 503 inside)"),
         (200, {"a": 1}, "the answer holds neither choices nor an error (HTTP 200)"),

@@ -255,7 +255,7 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file():
 @pytest.mark.parametrize(
     ("path", "settings", "message"),
     [
-        ("d/dta.jsonl", {}, r"no file d/dta\.jsonl; did you mean 'data\.jsonl'\?"),
+        ("d/dta.jsonl", {}, r"no file d/dta\.jsonl .seen from .*; did you mean 'data\.jsonl'\?"),
         ("nowhere/a.jsonl", {}, "the folder nowhere does not exist"),
         ("empty/a.jsonl", {}, "the folder empty is empty"),
         ("empty", {}, r"the folder empty itself holds no file with a known ending \(\.jsonl, .*\.parquet\)"),

@@ -4,6 +4,7 @@ Results go to stdout, progress and warnings to stderr. This file stays light: `p
 click and the commands' own option lists.
 """
 
+import contextlib
 import gc
 import importlib
 import io
@@ -110,7 +111,8 @@ def main(args: list[str] | None = None) -> Any:
 
 
 def _complain(text: str) -> None:
-    click.echo(f"promptmill: {printable_lines(text)}", err=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        click.echo(f"promptmill: {printable_lines(text)}", err=True)
 
 
 def _cope_with_any_terminal() -> None:

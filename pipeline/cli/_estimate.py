@@ -160,6 +160,11 @@ def trouble_in(estimate: "Estimate", job: "Job", *, told: bool = False) -> list[
     """Name rows that may come to no good, before they are paid for. `told`: the user knows which are too long."""
     too_long = None if told else estimate.too_long.said()
     said = [] if too_long is None else [too_long]
+    if estimate.held_back:
+        said.append(
+            f"{plural(estimate.held_back, 'request')} can't be sent: larger than [limits] tokens_per_minute ="
+            f" {job.limits.tokens_per_minute:,.0f} (input + max_tokens); raise it, or shorten these rows"
+        )
     if estimate.duplicate_ids:
         said.append(f"{estimate.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")
     return said

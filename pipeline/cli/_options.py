@@ -40,6 +40,22 @@ class Dollars(click.ParamType):  # type: ignore[type-arg]  # generic only in cli
         return amount
 
 
+class Count(click.ParamType):  # type: ignore[type-arg]  # generic only in click's newest stubs
+    """A whole number of at least 1."""
+
+    name = "n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it."""
+        try:
+            number = int(value)
+        except ValueError:
+            number = 0
+        if number < 1:
+            self.fail(f"{value!r} is not a whole number of at least 1", param, ctx)
+        return number
+
+
 class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in click's newest stubs
     """A time to come, as epoch seconds: `07:00` is the next seven o'clock of this machine's clock."""
 
@@ -86,7 +102,7 @@ set_option = click.option(
     metavar="SECTION.KEY=VALUE",
     help="Change a key of the job for this command, e.g. --set model.max_tokens=300.",
 )
-limit_option = click.option("--limit", type=click.IntRange(min=1), help="Look only at the first N rows of the input.")
+limit_option = click.option("--limit", type=Count(), help="Look only at the first N rows of the input.")
 budget_option = click.option("--budget", type=Dollars(), help="Never spend more on this plan, all its runs together.")
 price_option = click.option("--price", metavar="IN,OUT", help="Dollars per 1M input and output tokens.")
 

@@ -4,22 +4,25 @@ import contextlib
 import os
 import sys
 from dataclasses import dataclass
+from decimal import ROUND_CEILING
 from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.budget import as_booked
+from pipeline.budget import about, as_booked
 from pipeline.cli._options import hear_ctrl_c, keep_secret, open_ledger, warn
 from pipeline.cli._show import as_json_text, duration, money, plural, say, status_counts
 from pipeline.cli._ticker import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from decimal import Decimal
     from pathlib import Path
 
     from pipeline.api import Overrides
     from pipeline.estimating import Estimate
     from pipeline.job import Job
+    from pipeline.ledger import Ledger
     from pipeline.planning import Selection
     from pipeline.runners._log import RunLog
     from pipeline.runners.launch import Prepared
@@ -56,15 +59,18 @@ def send(
 
         job, ticker = api.open_job(path, overrides), Ticker(quiet=quiet)
         told.secret(os.environ.get(job.api_key_env or "", "").strip())
+        ledger = open_ledger(ledger_path, told.say)
+        news = NewLedger(ledger, told.say, quiet=quiet)
 
         async def watch(run: "LocalRun") -> None:
+            news.tell()
             await asyncio.gather(Progress(quiet=quiet, free=run.free).watch(run), told.watch(run))
 
         options = api.RunOptions(
             environ=os.environ,
             watch=watch,
             notify=told.say,
-            confirm=None if yes else _Confirm(told.say, ticker, quiet=quiet),
+            confirm=None if yes else _Confirm(told.say, ticker, news, quiet=quiet),
             tick=ticker,
             limit=overrides.limit,
             selection=selection,
@@ -72,13 +78,27 @@ def send(
             until=until,
         )
         try:
-            report = api.run(job, open_ledger(ledger_path, told.say), options)
+            report = api.run(job, ledger, options)
         finally:
             ticker.clear()
         if report is None:
             return 2
         _sum_up(job, report, told, as_json=as_json, limited=overrides.limit is not None)
         return report.exit_code
+
+
+class NewLedger:
+    """Says, once, that a run makes the ledger: one under a mistyped name pays for everything again."""
+
+    def __init__(self, ledger: "Ledger", say: "Callable[[str], None]", *, quiet: bool) -> None:
+        self._path, self._say = ledger.path, say
+        self._untold = not quiet and not ledger.exists()
+
+    def tell(self) -> None:
+        """Say it, if it is so."""
+        if self._untold:
+            self._say(f"new ledger {self._path}")
+        self._untold = False
 
 
 class _Told:
@@ -134,8 +154,8 @@ def _opened(log: LogTo, ledger_path: "Path") -> "Iterator[_Told]":
 class _Confirm:
     """Show the estimate and ask, where there is somebody to ask and something to pay."""
 
-    def __init__(self, say: "Callable[[str], None]", ticker: Ticker, *, quiet: bool) -> None:
-        self._say, self._ticker, self._quiet = say, ticker, quiet
+    def __init__(self, say: "Callable[[str], None]", ticker: Ticker, news: NewLedger, *, quiet: bool) -> None:
+        self._say, self._ticker, self._news, self._quiet = say, ticker, news, quiet
 
     def __call__(self, prepared: "Prepared", estimate: "Estimate") -> bool:
         from pipeline.cli._estimate import show_estimate, trouble_in
@@ -153,15 +173,25 @@ class _Confirm:
                 "nothing was sent: without a terminal nobody can be asked. Look at the estimate above, then add --yes"
             )
             return False
+        self._news.tell()
         hear_ctrl_c()
         try:
-            agreed = click.confirm(f"Send {plural(estimate.to_send, 'request')}?", err=True)
+            agreed = click.confirm(_question(estimate, prepared.job.budget_usd), err=True)
         except click.Abort:
             click.echo(err=True)
             agreed = False
         if not agreed:
             self._say("nothing was sent")
         return agreed
+
+
+def _question(estimate: "Estimate", budget: "Decimal | None") -> str:
+    """Ask with the dollars in sight: who agrees to thousands of requests agrees to them."""
+    forecast = estimate.forecast
+    cost = "at a cost that nobody knows" if forecast.bill is None else f"for about {about(forecast.bill.expected)}"
+    most = "" if forecast.ceiling_usd is None else f"at most {about(forecast.ceiling_usd, ROUND_CEILING)}; "
+    cap = "no budget is set" if budget is None else f"the budget is {money(budget)}"
+    return f"Send {plural(estimate.to_send, 'request')} {cost} ({most}{cap})?"
 
 
 def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limited: bool) -> None:
@@ -175,10 +205,15 @@ def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limi
             "uncertain_usd": as_booked(report.uncertain), "plan_spent_usd": as_booked(report.plan_spent),
             "paused": report.paused, "seconds": round(report.seconds, 3), "exit_code": report.exit_code,
         }  # fmt: skip
-        click.echo(as_json_text(facts, indent=None))
+        shown = as_json_text(facts, indent=None)
     else:
-        say(sentence)
+        shown = sentence
     told.end(report, sentence)
+    try:
+        say(shown)
+    except OSError as error:  # the terminal is closed, a disk is full: the exit code says all the same that it paused
+        if report.paused is None or isinstance(error, BrokenPipeError):
+            raise
     for line in _advice(job, report):
         told.say(line)
 
@@ -188,7 +223,7 @@ def _sentence(job: "Job", report: "RunReport", *, limited: bool) -> str:
     statuses = status_counts(tally.statuses)
     if tally.sent == 0 and report.paused is None:
         if not tally.rows:
-            return f"{job.name}: nothing to send: no row ended that way"
+            return f"{job.name}: nothing to send: no row is to be asked again"
         others = f", {tally.reused:,} of them from other jobs' answers" if tally.reused else ""
         looked_at = " that --limit looks at" if limited else ""
         return f"{job.name}: nothing to send: every row{looked_at} has its outcome ({statuses}{others})"
@@ -223,12 +258,24 @@ def _spent(report: "RunReport") -> str:
     return f"{money(report.spent)} spent{more}"
 
 
+def how_to_go_on(paused: str) -> str:
+    """Say what brings a paused run further: the same command only where it wouldn't meet the same end at once."""
+    from pipeline.doorman import RAISE_IT
+    from pipeline.runners.local import BY_CLOCK
+
+    if paused.endswith(RAISE_IT):
+        return "With a higher budget the same command goes on from here"
+    if paused.startswith("stopped ") or paused == BY_CLOCK:
+        return "The same command goes on from here"
+    return "When that is over or put right, the same command goes on from here"
+
+
 def _advice(job: "Job", report: "RunReport") -> list[str]:
     lines = []
     if report.left_over:
         lines.append(report.left_over)
     if report.paused:
-        lines.append(f"paused: {report.paused}. The same command goes on from here.")
+        lines.append(f"paused: {report.paused}. {how_to_go_on(report.paused)}.")
     if report.tally.bad:
         lines.append(f"see why with: promptmill errors {job.file}")
     return lines

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli._options import (
+    Count,
     job_options,
     json_option,
     keep_secret,
@@ -23,17 +24,34 @@ from pipeline.cli._ticker import Ticker
 
 if TYPE_CHECKING:
     from pipeline.api import Piloted, RunOptions
+    from pipeline.cli._sending import NewLedger
     from pipeline.job import Job
     from pipeline.runners.local import LocalRun
 
 DEFAULT_PILOT = 100
 
 
-@click.command("estimate", short_help="What a run would cost, and how long it would take.")
+class _PilotMayStandAlone(click.Command):
+    """Reads `--pilot JOB` as `--pilot 100 JOB`: click would take what follows for the option's number."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give --pilot its number where a word follows that is none."""
+        told = [
+            f"--pilot={DEFAULT_PILOT}" if word == "--pilot" and not _is_number(after) else word
+            for word, after in zip(args, [*args[1:], ""], strict=True)
+        ]
+        return super().parse_args(ctx, told)
+
+
+def _is_number(word: str) -> bool:
+    return word.removeprefix("-").isdecimal()
+
+
+@click.command("estimate", cls=_PilotMayStandAlone, short_help="What a run would cost, and how long it would take.")
 @click.argument("job")
 @click.option(
     "--pilot",
-    type=click.IntRange(min=1),
+    type=Count(),
     is_flag=False,
     flag_value=DEFAULT_PILOT,
     metavar="[N]",
@@ -68,6 +86,7 @@ def command(
     """
     from pipeline import api
     from pipeline.cli._estimate import facts_of, show_estimate, trouble_in
+    from pipeline.cli._sending import NewLedger
     from pipeline.pricebook import Target
 
     targets = [] if compare is None else [Target.parse(text.strip()) for text in compare.split(",")]
@@ -77,7 +96,8 @@ def command(
         if pilot is None:
             prepared, result = api.estimate(opened, ledger, limit=limit, tick=ticker)
         else:
-            piloted = api.pilot(opened, ledger, pilot, _options(opened, ticker, limit, quiet=quiet))
+            news = NewLedger(ledger, warn, quiet=quiet)
+            piloted = api.pilot(opened, ledger, pilot, _options(opened, ticker, news, limit, quiet=quiet))
             prepared, result = piloted.prepared, piloted.estimate
     finally:
         ticker.clear()
@@ -93,7 +113,7 @@ def command(
     return exit_code
 
 
-def _options(job: "Job", ticker: Ticker, limit: int | None, *, quiet: bool) -> "RunOptions":
+def _options(job: "Job", ticker: Ticker, news: "NewLedger", limit: int | None, *, quiet: bool) -> "RunOptions":
     """Say how the pilot is to be sent: as a run that nobody needs to be asked about, for --pilot asks for it."""
     from pipeline import api
     from pipeline.cli._progress import Progress
@@ -102,6 +122,7 @@ def _options(job: "Job", ticker: Ticker, limit: int | None, *, quiet: bool) -> "
 
     async def watch(run: "LocalRun") -> None:
         ticker.clear()
+        news.tell()
         await Progress(quiet=quiet, free=run.free).watch(run)
 
     return api.RunOptions(environ=os.environ, watch=watch, notify=warn, tick=ticker, limit=limit)
@@ -120,5 +141,7 @@ def _tell(job: "Job", piloted: "Piloted") -> int:
     if report.left_over:
         warn(report.left_over)
     if report.paused:
-        warn(f"paused: {report.paused}. The same command goes on from here; the estimate stands on what was answered.")
+        from pipeline.cli._sending import how_to_go_on
+
+        warn(f"paused: {report.paused}. {how_to_go_on(report.paused)}; the estimate stands on what was answered.")
     return report.exit_code if report.paused else 0

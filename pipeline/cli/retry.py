@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli._options import (
+    Count,
     job_options,
     json_option,
     ledger_option,
@@ -23,7 +24,7 @@ from pipeline.cli._options import (
 @click.option(
     "--status", "statuses", multiple=True, metavar="STATUS", help="Only rows with this status; may be repeated."
 )
-@click.option("--max-tokens", type=click.IntRange(min=1), help="A new limit for the answers, for this command.")
+@click.option("--max-tokens", type=Count(), help="A new limit for the answers, for this command.")
 @job_options
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 @until_option
@@ -50,7 +51,8 @@ def command(
 ) -> int:
     """Send only the rows of JOB that ended truncated, invalid, refused, rejected or failed; all else is kept.
 
-    Rows that are pending are left to `run`. A row that ends badly again keeps the better of its answers.
+    Rows that are pending are left to `run`, and truncated ones left out whose limit was not raised (--status truncated
+    asks them under the same limit, too). A row that ends badly again keeps the better of its answers.
     """
     from pipeline import api
     from pipeline.cli._sending import LogTo, send

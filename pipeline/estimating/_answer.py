@@ -34,6 +34,8 @@ class Estimate:
     """Requests that another job's answer serves."""
     rejected: int
     """Rows that can't be sent: broken, or larger than a stated limit."""
+    held_back: int
+    """Those of them that are larger than a stated limit."""
     sizes: Mapping[int, int]
     """Input tokens of a request -> how many requests to send have that many."""
     bounds: Mapping[int, int]
@@ -74,6 +76,7 @@ class Scan:
     already: int = 0
     reused: int = 0
     rejected: int = 0
+    held_back: int = 0
     cut_off: int = 0
 
     def __post_init__(self) -> None:
@@ -130,6 +133,7 @@ class Scan:
         counted = list(zip(ids, requests, counts, strict=True))
         if not self._fits(longest):  # else all the others fit, too
             counted = [each for each in counted if self._fits(each[2].tokens)]
+            self.held_back += len(counts) - len(counted)
             self.rejected += len(counts) - len(counted)
         self.to_send.add([count for _, _, count in counted])
         if self.sample is not None:
@@ -152,6 +156,7 @@ class Scan:
             already=self.already,
             reused=self.reused,
             rejected=self.rejected,
+            held_back=self.held_back,
             sizes=to_send.sizes,
             bounds=to_send.bounds,
             counter=counter,

@@ -2,12 +2,13 @@
 
 from pipeline.ledger._history import Exchange, Used
 from pipeline.ledger._journals import JournalState
-from pipeline.ledger._known import Known, RowsDone
+from pipeline.ledger._known import HELD_BACK, Known, RowsDone
 from pipeline.ledger.loading import LooseEnds
 from pipeline.ledger.queries import Calibration, PlanFacts, frame_of, prepare, rows_of
 from pipeline.ledger.store import Burst, History, HistoryRequest, Ledger, RunRequest, RunStart
 
 __all__ = [
+    "HELD_BACK",
     "Burst",
     "Calibration",
     "Exchange",

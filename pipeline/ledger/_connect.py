@@ -179,7 +179,7 @@ def _patiently(
                 if waited >= (most() if callable(most) else most):
                     raise
                 if waiting is not None and not told and waited > _TELL_AFTER:
-                    waiting(str(busy))
+                    waiting(f"waiting up to {READER_PATIENCE if patience is None else patience:g} s: {busy.holder}")
                     told = True
             finally:
                 if read_only:
@@ -222,7 +222,7 @@ class _Gate:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise LedgerBusy(f"a run is waiting to write {self._path}; run the command again") from None
+                raise LedgerBusy(f"a run is waiting to write {self._path}", "run the command again") from None
         elif waited % (_GATE_AFTER + _GATE_HELD) >= _GATE_AFTER:
             self.shut()
         else:
@@ -307,7 +307,7 @@ def translate(path: Path, error: duckdb.Error) -> LedgerError:
     if _LOCKED in text:
         holder = _HOLDER.search(text)
         who = f"process {holder.group(1)}" if holder else "another process"
-        return LedgerBusy(f"the ledger {path} is open in {who}; close it there, or wait and run the command again")
+        return LedgerBusy(f"the ledger {path} is open in {who}", "close it there, or wait and run the command again")
     if "does not exist" in text:
         return LedgerError(f"there is no ledger {path}; `promptmill run JOB` makes one, --ledger names another")
     if "not a valid DuckDB database file" in text:

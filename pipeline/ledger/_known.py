@@ -21,12 +21,20 @@ SLICE_OUTCOMES = 200_000
 """About how many outcomes, of all jobs, are looked at together: some 300 bytes of memory each."""
 MOST_SLICES = 8
 """Each reads the outcomes anew, and nobody else has the ledger meanwhile: for ten million of them memory must grow."""
+HELD_BACK = "never_fits"
+"""The status of a row here that a stated limit rejected: nothing was sent for it, so another limit may let it through.
+
+It is the `error_type` of such an outcome; in the ledger and for people its status is `rejected`."""
 _OURS = "regexp_full_match(key, 'v1[0-9a-f]{32}')"
 _PLACE = "('0x' || key[3:6])::integer"
 
-_OWN = "select key, row(best.status, best.max_tokens) as value from best_outcomes where job = ?"
+_OWN = (
+    f"select key, row(if(best.error_type = '{HELD_BACK}', '{HELD_BACK}', best.status), best.max_tokens) as value"
+    " from best_outcomes where job = ?"
+)
 _OWN_SINCE = (
-    "select o.key, arg_max(row(o.status, o.max_tokens), r.run_id) as value"
+    f"select o.key, arg_max(row(if(o.error_type = '{HELD_BACK}', '{HELD_BACK}', o.status), o.max_tokens), r.run_id)"
+    " as value"
     " from outcomes o join run_starts r using (run_id) where r.job = ? and r.run_id >= ? group by o.key"
 )
 _OTHERS = (
@@ -54,7 +62,7 @@ class Known:
     """What the ledger already knows about keys, from one job's point of view."""
 
     own: Mapping[str, tuple[str, int | None]] = field(default_factory=dict)
-    """key -> (status, the answer's max_tokens): outcomes of this job's runs."""
+    """key -> (status or HELD_BACK, the answer's max_tokens): outcomes of this job's runs."""
     others: Mapping[str, tuple[Status, int | None, int, int]] = field(default_factory=dict)
     """key -> (status, max_tokens, run, attempt): `ok` and `truncated` answers that other jobs paid for."""
     done: RowsDone | None = None

@@ -52,6 +52,29 @@ def _spent(connection: duckdb.DuckDBPyConnection, job: str, fingerprint: str) ->
     return (spent[0], int(spent[1])) if spent else (Decimal(0), 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What a job has spent under other plans than the one that begins."""
+
+    usd: Decimal = Decimal(0)
+    """Attempts of unknown cost count at their worst case."""
+    same_prompt: bool = True
+    """The job's newest run had the same prompt and model: so the input is what changed."""
+
+
+def spent_elsewhere(connection: duckdb.DuckDBPyConnection, job: str, prompt_id: str) -> Elsewhere:
+    """Add up all that a job has spent."""
+    spent = connection.execute(
+        "select coalesce(sum(coalesce(a.cost_usd, a.reserved_usd)), 0) from attempts a join run_starts r using (run_id)"
+        " where r.job = ?",
+        [job],
+    ).fetchone()
+    newest = connection.execute(
+        "select prompt_id from run_starts where job = ? order by run_id desc limit 1", [job]
+    ).fetchone()
+    return Elsewhere(spent[0] if spent else Decimal(0), newest is None or newest[0] == prompt_id)
+
+
 def rows_stored(connection: duckdb.DuckDBPyConnection, plan_id: int) -> int:
     """Return the index below which all rows of a plan are stored."""
     stored = connection.execute(
@@ -105,6 +128,16 @@ def keys_ended(connection: duckdb.DuckDBPyConnection, run_id: int, keys: list[st
         return set()
     sql = "select key from outcomes where run_id = ? and key = any(?)"
     return {row[0] for row in connection.execute(sql, [run_id, keys]).fetchall()}
+
+
+def cut_off(connection: duckdb.DuckDBPyConnection, job: str) -> list[tuple[int | None, int]]:
+    """Return at which max_tokens the truncated rows of a job's newest plan were cut off, and how many at each."""
+    return connection.execute(
+        "select b.best.max_tokens, count(*) from rows w join best_outcomes b on b.job = $1 and b.key = w.key"
+        " where w.plan_id = (select max(plan_id) from plan_starts where job = $1) and b.best.status = 'truncated'"
+        " group by 1 order by 1",
+        [job],
+    ).fetchall()
 
 
 def next_run_id(connection: duckdb.DuckDBPyConnection) -> int:

@@ -100,6 +100,8 @@ class History:
     """What a counted token turned out to be in the whole ledger."""
     spent_usd: Decimal = Decimal(0)
     """What the plan has spent, as the budget counts."""
+    elsewhere: queries.Elsewhere = queries.Elsewhere()  # noqa: RUF009 -- a frozen value
+    """What other plans of the job have, where a run would begin one that never spent anything."""
 
 
 @dataclass(slots=True)
@@ -249,11 +251,21 @@ class Ledger:
         if not self.exists():
             return History()
         with self.read() as connection:
+            plan = queries.plan_facts(connection, ask.job, ask.fingerprint)
+            begins = plan.new and not plan.new_job and not plan.spent_usd
             return History(
                 used=_history.used_by(connection, ask.job, ask.prompt_id, keys=ask.keys) if ask.wanted else [],
                 calibration=queries.calibration(connection, ask.provider, ask.model),
-                spent_usd=queries.plan_facts(connection, ask.job, ask.fingerprint).spent_usd,
+                spent_usd=plan.spent_usd,
+                elsewhere=(
+                    queries.spent_elsewhere(connection, ask.job, ask.prompt_id) if begins else queries.Elsewhere()
+                ),
             )
+
+    def cut_off(self, job: str) -> list[tuple[int | None, int]]:
+        """Return at which max_tokens the truncated rows of a job's newest plan were cut off, and how many at each."""
+        with self.read() as connection:
+            return queries.cut_off(connection, job)
 
     def begin(self, request: RunRequest) -> RunStart:
         """Register a run: read what is already answered, catch up, number the run, and start its journal.

@@ -44,6 +44,11 @@ class Provider(Protocol):
         ...
 
     @property
+    def key_in_body(self) -> bool:
+        """The key goes into the body, where it may hold any letter; a header takes ASCII only."""
+        ...
+
+    @property
     def concurrency(self) -> int:
         """Requests at a time unless the job says otherwise."""
         ...
@@ -95,6 +100,11 @@ def find(name: str, *, base_url: str | None, dialect: str | None, options: Mappi
 def own_address(name: str) -> str | None:
     """Return where the preset of this name sends to; None if there is none, or it is known when it runs."""
     return _preset(name, None).base_url if name in names() else None
+
+
+def usual_key_env(name: str) -> str | None:
+    """Return the variable whose key goes to a preset's own address; None for other names."""
+    return _preset(name, base_url="elsewhere").key_env
 
 
 def check_extra(extra: Mapping[str, object]) -> None:

@@ -122,6 +122,8 @@ _HINTS = {
     410: "check [model] name",
 }
 
+_NO_KEY = "no key was sent: behind base_url name its variable in [model] api_key_env"
+
 # The last resort, where there is neither a code nor an error status, or where a vendor is known to use neither.
 _SPEND = re.compile(r"credit balance is too low|reached your .{0,20}usage limit|spend(ing)? limit", re.IGNORECASE)
 _FLAGGED = re.compile(r"(moderation|flagged|guardrail|content (policy|filter))", re.IGNORECASE)
@@ -297,7 +299,10 @@ def _message(reply: WireReply, said: Said, status: int, secrets: Sequence[str]) 
     if 300 <= reply.status < 400:  # noqa: PLR2004 (redirects)
         host = clean(redact(_redirect_host(reply), secrets), 100)
         return f"the server redirects to {host} (HTTP {reply.status}); set base_url to the address that answers"
-    hint = f"; {_HINTS[status]}" if status in _HINTS else ""
+    hint = _HINTS.get(status, "")
+    if status == HTTPStatus.UNAUTHORIZED and not secrets:
+        hint = _NO_KEY
+    hint = f"; {hint}" if hint else ""
     inside = f", {status} inside" if status != reply.status else ""
     return f"{words or _phrase(status)} (HTTP {reply.status}{inside}{hint})"
 

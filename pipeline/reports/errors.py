@@ -26,7 +26,8 @@ _ADVICE = {
     "truncated": "promptmill retry {job} --status truncated --max-tokens N    (with a larger N)",
     "invalid": "promptmill retry {job} --status invalid    ({helps} more)",
     "refused": "the model or its filter refused: change the prompt or leave these rows out with [input] where",
-    "rejected": "the provider or a limit will never take these rows as they are: see the message",
+    "rejected": "the provider will never take these rows as they are: see the message; what a stated limit held back"
+    " (never_fits) goes out with the next run under a higher limit",
     "failed": "promptmill retry {job} --status failed",
 }
 """The command, or the thought, that helps rows of a status."""

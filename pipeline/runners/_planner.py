@@ -9,7 +9,7 @@ from operator import attrgetter
 from pipeline.counting import Counting, ToCount
 from pipeline.doorman import Limits, Ticket
 from pipeline.estimating import Forecast, Outlook, TooLong, ToSend, forecast
-from pipeline.ledger import Known
+from pipeline.ledger import HELD_BACK, Known
 from pipeline.planning import Plan, PlannedRow, Selection, decide
 from pipeline.records import Outcome, Request, TokenCount
 from pipeline.runners._backlog import PlanRow
@@ -123,4 +123,4 @@ class Planner:
                 batch.tickets.append(ticket)
                 yield count
             else:
-                batch.outcomes.append(Outcome(request.key, "rejected", 0, error_type="never_fits", error=never))
+                batch.outcomes.append(Outcome(request.key, "rejected", 0, error_type=HELD_BACK, error=never))

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and `promptmill stop`: from before a job counts as running until its run is over.
+"""Ctrl-C, SIGTERM, a closed terminal and `promptmill stop`: from before a job counts as running until its run is over.
 
 Only the main thread hears signals: to a run in another thread a stop request ends the whole program.
 """
@@ -15,7 +15,12 @@ from pipeline.errors import RunPaused
 from pipeline.runners._loader import LAST_PATIENCE
 from pipeline.runners.local import LocalRun
 
-_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a stop request"}
+_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a stop request", signal.SIGHUP: "a closed terminal"}
+
+
+def _heard() -> list[signal.Signals]:
+    """Return the signals that count: a terminal may close under `nohup`."""
+    return [number for number in _NAMES if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
 
 
 class Asked:
@@ -43,7 +48,7 @@ def stoppable() -> Iterator[Asked]:
     asked = Asked()
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, asked.hear) for number in _NAMES}
+        before = {number: signal.signal(number, asked.hear) for number in _heard()}
     try:
         yield asked
     except BaseException:  # DuckDB makes an error of its own of what ended its query
@@ -56,7 +61,7 @@ def stoppable() -> Iterator[Asked]:
 
 
 def listen(run: LocalRun, asked: Asked, notify: Callable[[str], None], longest: float) -> None:
-    """First Ctrl-C (or SIGTERM, or `promptmill stop`): stop gently. A second Ctrl-C: leave now.
+    """First Ctrl-C (or SIGTERM, SIGHUP, or `promptmill stop`): stop gently. A second Ctrl-C: leave now.
 
     Whatever else stopped the run, its first Ctrl-C is the first one: it throws no answer away.
     """
@@ -86,6 +91,8 @@ def listen(run: LocalRun, asked: Asked, notify: Callable[[str], None], longest: 
         notify(f"leaving now; {'what the ledger lacks stays in the journal' if run.over else lost}")
 
     loop.add_signal_handler(signal.SIGINT, on_interrupt)
-    loop.add_signal_handler(signal.SIGTERM, gently, _NAMES[signal.SIGTERM], "Ctrl-C twice")
+    for number in _heard():
+        if number != signal.SIGINT:
+            loop.add_signal_handler(number, gently, _NAMES[number], "Ctrl-C twice")
     if asked.reason is not None:  # since the run has begun
         run.stop(asked.reason)

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import importlib.metadata
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +15,15 @@ from pipeline import pricebook
 from pipeline.budget import Budget, dollars
 from pipeline.counting import Counting
 from pipeline.counts import SUFFIX as COUNTS_SUFFIX
-from pipeline.errors import InputError, PriceError, UsageError, UserError
+from pipeline.errors import InputError, JobFileError, PriceError, UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, TooLong, ToSend
 from pipeline.job import Job
 from pipeline.ledger import Ledger, RunRequest, RunStart
 from pipeline.planning import Meter, Plan, Selection, passes_over
 from pipeline.pricing import Price
 from pipeline.prompts import KeyMaker
+from pipeline.providers import usual_key_env
+from pipeline.records import Request
 from pipeline.runners import _log
 from pipeline.runners._connection import Bundled, Connection, Remote
 from pipeline.runners._loader import Loader
@@ -36,6 +38,9 @@ from pipeline.windows import Window
 from pipeline.wire import WireOptions, open_wire
 
 Watch = Callable[[LocalRun], Awaitable[None]]
+AMPLE_PER_CHARACTER = 4
+AMPLE_PER_REQUEST = 1024
+"""More tokens than any request has: one a byte, and what chat templates put around it."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -68,7 +73,8 @@ def prepare(job: Job, *, limit: int | None = None) -> Prepared:
     price = prices[0] if prices else None
     _check_budget(job, price)
     plan = Plan(job, limit=limit)
-    if not plan.check_first_rows():
+    first = plan.check_first_rows()
+    if not first:
         raise InputError(f"{job.file}: no row of {job.input.path} is selected; look at [input] where")
     warnings = []
     if price is None:
@@ -82,6 +88,7 @@ def prepare(job: Job, *, limit: int | None = None) -> Prepared:
         warnings += [old] if old else []
     meter = Meter(job, price, prices[1:])
     meter.worst_case(0)  # a price that no ledger can book shows before anything is sent
+    _check_limits(job, meter, [row.request for row in first if row.request is not None])
     return Prepared(job, plan, meter, limit, list(dict.fromkeys(warnings)))
 
 
@@ -103,6 +110,29 @@ def _check_budget(job: Job, price: Price | None) -> None:
         )
     if job.model.max_tokens is None and not price.is_free:
         raise PriceError(f"{job.file}: a budget needs [model] max_tokens, or one answer could cost more than all of it")
+
+
+def _check_limits(job: Job, meter: Meter, requests: Sequence[Request]) -> None:
+    """Refuse a limit that holds back every one of the first requests: it is a mistake, not the rows' own fault."""
+    stated = job.limits.tokens_per_minute
+    if stated is None or not requests:
+        return
+    shortest = min(requests, key=lambda request: len(str(request.messages)))
+    # Nothing is counted where the room is ample: a tokenizer takes a while to load.
+    text = f"{shortest.messages}{job.model.schema}{job.model.extra}"
+    if meter.limit_tokens(AMPLE_PER_CHARACTER * len(text) + AMPLE_PER_REQUEST) <= stated:
+        return
+    if job.limits.never_fits(meter.ticket(shortest).tokens) is None:
+        return
+    tokens = min(count.tokens for count in meter.count_all(requests))
+    least = meter.limit_tokens(tokens)
+    if least <= stated:
+        return
+    answer = f"max_tokens = {least - tokens:,}" if meter.max_tokens else f"{least - tokens:,}, as max_tokens is not set"
+    raise JobFileError(
+        f"{job.file}: no request fits [limits] tokens_per_minute = {stated:,.0f}: the smallest of the first"
+        f" {len(requests):,} needs {least:,} tokens ({tokens:,} of input, and for the answer {answer}); raise the limit"
+    )
 
 
 def fingerprint(prepared: Prepared) -> str:
@@ -148,14 +178,26 @@ def credentials(job: Job, environ: Mapping[str, str]) -> str | None:
             f"the environment variable {job.api_key_env} is not set; it must hold the key for {job.provider.name}:"
             f" export {job.api_key_env}=..."
         )
-    if not key.isprintable():  # bytes that are no text, or a line break in the middle; the value is not shown
-        raise UserError(f"the environment variable {job.api_key_env} holds characters that no key has; set it again")
+    # Bytes that are no text, a line break in the middle, letters that no header takes; the value is not shown.
+    if not key.isprintable() or not (key.isascii() or job.provider.key_in_body):
+        raise UserError(
+            f"the environment variable {job.api_key_env} holds characters that no key has (letters beyond ASCII, bytes"
+            " that are no text, or a line break); set it again"
+        )
     return key or None
 
 
-def key_warnings(job: Job, key: str | None) -> list[str]:
-    """Warn when a key would travel unencrypted."""
+def key_warnings(job: Job, key: str | None, environ: Mapping[str, str]) -> list[str]:
+    """Warn when a key would travel unencrypted, and when none is sent where one may be wanted."""
     url = urlsplit(job.model.base_url or "")
+    if job.api_key_env is None and job.model.base_url is not None:
+        usual = usual_key_env(job.model.provider)
+        is_set = usual is not None and bool(environ.get(usual, "").strip())
+        if is_set or (url.scheme == "https" and url.hostname not in _LOOPBACK):
+            hint = f" ({usual} is set, but goes only to {job.provider.name}'s own address)" if is_set else ""
+            return [
+                f"no key is sent to {url.hostname}: if it wants one, name its variable in [model] api_key_env{hint}"
+            ]
     if key is None or url.scheme != "http" or url.hostname in _LOOPBACK:
         return []
     return [f"the key travels unencrypted to {url.hostname}: use https"]

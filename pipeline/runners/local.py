@@ -33,6 +33,7 @@ from pipeline.runners.attempt import Exchanger
 CLOCK_SECONDS = 1.0
 """How often the wall clock is looked at: it may be set, and stands still for a sleeping laptop's timers."""
 STOPPED = "stopped on request"
+BY_CLOCK = "the time given with --until has come"
 FINISHED = "finished"
 LEFT = 130
 """Exit code of a run that was left before all was home, or before all of it was in the ledger."""
@@ -245,7 +246,7 @@ class LocalRun:
             return
         while (left := self._until - time.time()) > 0:  # noqa: ASYNC110 -- a clock on the wall sends no events
             await asyncio.sleep(min(CLOCK_SECONDS, left))
-        self.stop("the time given with --until has come")
+        self.stop(BY_CLOCK)
 
     async def _run_stations(self) -> None:
         loop = asyncio.get_running_loop()

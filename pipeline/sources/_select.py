@@ -74,8 +74,9 @@ def _common_format(path: str, files: Sequence[Path]) -> str:
 
 def _missing(place: Path) -> str:
     folder = place.parent
+    start = "" if place.is_absolute() else f" (seen from {Path.cwd()}, where the command runs)"
     if not folder.is_dir():
-        return f"[input] path: there is no file {place}; the folder {folder} does not exist either"
+        return f"[input] path: there is no file {place}{start}; the folder {folder} does not exist either"
     names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
     near = did_you_mean(place.name, names) or ("" if names else f"; the folder {folder} is empty")
-    return f"[input] path: there is no file {place}{near}"
+    return f"[input] path: there is no file {place}{start}{near}"
