@@ -202,6 +202,7 @@ def _work(prepared: Prepared, estimated: Estimate) -> Work:
         outputs=None if outputs is None else (outputs.low, outputs.expected, outputs.high),
         per_request=lambda size: 0.0 if outputs is None else outputs.per_request(round(size / ratio)),
         max_tokens=prepared.job.model.max_tokens,
+        repairs=prepared.job.repair if outlook.used else 0,
         mix=outlook.mix,
         bounds=estimated.bounds,
         spread=(bill.low / bill.expected, bill.high / bill.expected) if bill is not None and observed else None,
@@ -295,7 +296,7 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
         outlook, _ = _before(prepared, ledger, options.selection)
         _tell_warnings(prepared, key, options)
     else:
-        estimated = fingerprint(prepared)  # before the input is read: what changes meanwhile must show, too
+        estimated = fingerprint(prepared)  # before the rest is read: what changes meanwhile must show
         counted = _estimated(prepared, ledger, options.selection, options.tick)
         if missing is not None and counted.to_send:
             raise missing
@@ -592,7 +593,7 @@ def changed_since(ledger: Ledger, job: Job) -> str | None:
     Then the ledger's results are answers to something else. Raises InputError if the input is not there any more.
     """
     found = run_report(ledger, results_report.NEWEST_PLAN, [job.name]).rows
-    if not found or found[0]["fingerprint"] == plan_fingerprint(job, open_source(job.input)):
+    if not found or found[0]["fingerprint"] == plan_fingerprint(job, open_source(job.input).fingerprint()):
         return None
     names = changed(json.loads(found[0]["config"]), job.config)
     if names:

@@ -28,7 +28,9 @@ class Work:
     per_request: Callable[[int], float]
     """Expected output tokens of a request of that many input tokens; only their ratios count."""
     max_tokens: int | None
-    """The most output tokens that a request can bring, all its answers together; None: any number."""
+    """The most output tokens of one answer; None: any number."""
+    repairs: int = 0
+    """How often an answer may be repaired: forecasts have it, ceilings don't."""
     mix: Mix = Mix()  # noqa: RUF009 -- a frozen value
     """What the tokens are made of."""
     bounds: Mapping[int, int] | None = None
@@ -111,7 +113,7 @@ def _spread(work: Work, weights: Mapping[int, float], factor: float) -> Iterator
 
     Rounding each by itself would not do: answers of 3.5 tokens would all become 4.
     """
-    left = 0.0
+    left, most = 0.0, None if work.max_tokens is None else work.max_tokens * (1 + work.repairs)
     for size, requests in work.sizes.items():
         wanted = weights[size] * factor * requests + left
         tokens = round(wanted)
@@ -119,7 +121,7 @@ def _spread(work: Work, weights: Mapping[int, float], factor: float) -> Iterator
         each, more = divmod(tokens, requests)
         for output, count in ((each, requests - more), (each + 1, more)):
             if count:
-                yield size, output if work.max_tokens is None else min(output, work.max_tokens), count
+                yield size, output if most is None else min(output, most), count
 
 
 def _lines(prices: Prices, target: Target, bulks: _Bulks, at: datetime) -> list[Compared]:
@@ -154,7 +156,6 @@ def _line(target: Target, price: Price | None, bulks: _Bulks, at: datetime) -> C
     if bulks.spread is not None and low is not None and expected is not None and high is not None:
         low = min(low, (expected * bulks.spread[0]).quantize(COST_UNIT))
         high = max(high, (expected * bulks.spread[1]).quantize(COST_UNIT))
-        high = high if ceiling is None else min(high, max(ceiling, expected))
     return Compared(target, price, low, expected, high, ceiling, None)
 
 

@@ -184,6 +184,10 @@ def _build(table: dict[str, Any], path: str) -> Job:
     sections = {section: dict(table.get(section, {})) for section in SECTIONS}
     model = sections["model"]
     _refuse_keys(model, path)
+    booked = _plain(table)
+    if _is_own_address(model):  # as if it was not written: price, context, API key and requests' keys are the usual
+        for place in (model, booked["model"]):
+            del place["base_url"]
     provider = _provider(model, path)
     schema = _schema(sections["output"], path)
     api_key_env, key_required = _key_source(model, provider)
@@ -212,7 +216,7 @@ def _build(table: dict[str, Any], path: str) -> Job:
         dedupe=sections["run"].get("dedupe", True),
         reuse=sections["run"].get("reuse", "ledger"),
         price=price,
-        config=_plain(table),
+        config=booked,
     )
 
 
@@ -271,8 +275,13 @@ def _kind_of(value: Any) -> str:
 def _refuse_keys(model: Mapping[str, Any], path: str) -> None:
     """Secrets come from environment variables only, so a key in an address is an error; it is never repeated."""
     url = model.get("base_url")
-    if isinstance(url, str) and "@" in urlsplit(url).netloc:
+    if isinstance(url, str) and address(url) and "@" in urlsplit(url).netloc:
         raise JobFileError(f"{path}: [model] base_url holds a user or password; name a variable with api_key_env")
+
+
+def _is_own_address(model: Mapping[str, Any]) -> bool:
+    url, own = model.get("base_url"), providers.own_address(str(model.get("provider")))
+    return isinstance(url, str) and own is not None and address(url) == address(own)
 
 
 def _provider(model: dict[str, Any], path: str) -> Provider:
@@ -282,12 +291,6 @@ def _provider(model: dict[str, Any], path: str) -> Provider:
         if key in model:
             _check_type(path, "model", key, model[key], str)
     plain = providers.find(model["provider"], base_url=base_url, dialect=dialect, options={})
-    own = providers.own_address(model["provider"])
-    if base_url is not None and own is not None and address(base_url) == address(own):
-        del model[
-            "base_url"
-        ]  # as if it was not written: price, context window, API key and requests' keys are the usual
-        base_url = None
     options = {key: model.pop(key) for key in list(model) if key in plain.options and key not in SECTIONS["model"]}
     _check_section(path, "model", model, also=plain.options)
     providers.check_extra(model.get("extra", {}))

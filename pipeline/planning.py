@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cached_property
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -76,6 +77,11 @@ class Plan:
         rows = chain(self._checked, self._scan)
         while batch := list(islice(rows, size)):
             yield batch
+
+    @cached_property
+    def input_fingerprint(self) -> str:
+        """Of the input as it is when this is first asked for: it reads all of it, so once is enough for a plan."""
+        return self.source.fingerprint()
 
     @property
     def share(self) -> float | None:

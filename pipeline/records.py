@@ -248,3 +248,11 @@ class Outcome(NamedTuple):
     reused: bool = False
     error_type: str | None = None
     error: str | None = None
+
+
+def takes_the_place(result: str, output: str | None) -> bool:
+    """Tell whether a repair's answer goes before the one it was to repair: it is whole, and there is something in it.
+
+    A cut-off answer, a refusal or silence is worse than a whole answer that doesn't fit.
+    """
+    return result in {"ok", "invalid"} and bool(output and output.strip())

@@ -23,7 +23,8 @@ _DEEPEST = 100
 _TEXTS: frozenset[Place] = frozenset({("prompt",), ("output",), ("input", "where")})
 """What people write about their data, such as "extract the api_key": not searched for secrets."""
 _MODEL: Place = ("model", "name")
-"""Names of models may look like anything."""
+_FILES: Place = ("input", "path")
+"""Names of models and files may look like anything; an address is no file."""
 _VARIABLE_NAME: Place = ("model", "api_key_env")
 
 _NAMES = frozenset({"jwt", "pwd", "passwd", "bearer", "cookie", "hftoken", "sastoken", "apitoken"})
@@ -73,12 +74,18 @@ def _check_secrecy(place: Place, value: Any, path: str) -> None:
             ' "MY_PROVIDER_KEY"; the key itself stays out of job files'
         )
     names = [part for part in place if isinstance(part, str)]
-    if any(map(_is_shaped, names)) or (isinstance(value, str) and place != _MODEL and _is_secret(names, value)):
+    if any(map(_is_shaped, names)) or (
+        isinstance(value, str) and not _is_free(place, value) and _is_secret(names, value)
+    ):
         raise JobFileError(
             f"{path}: {_named(place)} holds a key or another secret, and the ledger keeps what a job file says. Put the"
             ' provider\'s key into an environment variable and name that: [model] api_key_env = "MY_PROVIDER_KEY".'
             " Other secrets can't be sent in this version"
         )
+
+
+def _is_free(place: Place, text: str) -> bool:
+    return place == _MODEL or (place == _FILES and "://" not in text)
 
 
 def _is_secret(names: Sequence[str], text: str) -> bool:

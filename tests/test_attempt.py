@@ -244,6 +244,8 @@ def test_a_repair_that_never_passes_leaves_the_answer_that_was_to_be_repaired():
     repair = TICKET._replace(attempt=2, kind="repair", answered_attempt=1)
     done = refused(Standing(refusals=9, suspect=True, given_up="a rate limit refused it 9 times"), repair)
     assert (done.outcome.status, done.outcome.answer_attempt) == ("invalid", 1)
+    assert done.outcome.error.startswith("the answer doesn't fit, and its repair brought nothing better")
+    assert done.outcome.error.endswith("a rate limit refused it 9 times")
 
 
 def test_rows_that_nobody_can_judge_halt_the_run():

@@ -120,6 +120,8 @@ def test_what_the_provider_says_it_charged_outweighs_the_price():
     without_price = Outlook(charged, max_tokens=500)
     found = without_price.bill(Terms(), Counter({100: 30}), without_price.outputs(Counter({100: 30})))
     assert found.expected == 60 * computed
+    cut = Outlook(charged, max_tokens=5)  # shorter answers cost less, and nobody knows how much
+    assert cut.bill(Terms(), Counter({100: 30}), cut.outputs(Counter({100: 30}))) is None
 
 
 def test_a_pilot_of_repaired_answers_says_what_the_rest_costs(project, stub):
@@ -165,6 +167,15 @@ def test_answers_to_another_prompt_or_with_other_parameters_say_nothing(project)
     assert estimated(project, "--set", "model.temperature=0.5")["output"]["basis"] == "limit"
     path.write_text(path.read_text().replace("{{ text }}", "write an essay about {{ text }}"))
     assert estimated(project)["output"]["basis"] == "limit"
+
+
+def test_answers_that_could_not_be_repaired_say_nothing_of_what_repairs_cost(project):
+    project.rows(texts(60))
+    project.job(more=SCHEMA.replace("repair = 1\n", ""))
+    project.run("run", "job.toml", "--yes", code=3)
+    project.rows(texts(90))
+    assert estimated(project)["output"]["basis"] == "history"
+    assert estimated(project, "--set", "output.repair=1")["output"]["basis"] == "limit"
 
 
 def test_answers_that_ended_below_a_limit_count_under_every_higher_one_and_are_cut_under_a_lower_one():

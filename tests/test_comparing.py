@@ -41,6 +41,15 @@ def test_a_line_has_the_price_and_what_the_work_costs_under_each_forecast_and_at
     )  # fmt: skip
 
 
+def test_repairs_are_in_the_forecast_of_a_line_and_not_in_its_ceiling(tmp_path):
+    prices, outputs = book(tmp_path, ENTRY.format("a", 1, 10)), (2900.0, 3000.0, 3100.0)
+    (line,) = compare(
+        prices, [Target.parse("m@a")], Work({100: 10}, outputs, lambda _: 1.0, max_tokens=200, repairs=1), at=NOW
+    )
+    assert (line.low_usd, line.expected_usd, line.high_usd) == (D("0.030"), D("0.031"), D("0.032"))
+    assert line.ceiling_usd == D("0.021")
+
+
 def test_a_model_alone_gets_a_line_for_each_seller_with_the_lane_the_cheapest_first(tmp_path):
     prices = book(tmp_path, ENTRY.format("a", 4, 4) + ENTRY.format("b", 3, 3) + BATCH + ENTRY.format("c", 2, 9))
     assert told(lines(prices, "m")) == [

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,7 +29,7 @@ NO_TEXT = "\ud83d"
 class Judge:
     """In an exchanger's place: every exchange ends its row, but some show a bug, or bring what no line can hold."""
 
-    spec = ModelSpec("stub", "m", max_tokens=50)
+    spec, meter = ModelSpec("stub", "m", max_tokens=50), SimpleNamespace(is_free=False)
 
     def __init__(self, *, bug=(), no_line=()):
         self.bug, self.no_line = bug, no_line

@@ -12,7 +12,7 @@ from project import Project, texts
 from stub import StubServer
 
 from pipeline import api
-from pipeline.cli._sending import _Confirm
+from pipeline.cli._sending import NewLedger, _Confirm
 from pipeline.cli._ticker import Ticker
 from pipeline.doorman import Limits
 from pipeline.estimating import Outlook, TooLong, ToSend
@@ -258,8 +258,10 @@ def test_with_quiet_a_free_run_that_asks_nothing_names_them_too(project):
     write(project, model="gpt-3.5-turbo", more="[price]\ninput = '0'\noutput = '0'\n")
     told = []
     with chdir(project.folder):
-        found = api.estimate(api.open_job("job.toml"), Ledger(project.folder / "promptmill.duckdb"))
-        assert _Confirm(told.append, Ticker(quiet=True), quiet=True)(*found)
+        ledger = Ledger(project.folder / "promptmill.duckdb")
+        found = api.estimate(api.open_job("job.toml"), ledger)
+        news = NewLedger(ledger, told.append, quiet=True)
+        assert _Confirm(told.append, Ticker(quiet=True), news, quiet=True)(*found)
     assert len(warned("\n".join(told))) == 1
 
 

@@ -92,7 +92,12 @@ def test_the_presets_own_address_written_out_changes_nothing_and_any_other_does(
     at = datetime(2026, 11, 24, tzinfo=UTC)
     assert (find_prices(written, at) == find_prices(plain, at)) is own
     assert (KeyMaker(written.model).key(()) == KeyMaker(plain.model).key(())) is own
-    assert written.config["model"]["base_url"] == base_url  # what was written is booked
+    assert written.config["model"].get("base_url") == (None if own else base_url)  # reports judge by what is booked
+
+
+def test_an_address_that_is_none_is_a_mistake_of_the_file(project):
+    with pytest.raises(JobFileError, match="base_url is not an address"):
+        load_job(str(project.job()), ['model.base_url="http://[::1"'])
 
 
 def test_the_presets_concurrency_holds_unless_the_job_says_otherwise(project):

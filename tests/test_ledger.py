@@ -13,7 +13,7 @@ from bookings import COST, WORST, Booked, ask, child, each_line_once, finished, 
 from pipeline import journal
 from pipeline.errors import LedgerError
 from pipeline.ledger import Burst, Ledger, _connect, loading
-from pipeline.ledger._frames import _BOOKERS
+from pipeline.ledger._frames import _BOOKERS, RunFacts, missing_outcome
 from pipeline.runners._backlog import Backlog
 from pipeline.runners._loader import Loader
 
@@ -340,6 +340,25 @@ def test_a_run_whose_ledger_was_put_back_to_an_older_copy_is_told(path, tmp_path
     run.end()
     assert each_line_once(path)
     assert Booked(path).start.plan.rows_stored == 0, "the list of rows has no gap"
+
+
+@pytest.mark.parametrize(
+    ("result", "output", "repairs", "expected"),
+    [
+        ("ok", "{}", 1, ("ok", 2)),
+        ("truncated", "cut", 1, ("invalid", 1)),
+        ("refused", "no", 1, ("invalid", 1)),
+        ("invalid", "another", 1, ("invalid", 2)),
+        ("invalid", " ", 1, ("invalid", 1)),
+        ("invalid", "another", 0, None),
+    ],
+)
+def test_an_outcome_that_a_kill_took_is_the_one_that_the_run_had_found(result, output, repairs, expected):
+    run = RunFacts(1, "stub", "m", "realtime", None, 100, repair=1)
+    line = {"key": "k", "attempt": 2, "result": result, "output": output, "sent_at": 0.0, "repairs": repairs,
+            "repaired_attempt": 1}  # fmt: skip
+    found = missing_outcome(run, line)
+    assert expected == (None if found is None else (found[2], found[5]))
 
 
 # -- how a run is registered ------------------------------------------------------------------------

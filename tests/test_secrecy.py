@@ -132,5 +132,12 @@ def test_what_no_journal_line_can_hold_is_a_mistake_in_the_file(text, says):
     assert says in str(caught.value)
 
 
+def test_a_file_may_have_any_name():
+    path = "data/sk_9f86d081884c7d659a2feaa0c55ad015.jsonl"
+    check_values({"input": {"path": path}}, "job.toml")
+    with pytest.raises(JobFileError, match="another secret"):
+        check_values({"model": {"extra": {"user": path}}}, "job.toml")
+
+
 def test_numbers_of_64_bits_and_tables_in_tables_are_let_through():
     check(f"[model]\nextra = {{ a = [9223372036854775807, -9223372036854775807, 1e300] }}\nextra2{'.a' * 90} = 1")

@@ -52,7 +52,7 @@ def facts_of(
         "billed_ratio": round(float(outlook.input_ratio), 6),
         "cached_share": round(float(outlook.cached_share), 6),
         "billed_factor": round(float(outlook.billed_factor), 6),
-        "output": _output_facts(forecast.outputs, outlook.most_tokens, estimate.to_send),
+        "output": _output_facts(forecast.outputs, _most_tokens(estimate), estimate.to_send),
         "input_usd": forecast.input_usd,
         "low_usd": forecast.low_usd,
         "expected_usd": None if bill is None else bill.expected,
@@ -226,13 +226,20 @@ def _input(estimate: "Estimate") -> str:
     return text
 
 
+def _most_tokens(estimate: "Estimate") -> int | None:
+    """Return the most output of one request; of repairs nothing is known before any answer."""
+    outlook = estimate.outlook
+    return outlook.most_tokens if outlook.used else outlook.max_tokens
+
+
 def _output(prepared: "Prepared", estimate: "Estimate") -> str:
-    outputs, limit, most = estimate.forecast.outputs, prepared.job.model.max_tokens, estimate.outlook.most_tokens
+    outputs, limit, most = estimate.forecast.outputs, prepared.job.model.max_tokens, _most_tokens(estimate)
     if not estimate.to_send:
         return ""
     if outputs is None:
         return "unknown: max_tokens is not set, and nothing was answered yet; --pilot finds out"
-    repairs = f", and {plural(prepared.job.repair, 'repair')}" if prepared.job.repair else ""
+    repairs = ", repairs apart" if outputs.basis == "limit" else f", and {plural(prepared.job.repair, 'repair')}"
+    repairs = repairs if prepared.job.repair else ""
     at_most = (
         ""
         if limit is None or most is None

@@ -203,7 +203,8 @@ class Outlook:
         """Forecast from what the provider said it charged, where there is no price."""
         billed = [_billed_usd(one) for one in self.used]
         known = [dollars for dollars in billed if dollars is not None]
-        if len(known) < max(len(billed), FEW):
+        other_limits = self.observed != list(self.used)  # then answers get longer or shorter, and nobody has a price
+        if other_limits or len(known) < max(len(billed), FEW):
             return None
         mean = _sum(known) / len(known)
         low, high = interval_of_total(

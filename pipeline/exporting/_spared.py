@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
@@ -61,7 +62,8 @@ def _require_no_input(output: Path, path: str, name: str) -> None:
 
 def _files_in(path: str) -> Iterator[Sequence[str | Path]]:
     if Path(path).is_dir():
-        yield [file for file in Path(path).iterdir() if is_readable(file)]
+        with suppress(OSError):  # a folder of an earlier run that may not be listed now
+            yield [file for file in Path(path).iterdir() if is_readable(file)]
     elif glob.has_magic(path):
         yield glob.glob(path, recursive=True)  # noqa: PTH207 -- as the input is read
 

@@ -11,6 +11,8 @@ import duckdb
 import orjson
 import polars as pl
 
+from pipeline.records import takes_the_place
+
 _TYPES: dict[str, Any] = {
     "text": pl.String,
     "int": pl.Int64,
@@ -242,12 +244,14 @@ def missing_outcome(run: RunFacts, attempt: Mapping[str, Any]) -> Sequence[Any] 
     result = attempt["result"]
     if attempt.get("held"):
         return None
-    if result not in _FINAL and not (result == "invalid" and run.repair == 0):
+    if result not in _FINAL and not (result == "invalid" and attempt.get("repairs", 0) >= run.repair):
         return None
-    answered = attempt.get("output") is not None
+    answer = None if attempt.get("output") is None else attempt["attempt"]
+    earlier = attempt.get("repaired_attempt")
+    if earlier is not None and not takes_the_place(result, attempt.get("output")):
+        result, answer = "invalid", earlier
     ended_at = attempt["sent_at"] + (attempt.get("latency_ms") or 0) / 1000
     return (
-        run.run_id, attempt["key"], result, attempt["attempt"], run.run_id if answered else None,
-        attempt["attempt"] if answered else None, run.max_tokens, False, attempt.get("error_type"),
-        attempt.get("error"), microseconds(ended_at),
+        run.run_id, attempt["key"], result, attempt["attempt"], None if answer is None else run.run_id, answer,
+        run.max_tokens, False, attempt.get("error_type"), attempt.get("error"), microseconds(ended_at),
     )  # fmt: skip

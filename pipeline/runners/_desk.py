@@ -72,7 +72,8 @@ class Desk:
         self._notify, self._stop, self._fail = notify, stop, fail
         self._proven = proven
         max_tokens = exchanger.spec.max_tokens
-        self._most_output = None if max_tokens is None else max_tokens + COUNTED_OTHERWISE
+        watched = max_tokens is not None and not exchanger.meter.is_free
+        self._most_output = max_tokens + COUNTED_OTHERWISE if watched and max_tokens is not None else None
         self._arrived: list[Arrival] = []
         self._held: list[Outcome] = []
         """Rejections that may be the job's fault: booked when that is ruled out."""
@@ -276,7 +277,7 @@ class Desk:
             self._stop(f"{said}: the budget can't be held; does this provider honour max_tokens?")
             return
         self._most_output = None  # told once
-        self._notify(f"{said}: the run may cost more than its ceiling; does this provider honour max_tokens?")
+        self._notify(f"{said}: the run may cost more than was estimated; does this provider honour max_tokens?")
 
 
 def _tokens_used(attempt: Attempt) -> int | None:

@@ -58,6 +58,8 @@ def attempt_line(attempt: Attempt, ticket: Ticket, *, held: bool = False) -> Fie
     }
     if held:
         line["held"] = True
+    if ticket.answered_attempt is not None:  # for whoever has to find out the outcome without its line
+        line["repairs"], line["repaired_attempt"] = ticket.repairs, ticket.answered_attempt
     return line
 
 

@@ -12,7 +12,17 @@ from pipeline.health import unreachable
 from pipeline.planning import Meter
 from pipeline.pricing import Price, cost_usd
 from pipeline.providers import Provider, failure_from_wire
-from pipeline.records import Attempt, AttemptResult, Failure, ModelSpec, Outcome, Reply, Request, Status
+from pipeline.records import (
+    Attempt,
+    AttemptResult,
+    Failure,
+    ModelSpec,
+    Outcome,
+    Reply,
+    Request,
+    Status,
+    takes_the_place,
+)
 from pipeline.retry import RetryPolicy
 from pipeline.runners._connection import Connection
 from pipeline.schemas import AnswerCheck
@@ -152,8 +162,11 @@ class Exchanger:
             f"a quota may be too small for its {ticket.tokens:,} tokens (input + max_tokens). A shorter row, a smaller"
             " max_tokens or a larger quota helps; `promptmill retry JOB --status rejected` tries again"
         )
+        outcome = self._outcome(ticket, attempt, "rejected")
+        if outcome.status != "rejected":  # a repair that never passes: the answer before it stays
+            return Done(outcome._replace(error=f"{outcome.error}; {standing.given_up}"))
         error = f"{standing.given_up}; {advice}. It says: {attempt.error}"
-        return Done(self._outcome(ticket, attempt, "rejected")._replace(error_type="never_passes", error=error))
+        return Done(outcome._replace(error_type="never_passes", error=error))
 
     def _after_failure(self, ticket: Ticket, attempt: Attempt, failure: Failure, jitter: float) -> Step:
         if failure.action == "pause":
@@ -187,7 +200,7 @@ class Exchanger:
             {"role": "user", "content": complaint},
         )
         first = ticket.answered_attempt
-        answered = ticket.attempt if first is None or _takes_the_place(attempt) else first
+        answered = ticket.attempt if first is None or takes_the_place(attempt.result, attempt.output) else first
         metered = self.meter.ticket(Request(ticket.request.key, messages))
         return metered._replace(
             attempt=ticket.attempt + 1,
@@ -199,7 +212,7 @@ class Exchanger:
     def _outcome(self, ticket: Ticket, attempt: Attempt, status: Status) -> Outcome:
         answer = ticket.attempt if attempt.output is not None else None
         error = attempt.error
-        if ticket.answered_attempt is not None and not _takes_the_place(attempt):
+        if ticket.answered_attempt is not None and not takes_the_place(attempt.result, attempt.output):
             answer, status = ticket.answered_attempt, "invalid"
             error = f"the answer doesn't fit, and its repair brought nothing better: {error}"
         return Outcome(
@@ -212,14 +225,6 @@ class Exchanger:
             error_type=attempt.error_type,
             error=error,
         )
-
-
-def _takes_the_place(repair: Attempt) -> bool:
-    """Tell whether a repair's answer goes before the one it was to repair: it is whole, and there is something in it.
-
-    A cut-off answer, a refusal or silence is worse than a whole answer that doesn't fit.
-    """
-    return repair.result in {"ok", "invalid"} and bool(repair.output and repair.output.strip())
 
 
 def after_refusal(

@@ -33,7 +33,6 @@ from pipeline.runners._planner import Planner
 from pipeline.runners._signals import Asked, listen, stoppable
 from pipeline.runners.attempt import Exchanger
 from pipeline.runners.local import LocalRun, RunReport
-from pipeline.sources import Source
 from pipeline.windows import Window
 from pipeline.wire import WireOptions, open_wire
 
@@ -137,20 +136,20 @@ def _check_limits(job: Job, meter: Meter, requests: Sequence[Request]) -> None:
 
 def fingerprint(prepared: Prepared) -> str:
     """Identify the plan of a prepared job."""
-    return plan_fingerprint(prepared.job, prepared.plan.source)
+    return plan_fingerprint(prepared.job, prepared.plan.input_fingerprint)
 
 
-def plan_fingerprint(job: Job, source: Source) -> str:
+def plan_fingerprint(job: Job, input_fingerprint: str) -> str:
     """Identify a plan: the input's files, the prompt, the model and how rows become keys. Limits are not in it.
 
     No row is read for that.
     """
-    return _digest([source.fingerprint(), *_prompt_and_model(job), job.dedupe])
+    return _digest([input_fingerprint, *_prompt_and_model(job), job.dedupe])
 
 
 def prompt_id(job: Job) -> str:
-    """Identify what shapes answers, whatever the input: the prompt, the model and its parameters."""
-    return _digest(_prompt_and_model(job))
+    """Identify what shapes answers and their cost, whatever the input: prompt, model, parameters and repairs."""
+    return _digest([*_prompt_and_model(job), job.repair])
 
 
 def _prompt_and_model(job: Job) -> list[object]:
