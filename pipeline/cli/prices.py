@@ -27,7 +27,7 @@ ALWAYS = ("provider", "model", "counts", "lane", "input", "cached_input", "outpu
 @at_option
 @json_option
 def command(model: str | None, provider: str | None, at: datetime | None, as_json: bool) -> int:
-    """Show what MODEL costs at everybody who sells it, in dollars per 1M tokens; without MODEL, the price files.
+    """Show what MODEL[@PROVIDER] costs at everybody who sells it, in dollars per 1M tokens; alone the price files.
 
     The first list that has a price counts: your file, promptmill's, then the genai-prices package. A job's [price] and
     --price go before all of them.
