@@ -544,8 +544,11 @@ def prices(
 ) -> list[Quote]:
     """Return what would be charged for a model, by everybody who sells it; without one, the lists that are files.
 
-    Raises PriceError if nobody's price is known.
+    `MODEL@PROVIDER` names both. Raises PriceError if nobody's price is known.
     """
+    if model is not None and provider is None and model.rfind("@") > 0:
+        target = Target.parse(model)
+        model, provider = str(replace(target, provider=None)), target.provider
     return Prices(price_file).quotes(model, provider, at or datetime.now(UTC))
 
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from pipeline import _genai
-from pipeline.errors import PriceError
+from pipeline.errors import PriceError, did_you_mean
 from pipeline.pricing import (
     LANES,
     REALTIME,
@@ -187,11 +187,20 @@ class Prices:
         if not found:
             what = "any model" if model is None else model
             whose = "nobody's price" if provider is None else f"no price at {provider}"
+            near = self._near(model, provider)
             raise PriceError(
                 f"{whose} of {what} is known for {at.date()}; state one with [price], --price, or a [[price]] in your"
-                " price file"
+                f" price file{near}"
             )
         return found
+
+    def _near(self, model: str | None, provider: str | None) -> str:
+        """Return the nearest name of whatever is not known: the provider, else the model."""
+        sellers = dict.fromkeys(name for one in self._lists for name in one.providers())
+        if provider is not None and provider not in sellers:
+            return did_you_mean(provider, sellers)
+        names = dict.fromkeys(name for seller, name in self._listed() if provider in (None, seller))
+        return "" if model is None or model in names else did_you_mean(model, names)
 
     def _listed(self) -> tuple[tuple[str, str], ...]:
         return tuple(

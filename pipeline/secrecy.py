@@ -74,9 +74,7 @@ def _check_secrecy(place: Place, value: Any, path: str) -> None:
             ' "MY_PROVIDER_KEY"; the key itself stays out of job files'
         )
     names = [part for part in place if isinstance(part, str)]
-    if any(map(_is_shaped, names)) or (
-        isinstance(value, str) and not _is_free(place, value) and _is_secret(names, value)
-    ):
+    if any(map(_is_shaped, names)) or (isinstance(value, str) and _is_secret(names, value, place)):
         raise JobFileError(
             f"{path}: {_named(place)} holds a key or another secret, and the ledger keeps what a job file says. Put the"
             ' provider\'s key into an environment variable and name that: [model] api_key_env = "MY_PROVIDER_KEY".'
@@ -88,7 +86,9 @@ def _is_free(place: Place, text: str) -> bool:
     return place == _MODEL or (place == _FILES and "://" not in text)
 
 
-def _is_secret(names: Sequence[str], text: str) -> bool:
+def _is_secret(names: Sequence[str], text: str, place: Place) -> bool:
+    if _is_free(place, text):
+        return False
     compact = re.sub(r"[^a-z0-9]", "", names[-1].lower())
     named = compact in _NAMES or compact.endswith(_ENDINGS) or (compact in _COMMON and "metadata" not in names)
     of_data = "properties" in names[:-1]  # a schema's: such names are those of the data

@@ -153,6 +153,24 @@ def test_what_the_user_states_for_this_job_is_of_today_and_never_marked(tmp_path
     assert "nobody says" not in project.run("check", "job.toml", "--price", "1,2").stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        (("gpt-4o-mni",), "gpt-4o-mini"),
+        (("gpt-5-mini", "--provider", "openia"), "openai"),
+        (("gpt-5@openia",), "openai"),
+    ],
+)
+def test_a_mistyped_model_or_provider_names_the_nearest_one(tmp_path, arguments, near):
+    assert f"; did you mean {near!r}?" in Project(tmp_path).run("prices", *arguments, code=2).stderr
+
+
+def test_a_model_may_be_named_with_its_provider(tmp_path):
+    project = Project(tmp_path)
+    named = project.run("prices", "gpt-5-mini@openai").stdout
+    assert named == project.run("prices", "gpt-5-mini", "--provider", "openai").stdout
+
+
 def test_the_users_price_file_is_used_by_a_run_and_old_prices_are_marked(tmp_path, stub):
     project = Project(tmp_path, stub.base_url)
     project.rows(texts(2))

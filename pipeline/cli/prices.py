@@ -35,7 +35,7 @@ AS_OTHERS = {"cache_write": "input", "cache_write_1h": "cache_write", "reasoning
 )
 @json_option
 def command(model: str | None, provider: str | None, at: datetime | None, as_json: bool) -> int:
-    """Show what MODEL costs at everybody who sells it, in dollars per 1M tokens; without MODEL, the price files.
+    """Show what MODEL[@PROVIDER] costs at everybody who sells it, in dollars per 1M tokens; alone the price files.
 
     The first list that has a price counts: your file, promptmill's, then the genai-prices package. A job's [price] and
     --price go before all of them.
