@@ -184,8 +184,8 @@ def _answered(own: Own | None, other: Other | None, max_tokens: int | None, *, r
     if retrying:
         return None
     if own is not None:
-        return None if own[0] == "truncated" and _raised(own[1], max_tokens) else Decision("ended", own[0])
-    return None if other is None or _raised(other[1], max_tokens) else Decision("reuse", other[0])
+        return None if own[0] == "truncated" and is_raised(own[1], max_tokens) else Decision("ended", own[0])
+    return None if other is None or is_raised(other[1], max_tokens) else Decision("reuse", other[0])
 
 
 def cut_again(old: int | None, new: int | None, *, same_limit: bool) -> bool:
@@ -193,7 +193,8 @@ def cut_again(old: int | None, new: int | None, *, same_limit: bool) -> bool:
     return old is not None and new is not None and (new < old or (new == old and not same_limit))
 
 
-def _raised(old: int | None, new: int | None) -> bool:
+def is_raised(old: int | None, new: int | None) -> bool:
+    """Tell whether an answer that was cut off at one max_tokens may get longer under another (None: no limit)."""
     return old is not None and (new is None or new > old)
 
 

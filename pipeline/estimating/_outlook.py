@@ -13,6 +13,7 @@ from pipeline.estimating._terms import Terms
 from pipeline.estimating._to_send import EXACT, total_usd
 from pipeline.forecasting import FEW, Observed, Outputs, forecast_from_limit, forecast_outputs, interval_of_total
 from pipeline.ledger import Calibration, Exchange, Used
+from pipeline.planning import is_raised
 from pipeline.pricing import COST_UNIT, Mix
 from pipeline.records import Usage
 
@@ -54,7 +55,7 @@ class Outlook:
         if limit is not None and usage.output_tokens > limit:
             usage = usage._replace(output_tokens=limit, reasoning_tokens=min(usage.reasoning_tokens, limit))
             return Exchange(usage, truncated=True)
-        if exchange.truncated and _is_raised(one.max_tokens, limit):
+        if exchange.truncated and is_raised(one.max_tokens, limit):
             # Somewhere between where it was cut and the new limit: the middle of the two on a scale of ratios.
             longest = usage.output_tokens if limit is None else round(sqrt(usage.output_tokens * limit))
             return Exchange(usage._replace(output_tokens=max(longest, usage.output_tokens)), truncated=False)
@@ -63,7 +64,7 @@ class Outlook:
     @cached_property
     def guessed(self) -> bool:
         """Whether some answers were cut off at a lower limit, so that their length is a guess."""
-        return any(one.truncated and _is_raised(one.max_tokens, self.max_tokens) for one in self.used)
+        return any(one.truncated and is_raised(one.max_tokens, self.max_tokens) for one in self.used)
 
     @property
     def most_tokens(self) -> int | None:
@@ -282,10 +283,6 @@ def _billed_usd(one: Used) -> Decimal | None:
 
 def _sum(dollars: Iterable[Decimal]) -> Decimal:
     return sum(dollars, Decimal(0))
-
-
-def _is_raised(old: int | None, new: int | None) -> bool:
-    return old is not None and (new is None or new > old)
 
 
 def _rounded(usd: Decimal | None) -> Decimal:

@@ -27,7 +27,8 @@ _ADVICE = {
     "invalid": "promptmill retry {job} --status invalid    ({helps} more)",
     "refused": "the model or its filter refused: change the prompt or leave these rows out with [input] where",
     "rejected": "the provider will never take these rows as they are: see the message; what a stated limit held back"
-    " (never_fits) goes out with the next run under a higher limit",
+    " (never_fits) goes out with the next run under a higher limit, and what a quota refused (never_passes) with"
+    " promptmill retry {job} --status rejected",
     "failed": "promptmill retry {job} --status failed",
 }
 """The command, or the thought, that helps rows of a status."""

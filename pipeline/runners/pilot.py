@@ -14,7 +14,7 @@ def send_pilot(prepared: Prepared, key: str | None, how: Launch, keys: frozenset
     """Send these requests of a plan that was not scanned yet, within the job's limits and budget.
 
     The whole plan is scanned and listed, so that `promptmill results` has the pilot's answers in their places. Raises
-    LedgerError before anything is sent; afterwards it always reports.
+    LedgerError, or RunPaused if it is stopped, before anything is sent; afterwards it always reports.
     """
     how = replace(how, command=COMMAND, selection=Selection(only=keys), total=len(keys))
     return launch(prepared, key, how)
