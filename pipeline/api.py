@@ -337,7 +337,8 @@ class Piloted:
 def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions) -> Piloted:
     """Send random requests of the job, as far as they have no answer, and estimate the rest from them.
 
-    `confirm` and `selection` of the options are not looked at. Raises UserError, or RunPaused if it is stopped, before anything is sent.
+    `confirm` and `selection` of the options are not looked at. Raises UserError, or RunPaused if it is stopped, before
+    anything is sent.
     """
     key, missing = _credentials(job, options)
     prepared = prepare(job, limit=options.limit)

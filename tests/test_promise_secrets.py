@@ -290,7 +290,7 @@ def test_an_internal_error_shows_where_it_happened_but_no_key(tmp_path, monkeypa
             assert "RuntimeError: a bug that quotes" in text
             assert "attempt.py" in text
             assert "\x1b" not in text
-        assert log.count("\n") == len(log.splitlines()) == 3, "one line per event: start, stop, traceback"
+        assert log.count("\n") == len(log.splitlines()) == 4, "one line per event: start, new ledger, stop, traceback"
         assert_nowhere(project, ODD, done.stdout, done.stderr)
 
 
