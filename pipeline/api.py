@@ -348,12 +348,12 @@ def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions) -> Pilot
     if sample.to_send:
         if missing is not None:
             raise missing
-        _history(prepared, ledger, wanted=False)  # for its warning: after the pilot the plan is not new
+        outlook, _ = _before(prepared, ledger, Selection())  # before the warnings, as one may come of it
         _tell_warnings(prepared, key, options)
         too_long = scan.too_long.said()
         if too_long is not None:
             options.notify(too_long)
-        how = replace(_launch(ledger, options), outlook=_before(prepared, ledger, Selection())[0])
+        how = replace(_launch(ledger, options), outlook=outlook)
         report = send_pilot(prepared.rescanned(), key, how, sample.to_send)
         scan.ended(ledger.known(job.name, job.reuse))
     found = scan.answer(prepared.plan, *_before(prepared, ledger, Selection(), sample), counter)

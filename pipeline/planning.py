@@ -190,7 +190,7 @@ def _answered(own: Own | None, other: Other | None, max_tokens: int | None, *, r
 
 def cut_again(old: int | None, new: int | None, *, same_limit: bool) -> bool:
     """Tell whether a retry leaves out what was cut off at `old`; `same_limit`: an equal limit may be tried."""
-    return old is not None and new is not None and (new < old or (new == old and not same_limit))
+    return old is not None and not is_raised(old, new) and not (same_limit and new == old)
 
 
 def is_raised(old: int | None, new: int | None) -> bool:

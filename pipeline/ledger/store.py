@@ -43,7 +43,7 @@ class RunRequest:
     command: str
     fingerprint: str
     prompt_id: str
-    """Equal for runs whose answers are alike: those with the same prompt, model and parameters."""
+    """Equal for runs whose answers are alike: those with the same prompt, model, parameters and repairs."""
     input: str
     provider: str
     model: str

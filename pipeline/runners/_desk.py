@@ -72,8 +72,8 @@ class Desk:
         self._notify, self._stop, self._fail = notify, stop, fail
         self._proven = proven
         max_tokens = exchanger.spec.max_tokens
-        watched = max_tokens is not None and not exchanger.meter.is_free
-        self._most_output = max_tokens + COUNTED_OTHERWISE if watched and max_tokens is not None else None
+        free = exchanger.meter.is_free
+        self._most_output = None if max_tokens is None or free else max_tokens + COUNTED_OTHERWISE
         self._arrived: list[Arrival] = []
         self._held: list[Outcome] = []
         """Rejections that may be the job's fault: booked when that is ruled out."""
