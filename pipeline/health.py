@@ -4,6 +4,7 @@ A run tells what each exchange brought; what it hears back is a value. Pure: no 
 watched elsewhere (budget.py, doorman.py).
 """
 
+import re
 from collections import deque
 from dataclasses import dataclass, replace
 
@@ -54,14 +55,22 @@ class Heard:
 
 
 _ALL_WELL = Heard(release=True)
+_OFFER = re.compile(r"[-@:]latest$|:\w+$")
+"""What a name ends with that says which offer of a model is asked for: `-latest`, or OpenRouter's `:free`."""
+_WORD = re.compile(r"[^\W\d_]+|\d+")
+_SIZES = frozenset({"nano", "micro", "mini", "lite", "small", "medium", "large", "pro", "plus", "max", "ultra"})
+"""Words that make a name another model's, at another price, and no other edition's."""
 
 
 class Health:
     """Hears every exchange of a run, in the order in which they come home."""
 
-    def __init__(self, rules: StopRules, *, concurrency: int, most_open: int) -> None:
-        """Take the rules, the slots, and how many requests can be between first send and outcome at a time."""
-        self._rules = rules
+    def __init__(self, rules: StopRules, *, model: str, concurrency: int, most_open: int) -> None:
+        """Take the rules, the model asked for, the slots, and how many requests can be open at a time.
+
+        Open: between first send and outcome.
+        """
+        self._rules, self._asked = rules, model
         self._outage_rows = min(max(LEAST_FAILING_ROWS, concurrency), most_open)
         self._failing: set[str] = set()
         self._reached = False
@@ -97,7 +106,7 @@ class Health:
         if isinstance(result, Failure) and result.result != "refused":
             return Heard(notice=back)
         self._proven = True
-        notice = back or self._changed_model(result.model)
+        notice = back or self._other_model(result.model)
         return _ALL_WELL if notice is None else Heard(release=True, notice=notice)
 
     def _back(self, now: float) -> str | None:
@@ -149,16 +158,23 @@ class Health:
             " all, set [stop] same_rejections = 0",
         )
 
-    def _changed_model(self, model: str | None) -> str | None:
+    def _other_model(self, model: str | None) -> str | None:
+        """Say, once each, that another model answers than was asked for, and that it is another than before."""
         if model is None or model == self._model or self._model_changed:
             return None
         first, self._model = self._model, model
         if first is None:
-            return None
+            return None if alike(self._asked, model) else self._not_asked_for(model)
         self._model_changed = True
         return (
             f"the provider answers with another model than before: {model} instead of {first}; `promptmill spend --by"
             " model,model_returned` shows how many answers each gave"
+        )
+
+    def _not_asked_for(self, model: str) -> str:
+        return (
+            f"{self._asked} was asked for, and the provider answers with {model}: the ledger books these answers, and"
+            f" what they cost, as {self._asked}'s; `promptmill spend --by model,model_returned` shows both names"
         )
 
     def ended(self, status: Status) -> str | None:
@@ -178,6 +194,17 @@ class Health:
             f"of the last {answers:,} answers {each}, more than [stop] invalid_share = {self._rules.invalid_share:g}"
             " allows. A clearer prompt or a larger max_tokens helps; invalid_share = 1 goes on regardless"
         )
+
+
+def alike(asked: str, returned: str) -> bool:
+    """Tell whether two names may mean one model: gateways put a vendor before it, providers an edition behind it."""
+    fewer, more = sorted((_words(asked), _words(returned)), key=len)
+    return fewer <= more and not (more - fewer) & _SIZES
+
+
+def _words(model: str) -> set[str]:
+    name = _OFFER.sub("", model.casefold().rstrip("/").rpartition("/")[2])
+    return set(_WORD.findall(name))
 
 
 def _down(failure: Failure, since: str) -> str:

@@ -54,7 +54,7 @@ class Booth:
         self.door = Doorman(Limits(concurrency=8), self.budget)
         self.stopped, self.failed = [], []
         self.desk = Desk(
-            door=self.door, health=Health(StopRules(), concurrency=8, most_open=16), budget=self.budget,
+            door=self.door, health=Health(StopRules(), model="m", concurrency=8, most_open=16), budget=self.budget,
             exchanger=judge, journal=self.journal, loader=Loader(), tally=self.tally, ahead=Ahead(),
             notify=print, stop=self.stopped.append, fail=self.failed.append, proven=False,
         )  # fmt: skip

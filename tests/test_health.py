@@ -17,8 +17,8 @@ REFUSED = Failure("reject", "refused", "content_filter", "flagged", 400)
 class Run:
     """Tells a Health what came back, one exchange after the other, each of another row unless named."""
 
-    def __init__(self, *, concurrency=4, **rules):
-        self.health = Health(StopRules(**rules), concurrency=concurrency, most_open=4 * concurrency)
+    def __init__(self, *, model="m", concurrency=4, **rules):
+        self.health = Health(StopRules(**rules), model=model, concurrency=concurrency, most_open=4 * concurrency)
         self.rows = 0
         self.now = 100.0
 
@@ -211,6 +211,33 @@ def test_a_share_of_1_never_pauses():
 
 def answer_by(model):
     return Reply("fine", "stop", "stop", None, model)
+
+
+@pytest.mark.parametrize(
+    ("asked", "returned"),
+    [
+        ("gpt-4o-mini", "gpt-4o-mini-2024-07-18"),
+        ("gpt-oss-20b", "openai/gpt-oss-20b"),
+        ("llama3-8b-instruct", "Meta-Llama-3-8B-Instruct"),
+        ("meta-llama/llama-3-8b-instruct:free", "llama-3-8b-instruct"),
+        ("mistral-small-latest", "mistral-small-2506"),
+        ("gemini-flash-latest", "gemini-2.5-flash"),
+        ("claude-sonnet-4-5", "claude-sonnet-4-5-20250929"),
+        ("/models/qwen/", "qwen"),
+        ("m", None),
+    ],
+)
+def test_other_names_of_the_model_asked_for_are_no_news(asked, returned):
+    assert Run(model=asked).hear(answer_by(returned)).notice is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "returned"), [("gpt-4.1", "qwen2.5-7b"), ("gpt-4.1-mini", "gpt-4.1"), ("gpt-4.1", "gpt-4.1-mini-2025")]
+)
+def test_a_first_answer_of_another_model_than_asked_for_is_told_once(asked, returned):
+    first, second = Run(model=asked).hear_all(*[answer_by(returned)] * 2)
+    assert first.notice.startswith(f"{asked} was asked for, and the provider answers with {returned}: ")
+    assert (first.release, second.notice) == (True, None)
 
 
 def test_another_model_is_told_once():

@@ -95,7 +95,9 @@ class LocalRun:
         self._exchanger, self._journal, self._loader = exchanger, journal, loader
         self._until, self._estimate, self._ahead = until, estimate, Ahead()
         self._door = Doorman(limits, budget)
-        self._health = Health(rules, concurrency=limits.concurrency, most_open=limits.most_open)
+        self._health = Health(
+            rules, model=exchanger.spec.name, concurrency=limits.concurrency, most_open=limits.most_open
+        )
         self._out: deque[Ticket] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         """Workers that wait for a ticket."""
