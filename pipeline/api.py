@@ -25,7 +25,7 @@ from pipeline.errors import UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, Sample, Scan, Tick, TooLong
 from pipeline.job import Job, job_name, load_job, overridden
 from pipeline.ledger import History, HistoryRequest, Ledger
-from pipeline.planning import Plan, Selection, cut_again
+from pipeline.planning import Plan, Selection, cut_again, repeated_ids
 from pipeline.pricebook import Prices, Quote, Target
 from pipeline.pricing import parse_price_option
 from pipeline.reconciling import Reconciled
@@ -317,7 +317,7 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
     )
     report = launch(prepared, key, how)
     if report.duplicate_ids and options.confirm is None:  # who was asked has seen that in the estimate
-        options.notify(f"{report.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")
+        options.notify(repeated_ids(report.duplicate_ids, job.input.id))
     return report
 
 

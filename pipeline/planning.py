@@ -30,6 +30,11 @@ ASSUMED_OUTPUT = 1024
 """Output tokens that a tokens-per-minute limit is charged for a request without max_tokens."""
 
 
+def repeated_ids(count: int, column: str | None) -> str:
+    """Say how many rows have an id that an earlier one has."""
+    return f"{count:,} {'row repeats' if count == 1 else 'rows repeat'} the {column!r} of an earlier row"
+
+
 class PlannedRow(NamedTuple):
     """A row and its key; `request` is None for a row that can't be sent, and `problem` says why."""
 

@@ -138,6 +138,7 @@ def test_duplicate_ids_are_a_warning_with_their_count(project, stub):
     assert "3 rows repeat the 'id' of an earlier row" in project.run("run", "job.toml", "--yes").stderr
     assert stub.calls == 4
     assert "3 rows repeat the 'id'" in project.run("estimate", "job.toml").stderr
+    assert "1 row repeats the 'id'" in project.run("estimate", "job.toml", "--limit", "2").stderr
 
 
 def test_a_missing_template_column_is_named_with_the_nearest_one(project, stub):

@@ -158,6 +158,8 @@ def show_estimate(prepared: "Prepared", estimate: "Estimate", compared: Sequence
 
 def trouble_in(estimate: "Estimate", job: "Job", *, told: bool = False) -> list[str]:
     """Name rows that may come to no good, before they are paid for. `told`: the user knows which are too long."""
+    from pipeline.planning import repeated_ids
+
     too_long = None if told else estimate.too_long.said()
     said = [] if too_long is None else [too_long]
     if estimate.held_back:
@@ -166,7 +168,7 @@ def trouble_in(estimate: "Estimate", job: "Job", *, told: bool = False) -> list[
             f" {job.limits.tokens_per_minute:,.0f} (input + max_tokens); raise it, or shorten these rows"
         )
     if estimate.duplicate_ids:
-        said.append(f"{estimate.duplicate_ids:,} rows repeat the {job.input.id!r} of an earlier row")
+        said.append(repeated_ids(estimate.duplicate_ids, job.input.id))
     return said
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import chain
 from pathlib import Path
@@ -27,6 +27,19 @@ class Document:
     """What an admin API answered, one object per page."""
     buckets: tuple[Mapping[str, Any], ...] = ()
     """The pages' `data`, or the buckets that stand in the file by themselves."""
+    lines: tuple[int, ...] = ()
+    """Of a CSV: the line on which each row ends, from 1."""
+    line: int | None = None
+    """The line that is being read, for a message."""
+
+    @property
+    def place(self) -> str:
+        """Where something is wrong."""
+        return str(self.path) if self.line is None else f"{self.path}, line {self.line:,}"
+
+    def by_line(self) -> Iterator[tuple[Mapping[str, str], "Document"]]:
+        """List the rows of a CSV, each with this document at its line."""
+        return ((row, replace(self, line=line)) for row, line in zip(self.rows, self.lines, strict=True))
 
     @property
     def keys(self) -> str:
@@ -91,14 +104,15 @@ def _csv(path: Path, text: str) -> Document:
     first = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first.count)
     try:
-        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        table = [(cells, reader.line_num) for cells in reader]
     except csv.Error as error:
         raise InputError(f"{path} is a broken CSV ({error}); export it again") from error
     if not table:
         raise InputError(f"{path} is empty")
-    header = tuple(name.strip() for name in table[0])
-    rows = tuple(_row(header, cells) for cells in table[1:] if any(cell.strip() for cell in cells))
-    return Document(path, header, rows)
+    header = tuple(name.strip() for name in table[0][0])
+    filled = [(_row(header, cells), line) for cells, line in table[1:] if any(cell.strip() for cell in cells)]
+    return Document(path, header, tuple(row for row, _ in filled), lines=tuple(line for _, line in filled))
 
 
 def _row(header: tuple[str, ...], cells: list[str]) -> dict[str, str]:

@@ -92,9 +92,9 @@ def reads_rows(start: Callable[[Mapping[str, str]], str], line_of: LineOf) -> Re
     """Return a reader of a CSV; `start` tells the day of a row, which counts also where the row is empty."""
 
     def read(document: Document, _: Mapping[str, str]) -> Found:
-        dated = [(day_of(start(row), document), row) for row in document.rows]
-        lines = (line_of(row, day, document) for day, row in dated)
-        return Found([line for line in lines if line is not None], frozenset(day for day, _ in dated))
+        dated = [(day_of(start(row), at_line), row, at_line) for row, at_line in document.by_line()]
+        lines = (line_of(row, day, at_line) for day, row, at_line in dated)
+        return Found([line for line in lines if line is not None], frozenset(day for day, _, _ in dated))
 
     return read
 
@@ -115,7 +115,7 @@ def day_of(value: Any, document: Document) -> date:
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError, OSError) as error:
         raise InputError(
-            f"{document.path}: {text!r} is no day; wanted: 2026-11-23, a time, or epoch seconds"
+            f"{document.place}: {text!r} is no day; wanted: 2026-11-23, a time, or epoch seconds"
         ) from error
     return (moment if moment.tzinfo is None else moment.astimezone(UTC)).date()
 
@@ -132,7 +132,7 @@ def number_of(value: Any, document: Document) -> Decimal | None:
     except InvalidOperation:
         number = Decimal("NaN")
     if not number.is_finite() or number.adjusted() >= _TOO_LONG:
-        raise InputError(f"{document.path}: {str(value)!r} is no number")
+        raise InputError(f"{document.place}: {str(value)!r} is no number")
     return number
 
 
@@ -140,14 +140,14 @@ def count_of(value: Any, document: Document) -> int | None:
     """Read a count; vendors also write `3.0`. Raises InputError."""
     number = number_of(value, document)
     if number is not None and number != number.to_integral_value():
-        raise InputError(f"{document.path}: {str(value)!r} is no whole number")
+        raise InputError(f"{document.place}: {str(value)!r} is no whole number")
     return None if number is None else int(number)
 
 
 def check_currency(value: Any, document: Document) -> None:
     """Raise InputError for money that isn't US dollars."""
     if value and str(value).strip().lower() != "usd":
-        raise InputError(f"{document.path}: amounts in {value}; the ledger knows US dollars only")
+        raise InputError(f"{document.place}: amounts in {value}; the ledger knows US dollars only")
 
 
 def model_of(value: Any) -> str | None:

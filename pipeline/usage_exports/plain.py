@@ -22,7 +22,8 @@ def _is_plain(document: Document, columns: Mapping[str, str]) -> bool:
 
 def _read(document: Document, columns: Mapping[str, str]) -> Found:
     named = _named(document, columns)
-    return Found([_line({name: row.get(column) for name, column in named.items()}, document) for row in document.rows])
+    rows = document.by_line()
+    return Found([_line({name: row.get(column) for name, column in named.items()}, at_line) for row, at_line in rows])
 
 
 def _line(said: Mapping[str, str | None], document: Document) -> UsageLine:
