@@ -24,6 +24,7 @@ from pipeline.pricing import (
     worst_case_usd,
 )
 from pipeline.pricing._price import _price_id
+from pipeline.pricing._terms import Variant
 from pipeline.records import Usage
 
 D = Decimal
@@ -155,6 +156,18 @@ def test_a_cost_is_the_exact_rational_number_and_at_most_the_worst_case(price, u
     cost = cost_usd(price, usage)
     assert Fraction(cost) == exact >= 0
     assert cost <= worst_case_usd(price, usage.input_tokens, usage.output_tokens)
+
+
+RATE = st.one_of(st.decimals(0, 1000, places=6), st.decimals(0, 1000, places=9))
+
+
+@given(RATE, RATE, COUNT, COUNT)
+def test_a_price_of_two_rates_charges_what_it_would_beside_terms_that_do_not_apply(into, out, inputs, outputs):
+    price = Price("p", "m", into, out)
+    usage = Usage(inputs, outputs)
+    assert (price.per_token is not None) == all(rate * 10**6 % 1 == 0 for rate in (into, out))
+    cost = cost_usd(price, usage)
+    assert cost.as_tuple() == cost_usd(replace(price, lanes=(("batch", Variant()),)), usage).as_tuple()
 
 
 @given(PRICES, usages(), usages())

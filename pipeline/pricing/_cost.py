@@ -16,6 +16,10 @@ def cost_usd(price: Price, usage: Usage, *, lane: str = REALTIME, at: datetime |
     `at` is when the request was sent; without it no time window holds. A usage that contradicts itself (more cached
     tokens than input) is charged by its parts, never below zero. Raises PriceError for a lane of unknown price.
     """
+    if price.per_token is not None and lane == REALTIME:
+        inputs, outputs, cached, written, reasoning, _, _ = usage
+        if not (cached or written or reasoning):
+            return MONEY.multiply(inputs * price.per_token[0] + outputs * price.per_token[1], COST_UNIT)
     tariff, multiplier = price.terms_at(lane, at)
     tokens = _dollars_per_million(tariff.rates_for(usage.input_tokens), usage)
     # MONEY's own methods: to make it the thread's context takes longer than the whole sum, which every answer pays for.

@@ -31,6 +31,8 @@ RATES = ("input", "cached_input", "cache_write", "cache_write_1h", "output", "re
 REALTIME = "realtime"
 LANES = (REALTIME, "batch", "flex", "priority")
 
+_PLACES = 6
+"""Decimal places of a rate per 1M tokens whose token costs a whole number of COST_UNITs."""
 _CHECKED = (*COMPONENTS, "cache_write_1h", "minimum_charge", "markup")
 
 
@@ -75,6 +77,8 @@ class Price:
     """What else its source says. Nothing is charged by it, so it is not part of the price's id."""
     _tariff: Tariff = field(init=False, repr=False, compare=False)
     """Made once: every answer of a run is priced with it."""
+    per_token: tuple[int, int] | None = field(init=False, repr=False, compare=False, default=None)
+    """What an input and an output token cost, in COST_UNITs; None where that isn't all there is to a request."""
     _id: str | None = field(init=False, repr=False, compare=False, default=None)
     """Made when it is first asked for: every answer of a run is booked with it."""
 
@@ -85,6 +89,7 @@ class Price:
             check(getattr(self, name), f"{self.provider} {self.model}: {name}")
         rates = Rates(self.input, self.output, self.cached_input, self.cache_write, self.cache_write_1h, self.reasoning)
         object.__setattr__(self, "_tariff", Tariff(rates, self.above))
+        object.__setattr__(self, "per_token", self._per_token())
         if self.currency != "USD":
             raise PriceError(f"{self.provider} {self.model}: currency {self.currency!r}; only USD is supported")
         own = [window for window in self.windows if window.variant.tariff is not None]
@@ -93,6 +98,13 @@ class Price:
                 f"{self.provider} {self.model}: a lane and a time window both have prices of their own, so what holds"
                 " in both is unknown; write one of them as a multiplier"
             )
+
+    def _per_token(self) -> tuple[int, int] | None:
+        """Nearly every price is two rates: as whole numbers, they price an answer in a sixth of the time."""
+        if self.above or self.lanes or self.windows or self.per_request or self.minimum_charge or self.markup:
+            return None
+        into, out = MONEY.scaleb(self.input, _PLACES), MONEY.scaleb(self.output, _PLACES)
+        return (int(into), int(out)) if into == int(into) and out == int(out) else None
 
     @property
     def price_id(self) -> str:

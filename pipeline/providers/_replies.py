@@ -100,7 +100,7 @@ def usage_of(raw: Any) -> Usage | None:
     into, out = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
     if into is None and out is None and "prompt_cache_hit_tokens" not in raw:
         inputs, outputs = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
-        return None if inputs is None or outputs is None else Usage(inputs, outputs, raw=_kept(raw))
+        return None if inputs is None or outputs is None else Usage(inputs, outputs, 0, 0, 0, _kept(raw))
     into, out = _part(raw, "prompt_tokens_details"), _part(raw, "completion_tokens_details")
     cached = into.get("cached_tokens")
     inputs, outputs = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
