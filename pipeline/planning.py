@@ -198,6 +198,12 @@ def cut_again(old: int | None, new: int | None, *, same_limit: bool) -> bool:
     return old is not None and not is_raised(old, new) and not (same_limit and new == old)
 
 
+def cut_before(known: Known, key: str, max_tokens: int | None) -> int | None:
+    """Return the lower limit at which the answer of a request was cut off that is sent under this one; else None."""
+    found = [answer[1] for answer in (known.own.get(key), known.others.get(key)) if answer and answer[0] == "truncated"]
+    return max((old for old in found if old is not None and is_raised(old, max_tokens)), default=None)
+
+
 def is_raised(old: int | None, new: int | None) -> bool:
     """Tell whether an answer that was cut off at one max_tokens may get longer under another (None: no limit)."""
     return old is not None and (new is None or new > old)

@@ -71,11 +71,15 @@ def facts_of(
         "complete": estimate.complete,
         "budget_usd": job.budget_usd,
         "plan_spent_usd": estimate.spent_usd,
-        "price": None if price is None else price.as_record(),
+        "price": _price_facts(price),
         "contradictions": [asdict(one) for one in api.contradictions(prepared, estimate)],
         "compare": [_compared_facts(line) for line in compared],
         "pilot": None if piloted is None else _pilot_facts(piloted),
     }
+
+
+def _price_facts(price: "Price | None") -> dict[str, Any] | None:
+    return None if price is None else {**price.as_record(), "blended": price.blended}
 
 
 def _doubled(estimate: "Estimate") -> Decimal | None:
@@ -84,11 +88,20 @@ def _doubled(estimate: "Estimate") -> Decimal | None:
 
 
 def _saved(estimate: "Estimate") -> Decimal | None:
-    """Return what the rows that need no request would cost, at what those cost that do; None if nobody knows."""
+    """Return what the rows that need no request would cost, about; None if nobody knows, or nothing is to be sent.
+
+    Rows with an answer of the job as much as those cost that are known, all others as one that is to be sent. What was
+    rejected or failed saves nothing.
+    """
     bill = estimate.forecast.bill
     if bill is None or not estimate.to_send:
         return None
-    return bill.expected / estimate.to_send * (estimate.repeated + estimate.already + estimate.reused)
+    from pipeline.pricing import COST_UNIT
+
+    each = bill.expected / estimate.to_send
+    known = estimate.forecast.known_usd
+    saved = each * (estimate.repeated + estimate.reused) + (each if known is None else known) * estimate.answered
+    return saved.quantize(COST_UNIT)
 
 
 def _output_facts(outputs: "Outputs | None", most_tokens: int | None, requests: int) -> dict[str, Any] | None:
@@ -114,7 +127,7 @@ def _compared_facts(line: "Compared") -> dict[str, Any]:
         "expected_usd": line.expected_usd,
         "high_usd": line.high_usd,
         "ceiling_usd": line.ceiling_usd,
-        "price": None if line.price is None else line.price.as_record(),
+        "price": _price_facts(line.price),
         "note": line.note,
     }
 
@@ -239,24 +252,43 @@ def _output(prepared: "Prepared", estimate: "Estimate") -> str:
     if not estimate.to_send:
         return ""
     if outputs is None:
-        return "unknown: max_tokens is not set, and nothing was answered yet; --pilot finds out"
-    repairs = ", repairs apart" if outputs.basis == "limit" else f", and {plural(prepared.job.repair, 'repair')}"
+        return f"unknown: max_tokens is not set, and {_no_answers(estimate)}"
+    repairs = ", repairs apart" if estimate.outlook.used == () else f", and {plural(prepared.job.repair, 'repair')}"
     repairs = repairs if prepared.job.repair else ""
     at_most = (
         ""
         if limit is None or most is None
         else f", at most {estimate.to_send * most:,} (max_tokens = {limit:,}{repairs})"
     )
+    if estimate.to_send == _guessed(estimate):
+        return (
+            f"{outputs.expected:,.0f} tokens, {outputs.low:,.0f} to {outputs.high:,.0f}{at_most}: rough, as these were"
+            " cut off before, and nothing says how much longer they get"
+        )
     if outputs.basis == "limit":
-        return f"{outputs.expected:,.0f} tokens{at_most}: rough, taking half of max_tokens for each; --pilot finds out"
+        found = "--pilot finds out" if not estimate.outlook.answered else _no_answers(estimate)
+        return f"{outputs.expected:,.0f} tokens{at_most}: rough, taking half of max_tokens for each; {found}"
     whose = "the pilot's" if outputs.basis == "pilot" else "this job's"
     rough = "; rough: fewer than 50" if outputs.rough else ""
-    if estimate.outlook.guessed:
+    if estimate.outlook.guessed or _guessed(estimate):
         rough = "; rough: some were cut off at a lower max_tokens"
     return (
         f"{outputs.expected:,.0f} tokens, {outputs.low:,.0f} to {outputs.high:,.0f}{at_most};"
         f" from {whose} {plural(outputs.observed, 'answer')}{rough}"
     )
+
+
+def _guessed(estimate: "Estimate") -> int:
+    """Count requests that were cut off at a lower limit, and of which nothing says how much longer they get."""
+    return sum(group.sizes.total() for group in estimate.forecast.groups if group.is_guess)
+
+
+def _no_answers(estimate: "Estimate") -> str:
+    """Say why there is nothing to forecast from, and what helps."""
+    outlook = estimate.outlook
+    if outlook.basis == "pilot":
+        return "no request of the pilot brought an answer with its usage"
+    return "no answer so far came with its usage" if outlook.answered else "nothing was answered yet; --pilot finds out"
 
 
 def _cost(prepared: "Prepared", estimate: "Estimate") -> str:
@@ -277,8 +309,11 @@ def _cost(prepared: "Prepared", estimate: "Estimate") -> str:
 def _interval(prepared: "Prepared", estimate: "Estimate", bill: "Bill") -> str:
     low, high = about(bill.low, ROUND_FLOOR), about(bill.high, ROUND_CEILING)
     outputs, factor = estimate.forecast.outputs, estimate.outlook.billed_factor
+    if outputs is not None and estimate.to_send == _guessed(estimate):
+        return f"{about(bill.expected)}, from {low} (as long as before) to {high} (all that is allowed): rough"
     if outputs is not None and outputs.basis == "limit":
-        return f"{about(bill.expected)}, from {low} (no output) to {high} (all of it): rough"
+        none = "as little as there can be" if outputs.low else "no output"
+        return f"{about(bill.expected)}, from {low} ({none}) to {high} (all of it): rough"
     text = f"{about(bill.expected)}, 9 times of 10 from {low} to {high}"
     if outputs is not None and outputs.rough:
         text += ": rough"
@@ -295,26 +330,35 @@ def _ceiling(prepared: "Prepared", estimate: "Estimate") -> str:
     ceiling = estimate.forecast.ceiling_usd
     if ceiling is None:
         return "no upper bound: set [model] max_tokens"
-    apart = "retries after errors and repairs" if prepared.job.repair else "retries after errors"
-    return f"{about(ceiling, ROUND_CEILING)} if every request is as dear as it can be ({apart} apart)"
+    apart = "retries after errors apart"
+    if prepared.job.repair:
+        apart = f"with {plural(prepared.job.repair, 'repair')}, {apart}"
+    return f"{about(ceiling, ROUND_CEILING)} if every request is as dear as it can be ({apart})"
 
 
 def _cut_off(prepared: "Prepared", estimate: "Estimate") -> str:
     forecast, limit = estimate.forecast, prepared.job.model.max_tokens
     share = None if forecast.outputs is None else forecast.outputs.truncated_share
+    share = share if estimate.to_send else None
     if limit is None or not (share or estimate.cut_off):
         return ""
-    said = f"{_percent(share)} of those answers hit max_tokens" if share and estimate.to_send else ""
-    if not said:
+    if share:
+        said = f"{_percent(share)} of those answers hit max_tokens"
+    else:
         said = f"{plural(estimate.cut_off, 'request')} that ended hit max_tokens"
-    if _doubled(estimate) is None or (prepared.price is not None and prepared.price.is_free):
+    again = estimate.cut_off_below
+    if (
+        _doubled(estimate) is None
+        or not (estimate.to_send or again)
+        or (prepared.price is not None and prepared.price.is_free)
+    ):
         return said
     costs = []
     if estimate.to_send:
         costs.append(f"this costs up to about {_figure(forecast.longer_usd, ROUND_CEILING)} more")
-    if estimate.cut_off:
-        again = f"the {estimate.cut_off:,} cut off before" if estimate.to_send else "them"
-        costs.append(f"asking {again} again up to about {_figure(forecast.again_usd, ROUND_CEILING)}")
+    if again:
+        whom = "them" if again == estimate.cut_off and not estimate.to_send else f"the {again:,} cut off before"
+        costs.append(f"asking {whom} again up to about {_figure(forecast.again_usd, ROUND_CEILING)}")
     return f"{said}; with max_tokens = {2 * limit:,} {', and '.join(costs)}"
 
 
@@ -376,7 +420,7 @@ def _time(prepared: "Prepared", estimate: "Estimate") -> str:
     if not estimate.to_send:
         return ""
     if finish is None:
-        return "depends on the provider (no rate limits are stated in [limits], and nothing was answered yet)"
+        return "depends on the provider (no rate limits are stated in [limits], and no answer says how long one takes)"
     value = getattr(prepared.job.limits, finish.limit)
     text = f"at least {duration(finish.seconds)}: {finish.limit} = {value:,.10g} binds"
     if round(finish.doubled_seconds) < round(finish.seconds):

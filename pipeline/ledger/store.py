@@ -96,6 +96,8 @@ class History:
     """What an estimate can learn from the ledger."""
 
     used: Sequence[Used] = ()
+    answered: bool = False
+    """Whether the job has answers under this prompt, of which the usage may be unknown."""
     calibration: queries.Calibration | None = None
     """What a counted token turned out to be in the whole ledger."""
     spent_usd: Decimal = Decimal(0)
@@ -255,6 +257,7 @@ class Ledger:
             begins = plan.new and not plan.new_job and not plan.spent_usd
             return History(
                 used=_history.used_by(connection, ask.job, ask.prompt_id, keys=ask.keys) if ask.wanted else [],
+                answered=ask.wanted and _history.has_answers(connection, ask.job, ask.prompt_id),
                 calibration=queries.calibration(connection, ask.provider, ask.model),
                 spent_usd=plan.spent_usd,
                 elsewhere=(
