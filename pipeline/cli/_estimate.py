@@ -253,7 +253,7 @@ def _output(prepared: "Prepared", estimate: "Estimate") -> str:
         return ""
     if outputs is None:
         return f"unknown: max_tokens is not set, and {_no_answers(estimate)}"
-    repairs = ", repairs apart" if estimate.outlook.used == () else f", and {plural(prepared.job.repair, 'repair')}"
+    repairs = ", repairs apart" if not estimate.outlook.used else f", and {plural(prepared.job.repair, 'repair')}"
     repairs = repairs if prepared.job.repair else ""
     at_most = (
         ""
@@ -420,7 +420,10 @@ def _time(prepared: "Prepared", estimate: "Estimate") -> str:
     if not estimate.to_send:
         return ""
     if finish is None:
-        return "depends on the provider (no rate limits are stated in [limits], and no answer says how long one takes)"
+        outlook = estimate.outlook
+        heard = outlook.answered or outlook.basis == "pilot"
+        why = "no answer says how long one takes" if heard else "nothing was answered yet"
+        return f"depends on the provider (no rate limits are stated in [limits], and {why})"
     value = getattr(prepared.job.limits, finish.limit)
     text = f"at least {duration(finish.seconds)}: {finish.limit} = {value:,.10g} binds"
     if round(finish.doubled_seconds) < round(finish.seconds):

@@ -81,8 +81,8 @@ def command(
     """Count every row of JOB as it would be sent, leave out what is answered already, and say what the rest costs.
 
     Input is counted; output is forecast: from a pilot (--pilot), from the job's earlier answers, or else roughly from
-    max_tokens. The interval holds 9 of 10 times; the ceiling is every answer at max_tokens. Retries after errors come
-    on top; a budget includes them. Without --pilot nothing is sent.
+    max_tokens. The interval holds 9 of 10 times; the ceiling is every answer at max_tokens, repairs included. Retries
+    after errors come on top; a budget includes them. Without --pilot nothing is sent.
     """
     from pipeline import api
     from pipeline.cli._estimate import facts_of, show_estimate, trouble_in

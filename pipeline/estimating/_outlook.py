@@ -188,8 +188,9 @@ class Outlook:
         seen = [one for one in self.observed if one.key not in self._guessed]
         found = [] if outputs is None else [Group(to_send.fresh, outputs)]
         basis = "limit" if outputs is None else outputs.basis
+        most = self.most_tokens if self.used else self.max_tokens  # of repairs nothing is known before any answer
         found += [
-            cut_off_group(least, cut_off[least], seen, basis=basis, most_tokens=self.most_tokens, seed=_SEED)
+            cut_off_group(least, cut_off[least], seen, basis=basis, most_tokens=most, seed=_SEED)
             for least in sorted(cut_off)
         ]
         return found
