@@ -102,7 +102,7 @@ class Outlook:
 
     @cached_property
     def exchange_ratio(self) -> Fraction:
-        """The same for one exchange: what context tiers go by, as no repair is longer than it is."""
+        """The same for one exchange, on average: context tiers go by it, as each exchange is priced by itself."""
         counted = sum(one.counted_tokens for one in self.used)
         if len(self.used) >= LEAST_USED and counted:
             return self.input_ratio / Fraction(self.exchanges_each)
