@@ -134,7 +134,13 @@ def forecast_outputs(
 
 
 def interval_of_total(
-    fitted: Sequence[float], brought: Sequence[float], rest: float, requests: int, *, seed: int
+    fitted: Sequence[float],
+    brought: Sequence[float],
+    rest: float,
+    requests: int,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
 ) -> tuple[float, float]:
     """Return the 90 % interval for what `requests` more bring together, of which `rest` is expected: dollars, say.
 
@@ -146,7 +152,7 @@ def interval_of_total(
         raise ValueError(f"an interval needs {FEW} observations, not {len(fitted)}")
     residuals = [one - expected for one, expected in zip(brought, fitted, strict=True)]
     fit = _Fit("ratio", 1.0, list(fitted), residuals, requests, rest)
-    low, high = _interval(fit, Random(seed), RESAMPLES)  # noqa: S311 -- a simulation that has to be repeatable
+    low, high = _interval(fit, Random(seed), resamples)  # noqa: S311 -- a simulation that has to be repeatable
     return min(max(low, 0.0), rest), max(high, rest)
 
 
