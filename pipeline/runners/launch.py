@@ -354,6 +354,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         outlook=how.outlook,
         to_send=ToSend(meter),
         too_long=TooLong(job.model, how.window),
+        forecasts=how.estimate is None and not meter.is_free,
     )
     run = LocalRun(
         planner=planner,

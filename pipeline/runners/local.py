@@ -88,8 +88,8 @@ class LocalRun:
     ) -> None:
         """Put the stations together. `until`: epoch seconds when nothing more goes out; `notify` hears news.
 
-        `estimate`: the one that was shown; without it the run makes its own when all its rows are planned. `done`: rows
-        of the plan that the planner passes over.
+        `estimate`: the one that was shown; without it the run makes its own when all its rows are planned, and is held
+        against that of its first requests until then. `done`: rows of the plan that the planner passes over.
         """
         self._planner, self._limits, self._budget, self._notify = planner, limits, budget, notify
         self._exchanger, self._journal, self._loader = exchanger, journal, loader
@@ -214,7 +214,8 @@ class LocalRun:
         self._main = asyncio.current_task()
         start = time.monotonic()
         if self._estimate is not None:  # now: whatever ends the run, what was agreed to is booked
-            self._expect(self._estimate.forecast, self._estimate.rows, complete=self._estimate.complete)
+            self._book_estimate(self._estimate.forecast, self._estimate.rows)
+            self._expect(self._estimate.forecast, self._estimate.complete)
         self._loader.start()
         watchers = [asyncio.ensure_future(watch(self)), asyncio.create_task(self._mind_the_time())]
         try:
@@ -375,7 +376,7 @@ class LocalRun:
                 return
             self._loader.add_rows(batch.rows)
             asyncio.run_coroutine_threadsafe(self._take(batch), loop).result()
-        self._planned()
+        self._planned(loop)
 
     def _scanned(self, planned: "asyncio.Future[None]", error: BaseException | None) -> None:
         """Hear, in the loop, how the scan ended; a broken line behind the checked rows pauses the run."""
@@ -388,7 +389,7 @@ class LocalRun:
         self._door.no_more()
         planned.set_result(None)
 
-    def _planned(self) -> None:
+    def _planned(self, loop: asyncio.AbstractEventLoop) -> None:
         """Hear that all rows of this run are planned: with --limit these are not all of the plan."""
         plan = self._planner.plan
         self.tally.total = self.tally.rows
@@ -396,11 +397,16 @@ class LocalRun:
         if plan.complete:
             self._loader.planned(self._planner.plan_id, plan.rows)
         if self._estimate is None:
-            self._expect(self._planner.forecast(), plan.rows, complete=plan.complete)
+            forecast = self._planner.forecast()
+            self._book_estimate(forecast, plan.rows)
+            loop.call_soon_threadsafe(self._expect, forecast, plan.complete)
 
-    def _expect(self, forecast: Forecast, rows: int, *, complete: bool) -> None:
-        """Book the estimate of what this run is going to send, and hold the run against it."""
+    def _book_estimate(self, forecast: Forecast, rows: int) -> None:
+        """Book the estimate of what this run is going to send."""
         self._loader.estimated(forecast.record(self._exchanger.run_id, self._planner.plan_id, rows))
+
+    def _expect(self, forecast: Forecast, complete: bool) -> None:
+        """Hold the run against its estimate."""
         self._ahead.expect(forecast.bill, forecast.requests, complete=complete)
 
     async def _take(self, batch: Batch) -> None:
@@ -416,6 +422,8 @@ class LocalRun:
             self.tally.ended(outcome.key, outcome.status)
             self.tally.reused += outcome.reused
         self._say(batch.notice)
+        if batch.begun is not None:
+            self._ahead.expect_first(batch.begun)
         await self._door.offer(batch.tickets)
 
     def _say(self, notice: str | None) -> None:
