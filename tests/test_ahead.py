@@ -208,7 +208,7 @@ def test_a_bill_that_goes_wrong_is_told_before_the_last_row_is_planned_and_once(
 
 def test_a_bill_that_goes_wrong_later_is_told_when_twice_as_many_are_planned(project):
     project.rows(texts(3000))
-    longer_from(project, 600)
+    longer_from(project, 800)
     project.run("estimate", "job.toml", "--pilot", "60")
     ((told, scanned),) = heard(project).told
     assert not scanned
