@@ -30,6 +30,8 @@ USAGE = b'{"prompt_tokens": 1000, "completion_tokens": 200}'
 class Meter:
     """Counts nothing; knows the price."""
 
+    charged = False
+
     def __init__(self, price):
         self.price = price
 

@@ -109,6 +109,12 @@ def calibration(connection: duckdb.DuckDBPyConnection, provider: str, model: str
     return Calibration(Decimal(billed) / Decimal(counted), attempts)
 
 
+def charged(connection: duckdb.DuckDBPyConnection, provider: str, model: str) -> bool:
+    """Tell whether a provider ever said that it charged for a model."""
+    sql = "select 1 from attempts where provider = $1 and model = $2 and billed_usd > 0 limit 1"
+    return connection.execute(sql, [provider, model]).fetchone() is not None
+
+
 def has_estimate(connection: duckdb.DuckDBPyConnection, run_id: int) -> bool:
     """Tell whether a run's estimate is booked."""
     return connection.execute("select 1 from estimates where run_id = ?", [run_id]).fetchone() is not None

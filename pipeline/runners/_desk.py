@@ -6,6 +6,7 @@ Nothing has a consequence before it is on file. Whatever is beyond one exchange 
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import NamedTuple
 
 from pipeline.budget import ZERO, Budget, dollars
@@ -72,8 +73,8 @@ class Desk:
         self._notify, self._stop, self._fail = notify, stop, fail
         self._proven = proven
         max_tokens = exchanger.spec.max_tokens
-        free = exchanger.meter.is_free
-        self._most_output = None if max_tokens is None or free else max_tokens + COUNTED_OTHERWISE
+        self._free = exchanger.meter.is_free
+        self._most_output = None if max_tokens is None or self._free else max_tokens + COUNTED_OTHERWISE
         self._arrived: list[Arrival] = []
         self._held: list[Outcome] = []
         """Rejections that may be the job's fault: booked when that is ruled out."""
@@ -81,12 +82,15 @@ class Desk:
         """Set whenever something has come home."""
         self.spent = ZERO
         """Dollars of the answers so far, as far as they are known."""
-        self.billed = False
-        """The provider says what it charges."""
+        self.unknown = 0
+        """Exchanges of unknown cost."""
+        self.unbounded = 0
+        """Those of them whose cost has no upper bound either."""
 
     def lost(self, ticket: Ticket) -> None:
         """Give a slot back whose exchange left no trace: what it cost is unknown, for it may be billed."""
         self._door.back(ticket, cost=None, used_tokens=None)
+        self._not_known(ticket)
         self.home.set()
 
     def arrive(self, arrival: Arrival) -> None:
@@ -142,7 +146,7 @@ class Desk:
             self._not_written(error)
             self.lost(ticket)
             return
-        self.spent += attempt.cost_usd or ZERO
+        self._add_up(ticket, attempt.cost_usd)
         self._door.back(ticket, cost=attempt.cost_usd, used_tokens=None)
         self.home.set()
 
@@ -171,14 +175,33 @@ class Desk:
         cost = attempt.cost_usd
         self._door.back(arrival.ticket, cost=cost, used_tokens=_tokens_used(attempt))
         _log.exchange(attempt)
-        self.billed = self.billed or attempt.billed_usd is not None
-        if cost:
-            self.spent += cost
+        self._add_up(arrival.ticket, cost)
         self._mind(heard)
         if cost is not None and isinstance(step, Done):
             self._look_ahead()
         self._watch_books(attempt)
         self._go_on(step, heard)
+
+    def _add_up(self, ticket: Ticket, cost: Decimal | None) -> None:
+        if cost is None:
+            self._not_known(ticket)
+        elif cost:
+            self.spent += cost
+            if self._free:
+                self._not_free(cost)
+
+    def _not_known(self, ticket: Ticket) -> None:
+        self.unknown += 1
+        self.unbounded += ticket.reserve_usd is None
+
+    def _not_free(self, cost: Decimal) -> None:
+        """Hear of the first dollars of a model that was to be free."""
+        self._free = False
+        self._exchanger.meter.heard_of_charges()
+        self._notify(
+            f"the provider says it charged {dollars(cost)} for an answer that is free by the price: what it charges is"
+            " booked, and no upper bound is known; is the price right?"
+        )
 
     def _look_ahead(self) -> None:
         notice = self._ahead.settled(self.spent)
