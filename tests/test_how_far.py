@@ -194,6 +194,20 @@ def test_errors_does_not_call_a_job_well_of_which_nothing_has_ended(project, stu
     assert project.run("errors", "job", "--json").stdout == "[]\n"
 
 
+def test_errors_never_shows_unknown_costs_as_nothing(project):
+    run = Booked(project.folder / "promptmill.duckdb", "job")
+    failed = {"result": "unavailable", "usage": None, "output": None, "error_type": "http_503"}
+    for key, costs in {"a": (0, 0), "b": (None, 0)}.items():
+        for number, cost in enumerate(costs, 1):
+            run.attempt(key, number, cost=None if cost is None else Decimal(cost), **failed)
+        run.outcome(key, "failed", 2, answered=False, error_type="http_503")
+    run.rows("a", "b", "b")
+    run.end()
+    (cause,) = json.loads(project.run("errors", "job", "--json").stdout)
+    assert (cause["rows"], cause["cost_usd"], cause["unknown_cost"]) == (3, None, 1)
+    assert "unknown_cost" in project.run("errors", "job").stdout
+
+
 def test_errors_says_what_is_pending_where_all_that_ended_ended_well(project, stub):
     project.rows(texts(4))
     project.job()
