@@ -4,6 +4,7 @@ import json
 from decimal import Decimal
 
 import pytest
+from bookings import Booked
 from project import Project, texts
 from stub import StubServer
 from stub_faults import (
@@ -26,6 +27,7 @@ from stub_faults import (
 )
 
 from pipeline.budget import dollars
+from pipeline.ledger import HistoryRequest
 
 
 @pytest.fixture
@@ -155,6 +157,18 @@ def test_what_is_free_by_the_price_is_not_free_once_the_provider_charges(tmp_pat
         assert (
             Decimal(report["plan_spent_usd"]) == stub.bill == Decimal(project.value("select sum(cost_usd) from spend"))
         )
+
+
+def test_what_was_charged_for_is_free_again_when_the_provider_says_so(tmp_path):
+    run = Booked(tmp_path / "promptmill.duckdb")
+    run.answer("v1a", billed_usd=Decimal(1))
+    run.end()
+    ask = HistoryRequest("j", "stub", "m", "q1", "f1")
+    assert run.ledger.history(ask).charged
+    run = Booked(tmp_path / "promptmill.duckdb")
+    run.answer("v1b", billed_usd=Decimal(0))
+    run.end()
+    assert not run.ledger.history(ask).charged
 
 
 def test_a_free_model_that_charges_nothing_stays_free(tmp_path):

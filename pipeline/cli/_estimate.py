@@ -334,7 +334,7 @@ def _price(prepared: "Prepared") -> str:
     if price is None:
         return "unknown"
     if price.is_free:
-        return f"free ({price.source})"
+        return f"free ({price.source})" + ("; but the provider charges" if prepared.meter.charged else "")
     since = f"; in force since {price.effective_from}" if price.effective_from else ""
     checked = f"; checked {price.checked}" if price.checked else ""
     later = "".join(

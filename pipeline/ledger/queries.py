@@ -110,9 +110,13 @@ def calibration(connection: duckdb.DuckDBPyConnection, provider: str, model: str
 
 
 def charged(connection: duckdb.DuckDBPyConnection, provider: str, model: str) -> bool:
-    """Tell whether a provider ever said that it charged for a model."""
-    sql = "select 1 from attempts where provider = $1 and model = $2 and billed_usd > 0 limit 1"
-    return connection.execute(sql, [provider, model]).fetchone() is not None
+    """Tell whether a provider charged for a model in the newest run in which it said what it charged."""
+    billed = connection.execute(
+        "select max(billed_usd) from attempts where provider = $1 and model = $2 and billed_usd is not null"
+        " group by run_id order by run_id desc limit 1",
+        [provider, model],
+    ).fetchone()
+    return billed is not None and billed[0] > 0
 
 
 def has_estimate(connection: duckdb.DuckDBPyConnection, run_id: int) -> bool:

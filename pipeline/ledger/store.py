@@ -103,7 +103,7 @@ class History:
     unbounded: int = 0
     """Attempts of the plan that have neither a known cost nor an upper bound: what they cost is not in `spent_usd`."""
     charged: bool = False
-    """The provider said of some attempt at this model, of any job, that it charged for it."""
+    """The provider charged for this model, in any job, when it last said what it charged."""
     elsewhere: queries.Elsewhere = queries.Elsewhere()  # noqa: RUF009 -- a frozen value
     """What other plans of the job have, where a run would begin one that never spent anything."""
 
