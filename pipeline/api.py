@@ -21,7 +21,7 @@ from pipeline import comparing, exporting, reconciling, repricing
 from pipeline.budget import dollars
 from pipeline.comparing import Compared, Contradiction, Load, Work
 from pipeline.counting import Counting
-from pipeline.errors import UsageError, UserError
+from pipeline.errors import PriceError, UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, Sample, Scan, Tick, TooLong
 from pipeline.forecasting import Outputs
 from pipeline.job import Job, job_name, load_job, overridden
@@ -277,6 +277,18 @@ def _history(prepared: Prepared, ledger: Ledger, *, wanted: bool, keys: Sequence
             wanted=wanted,
         )
     )
+    if found.charged:
+        prepared.meter.heard_of_charges()
+    if job.budget_usd is not None and prepared.meter.charged:
+        raise PriceError(
+            f"{job.file}: a budget needs a known price, and {job.provider.name} charged for {job.model.name}, which is"
+            " free by the price; correct it with [price] or --price IN,OUT (dollars per 1M tokens)"
+        )
+    if job.budget_usd is not None and found.unbounded:
+        prepared.warnings.append(
+            f"{found.unbounded:,} earlier attempts of this plan have neither a known cost nor an upper bound, and are"
+            " not in what it has spent: a run with a budget is refused"
+        )
     if job.budget_usd is not None and found.elsewhere.usd:
         change = "the input" if found.elsewhere.same_prompt else "the prompt or model"
         prepared.warnings.append(

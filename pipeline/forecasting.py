@@ -5,7 +5,7 @@ over the requests that remain, with a 90 % interval: in nine of ten jobs the bil
 benchmarks/forecasts.py measures how often it does. No interval sees what the observed answers show no trace of: if one
 row in a hundred is very long, 37 % of all pilots of 100 rows hold none of those.
 
-`Projection` compares a run with such an interval while it goes on.
+`Projection` compares a run with such an interval while it goes on, `Beginning` one whose end is not planned yet.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -134,7 +134,13 @@ def forecast_outputs(
 
 
 def interval_of_total(
-    fitted: Sequence[float], brought: Sequence[float], rest: float, requests: int, *, seed: int
+    fitted: Sequence[float],
+    brought: Sequence[float],
+    rest: float,
+    requests: int,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
 ) -> tuple[float, float]:
     """Return the 90 % interval for what `requests` more bring together, of which `rest` is expected: dollars, say.
 
@@ -146,7 +152,7 @@ def interval_of_total(
         raise ValueError(f"an interval needs {FEW} observations, not {len(fitted)}")
     residuals = [one - expected for one, expected in zip(brought, fitted, strict=True)]
     fit = _Fit("ratio", 1.0, list(fitted), residuals, requests, rest)
-    low, high = _interval(fit, Random(seed), RESAMPLES)  # noqa: S311 -- a simulation that has to be repeatable
+    low, high = _interval(fit, Random(seed), resamples)  # noqa: S311 -- a simulation that has to be repeatable
     return min(max(low, 0.0), rest), max(high, rest)
 
 
@@ -333,6 +339,55 @@ def _cut(tokens: float, most: int | None) -> float:
     return tokens if most is None else min(tokens, float(most))
 
 
+class Course:
+    """A run so far: what its answered requests cost, and how much one differs from another.
+
+    It outlives the estimates that the run is held against.
+    """
+
+    def __init__(self) -> None:
+        self.done, self.spent = 0, Decimal(0)
+        self.said = False
+        """It was said that the run leaves its estimate: once is enough."""
+        self._looks, self._mean, self._squares = 0, 0.0, 0.0
+
+    def look(self, done: int, spent: Decimal) -> None:
+        """Take in how far the run is; `done`: requests whose cost is known; `spent`: what they cost together.
+
+        Both are running sums since the run began. The more often this is called, the better it knows how much requests
+        differ.
+        """
+        requests, usd = done - self.done, spent - self.spent
+        if requests > 0:  # Welford's running mean and sum of squares, of batches weighted by their size
+            self._looks += 1
+            off = float(usd) / requests - self._mean
+            self._mean += off * requests / done
+            self._squares += requests * off * (float(usd) / requests - self._mean)
+        self.done, self.spent = done, spent
+
+    def projected_usd(self, total: int) -> Decimal | None:
+        """Return the cost of `total` requests if they cost what those that are done did on average.
+
+        None until LEAST_ANSWERED, and LEAST_ANSWERED_SHARE of all, are done.
+        """
+        if self.done < LEAST_ANSWERED or self.done < LEAST_ANSWERED_SHARE * total:
+            return None
+        return self.spent / self.done * total
+
+    def error_of_all(self, total: int) -> float:
+        """Return the standard error of a projection to `total` requests, those that are done included."""
+        left = max(total - self.done, 0)
+        return self._error(left + left**2 / self.done)
+
+    def error_of_mean(self, requests: int) -> float:
+        """Return the standard error of so many times the mean: of others like them, however many there are."""
+        return self._error(requests**2 / self.done)
+
+    def _error(self, variances: float) -> float:
+        """Return the root of so many variances of one request; how batches differ tells how much one varies."""
+        return inf if self._looks < LEAST_LOOKS else sqrt(self._squares / (self._looks - 1) * variances)
+
+
 class Projection:
     """What a run will cost in all, and whether that leaves the estimate's interval, while it goes on.
 
@@ -341,62 +396,62 @@ class Projection:
     """
 
     def __init__(
-        self, low_usd: Decimal, expected_usd: Decimal, high_usd: Decimal, to_send: int, *, complete: bool
+        self,
+        low_usd: Decimal,
+        expected_usd: Decimal,
+        high_usd: Decimal,
+        to_send: int,
+        *,
+        complete: bool,
+        course: Course,
     ) -> None:
         """Take the estimate for `to_send` requests; `complete`: these were all that the input holds."""
         self.low_usd, self.expected_usd, self.high_usd = low_usd, expected_usd, high_usd
         self._to_send, self._complete = to_send, complete
-        self._said = False
-        self._done, self._spent = 0, Decimal(0)
-        self._looks, self._mean, self._squares = 0, 0.0, 0.0
+        self._course = course
 
-    def projected_usd(self, done: int, spent: Decimal, total: int) -> Decimal | None:
-        """Return the cost of `total` requests if the rest cost what those `done` did on average.
+    def outside(self, total: int) -> Side | None:
+        """Return on which side a run of `total` requests leaves the interval, once, and None ever after.
 
-        `done`: requests whose cost is known; `spent`: what they cost together. None until LEAST_ANSWERED, and
-        LEAST_ANSWERED_SHARE of all, are done.
+        Where the estimate did not see the whole input, the run is measured on as many requests as the estimate counted.
         """
-        if done < LEAST_ANSWERED or done < LEAST_ANSWERED_SHARE * total:
-            return None
-        return spent / done * total
-
-    def outside(self, done: int, spent: Decimal, total: int) -> Side | None:
-        """Take in how far the run is; return on which side it leaves the interval, once, and None ever after.
-
-        The arguments are those of `projected_usd`, running sums since the run began. The more often this is called, the
-        better it knows how much requests differ. Where the estimate did not see the whole input, the run is measured on
-        as many requests as the estimate counted.
-        """
-        self._learn(done - self._done, spent - self._spent)
-        self._done, self._spent = done, spent
+        course = self._course
         compared = max(total, self._to_send) if self._complete else self._to_send
-        projected = self.projected_usd(done, spent, compared)
-        if self._said or projected is None:
+        projected = course.projected_usd(compared)
+        if projected is None:
             return None
-        side, bound = self._bound(projected)
-        beyond = abs(projected - bound)
-        if side is None or beyond <= WORTH_SAYING * bound or float(beyond) < STANDARD_ERRORS * self._error(compared):
+        return _left(course, projected, (self.low_usd, self.high_usd), course.error_of_all(compared))
+
+
+class Beginning:
+    """The first requests of a run, held against what was estimated for them while the rest is not planned yet.
+
+    Rows may be sorted, so later ones are no measure for these: it says nothing when more requests are done than it
+    knows of.
+    """
+
+    def __init__(self, low_usd: Decimal, high_usd: Decimal, requests: int, course: Course) -> None:
+        """Take the estimate for the first `requests`."""
+        self.low_usd, self.high_usd, self.requests = low_usd, high_usd, requests
+        self._course = course
+
+    def outside(self) -> Side | None:
+        """Return on which side these requests leave the interval, once, and None ever after."""
+        course, requests = self._course, self.requests
+        projected = course.projected_usd(requests)
+        if projected is None or course.done > requests:
             return None
-        self._said = True
-        return side
+        # Not `error_of_all`, which is 0 in the end: the first of a run may well be outside when the run is not.
+        return _left(course, projected, (self.low_usd, self.high_usd), course.error_of_mean(requests))
 
-    def _bound(self, projected: Decimal) -> tuple[Side | None, Decimal]:
-        if projected > self.high_usd:
-            return "above", self.high_usd
-        return ("below" if projected < self.low_usd else None), self.low_usd
 
-    def _learn(self, requests: int, usd: Decimal) -> None:
-        """Welford's running mean and sum of squares, of batches weighted by their size."""
-        if requests <= 0:
-            return
-        self._looks += 1
-        off = float(usd) / requests - self._mean
-        self._mean += off * requests / (self._done + requests)
-        self._squares += requests * off * (float(usd) / requests - self._mean)
-
-    def _error(self, total: int) -> float:
-        """Return the standard error of a projection; how batches differ tells how much one request varies."""
-        if self._looks < LEAST_LOOKS:
-            return inf
-        left = max(total - self._done, 0)
-        return sqrt(self._squares / (self._looks - 1) * (left + left**2 / self._done))
+def _left(course: Course, projected: Decimal, interval: tuple[Decimal, Decimal], error: float) -> Side | None:
+    """Return on which side a projection is far enough outside of an interval, if that was not said of the run yet."""
+    low, high = interval
+    side: Side = "above" if projected > high else "below"
+    bound = high if side == "above" else low
+    beyond = projected - high if side == "above" else low - projected
+    if course.said or beyond <= WORTH_SAYING * bound or float(beyond) < STANDARD_ERRORS * error:
+        return None
+    course.said = True
+    return side

@@ -237,7 +237,7 @@ def test_a_pilot_names_them_before_it_sends_anything_and_once(project):
     (said,) = warned(project.run("estimate", "job.toml").stderr)
     told = project.run("estimate", "job.toml", "--pilot", "3", code=4).stderr
     assert warned(told) == [said]
-    assert told.index(said) < told.index("pilot: 0 exchanges")
+    assert told.index(said) < told.index("pilot: 0 attempts")
 
 
 async def nobody(_):

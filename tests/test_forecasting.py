@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated_jobs import FAMILIES, job, pilot
 
-from pipeline.forecasting import LEAST_OBSERVED, Observed, Projection, forecast_from_limit, forecast_outputs
+from pipeline.forecasting import (
+    LEAST_OBSERVED,
+    Beginning,
+    Course,
+    Observed,
+    Projection,
+    forecast_from_limit,
+    forecast_outputs,
+)
 from pipeline.pricing import Price, cost_usd
 from pipeline.records import Usage
 
@@ -219,22 +227,28 @@ def test_whatever_was_observed_the_forecast_is_in_order_and_within_the_limit(obs
 
 
 def estimated(known, name, seed):
-    """Return what an estimate after a pilot says of the run: a projection, and each remaining row's cost."""
+    """Return what an estimate after a pilot says of the run: its interval, and each remaining row's cost."""
     outputs, inputs = forecast(known, name, seed), sum(known.inputs)
     bounds = [bill(inputs, tokens) for tokens in (outputs.low, outputs.expected, outputs.high)]
     costs = [bill(size, output) for size, output in zip(known.inputs, known.outputs, strict=True)]
-    return Projection(*bounds, len(costs), complete=True), costs
+    return dollars(*bounds, len(costs)), costs
+
+
+def looks(course, costs, dice, most=30):
+    """Run, in looks of up to `most` answers."""
+    done, spent = 0, Decimal(0)
+    while done < len(costs):
+        some = costs[done : done + dice.randint(1, most)]
+        done, spent = done + len(some), spent + sum(some)
+        course.look(done, spent)
+        yield done
 
 
 def warnings(projection, costs, dice, total=None, most=30):
-    """Run, in looks of up to `most` answers; return what was said after how many."""
-    said, done, spent = [], 0, Decimal(0)
-    while done < len(costs):
-        look = costs[done : done + dice.randint(1, most)]
-        done, spent = done + len(look), spent + sum(look)
-        side = projection.outside(done, spent, total or len(costs))
-        said += [(side, done)] if side else []
-    return said
+    """Run; return what was said after how many."""
+    course, projection = projection
+    total = total or len(costs)
+    return [(side, done) for done in looks(course, costs, dice, most) if (side := projection.outside(total))]
 
 
 @pytest.mark.parametrize("name", ["proportional", "heavy tail (lognormal 1.2)", "1 in 20 is 20 times longer"])
@@ -242,7 +256,7 @@ def test_a_run_that_ends_inside_the_interval_seldom_warns(name):
     dice, ran, warned = random.Random(SEED), 0, 0
     for seed, known in enumerate(pilots(name, 100, SEED)):
         projection, costs = estimated(known, name, seed)
-        if projection.low_usd <= sum(costs) <= projection.high_usd:
+        if projection[1].low_usd <= sum(costs) <= projection[1].high_usd:
             ran += 1
             warned += bool(warnings(projection, costs, dice))
     assert ran > 150
@@ -255,7 +269,7 @@ def test_a_run_far_outside_warns_exactly_once_and_before_half_of_it_is_done(name
     dice = random.Random(SEED)
     for seed, known in zip(range(60), pilots(name, 100, SEED), strict=False):
         projection, costs = estimated(known, name, seed)
-        bound = projection.high_usd if side == "above" else projection.low_usd
+        bound = projection[1].high_usd if side == "above" else projection[1].low_usd
         scale = factor * bound / sum(costs)
         [(said, done)] = warnings(projection, [scale * cost for cost in costs], dice)
         assert said == side
@@ -263,7 +277,8 @@ def test_a_run_far_outside_warns_exactly_once_and_before_half_of_it_is_done(name
 
 
 def dollars(low, expected, high, to_send, *, complete=True):
-    return Projection(Decimal(low), Decimal(expected), Decimal(high), to_send, complete=complete)
+    course = Course()
+    return course, Projection(Decimal(low), Decimal(expected), Decimal(high), to_send, complete=complete, course=course)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +287,9 @@ def dollars(low, expected, high, to_send, *, complete=True):
     ids=["49 are too few", "50 of few", "under 2 %", "2 % of many", "more than were expected"],
 )
 def test_a_projection_waits_for_fifty_answers_and_two_percent(done, total, projected):
-    assert dollars(1, 2, 3, total).projected_usd(done, done * Decimal("0.2"), total) == projected
+    course = Course()
+    course.look(done, done * Decimal("0.2"))
+    assert course.projected_usd(total) == projected
 
 
 def test_a_run_of_equal_costs_warns_as_soon_as_it_may():
@@ -301,3 +318,48 @@ def test_an_input_that_grew_since_the_estimate_is_above_it():
 def test_rows_beyond_those_an_incomplete_estimate_counted_are_no_deviation():
     costs = [Decimal("0.01")] * 600
     assert warnings(dollars(3, 4, 5, 400, complete=False), costs, random.Random(1)) == []
+
+
+# The first requests of a run, as long as nobody knows how many there are.
+
+
+def first_warnings(low, high, requests, costs, seed=1):
+    course, dice = Course(), random.Random(seed)
+    beginning = Beginning(Decimal(low), Decimal(high), requests, course)
+    return [(side, done) for done in looks(course, costs, dice, 16) if (side := beginning.outside())]
+
+
+@pytest.mark.parametrize(("each", "said"), [("0.02", "above"), ("0.005", "below")])
+def test_the_first_requests_tell_once_and_early_that_a_run_is_not_as_estimated(each, said):
+    [(side, done)] = first_warnings("4.5", "5.5", 500, [Decimal(each)] * 5000)
+    assert side == said
+    assert done < 200
+
+
+def test_requests_beyond_those_that_were_estimated_are_not_held_against_them():
+    """A dataset sorted by length: each row costs more than the one before, as was to be expected."""
+    costs = [Decimal("0.01")] * 500 + [Decimal("0.03")] * 5000
+    assert first_warnings("4.5", "5.5", 500, costs) == []
+
+
+def test_chance_in_the_first_requests_is_no_news_of_the_run():
+    """Costs that differ by as much as their mean: by chance 500 of them are often 5 % off, and all are not."""
+    said, off = 0, 0
+    for seed in range(100):
+        dice = random.Random(seed)
+        costs = [Decimal(repr(dice.expovariate(100))) for _ in range(500)]
+        off += not Decimal("4.8") < sum(costs) < Decimal("5.2")
+        said += bool(first_warnings("4.8", "5.2", 500, costs, seed))
+    assert off > 30
+    assert said == 0
+
+
+def test_what_was_said_of_the_first_requests_is_not_said_again_of_all():
+    course = Course()
+    beginning = Beginning(Decimal("4.5"), Decimal("5.5"), 500, course)
+    projection = Projection(Decimal(9), Decimal(10), Decimal(11), 1000, complete=True, course=course)
+    said = [
+        beginning.outside() if done < 500 else projection.outside(1000)
+        for done in looks(course, [Decimal("0.02")] * 1000, random.Random(1))
+    ]
+    assert [side for side in said if side] == ["above"]

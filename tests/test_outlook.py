@@ -77,6 +77,14 @@ def test_answers_that_were_cut_off_get_longer_than_they_were_and_at_most_as_long
     assert low < expected < high
 
 
+def test_a_run_that_nobody_is_asked_about_books_the_same_estimate_of_cut_off_answers(project, stub):
+    cut_off(project, stub)
+    facts = estimated(project, "--set", "model.max_tokens=400")
+    project.run("run", "job.toml", "--yes", "--set", "model.max_tokens=400")
+    (_, booked) = project.sql("select low_usd, expected_usd, high_usd, ceiling_usd from estimates order by run_id")
+    assert [D(booked[name]) for name in ("low_usd", "expected_usd", "high_usd", "ceiling_usd")] == money(facts)
+
+
 def test_a_retry_of_truncated_rows_knows_that_they_are_as_long_as_they_were_at_least(project, stub):
     cut_off(project, stub)
     told = project.run("retry", "job.toml", "--status", "truncated", "--max-tokens", "400", code=2).stderr

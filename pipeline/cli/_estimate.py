@@ -6,7 +6,7 @@ from dataclasses import asdict
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING, Any
 
-from pipeline.budget import about
+from pipeline.budget import ZERO, about, as_booked
 from pipeline.cli._histogram import histogram
 from pipeline.cli._show import duration, money, plural, table
 
@@ -134,11 +134,14 @@ def _compared_facts(line: "Compared") -> dict[str, Any]:
 
 def _pilot_facts(piloted: "Piloted") -> dict[str, Any]:
     report = piloted.report
+    spent, uncertain = (ZERO, ZERO) if report is None else (report.spent, report.uncertain)
     return {
         "requests": piloted.requests,
         "run_id": None if report is None else report.run_id,
         "sent": 0 if report is None else report.tally.sent,
-        "spent_usd": None if report is None else report.spent,
+        "spent_usd": None if spent is None else as_booked(spent),
+        "uncertain_usd": as_booked(uncertain),
+        "unknown_unbounded": 0 if report is None else report.unbounded,
         "paused": None if report is None else report.paused,
     }
 
@@ -293,12 +296,14 @@ def _no_answers(estimate: "Estimate") -> str:
 
 def _cost(prepared: "Prepared", estimate: "Estimate") -> str:
     price = prepared.price
-    if price is not None and price.is_free:
+    if prepared.meter.is_free:
         return "free"
     if estimate.to_send == 0:
         return "nothing to pay"
     if estimate.forecast.bill is not None:
         return _interval(prepared, estimate, estimate.forecast.bill)
+    if prepared.meter.charged:
+        return "unknown: the provider charges for what is free by the price"
     return (
         "unknown: no price"
         if price is None
@@ -317,7 +322,9 @@ def _interval(prepared: "Prepared", estimate: "Estimate", bill: "Bill") -> str:
     text = f"{about(bill.expected)}, 9 times of 10 from {low} to {high}"
     if outputs is not None and outputs.rough:
         text += ": rough"
-    if prepared.price is None:
+    if prepared.meter.charged:
+        text += ", going by what the provider said it charged: by the price it is free"
+    elif prepared.price is None:
         text += ", going by what the provider said it charged: no price is known"
     elif abs(factor - 1) >= Decimal(NOTABLE_SHARE):
         text += f"; earlier answers were charged {factor:.3f} times what this price says"
@@ -371,7 +378,7 @@ def _price(prepared: "Prepared") -> str:
     if price is None:
         return "unknown"
     if price.is_free:
-        return f"free ({price.source})"
+        return f"free ({price.source})" + ("; but the provider charges" if prepared.meter.charged else "")
     since = f"; in force since {price.effective_from}" if price.effective_from else ""
     checked = f"; checked {price.checked}" if price.checked else ""
     later = "".join(

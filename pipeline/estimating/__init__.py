@@ -2,7 +2,7 @@
 
 from pipeline.estimating._answer import Estimate, Scan, Tick
 from pipeline.estimating._finish import Finish
-from pipeline.estimating._forecast import Forecast, forecast
+from pipeline.estimating._forecast import Forecast, forecast, quick_bill
 from pipeline.estimating._outlook import Bill, Outlook
 from pipeline.estimating._sample import Sample
 from pipeline.estimating._to_send import ToSend
@@ -10,4 +10,5 @@ from pipeline.estimating._too_long import TooLong
 
 __all__ = [
     "Bill", "Estimate", "Finish", "Forecast", "Outlook", "Sample", "Scan", "Tick", "ToSend", "TooLong", "forecast",
+    "quick_bill",
 ]  # fmt: skip

@@ -98,5 +98,13 @@ def forecast(
     )
 
 
+def quick_bill(to_send: ToSend, meter: Meter, outlook: Outlook, limits: Limits, begin: datetime) -> Bill | None:
+    """Return what `forecast` says of the dollars, its interval a little less sure, in a small part of the time."""
+    quick = outlook.quick
+    groups = quick.groups(to_send)
+    takes = finish(to_send, limits, quick, together(groups) if groups else None)
+    return quick.bill(Terms.of(meter, begin, None if takes is None else takes.seconds), groups)
+
+
 def _as_text(usd: Decimal | None) -> str | None:
     return None if usd is None else f"{usd:f}"

@@ -42,7 +42,14 @@ def together(groups: Sequence[Group]) -> Outputs:
 
 
 def cut_off_group(
-    least: int, sizes: Counter[int], seen: Sequence[Used], *, basis: Basis, most_tokens: int | None, seed: int
+    least: int,
+    sizes: Counter[int],
+    seen: Sequence[Used],
+    *,
+    basis: Basis,
+    most_tokens: int | None,
+    seed: int,
+    resamples: int,
 ) -> Group:
     """Forecast requests whose answers were cut off at `least` tokens, and are asked for under a higher limit.
 
@@ -53,7 +60,7 @@ def cut_off_group(
     if basis == "limit" or len(longer) < FEW:
         return Group(sizes, _guessed(least, sizes.total(), most_tokens), least)
     observed = [Observed(one.counted_tokens, one.output_tokens, one.truncated) for one in longer]
-    found = forecast_outputs(observed, sizes, basis=basis, max_tokens=most_tokens, seed=seed)
+    found = forecast_outputs(observed, sizes, basis=basis, max_tokens=most_tokens, seed=seed, resamples=resamples)
     floor = float(least * sizes.total())
     ends = {name: max(getattr(found, name), floor) for name in ("low", "expected", "high")}
     return Group(sizes, replace(found, **ends), least)

@@ -13,7 +13,15 @@ from typing import Literal
 from pipeline.estimating._groups import Group, cut_off_group
 from pipeline.estimating._terms import Terms
 from pipeline.estimating._to_send import EXACT, ToSend, total_usd
-from pipeline.forecasting import FEW, Observed, Outputs, forecast_from_limit, forecast_outputs, interval_of_total
+from pipeline.forecasting import (
+    FEW,
+    RESAMPLES,
+    Observed,
+    Outputs,
+    forecast_from_limit,
+    forecast_outputs,
+    interval_of_total,
+)
 from pipeline.ledger import Calibration, Exchange, Used
 from pipeline.planning import is_raised
 from pipeline.pricing import COST_UNIT, Mix, Price, cost_usd
@@ -21,6 +29,8 @@ from pipeline.records import Usage
 
 LEAST_USED = 30
 """Fewer requests than this say nothing about how counts and bills differ."""
+QUICK_RESAMPLES = 199
+"""With these an estimate from 1,000 answers takes 0.09 s of processor time instead of 0.26 s."""
 _SEED = 20_261_124
 """Any number: the same facts make the same figures."""
 
@@ -50,6 +60,13 @@ class Outlook:
     """The one in force now."""
     answered: bool = False
     """Whether requests of the job were answered at all, with their usage or without."""
+    resamples: int = RESAMPLES
+    """Fewer make the ends of an interval less sure, in as much less time."""
+
+    @cached_property
+    def quick(self) -> "Outlook":
+        """The same, for an estimate that is made in passing."""
+        return replace(self, resamples=QUICK_RESAMPLES)
 
     @cached_property
     def observed(self) -> list[Used]:
@@ -190,7 +207,9 @@ class Outlook:
         basis = "limit" if outputs is None else outputs.basis
         most = self.most_tokens if self.used else self.max_tokens  # of repairs nothing is known before any answer
         found += [
-            cut_off_group(least, cut_off[least], seen, basis=basis, most_tokens=most, seed=_SEED)
+            cut_off_group(
+                least, cut_off[least], seen, basis=basis, most_tokens=most, seed=_SEED, resamples=self.resamples
+            )
             for least in sorted(cut_off)
         ]
         return found
@@ -200,7 +219,14 @@ class Outlook:
         if not self.used:
             return forecast_from_limit(sizes, self.max_tokens)
         observed = [Observed(one.counted_tokens, one.output_tokens, one.truncated) for one in self.observed]
-        found = forecast_outputs(observed, sizes, basis=self.basis, max_tokens=self.most_tokens, seed=_SEED)
+        found = forecast_outputs(
+            observed,
+            sizes,
+            basis=self.basis,
+            max_tokens=self.most_tokens,
+            seed=_SEED,
+            resamples=self.resamples,
+        )
         return replace(found, rough=True) if self.guessed else found
 
     def usage(self, input_tokens: int, output_tokens: float) -> Usage:
@@ -268,6 +294,7 @@ class Outlook:
                     float(expected),
                     sizes.total(),
                     seed=_SEED,
+                    resamples=self.resamples,
                 )
                 low, high = map(Decimal, bounds)
             if self.most_tokens is not None:  # no interval reaches beyond all that max_tokens allows
@@ -291,6 +318,7 @@ class Outlook:
             float(mean) * sizes.total(),
             sizes.total(),
             seed=_SEED,
+            resamples=self.resamples,
         )
         return Bill(_rounded(Decimal(low)), _rounded(mean * sizes.total()), _rounded(Decimal(high)))
 

@@ -39,7 +39,7 @@ def ceiling_usd(worst: Counter[int], meter: Meter, outlook: Outlook, bill: Bill 
     A provider that was seen to charge more than the price says does so again; and no interval ends above it.
     """
     usd = total_usd(worst, meter.worst_case)
-    if usd is None:
+    if usd is None or meter.charged:  # the price calls free what the provider charges for: it bounds nothing
         return None
     with localcontext(EXACT):
         usd *= max(outlook.billed_factor, Decimal(1))

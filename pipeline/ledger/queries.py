@@ -113,6 +113,16 @@ def calibration(connection: duckdb.DuckDBPyConnection, provider: str, model: str
     return Calibration(Decimal(billed) / Decimal(counted), attempts)
 
 
+def charged(connection: duckdb.DuckDBPyConnection, provider: str, model: str) -> bool:
+    """Tell whether a provider charged for a model in the newest run in which it said what it charged."""
+    billed = connection.execute(
+        "select max(billed_usd) from attempts where provider = $1 and model = $2 and billed_usd is not null"
+        " group by run_id order by run_id desc limit 1",
+        [provider, model],
+    ).fetchone()
+    return billed is not None and billed[0] > 0
+
+
 def has_estimate(connection: duckdb.DuckDBPyConnection, run_id: int) -> bool:
     """Tell whether a run's estimate is booked."""
     return connection.execute("select 1 from estimates where run_id = ?", [run_id]).fetchone() is not None

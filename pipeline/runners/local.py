@@ -50,9 +50,11 @@ class RunReport:
     complete: bool
     """The run saw the end of the input."""
     spent: Decimal | None
-    """Dollars this run's answers cost; None without a price."""
+    """Dollars this run's answers cost, as far as that is known; None where nothing is known."""
     uncertain: Decimal
-    """Upper bound of what its exchanges of unknown cost may add."""
+    """Upper bound of what its exchanges of unknown cost may add, as far as they have one."""
+    unbounded: int
+    """Exchanges of unknown cost that have no upper bound; their cost is in no other figure."""
     plan_spent: Decimal
     """Dollars all runs of the plan spent, this one included, as the budget counts: unknown costs at their worst."""
     paused: str | None
@@ -62,7 +64,7 @@ class RunReport:
     seconds: float
     exit_code: int
     free: bool
-    """Nothing this run did can cost anything."""
+    """Nothing this run did can cost anything, and nothing was charged."""
     duplicate_ids: int
     """Rows that repeat the id of an earlier one, among those that were read."""
 
@@ -88,8 +90,8 @@ class LocalRun:
     ) -> None:
         """Put the stations together. `until`: epoch seconds when nothing more goes out; `notify` hears news.
 
-        `estimate`: the one that was shown; without it the run makes its own when all its rows are planned. `done`: rows
-        of the plan that the planner passes over.
+        `estimate`: the one that was shown; without it the run makes its own when all its rows are planned, and is held
+        against that of its first requests until then. `done`: rows of the plan that the planner passes over.
         """
         self._planner, self._limits, self._budget, self._notify = planner, limits, budget, notify
         self._exchanger, self._journal, self._loader = exchanger, journal, loader
@@ -140,7 +142,7 @@ class LocalRun:
 
     @property
     def free(self) -> bool:
-        """Tell whether the model costs nothing."""
+        """Tell whether the model costs nothing, by its price and by what was charged so far."""
         return self._exchanger.meter.is_free
 
     @property
@@ -160,9 +162,11 @@ class LocalRun:
 
     @property
     def spent(self) -> Decimal | None:
-        """Dollars this run's answers have cost so far; None without a price, unless the provider says what it bills."""
-        known = self._exchanger.meter.price is not None or self._desk.billed
-        return self._desk.spent if known else None
+        """Dollars this run's answers have cost so far, as far as that is known; None where nothing is known.
+
+        As in the ledger's views: failures that cost nothing don't make unknown costs look like free ones.
+        """
+        return None if self._desk.unknown and not self._desk.spent else self._desk.spent
 
     @property
     def projected(self) -> Decimal | None:
@@ -171,8 +175,13 @@ class LocalRun:
 
     @property
     def uncertain(self) -> Decimal:
-        """Upper bound of what exchanges of unknown cost may add to `spent`."""
+        """Upper bound of what exchanges of unknown cost may add to `spent`, as far as they have one."""
         return self._budget.spent - self._spent_before - self._desk.spent
+
+    @property
+    def unbounded(self) -> int:
+        """Exchanges of unknown cost that may add any amount."""
+        return self._desk.unbounded
 
     @property
     def ledger_problem(self) -> str | None:
@@ -214,7 +223,8 @@ class LocalRun:
         self._main = asyncio.current_task()
         start = time.monotonic()
         if self._estimate is not None:  # now: whatever ends the run, what was agreed to is booked
-            self._expect(self._estimate.forecast, self._estimate.rows, complete=self._estimate.complete)
+            self._book_estimate(self._estimate.forecast, self._estimate.rows)
+            self._expect(self._estimate.forecast, self._estimate.complete)
         self._loader.start()
         watchers = [asyncio.ensure_future(watch(self)), asyncio.create_task(self._mind_the_time())]
         try:
@@ -234,6 +244,7 @@ class LocalRun:
             complete=self.tally.scanned and self._planner.plan.complete,
             spent=self.spent,
             uncertain=self.uncertain,
+            unbounded=self.unbounded,
             plan_spent=self._budget.spent,
             paused=self.paused,
             left_over=left_over,
@@ -375,7 +386,7 @@ class LocalRun:
                 return
             self._loader.add_rows(batch.rows)
             asyncio.run_coroutine_threadsafe(self._take(batch), loop).result()
-        self._planned()
+        self._planned(loop)
 
     def _scanned(self, planned: "asyncio.Future[None]", error: BaseException | None) -> None:
         """Hear, in the loop, how the scan ended; a broken line behind the checked rows pauses the run."""
@@ -388,7 +399,7 @@ class LocalRun:
         self._door.no_more()
         planned.set_result(None)
 
-    def _planned(self) -> None:
+    def _planned(self, loop: asyncio.AbstractEventLoop) -> None:
         """Hear that all rows of this run are planned: with --limit these are not all of the plan."""
         plan = self._planner.plan
         self.tally.total = self.tally.rows
@@ -396,11 +407,16 @@ class LocalRun:
         if plan.complete:
             self._loader.planned(self._planner.plan_id, plan.rows)
         if self._estimate is None:
-            self._expect(self._planner.forecast(), plan.rows, complete=plan.complete)
+            forecast = self._planner.forecast()
+            self._book_estimate(forecast, plan.rows)
+            loop.call_soon_threadsafe(self._expect, forecast, plan.complete)
 
-    def _expect(self, forecast: Forecast, rows: int, *, complete: bool) -> None:
-        """Book the estimate of what this run is going to send, and hold the run against it."""
+    def _book_estimate(self, forecast: Forecast, rows: int) -> None:
+        """Book the estimate of what this run is going to send."""
         self._loader.estimated(forecast.record(self._exchanger.run_id, self._planner.plan_id, rows))
+
+    def _expect(self, forecast: Forecast, complete: bool) -> None:
+        """Hold the run against its estimate."""
         self._ahead.expect(forecast.bill, forecast.requests, complete=complete)
 
     async def _take(self, batch: Batch) -> None:
@@ -416,6 +432,8 @@ class LocalRun:
             self.tally.ended(outcome.key, outcome.status)
             self.tally.reused += outcome.reused
         self._say(batch.notice)
+        if batch.begun is not None:
+            self._ahead.expect_first(batch.begun)
         await self._door.offer(batch.tickets)
 
     def _say(self, notice: str | None) -> None:
