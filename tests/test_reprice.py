@@ -101,7 +101,6 @@ def spend_as(project, *args, code=0):
         ("old@anthropic", "0.00124275"),
         ("old@anthropic:batch", "0.000621375"),
         ("old@anthropic:flex", None),
-        ("new@anthropic", None),
     ],
 )
 def test_an_attempt_is_priced_with_the_lanes_rules_and_unknown_is_null(project, book, target, usd):
@@ -163,6 +162,36 @@ def test_what_was_cut_off_at_a_free_model_is_unknown_at_a_paid_one(project, book
     never, cut = spend_as(project, "--as", "tiered@q")
     assert (never["as_unknown"], D(never["difference_usd"])) == (0, D("0.001"))
     assert (cut["as_unknown"], cut["as_usd"], cut["difference_usd"]) == (len(maybe), None, None)
+
+
+def test_a_prompt_that_a_filter_refused_before_it_was_read_costs_nothing_anywhere(project, book):
+    refused = {"usage": None, "cost": D(0), "result": "refused", "output": None, "error_type": "content_filter"}
+    for job, status in {"asked": 400, "withheld": 200}.items():  # the second is a free model's answer
+        run = book(job)
+        run.attempt(f"v1a{job}", usage=Usage(1000, 0), cost=D("0.5"))
+        run.attempt(f"v1b{job}", http_status=status, **refused)
+        run.end()
+    asked, withheld = spend_as(project, "--as", "tiered@q")
+    assert (asked["as_unknown"], D(asked["as_usd"]), D(asked["difference_usd"])) == (0, D("0.001"), D("-0.499"))
+    assert (withheld["as_unknown"], withheld["difference_usd"]) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        (("tiered@q", "tiered@q"), ["tiered@q"]),
+        (("tiered@q:realtime", "tiered@q"), ["tiered@q"]),
+        (("old:batch", "tiered@q", "old@anthropic:batch"), ["old@anthropic:batch", "tiered@q"]),
+    ],
+)
+def test_a_target_that_is_named_twice_counts_once(project, book, targets, said):
+    run = book()
+    run.attempt("v1a", usage=Usage(1000, 0))
+    run.end()
+    rows = spend_as(project, *(arg for target in targets for arg in ("--as", target)))
+    assert [(row["as"], row["attempts"], D(row["cost_usd"])) for row in rows] == [
+        (name, 1, D("0.001")) for name in said
+    ]
 
 
 def test_a_line_for_each_job_and_target(project, book):
@@ -299,6 +328,11 @@ def test_runs_are_listed_in_their_order(project, book):
     [
         (("--as", "tiered"), "tiered has several sellers; write tiered@ and one of p, q"),
         (("--as", "nothing"), "nobody's price of nothing is known"),
+        (("--as", "steeps"), "`promptmill prices` lists some; did you mean 'steps'?"),
+        (("--as", "new@anthropic"), "--as new@anthropic: no price of new at anthropic is known"),
+        (("--as", "gpt-4.1-mni@openai:batch"), "did you mean 'gpt-4.1-mini'?"),
+        (("--as", "gpt-4.1-mini@opena"), "no price of gpt-4.1-mini at opena is known; did you mean 'openai'?"),
+        (("--as", "tiered@q", "--as", "tiered@r"), "no price of tiered at r is known"),
         (("--as", "@p"), "write MODEL, MODEL@PROVIDER"),
         (("--as", "tiered@p", "--by", "colour"), "--by colour: choose from job"),
         (("--as", "tiered@p", "--drift"), "not with --forecast or --drift"),
