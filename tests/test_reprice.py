@@ -498,3 +498,15 @@ def test_days_that_follow_each_other_are_written_as_from_and_to():
         for days in (DAYS, DAYS[:5], DAYS[5:], DAYS[4:], ("mon", "wed", "thu"))
     ]
     assert words == ["", " mon-fri", " sat,sun", " fri-sun", " mon,wed,thu"]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "words"),
+    [
+        (time(0, 0, 10), time(0, 0, 20), "00:00:10-00:00:20 UTC"),
+        (time(1), time(3, 59, 59), "01:00:00-03:59:59 UTC"),
+        (time(22, 30), time(6), "22:30-06:00 UTC"),
+    ],
+)
+def test_hours_keep_their_seconds(first, last, words):
+    assert Window(first, last, Variant()).in_words() == words

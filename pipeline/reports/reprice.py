@@ -23,8 +23,8 @@ group by all
 """
 """`{by}` is filled with names from spend.DIMENSIONS, `{own}` with OWN or nothing, `{moment}` with EXACTLY or THE_DAY.
 
-An attempt without usage and without cost is `unbilled`. With a free price that also holds where an answer was or may have
-been generated; its status and type of error tell. `whose` lists speak about a run's own price: none where its
+An attempt without usage and without cost is `unbilled`. With a free price that also holds where an answer was, or may
+have been, generated; its status and type of error tell. `whose` lists speak about a run's own price: none where its
 price was stated, only the user's file where its address was.
 """
 
