@@ -339,6 +339,19 @@ def test_any_csv_can_be_read_when_its_columns_are_named(project, content):
     assert count(project, content, "--columns", columns, "--tolerance", "0") == 4
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        'day,usd\n2026-11-20,"1,500"\n',  # here a comma has to be quoted, and nobody quotes a decimal one
+        "day;usd\n2026-11-20;1,500.00\n",
+        "day\tusd\tinput_tokens\n2026-11-20\t1500.0\t1,500\n",  # a count has no decimals
+    ],
+)
+def test_thousands_may_be_separated_where_a_comma_can_be_nothing_else(project, content):
+    book(project, (DAY, 1500, 0, 10, "1500"))
+    assert compared(project, content, "--tolerance", "0") == []
+
+
 def test_a_csv_with_our_own_names_needs_none_and_all_providers_are_compared(project):
     book(project, *TWO_DAYS)
     book(project, (DAY, 10, 0, 10, "1"), provider="groq")
@@ -358,6 +371,12 @@ def test_a_csv_with_our_own_names_needs_none_and_all_providers_are_compared(proj
         ("day,usd\n2026-11-20,1\n\n2026-11-20,much\n", (), ", line 4: 'much' is no number"),
         ("day,usd\n2026-11-20,1e999999999\n", (), "'1e999999999' is no number"),
         ("day;usd\n2026-11-20;0,75\n", (), "'0,75' is no number"),
+        ("day;usd\n2026-11-20;0,750\n", (), "line 2: '0,750' is no number; write decimals after a point"),
+        ('day,usd\n2026-11-20,"0,750"\n', (), "'0,750' is no number"),
+        ("day;usd\n2026-11-20;-012,345\n", (), "'-012,345' is no number"),
+        ("day;usd\n2026-11-20;1,750\n", (), "'1,750' may be 1.750 or 1750"),
+        ("day\tusd\n2026-11-20\t$1,750\n", (), "'$1,750' may be 1.750 or 1750"),
+        ("day;requests\n2026-11-20;0,003\n", (), "'0,003' is no number"),
         ("day,requests\n2026-11-20,1.5\n", (), "'1.5' is no whole number"),
         ("day,usd\n", (), "no usage in it"),
         ("", (), "is empty"),

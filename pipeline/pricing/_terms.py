@@ -173,7 +173,7 @@ class Window:
     def in_words(self) -> str:
         """Name the hours: `01:00-04:00 UTC mon-fri`, with seconds where they have some."""
         days = "" if self.weekdays == DAYS else f" {_in_a_row(self.weekdays) or ','.join(self.weekdays)}"
-        exactly = "seconds" if self.utc_from.second or self.utc_to.second else "minutes"
+        exactly = "auto" if any(hour.second or hour.microsecond for hour in (self.utc_from, self.utc_to)) else "minutes"
         return f"{self.utc_from.isoformat(exactly)}-{self.utc_to.isoformat(exactly)} UTC{days}"
 
     def as_record(self) -> dict[str, Any]:

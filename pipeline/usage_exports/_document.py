@@ -18,9 +18,10 @@ _KEYS_TOLD = 12
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Either `header` and `rows` (CSV) or `pages` and `buckets` (JSON) are filled."""
+    """Either `delimiter`, `header` and `rows` (CSV) or `pages` and `buckets` (JSON) are filled."""
 
     path: Path
+    delimiter: str = ""
     header: tuple[str, ...] = ()
     rows: tuple[Mapping[str, str], ...] = ()
     pages: tuple[Mapping[str, Any], ...] = ()
@@ -112,7 +113,8 @@ def _csv(path: Path, text: str) -> Document:
         raise InputError(f"{path} is empty")
     header = tuple(name.strip() for name in table[0][0])
     filled = [(_row(header, cells), line) for cells, line in table[1:] if any(cell.strip() for cell in cells)]
-    return Document(path, header, tuple(row for row, _ in filled), lines=tuple(line for _, line in filled))
+    rows, lines = tuple(row for row, _ in filled), tuple(line for _, line in filled)
+    return Document(path, delimiter, header, rows, lines=lines)
 
 
 def _row(header: tuple[str, ...], cells: list[str]) -> dict[str, str]:
