@@ -380,15 +380,22 @@ def test_the_macro_and_the_command_take_the_same_share_from_the_cache(project, b
     assert sums == [{"usd": row["as_usd"], "type": "DECIMAL(38,12)"}]
 
 
-def test_a_share_in_the_macro_counts_whole_tokens_and_no_share_is_above_one(project, book):
+def test_a_share_in_the_macro_counts_whole_tokens_and_no_shares_are_above_one_together(project, book):
     run = book()
     run.attempt("v1a", usage=CACHED)
     run.end()
     tokens = "input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens"
-    shares = ("cached_share := 0.8", "cached_share := 0.8::double", "written_share := 1", "cached_share := 80")
+    shares = (
+        "cached_share := 0.8", "cached_share := 0.8::double", "written_share := 1", "cached_share := 80",
+        "cached_share := 0.8, written_share := 0.5", "cached_share := 0.9, written_share := 0.1",
+        "cached_share := 1, written_share := -0.5", "cached_share := 1, written_share := 0.000000000001",
+    )  # fmt: skip
     columns = ", ".join(f"reprice({tokens}, 1, 0.1, 1.25, 5, 5, {share}) as c{n}" for n, share in enumerate(shares))
     (row,) = project.sql(f"select {columns} from attempts")
-    assert list(row.values()) == ["0.000941100000", "0.000941100000", "0.002518750000", None]
+    # 1,464 x 0.1 + 162 x 1.25 + 1 x 1 + 97 x 5, in whole tokens
+    assert list(row.values()) == [
+        "0.000941100000", "0.000941100000", "0.002518750000", None, None, "0.000834900000", None, None,
+    ]  # fmt: skip
 
 
 def test_the_macro_rounds_as_costs_do_and_charges_a_contradicting_usage_by_its_parts(project, book):

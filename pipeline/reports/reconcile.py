@@ -4,8 +4,8 @@ SQL = """
 with bounded as (
     select a.*, r.max_tokens, r.elsewhere, a.input_tokens is null and a.cost_usd is null as no_usage,
            case when a.count_method = 'exact' then a.counted_tokens
-                else floor(round((a.reserved_usd::double * 1000000 - coalesce(r.max_tokens, 0) * p.output)
-                                 / nullif(p.input, 0), 3)) end::bigint as most_input
+                else try_cast(floor(round((a.reserved_usd::double * 1000000 - coalesce(r.max_tokens, 0) * p.output)
+                                          / nullif(p.input, 0), 3)) as bigint) end as most_input
     from attempts a
     join (select run_id, max_tokens, (config->>'$.model.base_url') is not null as elsewhere from run_starts) r
       using (run_id)
@@ -19,7 +19,7 @@ select sent_at::date as day, model, model_returned, elsewhere, count(*) as attem
        sum(input_tokens)::bigint as input_tokens, sum(cached_input_tokens)::bigint as cached_input_tokens,
        sum(output_tokens)::bigint as output_tokens, sum(cost_usd) as usd,
        count(*) filter (where no_usage) as more_requests,
-       sum(most_input) filter (where no_usage)::bigint as more_input_tokens,
+       sum(most_input) filter (where no_usage) as more_input_tokens,
        count(*) filter (where no_usage and most_input is null) as endless_input_tokens,
        sum(max_tokens) filter (where no_usage)::bigint as more_output_tokens,
        count(*) filter (where no_usage and max_tokens is null) as endless_output_tokens,
