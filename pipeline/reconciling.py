@@ -21,6 +21,8 @@ from pipeline.usage_exports import FIGURES, Export, read_export
 
 Verdict = Literal["agrees", "differs", "only ledger", "only provider", "unknown"]
 Number = int | Decimal
+_Place = tuple[date, str | None]
+"""A day and a model; None: all models."""
 
 DOLLAR_SLACK = Decimal("0.01")
 """Providers round each line of their bill to the cent."""
@@ -140,38 +142,42 @@ def _compare(
         if model is not None and figures:
             listed[day].add(model)
     covered = _covered(exports)
+    named = [(row, _names_of(row, listed)) for row in booked]
     lines: list[Line] = []
     totals: list[Line] = []
     for figure in (figure for figure in FIGURES if figure in covered):
         theirs = {key: figures[figure] for key, figures in said.items() if figure in figures}
         by_model = any(model is not None for _, model in theirs)
-        rows = [row for row in booked if row["day"] in covered[figure]]
-        ours: dict[tuple[date, str | None], list[Mapping[str, Any]]] = defaultdict(list)
-        for row in rows:
-            for name in _names_of(row, listed) if by_model else (None,):
-                ours[row["day"], name].append(row)
-        found = list(_lines_of(figure, theirs, ours, tolerance))
+        rows = [(row, names if by_model else (None,)) for row, names in named if row["day"] in covered[figure]]
+        found = list(_lines_of(figure, theirs, rows, tolerance))
         lines += found
         if found:
-            totals.append(_total(figure, found, rows, tolerance))
+            totals.append(_total(figure, found, [row for row, _ in rows], tolerance))
     return sorted(lines, key=lambda line: (line.day, line.model or "", FIGURES.index(line.figure))), totals
 
 
 def _lines_of(
     figure: str,
-    theirs: Mapping[tuple[date, str | None], Number],
-    ours: Mapping[tuple[date, str | None], Sequence[Mapping[str, Any]]],
+    theirs: Mapping[_Place, Number],
+    rows: Iterable[tuple[Mapping[str, Any], Sequence[str | None]]],
     tolerance: Decimal,
 ) -> Iterable[Line]:
-    for key in theirs.keys() | ours.keys():
-        low, high = _bounds(figure, ours.get(key, ()))
-        if key not in theirs and (low, high) == (0, 0):
+    ours: dict[_Place, list[Mapping[str, Any]]] = defaultdict(list)
+    only: set[_Place] = set()  # places that have attempts which can be of no other
+    for row, names in rows:
+        places = [(row["day"], name) for name in names]
+        for place in places:
+            ours[place].append(row)
+        only.update(places if len(places) == 1 else ())
+    for place in theirs.keys() | ours.keys():
+        low, high = _bounds(figure, ours.get(place, ()))
+        if place not in theirs and (low, high) == (0, 0):
             continue  # attempts that used nothing
-        stated = theirs.get(key, _nothing(figure))
+        stated = theirs.get(place, _nothing(figure))
         verdict = _verdict(figure, low, high, stated, tolerance)
-        if verdict == "differs" and not (key in theirs and key in ours):
-            verdict = "only provider" if key in theirs else "only ledger"
-        yield Line(*key, figure, low, high, stated, verdict)
+        if verdict == "differs" and not (place in theirs and place in only):
+            verdict = "only provider" if place in theirs else "only ledger"
+        yield Line(*place, figure, low, high, stated, verdict)
 
 
 def _total(figure: str, lines: Sequence[Line], rows: Iterable[Mapping[str, Any]], tolerance: Decimal) -> Line:

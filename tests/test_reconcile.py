@@ -216,6 +216,13 @@ def test_an_attempt_that_was_lost_is_of_a_snapshot_that_the_vendor_lists_on_its_
     assert compared(project, said) == []
 
 
+def test_a_snapshot_that_only_a_lost_attempt_may_be_of_is_the_provider_s_alone(project):
+    book(project, (DAY, 10, 0, 1, "0.50"))
+    lose(project)
+    said = f"day,model,requests\n2026-11-20,{SNAPSHOT},1\n2026-11-20,{LATER},7\n"
+    assert compared(project, said, code=3) == [("2026-11-20", LATER, "requests", None, 7, "only provider")]
+
+
 def test_an_answer_of_another_snapshot_is_not_that_of_the_listed_one(project):
     book(project, (DAY, 10, 0, 1, "0.50"))
     book(project, (DAY, 10, 0, 1, "0.50"), returned=LATER)
