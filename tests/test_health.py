@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.health import LEAST_ANSWERS, LEAST_FAILING_ROWS, RECENT_ANSWERS, Health, StopRules
+from pipeline.health import LEAST_ANSWERS, LEAST_FAILING_ROWS, OUTAGE_SECONDS, RECENT_ANSWERS, Health, StopRules
 from pipeline.records import Failure, Reply
 
 ANSWER = Reply("fine", "stop", "stop", None, "m-1")
@@ -22,10 +22,10 @@ class Run:
         self.rows = 0
         self.now = 100.0
 
-    def hear(self, result, *, key=None, began=None, proven=False):
+    def hear(self, result, *, key=None, began=None, **more):
         self.rows += 1
         began = self.health.epoch if began is None else began
-        return self.health.heard(key or f"k{self.rows}", result, self.now, began=began, proven=proven)
+        return self.health.heard(key or f"k{self.rows}", result, self.now, began=began, **more)
 
     def hear_all(self, *results):
         return [self.hear(result) for result in results]
@@ -74,6 +74,29 @@ def test_of_a_provider_that_never_answered_a_few_rows_are_enough(concurrency, ro
     *before, last = Run(concurrency=concurrency).hear_all(*[DOWN] * rows)
     assert not any(heard.pause for heard in before)
     assert last.pause
+
+
+def test_a_few_rows_are_enough_when_nothing_else_has_come_back_for_a_minute():
+    run = Run(concurrency=256)
+    run.hear(ANSWER)
+    run.hear_all(*[DOWN] * 8)
+    run.now += OUTAGE_SECONDS
+    assert run.hear(DOWN).outage
+
+
+def test_a_few_rows_are_enough_when_one_would_have_to_be_given_up():
+    run = Run(concurrency=256)
+    run.hear(ANSWER)
+    run.hear_all(*[DOWN] * 7)
+    assert run.hear(DOWN, last=True).outage
+
+
+def test_fewer_rows_may_be_to_blame_themselves_and_nobody_knows_until_something_else_comes_back():
+    run = Run(concurrency=256)
+    run.hear(ANSWER)
+    heard = [run.hear(DOWN, last=last) for last in (False, True, True)]
+    assert [(one.doubt, one.outage) for one in heard] == [(False, 0), (True, 0), (True, 0)]
+    assert [run.hear(sign).alive for sign in (ANSWER, LIMITED, TOO_LONG, REFUSED)] == [True] * 4
 
 
 @pytest.mark.parametrize("between", [ANSWER, LIMITED, TOO_LONG, REFUSED])
