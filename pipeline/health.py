@@ -64,6 +64,8 @@ _ALL_WELL = Heard(release=True, alive=True)
 _OFFER = re.compile(r"[-@:]latest$|:\w+$")
 """What a name ends with that says which offer of a model is asked for: `-latest`, or OpenRouter's `:free`."""
 _WORD = re.compile(r"[^\W\d_]+|\d+")
+_UNIQUE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[^\W_]*\d[^\W_]*", re.IGNORECASE)
+"""What a code holds that may be of this request alone: a UUID, a part with a digit."""
 _SIZES = frozenset({"nano", "micro", "mini", "lite", "small", "medium", "large", "pro", "plus", "max", "ultra"})
 """Words that make a name another model's, at another price, and no other edition's."""
 
@@ -158,7 +160,7 @@ class Health:
 
     def _rejected(self, failure: Failure, *, proven: bool) -> Heard:
         most = self._rules.same_rejections
-        reason = (failure.http_status, failure.error_type)
+        reason = (failure.http_status, _UNIQUE.sub("", failure.error_type))
         if self._proven or proven or most == 0 or self._reason not in {None, reason}:
             self._proven = True
             return Heard(release=True)

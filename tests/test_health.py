@@ -149,6 +149,12 @@ def test_equal_rejections_from_the_start_are_held_back_and_then_blamed_on_the_jo
     assert WRONG.message in last.pause
 
 
+@pytest.mark.parametrize("code", ["ERR-{:x}7", "req_{}", "6b1f9c2e-aaaa-bbbb-cccc-{:012x}", "{}"])
+def test_codes_that_name_the_request_are_one_reason(code):
+    *_, last = Run(same_rejections=10).hear_all(*[WRONG._replace(error_type=code.format(n * 1001)) for n in range(10)])
+    assert "the job is to blame" in last.pause
+
+
 def test_those_still_on_their_way_are_held_back_too():
     run = Run(same_rejections=3, concurrency=8)
     run.hear_all(*[WRONG] * 3)
