@@ -17,6 +17,8 @@ Fewer rows use up their attempts instead: two bad rows at a dataset's end are no
 """
 OUTAGE_SECONDS = 60.0
 """After so long without anything else fewer than one row per slot are enough: a rate may keep most slots empty."""
+REFUSED_SECONDS = 3600.0
+"""So long may a rate limit refuse everybody until the user should know. A quota by the day does, and is waited for."""
 LEAST_ANSWERS = 50
 """Before that many answers their quality says nothing about the job."""
 RECENT_ANSWERS = 1000
@@ -87,6 +89,8 @@ class Health:
         """The provider has said something that is not a failure of its own."""
         self._down_since: float | None = None
         self._probes = 0
+        self._refused_since: float | None = None
+        self._refusals_told = False
         self._rejections = 0
         self._reason: tuple[int | None, str] | None = None
         self._proven = False
@@ -111,13 +115,16 @@ class Health:
         `proven`: the plan has rows that ended well, so that the job can't be all wrong. `last`: a failure would use up
         the row's attempts.
         """
-        if isinstance(result, Failure) and result.result == "unavailable":
-            return self._unavailable(key, result, now, began, last=last)
+        if isinstance(result, Failure):
+            if result.result == "unavailable":
+                return self._unavailable(key, result, now, began, last=last)
+            if result.result == "rate_limited":
+                return self._limited(result, now)
+            if result.result == "rejected":
+                return replace(self._rejected(result, proven=proven), notice=self._back(now), alive=True)
+            if result.result != "refused":
+                return Heard(notice=self._back(now), alive=True)
         back = self._back(now)
-        if isinstance(result, Failure) and result.result == "rejected":
-            return replace(self._rejected(result, proven=proven), notice=back, alive=True)
-        if isinstance(result, Failure) and result.result != "refused":
-            return Heard(notice=back, alive=True)
         self._proven = True
         notice = back or self._other_model(result.model)
         return _ALL_WELL if notice is None else Heard(release=True, alive=True, notice=notice)
@@ -125,9 +132,26 @@ class Health:
     def _back(self, now: float) -> str | None:
         """Note that the provider speaks: whatever was wrong with it is over."""
         since, self._down_since = self._down_since, None
+        self._refused_since = None
         self._failing.clear()
         self._reached, self._probes = True, 0
         return None if since is None else f"the provider is back after {now - since:.0f} s"
+
+    def _limited(self, failure: Failure, now: float) -> Heard:
+        since = self._refused_since
+        back = self._back(now)
+        self._refused_since = now if since is None else since
+        hours = (now - self._refused_since) / 3600
+        if since is None:
+            self._refusals_told = False
+        if back is not None or self._refusals_told or hours * 3600 < REFUSED_SECONDS:
+            return Heard(notice=back, alive=True)
+        self._refusals_told = True
+        return Heard(
+            alive=True,
+            notice=f"for {hours:.1f} hours a rate limit has refused every request; a quota of the day may be used up."
+            f" The run goes on asking. It is told: {failure.message}",
+        )
 
     def _unavailable(self, key: str, failure: Failure, now: float, began: int, *, last: bool) -> Heard:
         if self._down_since is not None:

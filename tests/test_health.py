@@ -138,6 +138,37 @@ def test_without_patience_an_outage_pauses_at_once():
     assert Run(outage_minutes=0).outage().pause
 
 
+# -- a rate limit refuses everybody -----------------------------------------------------------------
+
+
+def limited_for(run, hours):
+    """A 429 a minute; what was told."""
+    told = []
+    for _ in range(int(hours * 60)):
+        run.now += 60
+        told.append(run.hear(LIMITED).notice)
+    return [notice for notice in told if notice]
+
+
+def test_a_rate_limit_that_refuses_everybody_for_an_hour_is_told_once_and_waited_for():
+    run = Run()
+    run.hear(ANSWER)
+    assert limited_for(run, 0.9) == []
+    (notice,) = limited_for(run, 30)
+    assert "for 1.0 hours a rate limit has refused every request" in notice
+    assert LIMITED.message in notice
+    run.hear(ANSWER)
+    assert len(limited_for(run, 3)) == 1
+
+
+@pytest.mark.parametrize("between", [ANSWER, TOO_LONG])
+def test_one_that_lets_anything_through_is_no_news(between):
+    run = Run()
+    for _ in range(10):
+        assert limited_for(run, 0.9) == []
+        run.hear(between)
+
+
 # -- the job is wrong -------------------------------------------------------------------------------
 
 
