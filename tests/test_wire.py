@@ -313,7 +313,7 @@ async def test_a_server_that_ends_connections_unannounced_soon_gets_a_new_one_fo
 
 
 async def test_where_one_kept_connection_was_dead_the_others_are_not_tried(open_one, wire_kind):
-    """All connections of a laptop that slept are dead, and as young as before for a clock that slept with it."""
+    """Of a laptop that slept all are, and as young as before for a clock that slept with it."""
 
     async def once(seen, peer):
         if seen.connection in answered:
