@@ -113,6 +113,10 @@ class Doorman:
         self._retries: deque[Ticket] = deque()
         self._apart: deque[Ticket] = deque()
         """Rows that are refused while others pass."""
+        self._failed: deque[Ticket] = deque()
+        """Retries of rows that failed, nothing else having come back since."""
+        self._silent = False
+        """What came back last was a failure of the server's own."""
         self._apart_from = 0.0
         self._started: set[str] = set()
         self._changed = asyncio.Event()
@@ -141,7 +145,10 @@ class Doorman:
         self._changed.set()
 
     def again(self, ticket: Ticket, wait_seconds: float) -> None:
-        """Queue a retry ahead of fresh rows; it sleeps outside the door until its time has come."""
+        """Queue a retry ahead of fresh rows; it sleeps outside the door until its time has come.
+
+        Behind them, if its row failed and nothing else has come back since.
+        """
         asyncio.get_running_loop().call_later(wait_seconds, self._ready_again, ticket)
 
     def again_apart(self, ticket: Ticket, wait_seconds: float) -> None:
@@ -168,7 +175,14 @@ class Doorman:
             self._ready_again(ticket)
 
     def _ready_again(self, ticket: Ticket) -> None:
-        self._retries.append(ticket)
+        # Whether the server is down is seen only if others are tried before this one has used up its attempts.
+        behind = self._silent and ticket.tries and self._narrowed is None
+        (self._failed if behind else self._retries).append(ticket)
+        self._changed.set()
+
+    def _no_longer_behind(self) -> None:
+        self._retries.extend(self._failed)
+        self._failed.clear()
         self._changed.set()
 
     # -- who lets them out --------------------------------------------------------------------------
@@ -247,7 +261,7 @@ class Doorman:
             if not self._room.is_set():
                 self._room.set()
             return self._fresh.popleft()
-        return None
+        return self._failed.popleft() if self._failed else None
 
     @property
     def _fresh_may_go(self) -> bool:
@@ -328,6 +342,9 @@ class Doorman:
         """
         if result.hint is not None:
             self._pace.heard(result.hint)
+        self._silent = isinstance(result, Failure) and result.result == "unavailable"
+        if self._failed and not self._silent:
+            self._no_longer_behind()
         if isinstance(result, Failure):
             return self._refused(ticket, result) if result.closes_door else HONEST
         if self._suspects.doubted:
@@ -392,7 +409,7 @@ class Doorman:
         """Use only so many of the slots from now on; None is all of them."""
         if slots != self._narrowed:
             self._narrowed = slots
-            self._changed.set()
+            self._no_longer_behind()
 
     @property
     def shut_seconds(self) -> float:

@@ -15,6 +15,10 @@ LEAST_FAILING_ROWS = 8
 
 Fewer rows use up their attempts instead: two bad rows at a dataset's end are not an outage.
 """
+OUTAGE_SECONDS = 60.0
+"""After so long without anything else fewer than one row per slot are enough: a rate may keep most slots empty."""
+REFUSED_SECONDS = 3600.0
+"""So long may a rate limit refuse everybody until the user should know. A quota by the day does, and is waited for."""
 LEAST_ANSWERS = 50
 """Before that many answers their quality says nothing about the job."""
 RECENT_ANSWERS = 1000
@@ -46,6 +50,10 @@ class Heard:
     """A rejection that is perhaps the job's fault: its row must not be booked as rejected yet."""
     release: bool = False
     """The rows held back so far were rejected on their own account."""
+    doubt: bool = False
+    """A row's last failure that is perhaps the provider's fault: it must not be booked as failed yet."""
+    alive: bool = False
+    """Something else than such a failure came back: those in doubt so far were their rows' own."""
     outage: int = 0
     """Not 0: the provider is down, and this failure is not its row's fault. Probes so far, from 1."""
     pause: str | None = None
@@ -54,10 +62,12 @@ class Heard:
     """What the user should know."""
 
 
-_ALL_WELL = Heard(release=True)
+_ALL_WELL = Heard(release=True, alive=True)
 _OFFER = re.compile(r"[-@:]latest$|:\w+$")
 """What a name ends with that says which offer of a model is asked for: `-latest`, or OpenRouter's `:free`."""
 _WORD = re.compile(r"[^\W\d_]+|\d+")
+_UNIQUE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[^\W_]*\d[^\W_]*", re.IGNORECASE)
+"""What a code holds that may be of this request alone: a UUID, a part with a digit."""
 _SIZES = frozenset({"nano", "micro", "mini", "lite", "small", "medium", "large", "pro", "plus", "max", "ultra"})
 """Words that make a name another model's, at another price, and no other edition's."""
 
@@ -72,11 +82,15 @@ class Health:
         """
         self._rules, self._asked = rules, model
         self._outage_rows = min(max(LEAST_FAILING_ROWS, concurrency), most_open)
+        self._least_rows = min(LEAST_FAILING_ROWS, self._outage_rows)
         self._failing: set[str] = set()
+        self._failing_since = 0.0
         self._reached = False
         """The provider has said something that is not a failure of its own."""
         self._down_since: float | None = None
         self._probes = 0
+        self._refused_since: float | None = None
+        self._refusals_told = False
         self._rejections = 0
         self._reason: tuple[int | None, str] | None = None
         self._proven = False
@@ -93,38 +107,65 @@ class Health:
         """Tell whether the provider is down: then one request at a time is enough to see when it is back."""
         return self._down_since is not None
 
-    def heard(self, key: str, result: Reply | Failure, now: float, *, began: int, proven: bool = False) -> Heard:
+    def heard(
+        self, key: str, result: Reply | Failure, now: float, *, began: int, proven: bool = False, last: bool = False
+    ) -> Heard:
         """Take in an exchange. `now` is seconds of any steady clock, `began` the epoch in which it was sent.
 
-        `proven`: the plan has rows that ended well, so that the job can't be all wrong.
+        `proven`: the plan has rows that ended well, so that the job can't be all wrong. `last`: a failure would use up
+        the row's attempts.
         """
-        if isinstance(result, Failure) and result.result == "unavailable":
-            return self._unavailable(key, result, now, began)
+        if isinstance(result, Failure):
+            if result.result == "unavailable":
+                return self._unavailable(key, result, now, began, last=last)
+            if result.result == "rate_limited":
+                return self._limited(result, now)
+            if result.result == "rejected":
+                return replace(self._rejected(result, proven=proven), notice=self._back(now), alive=True)
+            if result.result != "refused":
+                return Heard(notice=self._back(now), alive=True)
         back = self._back(now)
-        if isinstance(result, Failure) and result.result == "rejected":
-            return replace(self._rejected(result, proven=proven), notice=back)
-        if isinstance(result, Failure) and result.result != "refused":
-            return Heard(notice=back)
         self._proven = True
         notice = back or self._other_model(result.model)
-        return _ALL_WELL if notice is None else Heard(release=True, notice=notice)
+        return _ALL_WELL if notice is None else Heard(release=True, alive=True, notice=notice)
 
     def _back(self, now: float) -> str | None:
         """Note that the provider speaks: whatever was wrong with it is over."""
         since, self._down_since = self._down_since, None
+        self._refused_since = None
         self._failing.clear()
         self._reached, self._probes = True, 0
         return None if since is None else f"the provider is back after {now - since:.0f} s"
 
-    def _unavailable(self, key: str, failure: Failure, now: float, began: int) -> Heard:
+    def _limited(self, failure: Failure, now: float) -> Heard:
+        since = self._refused_since
+        back = self._back(now)
+        self._refused_since = now if since is None else since
+        hours = (now - self._refused_since) / 3600
+        if since is None:
+            self._refusals_told = False
+        if back is not None or self._refusals_told or hours * 3600 < REFUSED_SECONDS:
+            return Heard(notice=back, alive=True)
+        self._refusals_told = True
+        return Heard(
+            alive=True,
+            notice=f"for {hours:.1f} hours a rate limit has refused every request; a quota of the day may be used up."
+            f" The run goes on asking. It is told: {failure.message}",
+        )
+
+    def _unavailable(self, key: str, failure: Failure, now: float, began: int, *, last: bool) -> Heard:
         if self._down_since is not None:
             return self._probed(failure, now, began)
+        if not self._failing:
+            self._failing_since = now
         self._failing.add(key)
         rows = len(self._failing)
-        if not self._reached and rows >= min(LEAST_FAILING_ROWS, self._outage_rows):
+        if not self._reached and rows >= self._least_rows:
             return Heard(outage=1, pause=_down(failure, f"the first {rows} rows all failed"))
-        if rows < self._outage_rows:
-            return Heard()
+        # Where a row is at stake, or many slots have been empty, nobody waits until there was one for each slot.
+        few_are_enough = last or now - self._failing_since >= OUTAGE_SECONDS
+        if rows < (self._least_rows if few_are_enough else self._outage_rows):
+            return Heard(doubt=last)
         self._down_since, self._probes = now, 1
         self.epoch += 1
         if self._rules.outage_minutes == 0:
@@ -143,7 +184,7 @@ class Health:
 
     def _rejected(self, failure: Failure, *, proven: bool) -> Heard:
         most = self._rules.same_rejections
-        reason = (failure.http_status, failure.error_type)
+        reason = (failure.http_status, _UNIQUE.sub("", failure.error_type))
         if self._proven or proven or most == 0 or self._reason not in {None, reason}:
             self._proven = True
             return Heard(release=True)

@@ -5,6 +5,7 @@ rate follows a curve (as CUBIC does for TCP) that starts below the last good rat
 then probes ever faster. A stated limit is a ceiling that nothing here exceeds; a limit that headers name is one, too.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ START = 20.0
 DOUBLING_SECONDS = 0.25
 FULL_RAMP = 10_000.0
 """Requests per second from which a ramp limits nobody any more."""
+RAMP_SECONDS = DOUBLING_SECONDS * math.log2(FULL_RAMP / START)
 NO_RAMP_UP_TO = 4
 """So few slots can't hurt a server: they need no ramp."""
 
@@ -279,8 +281,9 @@ class Pace:
     def _ramped(self, now: float, start: float) -> float | None:
         if self._ramp_start is None:
             return start
-        rate: float = start * 2.0 ** ((now - self._ramp_start) / DOUBLING_SECONDS)
-        if rate < FULL_RAMP:
+        seconds = now - self._ramp_start
+        if seconds < RAMP_SECONDS:  # asked first: nobody may have looked for hours, and no number is that large
+            rate: float = start * 2.0 ** (seconds / DOUBLING_SECONDS)
             return rate
         self._ramp = None
         return None

@@ -15,6 +15,7 @@ from pipeline.health import Health, StopRules
 from pipeline.journal import Journal
 from pipeline.ledger import loading
 from pipeline.records import Attempt, Failure, ModelSpec, Outcome, Reply, Request
+from pipeline.retry import RetryPolicy
 from pipeline.runners._ahead import Ahead
 from pipeline.runners._desk import Arrival, Desk
 from pipeline.runners._tally import Tally
@@ -30,6 +31,7 @@ class Judge:
     """In an exchanger's place: every exchange ends its row, but some show a bug, or bring what no line can hold."""
 
     spec, meter = ModelSpec("stub", "m", max_tokens=50), SimpleNamespace(is_free=False, charged=False)
+    policy = RetryPolicy(attempts=1)
 
     def __init__(self, *, bug=(), no_line=()):
         self.bug, self.no_line = bug, no_line
@@ -130,6 +132,30 @@ async def test_an_answer_is_kept_though_judging_it_shows_a_bug(booth):
     ends = loading.LooseEnds()
     ends.hear_rest(desk.journal.path)
     assert [fields["key"] for fields in ends.unended if not fields.get("held")] == ["b"], "loading books its row"
+
+
+DOWN = Failure("retry", "unavailable", "http_503", "Service Unavailable (HTTP 503)", 503)
+
+
+async def test_a_rows_last_failure_is_booked_against_it_when_something_else_has_come_back(booth):
+    desk = booth()
+    await desk.arrive(("a", DOWN), ("b", DOWN))
+    held = [
+        line.fields.get("held") for line in journal.read_all(desk.journal.path, dead=False) if line.kind != "header"
+    ]
+    assert held == [True, True], "whoever finds the journal books no outcome either"
+    await desk.arrive(("c", answer()))
+    assert desk.lines() == {(kind, key): 1 for kind in ("attempt", "outcome") for key in "abc"}
+
+
+async def test_rows_whose_last_try_failed_with_all_others_go_out_again(booth):
+    desk = booth()
+    await desk.arrive(("a", answer()))
+    await desk.arrive(*((f"k{n}", DOWN) for n in range(8)))
+    again = [await desk.door.next() for _ in range(7)]
+    assert {ticket.request.key for ticket in again} == {f"k{n}" for n in range(7)}
+    assert {(ticket.attempt, ticket.kind) for ticket in again} == {(2, "retry")}
+    assert desk.lines()["outcome", "k0"] == 0
 
 
 async def test_a_failure_that_could_not_be_judged_is_not_held_against_its_row(booth):

@@ -12,10 +12,12 @@ from pipeline.budget import Budget
 from pipeline.doorman import OPEN_PER_SLOT, QUEUED_LEAST, Doorman, Limits, Ticket
 from pipeline.errors import BudgetExhausted
 from pipeline.pace import NO_RAMP_UP_TO
-from pipeline.records import Request
+from pipeline.records import Failure, Reply, Request
 from pipeline.taps import LAPSE_SECONDS, TOKEN_SECONDS
 
 MANY = 10**6
+DOWN = Failure("retry", "unavailable", "http_503", "Service Unavailable (HTTP 503)", 503)
+FINE = Reply("fine", "stop", "stop", None)
 
 
 def ticket(n, *, tokens=100, reserve=None, **more):
@@ -342,6 +344,24 @@ def test_retries_go_ahead_of_fresh_rows_and_sleep_outside():
     # k3 and k6 stood at the limiter already when the retries became ready
     assert order.index("ksoon") == 4
     assert order.index("klate") == 7
+
+
+@pytest.mark.parametrize("sign", [None, FINE])
+def test_a_row_that_failed_goes_behind_fresh_ones_as_long_as_nothing_else_comes_back(sign):
+    async def day():
+        door, _ = door_with(concurrency=8)
+        door._fresh.extend(ticket(n) for n in range(4))
+        door.no_more()
+        failed, passed = await door.next(), await door.next()
+        door.heard(failed, DOWN)
+        door.back(failed, cost=None, used_tokens=None)
+        door.again(failed._replace(attempt=2, tries=1, kind="retry"), 0.0)
+        await settle()
+        if sign:
+            door.heard(passed, sign)
+        return [(await door.next()).request.key for _ in range(3)]
+
+    assert run(day()) == (["k0", "k2", "k3"] if sign else ["k2", "k3", "k0"])
 
 
 def test_whoever_offers_waits_until_there_is_room():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.health import LEAST_ANSWERS, LEAST_FAILING_ROWS, RECENT_ANSWERS, Health, StopRules
+from pipeline.health import LEAST_ANSWERS, LEAST_FAILING_ROWS, OUTAGE_SECONDS, RECENT_ANSWERS, Health, StopRules
 from pipeline.records import Failure, Reply
 
 ANSWER = Reply("fine", "stop", "stop", None, "m-1")
@@ -22,10 +22,10 @@ class Run:
         self.rows = 0
         self.now = 100.0
 
-    def hear(self, result, *, key=None, began=None, proven=False):
+    def hear(self, result, *, key=None, began=None, **more):
         self.rows += 1
         began = self.health.epoch if began is None else began
-        return self.health.heard(key or f"k{self.rows}", result, self.now, began=began, proven=proven)
+        return self.health.heard(key or f"k{self.rows}", result, self.now, began=began, **more)
 
     def hear_all(self, *results):
         return [self.hear(result) for result in results]
@@ -76,6 +76,29 @@ def test_of_a_provider_that_never_answered_a_few_rows_are_enough(concurrency, ro
     assert last.pause
 
 
+def test_a_few_rows_are_enough_when_nothing_else_has_come_back_for_a_minute():
+    run = Run(concurrency=256)
+    run.hear(ANSWER)
+    run.hear_all(*[DOWN] * 8)
+    run.now += OUTAGE_SECONDS
+    assert run.hear(DOWN).outage
+
+
+def test_a_few_rows_are_enough_when_one_would_have_to_be_given_up():
+    run = Run(concurrency=256)
+    run.hear(ANSWER)
+    run.hear_all(*[DOWN] * 7)
+    assert run.hear(DOWN, last=True).outage
+
+
+def test_fewer_rows_may_be_to_blame_themselves_and_nobody_knows_until_something_else_comes_back():
+    run = Run(concurrency=256)
+    run.hear(ANSWER)
+    heard = [run.hear(DOWN, last=last) for last in (False, True, True)]
+    assert [(one.doubt, one.outage) for one in heard] == [(False, 0), (True, 0), (True, 0)]
+    assert [run.hear(sign).alive for sign in (ANSWER, LIMITED, TOO_LONG, REFUSED)] == [True] * 4
+
+
 @pytest.mark.parametrize("between", [ANSWER, LIMITED, TOO_LONG, REFUSED])
 def test_whatever_else_the_provider_says_ends_the_streak(between):
     run = Run()
@@ -115,6 +138,37 @@ def test_without_patience_an_outage_pauses_at_once():
     assert Run(outage_minutes=0).outage().pause
 
 
+# -- a rate limit refuses everybody -----------------------------------------------------------------
+
+
+def limited_for(run, hours):
+    """A 429 a minute; what was told."""
+    told = []
+    for _ in range(int(hours * 60)):
+        run.now += 60
+        told.append(run.hear(LIMITED).notice)
+    return [notice for notice in told if notice]
+
+
+def test_a_rate_limit_that_refuses_everybody_for_an_hour_is_told_once_and_waited_for():
+    run = Run()
+    run.hear(ANSWER)
+    assert limited_for(run, 0.9) == []
+    (notice,) = limited_for(run, 30)
+    assert "for 1.0 hours a rate limit has refused every request" in notice
+    assert LIMITED.message in notice
+    run.hear(ANSWER)
+    assert len(limited_for(run, 3)) == 1
+
+
+@pytest.mark.parametrize("between", [ANSWER, TOO_LONG])
+def test_one_that_lets_anything_through_is_no_news(between):
+    run = Run()
+    for _ in range(10):
+        assert limited_for(run, 0.9) == []
+        run.hear(between)
+
+
 # -- the job is wrong -------------------------------------------------------------------------------
 
 
@@ -124,6 +178,12 @@ def test_equal_rejections_from_the_start_are_held_back_and_then_blamed_on_the_jo
     assert last.hold
     assert "the job is to blame" in last.pause
     assert WRONG.message in last.pause
+
+
+@pytest.mark.parametrize("code", ["ERR-{:x}7", "req_{}", "6b1f9c2e-aaaa-bbbb-cccc-{:012x}", "{}"])
+def test_codes_that_name_the_request_are_one_reason(code):
+    *_, last = Run(same_rejections=10).hear_all(*[WRONG._replace(error_type=code.format(n * 1001)) for n in range(10)])
+    assert "the job is to blame" in last.pause
 
 
 def test_those_still_on_their_way_are_held_back_too():

@@ -47,6 +47,10 @@ def test_anthropics_headers_are_read():
     assert rate_hint(ANTHROPIC, NOW) == RateHint(Allowance(50, 32, 49), Allowance(10_000, 32, 9000))
 
 
+def test_a_reset_is_held_against_the_servers_clock_if_ours_is_another():
+    assert rate_hint(ANTHROPIC | {"date": "Mon, 23 Nov 2026 00:00:00 GMT"}, NOW - 900) == rate_hint(ANTHROPIC, NOW)
+
+
 def test_limits_of_input_and_output_are_one_limit_of_both():
     hint = rate_hint(ANTHROPIC | SPLIT, NOW)
     assert hint.tokens == Allowance(60_000, 32, 49_000)

@@ -1,6 +1,7 @@
 """Answers out of bytes, however the network cuts them: exact where lengths matter, lenient where nothing is lost."""
 
 import gzip
+import zlib
 
 import pytest
 
@@ -40,6 +41,36 @@ def test_an_answer_is_the_same_wherever_the_network_cuts_it(data):
         assert not cut or cut == len(data) or not answer(data[:cut]).whole, cut
     one = answer(*(data[at : at + 1] for at in range(len(data))))
     assert (one.whole, one.content) == (True, b"hello")
+
+
+def raw_deflate(data):
+    packing = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packing.compress(data) + packing.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        (b"gzip", gzip.compress(b"hel") + gzip.compress(b"lo")),
+        (b"gzip", gzip.compress(b"hel") + gzip.compress(b"") + gzip.compress(b"lo")),
+        (b"gzip", gzip.compress(b"hello") + bytes(7)),
+        (b"deflate", zlib.compress(b"hello")),
+        (b"deflate", raw_deflate(b"hello")),
+    ],
+    ids=["two members", "three members", "padding", "deflate", "deflate without its header"],
+)
+def test_a_packed_body_is_unpacked_to_its_end_wherever_the_network_cuts_it(encoding, body):
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (encoding, len(body))
+    for cut in range(len(body) + 1):
+        one = answer(head + body[:cut], body[cut:])
+        assert (one.whole, one.content) == (True, b"hello"), cut
+
+
+@pytest.mark.parametrize("left_out", range(1, len(gzip.compress(b""))))
+def test_a_packed_body_whose_last_member_is_cut_off_is_broken(left_out):
+    body = (gzip.compress(b"hel") + gzip.compress(b""))[:-left_out]
+    with pytest.raises(WireError):
+        answer(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
 
 def test_an_answer_without_a_length_ends_with_its_connection():

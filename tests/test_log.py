@@ -167,6 +167,16 @@ def test_of_millions_of_equal_failures_a_few_are_told_and_all_are_counted(write)
     assert "private" not in "".join(lines), "a schema's complaint quotes the answer"
 
 
+def test_failures_whose_codes_are_all_different_fill_no_disk(write):
+    def act(_):
+        for n in range(10_000):
+            _log.exchange(attempt(result="unavailable", error_type=f"err_{n}", error="down"))
+
+    lines, _ = write(act)
+    assert len(lines) < 250
+    assert lines[-1].endswith(" times in all: unavailable/others")
+
+
 def test_a_very_long_event_is_cut(write):
     (line,), _ = write(lambda log: log.tell("x" * 10**6))
     assert len(line) < _log.LONGEST_LINE + 100

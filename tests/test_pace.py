@@ -33,6 +33,20 @@ def test_nothing_known_is_a_ramp_that_doubles_and_ends():
     assert START * 2 ** (3.0 / 0.25) > FULL_RAMP
 
 
+def test_a_ramp_that_nobody_looked_at_for_hours_is_over():
+    pace = Pace(ramps=True)
+    pace.sent(100.0, 1)
+    assert pace.requests_per_second(100.0 + 86_400) is None
+
+
+def test_a_ramp_that_nobody_looked_at_for_hours_is_over_for_a_429_of_then_too():
+    pace = Pace(ramps=True)
+    pace.sent(100.0, 1)
+    pace.limited(86_400.1, pace.sent(86_400.0, 2))
+    pace.sent(86_401.0, 1)
+    assert pace.requests_per_second(86_401.0) > 0
+
+
 def test_without_a_ramp_nothing_known_is_no_limit():
     pace = Pace(ramps=False)
     assert pace.requests_per_second(0.0) is None

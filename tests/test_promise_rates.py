@@ -236,6 +236,17 @@ def test_few_slots_need_no_ramp():
     assert record.seconds == pytest.approx(10, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    "server",
+    [lambda: Server(None, latency=300.0), lambda: Server(Window(5, 600.0))],
+    ids=["slow answers", "a long wait named"],
+)
+@pytest.mark.parametrize("rows", [6, 100])
+def test_a_server_that_takes_minutes_to_say_anything_ends_no_run(server, rows):
+    record = send_all(server(), rows, concurrency=8)
+    assert (record.lost, record.paused) == (0, None)
+
+
 # -- long outages ----------------------------------------------------------------------------------------
 
 

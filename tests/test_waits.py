@@ -44,6 +44,34 @@ def test_a_wait_is_read_in_every_notation(text, expected):
     assert parse_wait(text, NOW) == pytest.approx(expected)
 
 
+DATE = {"date": "Mon, 23 Nov 2026 00:00:00 GMT"}
+
+
+@pytest.mark.parametrize("ours", [-2400, -1, 0, 1.9, 600])
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"retry-after": "Mon, 23 Nov 2026 00:00:20 GMT"}, None),
+        ({"retry-after": "2026-11-23T00:00:20Z"}, None),
+        ({}, {"retry_after": NOW + 20}),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": f"{NOW + 20:.0f}"}, None),
+    ],
+    ids=["HTTP date", "RFC 3339", "epoch in the body", "epoch of a reset"],
+)
+def test_a_moment_is_held_against_the_servers_clock_if_ours_is_another(headers, body, ours):
+    wait = wait_from(headers | DATE, body, NOW + ours)
+    assert wait == pytest.approx(20 - ours if abs(ours) < 2 else 20)
+
+
+@pytest.mark.parametrize("date", ["", "today", "Mon, 23 Nov 2026 99:00:00 GMT"])
+def test_without_a_readable_date_our_clock_is_all_there_is(date):
+    assert wait_from({"retry-after": "Mon, 23 Nov 2026 00:00:20 GMT", "date": date}, None, NOW - 100) == 120
+
+
+def test_seconds_mean_the_same_on_any_clock():
+    assert wait_from({"retry-after": "20"} | DATE, None, NOW - 2400) == 20
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -21,6 +21,7 @@ from raw_server import answer, free_port, raw_server
 from pipeline.errors import UsageError, WireError
 from pipeline.records import WireReply
 from pipeline.wire import WireOptions, _auto, open_library, open_wire, plain
+from pipeline.wire._reuse import DEATHS, FEW, Reuse
 from pipeline.wire._trust import system_context
 from pipeline.wire.httpx import HttpxWire
 from pipeline.wire.native import NativeWire
@@ -290,6 +291,88 @@ async def test_a_request_that_dies_on_a_reused_connection_is_not_sent_again_by_t
     assert [seen.connection for seen in server.requests] == [1, 1]
 
 
+async def test_a_server_that_ends_connections_unannounced_soon_gets_a_new_one_for_each_request(open_one):
+    """What such a request cost nobody knows, so that its worst case is booked."""
+
+    async def once(seen, peer):
+        if seen.connection in answered:
+            peer.hang_up()
+        else:
+            answered.add(seen.connection)
+            await peer.send(answer(200, b"well"))
+
+    answered, broken = set(), []
+    async with raw_server(once) as server, open_one() as wire:
+        for _ in range(60):
+            try:
+                await wire.post(server.url, HEADERS, BODY)
+            except WireError as error:
+                broken.append((error.kind, error.maybe_sent))
+    assert broken == [("broken", True)] * DEATHS
+    assert len(server.requests) == 60, "nothing is sent again by the wire itself"
+
+
+async def test_where_one_kept_connection_was_dead_the_others_are_not_tried(open_one, wire_kind):
+    """Of a laptop that slept all are, and as young as before for a clock that slept with it."""
+
+    async def once(seen, peer):
+        if seen.connection in answered:
+            peer.hang_up()
+            return
+        answered.add(seen.connection)
+        if len(answered) == 4:
+            together.set()
+        await together.wait()
+        await peer.send(answer(200, b"well"))
+
+    answered, together = set(), asyncio.Event()
+    async with raw_server(once) as server, open_one() as wire:
+        await asyncio.gather(*(wire.post(server.url, HEADERS, BODY) for _ in range(4)))
+        await fails(wire, server.url)
+        if wire_kind == "auto":  # the libraries keep theirs where nobody can reach them
+            await wire.post(server.url, HEADERS, BODY)
+
+
+async def test_a_server_that_begins_anew_keeps_its_connections(open_one):
+    async def once(seen, peer):
+        if len(server.requests) == 5:
+            peer.reset()
+        else:
+            await peer.send(answer(200, b"well"))
+
+    async with raw_server(once) as server, open_one() as wire:
+        for number in range(1, 21):
+            if number == 5:
+                await fails(wire, server.url)
+            else:
+                await wire.post(server.url, HEADERS, BODY)
+    assert server.connections == 2
+
+
+def test_connections_are_used_again_for_once_after_a_while_and_twice_as_late_each_time():
+    reuse = Reuse()
+    for _ in range(DEATHS):
+        assert reuse.allowed
+        reuse.died(100.0)
+    assert not reuse.allowed
+    for now, allowed in ((159.0, False), (160.0, True)):
+        reuse.look(now)
+        assert reuse.allowed == allowed
+    reuse.died(160.1)
+    reuse.look(280.0)
+    assert not reuse.allowed
+    reuse.look(281.0)
+    assert reuse.allowed
+
+
+def test_deaths_far_between_say_nothing_of_a_server():
+    reuse = Reuse()
+    for _ in range(10 * DEATHS):
+        reuse.good += FEW
+        reuse.died(100.0)
+    assert reuse.allowed
+
+
 async def test_a_wire_works_on_after_a_broken_exchange(open_one):
     async def second_only(seen, peer):
         if len(server.requests) == 1:
@@ -338,12 +421,12 @@ async def test_a_name_that_cannot_be_one_is_no_connection(open_one):
 
 
 def test_a_name_in_other_letters_is_looked_up_and_named_as_dns_has_it():
-    place = plain._place("https://bücher.example/v1", {})
+    place = plain._place("https://bücher.example/v1", {}, {})
     assert place.origin == ("xn--bcher-kva.example", 443, True)
     assert b"\r\nhost: xn--bcher-kva.example\r\n" in place.head
-    assert b"\r\nhost: xn--bcher-kva.example:80\r\n" in plain._place("https://bücher.example:80/v1", {}).head
-    assert b"\r\nhost: [::1]:8000\r\n" in plain._place("http://[::1]:8000/v1", {}).head
-    assert b"\r\nhost: host\r\n" in plain._place("http://host:80/v1", {}).head
+    assert b"\r\nhost: xn--bcher-kva.example:80\r\n" in plain._place("https://bücher.example:80/v1", {}, {}).head
+    assert b"\r\nhost: [::1]:8000\r\n" in plain._place("http://[::1]:8000/v1", {}, {}).head
+    assert b"\r\nhost: host\r\n" in plain._place("http://host:80/v1", {}, {}).head
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def _anthropic(headers: Mapping[str, str], of: str, now: float) -> Allowance | N
 
 def _allowance(headers: Mapping[str, str], names: tuple[str, str, str], now: float) -> Allowance | None:
     limit, remaining = (_number(headers.get(name)) for name in names[:2])
-    reset = parse_wait(headers.get(names[2], ""), now)
+    reset = parse_wait(headers.get(names[2], ""), now, headers.get("date", ""))
     if limit is None or limit <= 0 or reset is None:  # Azure says -1 for "no such limit"
         return None
     return Allowance(limit, reset, remaining)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -15,16 +16,19 @@ _UNIT = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, 
 _EPOCH_SECONDS, _EPOCH_MILLISECONDS = 1e9, 1e11
 _LONGEST = 366 * 86400.0
 """A longer wait is a misunderstanding, not a wait."""
+_CLOCKS_AGREE = 2.0
+"""Seconds between the server's clock and ours that are nothing: a `date` has whole seconds, and was on its way."""
 
 
-def parse_wait(text: str, now: float) -> float | None:
+def parse_wait(text: str, now: float, date: str = "") -> float | None:
     """Seconds from `now` (epoch seconds) that a header's text means, at least 0; None if it can't be read.
 
     A number is seconds, epoch seconds (from 1e9) or epoch milliseconds (from 1e11); else a Go duration
-    (`1h30m`, `120ms`), an RFC 3339 time or an HTTP date.
+    (`1h30m`, `120ms`), an RFC 3339 time or an HTTP date. A time is the server's: if the answer's own `date` says that
+    our clock is another, that is what it is held against.
     """
     text = text.strip()[:100]
-    seconds = _seconds(text, now)
+    seconds = _seconds(text, now, date)
     if seconds is None or not math.isfinite(seconds) or seconds > _LONGEST:
         return None
     return max(seconds, 0.0)
@@ -38,8 +42,8 @@ def wait_from(headers: Mapping[str, str], body: Any, now: float) -> float | None
     """
     candidates = (
         _milliseconds(headers.get("retry-after-ms")),
-        parse_wait(headers.get("retry-after", ""), now),
-        _body_wait(body, now),
+        parse_wait(headers.get("retry-after", ""), now, headers.get("date", "")),
+        _body_wait(body, now, headers.get("date", "")),
     )
     for wait in candidates:
         if wait is not None:
@@ -47,17 +51,28 @@ def wait_from(headers: Mapping[str, str], body: Any, now: float) -> float | None
     return _reset_wait(headers, now)
 
 
-def _seconds(text: str, now: float) -> float | None:
+def _seconds(text: str, now: float, date: str) -> float | None:
     if _NUMBER.fullmatch(text):
         number = float(text)
         if number < _EPOCH_SECONDS:
             return number
-        return (number if number < _EPOCH_MILLISECONDS else number / 1000) - now
+        return (number if number < _EPOCH_MILLISECONDS else number / 1000) - _servers(now, date)
     if _DURATION.fullmatch(text):
         total = sum(float(amount) * _UNIT[unit] for amount, unit in _PIECE.findall(text))
         return -total if text.startswith("-") else total
     moment = _moment(text)
-    return None if moment is None else moment - now
+    return None if moment is None else moment - _servers(now, date)
+
+
+def _servers(now: float, date: str) -> float:
+    """Return what the server's clock shows."""
+    there = _date(date)
+    return now if there is None or abs(there - now) <= _CLOCKS_AGREE else there
+
+
+@lru_cache(maxsize=16)
+def _date(text: str) -> float | None:
+    return _moment(text[:100])
 
 
 def _moment(text: str) -> float | None:
@@ -77,13 +92,13 @@ def _milliseconds(text: str | None) -> float | None:
     return max(seconds, 0.0) if seconds <= _LONGEST else None
 
 
-def _body_wait(body: Any, now: float) -> float | None:
+def _body_wait(body: Any, now: float, date: str) -> float | None:
     if not isinstance(body, dict):
         return None
     for holder in (body, body.get("error")):
         value = holder.get("retry_after") if isinstance(holder, dict) else None
         if isinstance(value, str | int | float) and not isinstance(value, bool):
-            wait = parse_wait(str(value), now)
+            wait = parse_wait(str(value), now, date)
             if wait is not None:
                 return wait
     return None
@@ -91,7 +106,7 @@ def _body_wait(body: Any, now: float) -> float | None:
 
 def _reset_wait(headers: Mapping[str, str], now: float) -> float | None:
     waits = [
-        parse_wait(headers.get(f"x-ratelimit-reset{of}", ""), now)
+        parse_wait(headers.get(f"x-ratelimit-reset{of}", ""), now, headers.get("date", ""))
         for of in ("", "-requests", "-tokens")
         if _exhausted(headers.get(f"x-ratelimit-remaining{of}"), headers.get(f"x-ratelimit-limit{of}"))
     ]

@@ -78,6 +78,8 @@ class Desk:
         self._arrived: list[Arrival] = []
         self._held: list[Outcome] = []
         """Rejections that may be the job's fault: booked when that is ruled out."""
+        self._doubted: list[tuple[Ticket, Outcome]] = []
+        """Last failures that may be the provider's fault: booked, or sent again, when that is known."""
         self.home = asyncio.Event()
         """Set whenever something has come home."""
         self.spent = ZERO
@@ -125,8 +127,8 @@ class Desk:
             standing = self._door.heard(ticket, result)
             heard = self._hear(ticket, result, epoch, now)
             step = self._next_step(arrival, heard, standing)
-            lines = [attempt_line(attempt, ticket, held=heard.hold)]
-            if isinstance(step, Done) and not heard.hold:
+            lines = [attempt_line(attempt, ticket, held=heard.hold or heard.doubt)]
+            if isinstance(step, Done) and not (heard.hold or heard.doubt):
                 lines.append(outcome_line(step.outcome))
         except BaseException as error:  # noqa: BLE001 -- as above
             self._fail(error)
@@ -180,7 +182,7 @@ class Desk:
         if cost is not None and isinstance(step, Done):
             self._look_ahead()
         self._watch_books(arrival)
-        self._go_on(step, heard)
+        self._go_on(arrival.ticket, step, heard)
 
     def _add_up(self, ticket: Ticket, cost: Decimal | None) -> None:
         if cost is None:
@@ -210,7 +212,8 @@ class Desk:
 
     def _hear(self, ticket: Ticket, result: Reply | Failure, epoch: int, now: float) -> Heard:
         proven = self._proven or bool(self._tally.statuses["ok"])
-        return self._health.heard(ticket.request.key, result, now, began=epoch, proven=proven)
+        last = isinstance(result, Failure) and ticket.tries + 1 >= self._exchanger.policy.attempts
+        return self._health.heard(ticket.request.key, result, now, began=epoch, proven=proven, last=last)
 
     def _next_step(self, arrival: Arrival, heard: Heard, standing: Standing) -> Step:
         ticket, attempt, result, _ = arrival
@@ -229,30 +232,59 @@ class Desk:
         self._door.narrow(1 if self._health.down else None)
         if heard.notice is not None:
             self._notify(heard.notice)
-        if heard.release:
-            self.book_held()
+        if heard.release and self._held:
+            self._book_rejections()
+        if self._doubted:
+            self._mind_the_doubted(heard)
         if heard.pause is not None:
             self._stop(heard.pause)
 
     def book_held(self) -> None:
-        """Book the rejections that were held back: they are the rows' own."""
-        while self._held:
-            self._journal.append_all([outcome_line(self._held[-1])], came_back=True)
-            outcome = self._held.pop()
-            self._tally.ended(outcome.key, outcome.status)
+        """Book what was held back: nothing speaks for the rows any more."""
+        self._book_rejections()
+        self._book_doubted()
 
-    def _go_on(self, step: Step, heard: Heard) -> None:
+    def _book_rejections(self) -> None:
+        while self._held:
+            self._book_late(self._held[-1])
+            self._held.pop()
+
+    def _book_doubted(self) -> None:
+        while self._doubted:
+            self._book_late(self._doubted[-1][1])
+            self._doubted.pop()
+
+    def _mind_the_doubted(self, heard: Heard) -> None:
+        if heard.alive:
+            self._book_doubted()
+        elif heard.outage:
+            self._send_doubted_again()
+
+    def _book_late(self, outcome: Outcome) -> None:
+        self._journal.append_all([outcome_line(outcome)], came_back=True)
+        self._tally.ended(outcome.key, outcome.status)
+
+    def _send_doubted_again(self) -> None:
+        """Let rows have their last try once more: the provider was to blame."""
+        doubted, self._doubted = self._doubted, []
+        for ticket, _ in doubted:
+            self._door.again(ticket._replace(attempt=ticket.attempt + 1, kind="retry"), 0.0)
+
+    def _go_on(self, ticket: Ticket, step: Step, heard: Heard) -> None:
         if isinstance(step, Again):
             self._send_again(step)
         elif isinstance(step, Done):
-            self._ended(step.outcome, heard)
+            self._ended(ticket, step.outcome, heard)
         else:
             self._stop(step.reason)
 
-    def _ended(self, outcome: Outcome, heard: Heard) -> None:
+    def _ended(self, ticket: Ticket, outcome: Outcome, heard: Heard) -> None:
         self._door.ended(outcome.key)
         if heard.hold:
             self._held.append(outcome)
+            return
+        if heard.doubt:
+            self._doubted.append((ticket, outcome))
             return
         self._tally.ended(outcome.key, outcome.status)
         worthless = self._health.ended(outcome.status)

@@ -39,6 +39,8 @@ LONGEST_LINE = 8_000
 """Characters of one event."""
 _TOLD_EACH = 3
 """So many events of one kind are told; then the 10th, the 100th, the 1,000th, ..."""
+_MOST_KINDS = 200
+"""Beyond so many kinds others of a result are one."""
 _A_LINE_OF_OURS = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 _BARE = re.compile(r"[^\s\"=]+")
 
@@ -254,6 +256,8 @@ class _File(logging.Handler):
         text = _cleaned(record.getMessage(), self._secrets)
         kind = getattr(record, "sparing", None)
         if kind is not None:
+            if kind not in self._counts and len(self._counts) >= _MOST_KINDS:  # codes of one request each, perhaps
+                kind = f"{kind.partition('/')[0]}/others"
             self._counts[kind] += 1
             count = self._counts[kind]
             if count > _TOLD_EACH and not re.fullmatch("10*", str(count)):

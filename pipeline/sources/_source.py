@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import chain, islice, starmap
 from pathlib import Path
@@ -114,14 +114,16 @@ class Source:
         """Yield the files' chunks, each with what its origins begin with and how many rows earlier files have."""
         rows_before = 0
         sizes = [_size(file) for file in self.files]
-        for number, file in enumerate(self.files):
+        total, read = sum(sizes) or 1, 0
+        for file, size in zip(self.files, sizes, strict=True):
             prefix = f"{file}{self._reader.MARK}"
             left_out = None if passed is None else passed.of_file(rows_before)
             with closing(_Counted(self._reader.stream(file, where, left_out))) as chunks:
                 for items, share in chunks:
-                    self.share = None if share is None else _share(sizes, number, share)
+                    self.share = None if share is None else (read + share * size) / total
                     yield items, prefix, rows_before
                 rows_before += chunks.total
+            read += size
         if not rows_before:
             one = len(self.files) == 1
             names = f"{self.files[0]} has no rows" if one else f"the {len(self.files)} files have no rows"
@@ -163,11 +165,6 @@ class _Counted:
 
 def _as_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, _AS_JSON) else str(value)
-
-
-def _share(sizes: Sequence[int], number: int, share: float) -> float:
-    """Return the part of all files that is read when a share of one file is."""
-    return (sum(sizes[:number]) + share * sizes[number]) / (sum(sizes) or 1)
 
 
 def _size(file: Path) -> int:

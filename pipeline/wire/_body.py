@@ -10,6 +10,10 @@ from typing import Any
 from pipeline.errors import WireError
 from pipeline.wire import too_large
 
+_GZIP = zlib.MAX_WBITS | 16
+_MEMBER = 0x1F
+"""The first byte of each member of a gzip body, which may have several."""
+
 
 class Body:
     """The bytes of one answer, unpacked."""
@@ -18,14 +22,18 @@ class Body:
         self._target, self._limit = target, limit
         self._chunks: list[bytes] = []
         self._size = 0
+        self._several = False
         self._inflate = self._inflater(encoding.strip().lower())
         self._first = True
+        self._start = b""
+        """A first byte that came alone: two tell how a body is packed."""
 
     def _inflater(self, encoding: str) -> Any:
         if encoding in {"", "identity"}:
             return None
         if encoding in {"gzip", "x-gzip"}:
-            return zlib.decompressobj(zlib.MAX_WBITS | 16)
+            self._several = True
+            return zlib.decompressobj(_GZIP)
         if encoding == "deflate":
             return zlib.decompressobj()
         raise self._unreadable("packed in a way that was not asked for")
@@ -35,9 +43,18 @@ class Body:
         if self._inflate is None:
             self._keep(chunk)
             return
+        if self._first:
+            chunk, self._start = self._start + chunk, b""
+            if len(chunk) == 1:
+                self._start = chunk
+                return
         while chunk:
+            if self._inflate.eof:
+                if not (self._several and chunk[0] == _MEMBER):
+                    return  # padding
+                self._inflate = zlib.decompressobj(_GZIP)
             self._keep(self._unpacked(chunk))
-            chunk = self._inflate.unconsumed_tail
+            chunk = self._inflate.unconsumed_tail or self._inflate.unused_data
 
     def _unpacked(self, chunk: bytes) -> bytes:
         room = self._limit - self._size + 1
@@ -61,7 +78,7 @@ class Body:
 
     def whole(self) -> bytes:
         """Return the body. Raises WireError if its end is missing."""
-        if self._inflate is not None and not self._first and not self._inflate.eof:
+        if self._start or (self._inflate is not None and not self._first and not self._inflate.eof):
             raise self._unreadable("cut off")
         return b"".join(self._chunks)
 

@@ -76,6 +76,11 @@ class Answer:
             raise self.broken("the connection was closed before the whole answer was there")
         self._finish()
 
+    @property
+    def begun(self) -> bool:
+        """Tell whether something of it has arrived."""
+        return self._head_read or bool(self._pending)
+
     # -- inside -------------------------------------------------------------------------------------
 
     def _head(self, data: bytes, at: int) -> int:

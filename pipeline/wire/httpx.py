@@ -5,6 +5,7 @@ It takes any `httpx.AsyncBaseTransport` (`httpx.MockTransport` makes a server ou
 
 import asyncio
 import ssl
+import time
 from collections.abc import Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
@@ -25,6 +26,7 @@ from pipeline.wire import (
     timed_out,
 )
 from pipeline.wire._body import Body
+from pipeline.wire._reuse import Reuse
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _UNSENDABLE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)
@@ -35,6 +37,7 @@ class HttpxWire:
 
     def __init__(self, options: WireOptions, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._options = options
+        self._reuse = Reuse()
         self._client = httpx.AsyncClient(
             transport=transport,
             verify=_trust(options) if transport is None else True,
@@ -85,14 +88,26 @@ class HttpxWire:
         return WireError("connect", f"no connection to {target}: {reason}", maybe_sent=False)
 
     async def _exchange(self, url: str, headers: Mapping[str, str], body: bytes, target: str) -> WireReply:
-        async with self._client.stream("POST", url, headers=headers, content=body) as response:
-            received = first_of_each(response.headers.multi_items())
-            read = response.is_stream_consumed  # the answer of a function (MockTransport) is whole, and unpacked
-            encoding = "" if read else received.get("content-encoding", "")
-            answer = Body(encoding, target, self._options.body_limit)
-            async for chunk in response.aiter_bytes() if read else response.aiter_raw():
-                answer.add(chunk)
-            return WireReply(response.status_code, received, answer.whole())
+        headers, begun = self._reuse.headers(headers, time.monotonic()), False
+        try:
+            async with self._client.stream("POST", url, headers=headers, content=body) as response:
+                begun = True
+                reply = await self._read(response, target)
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            if not begun:
+                self._reuse.died(time.monotonic())
+            raise
+        self._reuse.good += 1
+        return reply
+
+    async def _read(self, response: httpx.Response, target: str) -> WireReply:
+        received = first_of_each(response.headers.multi_items())
+        read = response.is_stream_consumed  # the answer of a function (MockTransport) is whole, and unpacked
+        encoding = "" if read else received.get("content-encoding", "")
+        answer = Body(encoding, target, self._options.body_limit)
+        async for chunk in response.aiter_bytes() if read else response.aiter_raw():
+            answer.add(chunk)
+        return WireReply(response.status_code, received, answer.whole())
 
 
 def _trust(options: WireOptions) -> ssl.SSLContext:

@@ -4,6 +4,7 @@ Its exception classes can't be trusted (a connection reset after sending is a `C
 time-out before the answer's head is a `ConnectTimeoutError`), so errors are read from the chain of causes.
 """
 
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -27,6 +28,7 @@ from pipeline.wire import (
     timed_out,
     too_large,
 )
+from pipeline.wire._reuse import Reuse
 
 _CONNECTING = "client error (Connect)"
 """hyper's name for "no request was written yet"."""
@@ -40,6 +42,7 @@ class NativeWire:
         self._client = _client(options)
         self._checked: Mapping[str, str] | None = None
         self._closed = False
+        self._reuse = Reuse()
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> WireReply:
         """Send one request and read the whole answer."""
@@ -49,14 +52,20 @@ class NativeWire:
             self._checked = headers
         if self._closed:
             raise closed(target)
+        begun = False
         try:
-            async with self._request(url, headers, body) as response:
+            async with self._request(url, self._reuse.headers(headers, time.monotonic()), body) as response:
+                begun = True
                 content = await self._read(response, target)
+                self._reuse.good += 1
                 return WireReply(response.status, _headers(response), content)
         except RequestTimeoutError as error:
             raise self._time_out(error, target) from error
         except DetailedPyreqwestError as error:
-            raise _wire_error(error, target) from error
+            broken = _wire_error(error, target)
+            if broken.kind == "broken" and not begun:
+                self._reuse.died(time.monotonic())
+            raise broken from error
         except PyreqwestError as error:
             raise WireError("broken", f"{target}: {one_line(error.message)}", maybe_sent=True) from error
 

@@ -7,7 +7,7 @@ What goes through a proxy is left to the others.
 import asyncio
 import socket
 import ssl
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +20,7 @@ from pipeline.errors import WireError
 from pipeline.records import WireReply
 from pipeline.wire import IDLE_SECONDS, WireOptions, check_headers, closed, no_address, one_line, target_of, timed_out
 from pipeline.wire._http1 import Answer
+from pipeline.wire._reuse import Reuse
 from pipeline.wire._trust import explained, system_context
 
 SURELY_TAKEN_BYTES = 64 * 1024
@@ -29,6 +30,20 @@ NEXT_ADDRESS_SECONDS = 0.25
 """How long one address of a name is tried alone (RFC 8305): behind a broken IPv6 the others must be reached, too."""
 
 
+_Origin = tuple[str, int, bool]
+"""Host, port, encrypted: requests that agree in them use the same connections."""
+
+
+class _Kept(Reuse):
+    """The connections to one origin that wait for the next request, and whether any should."""
+
+    __slots__ = ("idle",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle: deque[_Connection] = deque()
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Where requests go, and what they all begin with."""
@@ -36,9 +51,9 @@ class _Place:
     url: str
     headers: Mapping[str, str]
     target: str
-    origin: tuple[str, int, bool]
-    """Host, port, encrypted: requests that agree in them use the same connections."""
+    origin: _Origin
     head: bytes
+    kept: _Kept
 
 
 class PlainWire:
@@ -50,7 +65,7 @@ class PlainWire:
         self._place: _Place | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         """The one that its connections live in."""
-        self._idle: defaultdict[tuple[str, int, bool], deque[_Connection]] = defaultdict(deque)
+        self._kept: dict[_Origin, _Kept] = {}
         self._all: set[_Connection] = set()
         self._tidying: asyncio.TimerHandle | None = None
         self._closed = False
@@ -68,26 +83,30 @@ class PlainWire:
         """Send one request and read the whole answer."""
         place = self._place
         if place is None or place.headers is not headers or place.url != url:
-            place = self._place = _place(url, headers)
+            place = self._place = _place(url, headers, self._kept)
         if self._closed:
             raise closed(place.target)
         loop = self._loop
         if loop is None:  # asked for once: up to Python 3.11 that is a system call
             loop = self._loop = asyncio.get_running_loop()
-        now = loop.time()
-        connection = self._free(place, now) or await self._connect(place)
+        now, kept = loop.time(), place.kept
+        connection = self._free(kept.idle, now) or await self._connect(place)
+        data = b"%b%d\r\n\r\n%b" % (place.head, len(body), body)
+        answer = Answer(place.target, self._body_limit)
         try:
-            data = b"%b%d\r\n\r\n%b" % (place.head, len(body), body)
-            answer = await connection.exchange(loop, data, Answer(place.target, self._body_limit), now + self._seconds)
+            await connection.exchange(loop, data, answer, now + self._seconds)
         except BaseException as error:
             self._drop(connection)
             if isinstance(error, TimeoutError):
                 raise timed_out(place.target, self._seconds) from None
+            if isinstance(error, WireError) and connection.idle_since and not answer.begun:
+                self._died(kept, loop.time())
             raise
+        kept.good += 1
         # An error may come before the request was read to its end, and TLS hides what is still unsent of it.
         taken = connection.at_rest and (answer.status < _FIRST_ERROR or len(data) <= SURELY_TAKEN_BYTES)
-        if answer.reusable and taken and not self._closed:
-            self._keep(place, connection, loop)
+        if answer.reusable and taken and kept.allowed and not self._closed:
+            self._keep(kept.idle, connection, loop)
         else:
             self._drop(connection)
         return WireReply(answer.status, answer.headers, answer.content)
@@ -103,8 +122,7 @@ class PlainWire:
 
     # -- connections --------------------------------------------------------------------------------
 
-    def _free(self, place: _Place, now: float) -> "_Connection | None":
-        idle = self._idle[place.origin]
+    def _free(self, idle: "deque[_Connection]", now: float) -> "_Connection | None":
         while idle:
             connection = idle.pop()  # the newest: the others may end in peace
             if connection.usable and now - connection.idle_since < IDLE_SECONDS:
@@ -114,6 +132,7 @@ class PlainWire:
 
     async def _connect(self, place: _Place) -> "_Connection":
         loop, patience = asyncio.get_running_loop(), self._options
+        place.kept.look(loop.time())
         task = asyncio.current_task()
         cancelled = 0 if task is None else task.cancelling()
         seconds = min(patience.connect_seconds, patience.timeout_seconds)
@@ -147,9 +166,15 @@ class PlainWire:
             raise closed(place.target)
         return connection
 
-    def _keep(self, place: _Place, connection: "_Connection", loop: asyncio.AbstractEventLoop) -> None:
+    def _died(self, kept: _Kept, now: float) -> None:
+        """Hear of a kept connection that was dead, or all but; those that have waited with it may be, too."""
+        kept.died(now)
+        while kept.idle:
+            self._drop(kept.idle.pop())
+
+    def _keep(self, idle: "deque[_Connection]", connection: "_Connection", loop: asyncio.AbstractEventLoop) -> None:
         connection.idle_since = loop.time()
-        self._idle[place.origin].append(connection)
+        idle.append(connection)
         if self._tidying is None:
             self._tidying = loop.call_later(IDLE_SECONDS, self._tidy)
 
@@ -157,10 +182,11 @@ class PlainWire:
         """End connections that nobody has used for a while."""
         loop = asyncio.get_running_loop()
         self._tidying, now = None, loop.time()
-        for idle in self._idle.values():
+        waiting = [kept.idle for kept in self._kept.values()]
+        for idle in waiting:
             while idle and not (idle[0].usable and now - idle[0].idle_since < IDLE_SECONDS):
                 self._drop(idle.popleft())
-        oldest = min((idle[0].idle_since for idle in self._idle.values() if idle), default=None)
+        oldest = min((idle[0].idle_since for idle in waiting if idle), default=None)
         if oldest is not None:
             self._tidying = loop.call_later(max(oldest + IDLE_SECONDS - now, 0.05), self._tidy)
 
@@ -182,6 +208,7 @@ class _Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self.usable = False
         self.idle_since = 0.0
+        """0: it was not used yet."""
 
     def exchange(
         self, loop: asyncio.AbstractEventLoop, data: bytes, answer: Answer, deadline: float
@@ -283,7 +310,7 @@ async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> S
     return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
-def _place(url: str, headers: Mapping[str, str]) -> _Place:
+def _place(url: str, headers: Mapping[str, str], kept: dict[_Origin, _Kept]) -> _Place:
     """Check an address and headers once for all requests that share them. Raises WireError."""
     target = target_of(url)
     check_headers(headers)
@@ -301,7 +328,9 @@ def _place(url: str, headers: Mapping[str, str]) -> _Place:
         *(f"{name}: {value.strip()}" for name, value in headers.items()),
         "content-length: ",
     ]
-    return _Place(url, headers, target, (host, parts.port or usual, encrypted), "\r\n".join(lines).encode("ascii"))
+    origin = (host, parts.port or usual, encrypted)
+    head = "\r\n".join(lines).encode("ascii")
+    return _Place(url, headers, target, origin, head, kept.setdefault(origin, _Kept()))
 
 
 def _ascii(host: str) -> str:
