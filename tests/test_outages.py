@@ -67,7 +67,7 @@ class Night:
             provider=find("any", base_url="http://127.0.0.1:1/v1", dialect=None, options={}),
             connection=Remote("http://127.0.0.1:1/v1", None),
             wire=server,
-            meter=SimpleNamespace(is_free=False, price_at=lambda sent_at: None, price=None),
+            meter=SimpleNamespace(is_free=False, charged=False, price_at=lambda sent_at: None, price=None),
             policy=RetryPolicy(attempts=attempts),
         )
         self.journal = Journal(folder, "ledger")
