@@ -32,9 +32,9 @@ PIECE_BYTES = 4 * 2**20
 """About how much is read, and loaded in one transaction, at a time (rule 7)."""
 _HEADER_BYTES = 4096
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_LINE_START = re.compile(rb'(?:^|(?<=\n))[0-9a-f]{8} \{|[0-9a-f]{8} \{"type":"')
-"""In mid-line only what begins as `append` writes it: quotes in an answer are escaped, so it has nothing of the kind, and
-not every look-alike in it costs a checksum of all that follows."""
+_LINE_START = re.compile(rb'^[0-9a-f]{8} \{|[0-9a-f]{8} \{"type":"', re.MULTILINE)
+"""In mid-line only what begins as `append` writes it: quotes in an answer are escaped, so it has nothing of the kind,
+and not every look-alike in it costs a checksum of all that follows."""
 _CHECK = 9
 """Bytes of a line before its JSON."""
 _TYPE_FIRST = b'{"type":"'
