@@ -29,6 +29,7 @@ from pipeline.runners._connection import Bundled, Connection, Remote
 from pipeline.runners._loader import Loader
 from pipeline.runners._local_model import require_local_model, require_model_name
 from pipeline.runners._lock import job_lock
+from pipeline.runners._open_files import make_room_for
 from pipeline.runners._planner import Planner
 from pipeline.runners._signals import Asked, listen, stoppable
 from pipeline.runners._tally import ENDED_BADLY
@@ -247,6 +248,7 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
     """
     job = prepared.job
     _refuse_running_loop()
+    make_room_for(job.limits.concurrency)
     with stoppable() as asked, job_lock(how.ledger.folder, job.name, account_of(job)) as others:
         if others and not _is_bundled(job):
             how.notify(f"{', '.join(others)} runs on the same account: the stated limits are not shared between jobs")
