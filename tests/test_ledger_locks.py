@@ -3,6 +3,8 @@
 Nothing here measures time: of rule 11 the gate's mechanism is tested, not how long anybody waits.
 """
 
+import errno
+import fcntl
 import os
 import threading
 import time
@@ -836,6 +838,16 @@ def test_a_lock_file_that_is_just_being_written_names_nobody(tmp_path):
         assert live_runs(tmp_path) == {"a": {}}
         with pytest.raises(LedgerBusy, match=r"already running \(process \?\)"), job_lock(tmp_path, "a", "stub"):
             pass
+
+
+def test_a_disk_without_locks_is_told(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    told = f"nothing can be locked in the folder {tmp_path}: No locks available"
+    with pytest.raises(LedgerError, match=told), job_lock(tmp_path, "a", "stub"):
+        pass
 
 
 def test_a_folder_that_can_not_be_made_is_an_error(tmp_path):
