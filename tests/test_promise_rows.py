@@ -215,6 +215,22 @@ def test_a_retry_that_was_interrupted_goes_on_and_a_finished_one_is_over(project
     assert stub.calls == 22 + 10, "a finished retry is over: the same command asks for all again"
 
 
+def test_a_retry_that_was_killed_goes_on_and_asks_again_what_was_in_flight(project, stub):
+    badly_ended(project, stub)
+    stub.hold()
+    run = project.start("retry", "job.toml", "--yes")
+    for request in range(11, 15):
+        stub.wait_for_calls(request)
+        stub.release(1)
+    stub.wait_for_calls(15)
+    run.kill()
+    run.communicate()
+    stub.release()
+    done = project.run("retry", "job.toml", "--yes", code=3)
+    assert "it has asked them again: 4\n" in done.stderr
+    assert stub.calls == 15 + 6
+
+
 def test_a_retry_goes_on_also_with_a_higher_budget_and_when_it_asks_first(project, stub):
     badly_ended(project, stub)
     project.run("retry", "job.toml", "--yes", "--budget", "0.0006", code=4)
