@@ -54,6 +54,7 @@ from pipeline.runners.launch import (
     plan_fingerprint,
     prepare,
     prompt_id,
+    retry_of,
 )
 from pipeline.runners.local import RunReport
 from pipeline.runners.pilot import send_pilot
@@ -161,7 +162,7 @@ def _scanned(
 ) -> tuple[Scan, str | None]:
     """Scan the plan and count; return the sums, and the name of the library that counted, if anything was counted."""
     job, meter = prepared.job, prepared.meter
-    known = ledger.known(job.name, job.reuse, fresh=selection.fresh)
+    known = ledger.known(job.name, job.reuse, fresh=selection.fresh, retry=retry_of(prepared, selection))
     counting = Counting(
         meter, kept_counts(ledger, job), writes=selection.retry is None, notify=prepared.warnings.append
     )
@@ -230,7 +231,7 @@ def _before(
     """
     job = prepared.job
     if "truncated" in (selection.retry or ()):
-        prepared.warnings.extend(_cut_again(job, ledger, selection))
+        prepared.warnings.extend(_cut_again(prepared, ledger, selection))
     found = _history(prepared, ledger, wanted=not selection.retry, keys=None if pilot is None else list(pilot.chosen))
     basis: Literal["pilot", "history"] = "history" if pilot is None else "pilot"
     outlook = Outlook(
@@ -245,10 +246,10 @@ def _before(
     return outlook, found.spent_usd
 
 
-def _cut_again(job: Job, ledger: Ledger, selection: Selection) -> Iterator[str]:
+def _cut_again(prepared: Prepared, ledger: Ledger, selection: Selection) -> Iterator[str]:
     """Say which truncated rows a retry leaves out, and which it asks again although nothing speaks for it."""
-    limit = job.model.max_tokens
-    found = ledger.cut_off(job.name)
+    limit = prepared.job.model.max_tokens
+    found = ledger.cut_off(prepared.job.name, retry_of(prepared, selection))
     left = sum(rows for old, rows in found if cut_again(old, limit, same_limit=selection.same_limit))
     same = sum(rows for old, rows in found if old == limit and limit is not None)
     if left:

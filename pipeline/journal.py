@@ -32,7 +32,9 @@ PIECE_BYTES = 4 * 2**20
 """About how much is read, and loaded in one transaction, at a time (rule 7)."""
 _HEADER_BYTES = 4096
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_LINE_START = re.compile(rb"[0-9a-f]{8} \{")
+_LINE_START = re.compile(rb'^[0-9a-f]{8} \{|[0-9a-f]{8} \{"type":"', re.MULTILINE)
+"""In mid-line only what begins as `append` writes it: quotes in an answer are escaped, so it has nothing of the kind,
+and not every look-alike in it costs a checksum of all that follows."""
 _CHECK = 9
 """Bytes of a line before its JSON."""
 _TYPE_FIRST = b'{"type":"'
@@ -106,8 +108,7 @@ class Journal:
         self._tight: JournalFull | None = None
         # Under another name until it is locked, has its header, and both are on the disk: nobody sees half a journal.
         unborn = self.path.with_suffix(UNBORN_SUFFIX)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        self._fd = os.open(unborn, flags, 0o644)
+        self._fd = _new_file(unborn)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.append("header", {"format": FORMAT, "uuid": self.uuid, "ledger": ledger_id})
@@ -125,13 +126,18 @@ class Journal:
 
     @property
     def size(self) -> int:
-        """Bytes written so far."""
+        """Bytes of whole lines: what is being written just now may yet be cut back."""
         return self._size
 
     @property
     def journal_id(self) -> str:
         """The file's stem: what the ledger calls this journal."""
         return self.path.stem
+
+    @property
+    def deleted(self) -> bool:
+        """Tell whether somebody deleted the file: what is written to it goes with this process."""
+        return os.fstat(self._fd).st_nlink == 0
 
     @property
     def tight(self) -> bool:
@@ -197,6 +203,41 @@ class Journal:
             return JournalFull(self.path, "its file system is read-only", cure="make it writable")
         return JournalFull(self.path, error.strerror or str(error), cure="see to the disk")
 
+    def read(self, offset: int, limit: int = PIECE_BYTES) -> "Piece":
+        """Read back whole lines from `offset`, at most about `limit` bytes; safe from another thread.
+
+        Never what is being written: a short write is cut back (rule 3). A file that was deleted can be read, too.
+        """
+        size = self._size
+        while True:
+            data = os.pread(self._fd, min(limit, size - offset), offset)
+            end = data.rfind(b"\n") + 1
+            if end or len(data) < limit:
+                break
+            limit *= 2  # one line is longer
+        lines, damages = _split(data, end, offset)
+        return Piece(lines, damages, offset + end)
+
+    def restore(self) -> None:
+        """Write a file that was deleted anew, and keep that one from now on. Raises OSError if it can't be."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        anew = _new_file(self.path)
+        try:
+            fcntl.flock(anew, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with open(anew, "wb", buffering=0, closefd=False) as file:
+                for offset in range(0, self._size, PIECE_BYTES):
+                    piece = memoryview(os.pread(self._fd, min(PIECE_BYTES, self._size - offset), offset))
+                    while piece:
+                        piece = piece[file.write(piece) :]
+            os.fsync(anew)
+        except BaseException:
+            os.close(anew)
+            self.path.unlink()
+            raise
+        _sync_folder(self.path.parent)
+        os.close(self._fd)
+        self._fd = anew
+
     def sync(self) -> None:
         """Push the file to the disk; safe from another thread. Raises JournalFull if the disk refuses."""
         try:
@@ -218,6 +259,10 @@ class Journal:
         finally:
             os.close(self._fd)
             self._fd = -1
+
+
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
 
 def _data_sync(fd: int) -> None:

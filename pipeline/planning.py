@@ -169,6 +169,8 @@ def decide(known: Known, key: str, selection: Selection, max_tokens: int | None)
     if own is None and other is None and selection.retry is None and selection.only is None:
         return SEND
     status = own[0] if own else "pending"
+    if selection.retry is not None and key in known.asked:
+        return Decision("ended", status)
     if status == HELD_BACK:  # it was never sent: the limits that hold now decide
         own, status = None, "rejected"
     if selection.only is not None and key not in selection.only:

@@ -296,6 +296,26 @@ def test_a_run_names_the_first_rows_that_do_not_fit_before_they_are_sent_and_cou
     )
 
 
+def test_whoever_fails_to_hear_the_last_news_of_a_plan_does_not_keep_the_run_from_ending(tmp_path):
+    def notify(text):
+        if text.startswith("7 rows may not fit"):
+            raise RuntimeError("the caller's own mistake")
+
+    rows = [
+        {"id": n, "text": "word " * 80 + str(n) if n in {0, 1, 2, 3, 4, 5, 299} else f"row {n}"} for n in range(300)
+    ]
+    with StubServer() as stub, chdir(tmp_path):
+        project = Project(tmp_path, stub.base_url)
+        project.rows(rows)
+        project.job()
+        ledger = Ledger(tmp_path / "promptmill.duckdb")
+        how = Launch(ledger, nobody, notify, window=Window(120, "a test"))
+        with pytest.raises(RuntimeError, match="the caller's own mistake"):
+            launch(prepare(load_job("job.toml")), None, how)
+        with ledger.read() as connection:
+            assert connection.execute("select exit_code from runs").fetchall() == [(1,)]
+
+
 @pytest.mark.parametrize(
     ("batches", "heard"),
     [

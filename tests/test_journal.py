@@ -207,6 +207,50 @@ def test_nothing_is_written_behind_a_line_that_could_not_be_cut_back(tmp_path):
     assert piece.damages == []
 
 
+def test_the_run_itself_never_reads_what_may_yet_be_cut_back(tmp_path):
+    """While a write is under way its first lines are in the file, whole: but if the rest does not fit, all go."""
+    started = Journal(tmp_path, "l")
+    started.append("note", {"n": 0})
+    size = started.size
+    os.write(started._fd, encode_line({"type": "note", "n": 1}) + b"half a li")
+    piece = started.read(0)
+    assert notes(piece) == [0]
+    assert piece.end == size
+    started._cut_back()
+    started.append("note", {"n": 2})
+    assert notes(started.read(size)) == [2]
+    started.close()
+
+
+@pytest.mark.parametrize("limit", [1, 100, 1000, 10**6])
+def test_a_run_reads_its_own_journal_as_others_do_and_also_when_it_was_deleted(tmp_path, limit):
+    started = Journal(tmp_path, "l")
+    for n in range(60):
+        started.append("note", {"n": n, "text": OUTPUT * (n % 3)})
+    whole = journal.read(started.path, dead=False).lines
+    assert not started.deleted
+    started.path.unlink()
+    assert started.deleted
+    lines, offset = [], 0
+    while (piece := started.read(offset, limit)).end > offset:
+        lines, offset = lines + piece.lines, piece.end
+    assert lines == whole
+    started.close()
+
+
+def test_a_journal_that_was_deleted_can_be_written_anew_and_lives_on(tmp_path):
+    started = Journal(tmp_path / "folder", "l")
+    started.append("note", {"n": 0})
+    started.path.unlink()
+    started.path.parent.rmdir()
+    started.restore()
+    assert not started.deleted
+    assert journal.is_alive(started.path)
+    started.append("note", {"n": 1})
+    started.close()
+    assert notes(journal.read(started.path, dead=True)) == [0, 1]
+
+
 UNBORN = """
 import resource, signal, sys
 from pathlib import Path
@@ -380,6 +424,21 @@ def test_an_answer_that_looks_like_a_line_is_not_taken_for_one_when_its_line_is_
     piece = journal.read(started.path, dead=True)
     assert [line.fields["type"] for line in piece.lines] == ["header", "note"]
     assert len(piece.damages) == 1
+
+
+@pytest.mark.parametrize("look_alike", ["deadbeef {", 'deadbeef {"type":"'])
+def test_a_damaged_answer_full_of_what_looks_like_lines_costs_no_checksum_for_each(tmp_path, monkeypatch, look_alike):
+    started = Journal(tmp_path, "l")
+    started.append("attempt", {"key": "k", "output": look_alike * 1000})
+    started.append("note", {"n": 1})
+    started.close()
+    data = bytearray(started.path.read_bytes())
+    data[data.index(b"output")] ^= 1
+    started.path.write_bytes(data)
+    looked, real = [], journal._body_of
+    monkeypatch.setattr(journal, "_body_of", lambda line: looked.append(len(line)) or real(line))
+    assert [line.kind for line in journal.read(started.path, dead=True).lines] == ["header", "note"]
+    assert len(looked) < 10
 
 
 # -- reading in pieces ------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 Nothing here measures time: of rule 11 the gate's mechanism is tested, not how long anybody waits.
 """
 
+import errno
+import fcntl
 import os
 import threading
 import time
@@ -542,6 +544,31 @@ def test_readers_pass_the_gate_together_and_hold_it_only_while_opening(path):
         loader.shut()  # would wait for ever if the reader held it
 
 
+def test_a_process_that_was_stopped_while_it_passed_the_gate_holds_nobody_up_for_ever(path):
+    run = Booked(path)
+    run.answer("k1")
+    with _connect._Gate(path) as stopped:
+        stopped.shut_or_open(0, reader=True)
+        with _connect._Gate(path) as loader, pytest.raises(LedgerBusy, match=r"one was stopped \(Ctrl-Z\)"):
+            loader.shut_or_open(2.5, reader=False)
+        run.load()  # and while the gate is open nobody asks for it
+    run.end()
+    assert each_line_once(path)
+
+
+def test_a_damaged_log_behind_a_gate_that_is_held_is_left_alone_until_patience_ends(path, monkeypatch):
+    Booked(path).end()
+
+    def damaged(*_, **__):
+        raise _connect._BadWal(path.with_name("work.duckdb.wal"))
+
+    monkeypatch.setattr(_connect, "_open", damaged)
+    with _connect._Gate(path) as stopped:
+        stopped.shut_or_open(0, reader=True)
+        with pytest.raises(LedgerBusy, match="one was stopped"), _connect.writing(path, patience=0):
+            pass
+
+
 READS = """
 import sys
 from pathlib import Path
@@ -811,6 +838,16 @@ def test_a_lock_file_that_is_just_being_written_names_nobody(tmp_path):
         assert live_runs(tmp_path) == {"a": {}}
         with pytest.raises(LedgerBusy, match=r"already running \(process \?\)"), job_lock(tmp_path, "a", "stub"):
             pass
+
+
+def test_a_disk_without_locks_is_told(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    told = f"nothing can be locked in the folder {tmp_path}: No locks available"
+    with pytest.raises(LedgerError, match=told), job_lock(tmp_path, "a", "stub"):
+        pass
 
 
 def test_a_folder_that_can_not_be_made_is_an_error(tmp_path):

@@ -18,10 +18,11 @@ from dying import dies
 from project import Project, texts
 
 from pipeline import journal
-from pipeline.errors import LedgerError
+from pipeline.errors import LedgerError, RunPaused
 from pipeline.journal import Journal, JournalFull
 from pipeline.ledger import Ledger, schema
 from pipeline.reserve import LEAST_BYTES, MOST_BYTES, Reserve, reserve_bytes
+from pipeline.runners import _loader
 from pipeline.runners._loader import Loader
 
 ROWS = 60
@@ -396,6 +397,67 @@ def test_the_reserve_of_a_live_run_is_left_to_it(tmp_path, stub):
         started.communicate(timeout=60)
         assert started.returncode == 0
     nothing_left_over(tmp_path)
+
+
+def test_a_burst_in_the_middle_of_a_write_that_is_cut_back_loses_no_answer(tmp_path):
+    """A full disk takes the first lines of a write; before the run has cut them off, the loader's thread looks."""
+    path = tmp_path / "l.duckdb"
+    run = Booked(path)
+    loader = Loader(run.ledger, run.journal)
+    run.sent("k1")
+    loader._one_burst(patience=20)
+    size = run.journal.size
+    line = journal.encode_line({"type": "sent", "key": "never went out", "attempt": 1, "kind": "first", "at": 1.0})
+    os.write(run.journal._fd, line + line[:20])
+    loader._one_burst(patience=20)
+    os.ftruncate(run.journal._fd, size)
+    run.answer("k2")
+    assert loader.finish() is None
+    assert ask(path, "select key, result from attempts order by 1") == [("k1", "lost"), ("k2", "ok")]
+    assert each_line_once(path)
+
+
+# -- somebody deletes files ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deleted", ["l.journal/*.jsonl", "l.journal", "l.*", "l.duckdb"])
+def test_files_that_are_deleted_under_a_run_cost_no_answer(tmp_path, stub, deleted):
+    (tmp_path / "disk").mkdir()
+    project = project_on(tmp_path / "disk", stub)
+
+    def delete():
+        for path in project.folder.glob(f"disk/{deleted}"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    code, _, err = interrupted_by(delete, project, stub)
+    assert code in {0, 4}, err  # all rows may have been sent before anybody looked
+    assert "output can't be written" not in err
+    goes_on(project, stub, calls=ROWS)
+
+
+def test_a_run_whose_journal_was_deleted_pauses_as_it_could_lose_answers_by_a_kill(tmp_path, monkeypatch):
+    monkeypatch.setattr(_loader, "SYNC_SECONDS", 0.001)
+    path = tmp_path / "l.duckdb"
+    run = Booked(path)
+    loader = Loader(run.ledger, run.journal)
+    run.answer("k1")
+    run.path.unlink()
+    with pytest.raises(RunPaused, match=r"was deleted while the run wrote to it"):
+        loader._sync()
+    assert loader.finish() is None
+    assert ask(path, "select key, result from attempts") == [("k1", "ok")]
+    assert each_line_once(path), "the journal was written anew"
+
+
+def test_what_can_be_kept_nowhere_is_told(tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    run = Booked(folder / "l.duckdb")
+    loader = Loader(run.ledger, run.journal)
+    run.answer("k1")
+    shutil.rmtree(folder)
+    folder.write_text("a file where the folder was")
+    assert loader.finish().startswith(f"1 attempts are lost: the journal {run.path} was deleted and can't be written")
 
 
 # -- rule 17: the ledger is never ahead of what is on the disk --------------------------------------

@@ -1,6 +1,7 @@
 """Promise: each row has exactly one outcome, and it is the true one. A cut-off answer is never a success."""
 
 import json
+import re
 from decimal import Decimal
 
 import pytest
@@ -179,6 +180,118 @@ def test_a_retry_leaves_out_what_would_be_cut_off_again_and_says_so(project, stu
     done = project.run("retry", "job.toml", "--yes", "--max-tokens", "500")
     assert "left out" not in done.stderr
     assert stub.calls == 9
+
+
+def badly_ended(project, stub, rows=10, *, invalid=True):
+    """A job whose rows all ended `invalid`, or `truncated`, each after one request."""
+    stub.answer = lambda _: "no JSON" if invalid else " ".join(["word"] * 90)
+    schema = '[output]\nschema = { type = "object" }' if invalid else ""
+    project.rows(texts(rows))
+    project.job(concurrency=1, more=schema)
+    project.run("run", "job.toml", "--yes", code=3)
+    assert stub.calls == rows
+
+
+def out_of_credit_at(n):
+    return lambda number, _: status(402, "no credit") if number == n else None
+
+
+@pytest.mark.parametrize("status_name", ["invalid", "truncated"])
+def test_a_retry_that_was_interrupted_goes_on_and_a_finished_one_is_over(project, stub, status_name):
+    badly_ended(project, stub, invalid=status_name == "invalid")
+    retry = ("retry", "job.toml", "--yes", "--status", status_name)
+    for interrupted_at in (15, 18):
+        stub.faults = out_of_credit_at(interrupted_at)
+        said = project.run(*retry, code=4).stderr
+        assert stub.calls == interrupted_at
+    assert "left out because it has asked them again: 4\n" in said
+    stub.faults = None
+    done = project.run(*retry, code=3)
+    assert stub.calls == 18 + 4, "four and two had been asked again"
+    assert f"10 of 10 rows have their outcome (10 {status_name})" in done.stdout
+    assert "going on with the interrupted retry; requests left out because it has asked them again: 6\n" in done.stderr
+    assert ("asked again under the limit that cut them off: 4 " in done.stderr) is (status_name == "truncated")
+    assert "going on" not in project.run(*retry, code=3).stderr
+    assert stub.calls == 22 + 10, "a finished retry is over: the same command asks for all again"
+
+
+def test_a_retry_that_was_killed_goes_on_and_asks_again_what_was_in_flight(project, stub):
+    badly_ended(project, stub)
+    stub.hold()
+    run = project.start("retry", "job.toml", "--yes")
+    for request in range(11, 15):
+        stub.wait_for_calls(request)
+        stub.release(1)
+    stub.wait_for_calls(15)
+    run.kill()
+    run.communicate()
+    stub.release()
+    done = project.run("retry", "job.toml", "--yes", code=3)
+    assert "it has asked them again: 4\n" in done.stderr
+    assert stub.calls == 15 + 6
+
+
+def test_a_retry_goes_on_also_with_a_higher_budget_and_when_it_asks_first(project, stub):
+    badly_ended(project, stub)
+    project.run("retry", "job.toml", "--yes", "--budget", "0.0006", code=4)
+    asked = stub.calls - 10
+    assert 0 < asked < 10
+    assert f"{10 - asked} requests" in re.sub(r" +", " ", project.run("retry", "job.toml", code=2).stderr)
+    project.run("retry", "job.toml", "--yes", "--budget", "1", code=3)
+    assert stub.calls == 20
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("--status", "invalid"),
+        ("--limit", "9"),
+        ("--max-tokens", "60"),
+        ("--set", "output.repair=1"),
+    ],
+)
+def test_another_retry_does_not_go_on_with_the_one_that_was_interrupted(project, stub, other):
+    badly_ended(project, stub)
+    stub.faults = out_of_credit_at(15)
+    project.run("retry", "job.toml", "--yes", code=4)
+    stub.faults = None
+    assert "going on" not in project.run("retry", "job.toml", "--yes", *other, code=3).stderr
+    assert len({request.payload["messages"][-1]["content"] for request in stub.requests[15:]}) >= 9
+
+
+def test_what_a_run_did_in_between_is_not_taken_for_the_retrys(project, stub):
+    badly_ended(project, stub)
+    stub.faults = out_of_credit_at(15)
+    project.run("retry", "job.toml", "--yes", code=4)
+    project.rows(texts(14))
+    stub.faults = out_of_credit_at(18)
+    project.run("run", "job.toml", "--yes", code=4)
+    stub.faults = None
+    assert stub.calls == 18, "two new rows ended badly, too"
+    done = project.run("retry", "job.toml", "--yes", code=3)
+    assert "it has asked them again: 4\n" in done.stderr
+    assert stub.calls == 18 + 6 + 2
+    stub.faults = out_of_credit_at(28)
+    project.run("retry", "job.toml", "--yes", code=4)
+    stub.faults = None
+    project.run("run", "job.toml", "--yes", code=3)
+    assert stub.calls == 28 + 2
+    assert "going on" not in project.run("retry", "job.toml", "--yes", code=3).stderr, "the job has been finished since"
+    assert stub.calls == 30 + 14
+
+
+def test_a_row_that_a_limit_held_back_was_asked_by_no_retry(project, stub):
+    stub.faults = every(1, status(400, "no such thing"))
+    project.rows([{"id": "long", "text": "word " * 2000}, *texts(3)])
+    project.job(concurrency=1, limits="tokens_per_minute = 1000")
+    project.run("run", "job.toml", "--yes", code=3)
+    assert stub.calls == 3
+    stub.faults = lambda n, _: status(402, "no credit") if n == 5 else status(400, "no such thing")
+    project.run("retry", "job.toml", "--yes", code=4)
+    stub.faults = None
+    said = project.run("retry", "job.toml", "--yes", "--set", "limits.tokens_per_minute=100000", code=3).stderr
+    assert "it has asked them again: 1\n" in said
+    assert stub.calls == 5 + 3, "two that it had not reached, and the long one that now fits"
 
 
 def test_a_retry_with_a_larger_limit_sends_the_cut_off_rows_and_keeps_all_else(project, stub):

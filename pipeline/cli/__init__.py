@@ -5,6 +5,7 @@ click and the commands' own option lists.
 """
 
 import contextlib
+import errno
 import gc
 import importlib
 import io
@@ -34,6 +35,11 @@ ORDER = (
     "sql",
 )
 """How `--help` lists them: as one meets them. Commands not named here follow in alphabetical order."""
+_UNWRITABLE = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EBADF, errno.EAGAIN, errno.ENXIO,
+    errno.ESTALE, errno.ECONNRESET,
+)  # fmt: skip
+"""What a standard output that can't be written says; anything else came from somewhere else."""
 COLLECT_AFTER_OBJECTS = 100_000
 
 
@@ -99,8 +105,8 @@ def main(args: list[str] | None = None) -> Any:
         # `| head` closed our stdout: end quietly, and keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except OSError as error:  # e.g. stdout is a full disk; what was asked for may be done all the same
-        _complain(f"the output can't be written: {error.strerror or error}")
+    except OSError as error:
+        _tell(error, secrets)
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit):
         raise
@@ -113,6 +119,15 @@ def main(args: list[str] | None = None) -> Any:
 def _complain(text: str) -> None:
     with contextlib.suppress(OSError):  # the terminal may be gone
         click.echo(f"promptmill: {printable_lines(text)}", err=True)
+
+
+def _tell(error: OSError, secrets: list[str]) -> None:
+    if error.filename is not None:
+        _complain(f"{error.filename}: {error.strerror or error}")
+    elif error.errno in _UNWRITABLE:  # e.g. stdout is a full disk; what was asked for may be done all the same
+        _complain(f"the output can't be written: {error.strerror or error}")
+    else:
+        _show_bug(error, secrets)
 
 
 def _cope_with_any_terminal() -> None:

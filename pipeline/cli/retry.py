@@ -52,7 +52,8 @@ def command(
     """Send only the rows of JOB that ended truncated, invalid, refused, rejected or failed; all else is kept.
 
     Rows that are pending are left to `run`, and truncated ones left out whose limit was not raised (--status truncated
-    asks them under the same limit, too). A row that ends badly again keeps the better of its answers.
+    asks them under the same limit, too). A row that ends badly again keeps the better of its answers. Interrupted, the
+    same command goes on.
     """
     from pipeline import api
     from pipeline.cli._sending import LogTo, send

@@ -31,6 +31,8 @@ _POLL = 0.02
 _TELL_AFTER = 1.0
 _GATE_AFTER = 2.0
 _GATE_HELD = 1.0
+_GATE_POLL, _GATE_TRIES = 0.001, 200
+"""Often, for among many readers the moments are short in which none is passing."""
 _LOCKED = "Could not set lock on file"
 _INTERRUPTED = "Query interrupted"
 """What DuckDB makes of a KeyboardInterrupt."""
@@ -167,13 +169,14 @@ def _patiently(
         while True:
             waited = time.monotonic() - start
             try:
-                gate.shut_or_open(waited, reader=read_only)
-                return _open(path, read_only=read_only, config=config, engine=engine)
-            except _BadWal:
-                if gate.absent:
-                    raise
-                gate.shut()
-                _set_wal_aside(path, report)
+                try:
+                    gate.shut_or_open(waited, reader=read_only)
+                    return _open(path, read_only=read_only, config=config, engine=engine)
+                except _BadWal:
+                    if gate.absent:
+                        raise
+                    gate.shut()
+                    _set_wal_aside(path, report)
             except LedgerBusy as busy:
                 most = READER_PATIENCE if patience is None else patience
                 if waited >= (most() if callable(most) else most):
@@ -229,10 +232,24 @@ class _Gate:
             self.open()
 
     def shut(self) -> None:
-        """Let nobody else pass; waits for those who are passing."""
-        if self._fd is not None and not self._shut:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-            self._shut = True
+        """Let nobody else pass, as soon as nobody is passing.
+
+        Raises LedgerBusy if that takes longer than a moment: whoever was stopped there holds all others up.
+        """
+        if self._fd is None or self._shut:
+            return
+        for _ in range(_GATE_TRIES):
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_GATE_POLL)
+            else:
+                self._shut = True
+                return
+        raise LedgerBusy(
+            f"other commands are passing {self._path}, or one was stopped (Ctrl-Z) while it opened the ledger",
+            "let it go on, or wait and run the command again",
+        )
 
     def open(self) -> None:
         """Let others pass."""

@@ -113,10 +113,12 @@ def identity_in(folder: Path) -> str | None:
 
 
 def run_facts(path: Path) -> RunFacts | None:
-    """Read the `run` line of a journal (its second line), or None if it is damaged or was never written.
+    """Read the `run` line of a journal (its second line), or None if it is damaged, was never written or is gone.
 
     It holds the whole job file, so it may be of any length.
     """
+    if not path.exists():  # a live run reads its own without its name
+        return None
     lines: list[journal.Line] = []
     offset = 0
     for _ in range(_FIRST_LINES):  # each time at least one whole line is read, if there is one

@@ -7,7 +7,8 @@ does that for some of them after the others.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import takewhile
+from typing import Any, NamedTuple
 
 import duckdb
 
@@ -44,6 +45,15 @@ _OTHERS = (
 )
 
 
+class Retry(NamedTuple):
+    """What makes two retries of a job the same: whoever types it again goes on with one that was interrupted."""
+
+    command: str
+    """`runs.command`, with the rows it selects."""
+    prompt_id: str
+    max_tokens: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class RowsDone:
     """Rows of a plan that the ledger has, and that ended well: nobody needs to read them again."""
@@ -65,17 +75,26 @@ class Known:
     """key -> (status or HELD_BACK, the answer's max_tokens): outcomes of this job's runs."""
     others: Mapping[str, tuple[Status, int | None, int, int]] = field(default_factory=dict)
     """key -> (status, max_tokens, run, attempt): `ok` and `truncated` answers that other jobs paid for."""
+    asked: KeySet = field(default_factory=KeySet)
+    """Keys that ended in the interrupted retry with which this one goes on."""
     done: RowsDone | None = None
     """Rows of the plan that need not be read again; None if there are none, or nobody asked."""
 
 
 def known_keys(
-    connection: duckdb.DuckDBPyConnection, job: str, *, reuse: str, fresh: bool = False, plan_id: int | None = None
+    connection: duckdb.DuckDBPyConnection,
+    job: str,
+    *,
+    reuse: str,
+    fresh: bool = False,
+    retry: Retry | None = None,
+    plan_id: int | None = None,
 ) -> Known:
     """Read what is answered. `reuse` is "ledger" (answers of every job serve) or "job" (only this job's own).
 
-    To a `fresh` run only what an interrupted fresh run before it has brought is known: so it can go on, too. With a
-    `plan_id` the rows of that plan that are done are looked for.
+    To a `fresh` run only what an interrupted fresh run before it has brought is known: so it can go on, too. A `retry`
+    knows what an interrupted one like it has asked again. With a `plan_id` the rows of that plan that are done are
+    looked for.
     """
     own, others = _Keys(connection, "own", _OWN, [job]), _Keys(connection, "others", _OTHERS, [job])
     if fresh:
@@ -90,7 +109,8 @@ def known_keys(
             done.read(condition, table)
         if reuse == "ledger":
             others.read(condition)
-    return Known(own.found, others.found, None if done is None else done.found())
+    asked = KeySet() if retry is None else _asked(connection, interrupted_retries(connection, job, retry))
+    return Known(own.found, others.found, asked, None if done is None else done.found())
 
 
 def _interrupted_fresh_run(connection: duckdb.DuckDBPyConnection, job: str) -> int | None:
@@ -104,6 +124,37 @@ def _interrupted_fresh_run(connection: duckdb.DuckDBPyConnection, job: str) -> i
             break
         first = run_id
     return first
+
+
+def interrupted_retries(connection: duckdb.DuckDBPyConnection, job: str, retry: Retry) -> list[int]:
+    """Return the runs with which this retry goes on: like it, and none of the job went to its end since."""
+    runs = connection.execute(
+        "select run_id, exit_code, command, prompt_id, max_tokens from runs where job = ? order by run_id desc", [job]
+    ).fetchall()
+    unfinished = takewhile(lambda run: run[1] not in _WENT_TO_THE_END, runs)
+    return [run_id for run_id, _, *like in unfinished if tuple(like) == retry]
+
+
+def _asked(connection: duckdb.DuckDBPyConnection, runs: list[int]) -> KeySet:
+    """Return the keys that ended in these runs; for those that a limit held back nobody was asked."""
+    connection.execute(
+        f"create or replace temp table asked as select distinct key, {_OURS} as ours from outcomes"
+        f" where run_id = any($1) and error_type is distinct from '{HELD_BACK}'",
+        [runs],
+    )
+    found = KeySet()
+    _fill(found, connection, "asked")
+    return found
+
+
+def _fill(keys: KeySet, connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Put in the keys of a table, of which none is there yet."""
+    packed = connection.execute(
+        f"select {_PLACE}, unhex(string_agg(key[7:], '')) from (select distinct key from {table} where ours) group by 1"
+    )
+    keys.fill(_rows(packed))
+    for (key,) in connection.execute(f"select key from {table} where not ours").fetchall():
+        keys.add(key)
 
 
 def _slices(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
@@ -166,13 +217,7 @@ class _Done:
             [self._plan_id],
         )
         execute("insert into done select row_index, repeated from ended")
-        packed = execute(
-            f"select {_PLACE}, unhex(string_agg(key[7:], ''))"
-            " from (select distinct key from ended where ours) group by 1"
-        )
-        self._keys.fill(_rows(packed))
-        for (key,) in execute("select key from ended where not ours").fetchall():
-            self._keys.add(key)
+        _fill(self._keys, self._connection, "ended")
 
     def found(self) -> RowsDone | None:
         """Return them all, None if there are none."""

@@ -144,13 +144,17 @@ def keys_ended(connection: duckdb.DuckDBPyConnection, run_id: int, keys: list[st
     return {row[0] for row in connection.execute(sql, [run_id, keys]).fetchall()}
 
 
-def cut_off(connection: duckdb.DuckDBPyConnection, job: str) -> list[tuple[int | None, int]]:
-    """Return at which max_tokens the truncated rows of a job's newest plan were cut off, and how many at each."""
+def cut_off(connection: duckdb.DuckDBPyConnection, job: str, runs: list[int]) -> list[tuple[int | None, int]]:
+    """Return at which max_tokens the truncated rows of a job's newest plan were cut off, and how many at each.
+
+    Rows that ended in one of these runs are left out.
+    """
     return connection.execute(
         "select b.best.max_tokens, count(*) from rows w join best_outcomes b on b.job = $1 and b.key = w.key"
         " where w.plan_id = (select max(plan_id) from plan_starts where job = $1) and b.best.status = 'truncated'"
+        " and w.key not in (select key from outcomes where run_id = any($2))"
         " group by 1 order by 1",
-        [job],
+        [job, runs],
     ).fetchall()
 
 

@@ -26,7 +26,7 @@ from pipeline.ledger._exchanges import Intake
 from pipeline.ledger._frames import ESTIMATES, PLAN_ENDS, ROWS, Bundle, microseconds
 from pipeline.ledger._history import Used
 from pipeline.ledger._journals import JournalState
-from pipeline.ledger._known import FRESH, Known, known_keys
+from pipeline.ledger._known import FRESH, Known, Retry, interrupted_retries, known_keys
 from pipeline.reserve import reserve_bytes
 
 Notify = Callable[[str], None]
@@ -62,6 +62,8 @@ class RunRequest:
     """Most requests in flight, for whose answers room is kept."""
     fresh: bool = False
     """Ask again where an answer is known."""
+    retry: Retry | None = None
+    """Go on with a retry like this."""
     passes_over: bool = False
     """Rows of the plan that ended well need not be read again."""
 
@@ -245,12 +247,12 @@ class Ledger:
         )
         return loading.catch_up(connection, late, ends)
 
-    def known(self, job: str, reuse: str, *, fresh: bool = False) -> Known:
+    def known(self, job: str, reuse: str, *, fresh: bool = False, retry: Retry | None = None) -> Known:
         """Read what is answered already; nothing when there is no ledger yet."""
         if not self.exists():
             return Known()
         with self.read() as connection:
-            return known_keys(connection, job, reuse=reuse, fresh=fresh)
+            return known_keys(connection, job, reuse=reuse, fresh=fresh, retry=retry)
 
     def history(self, ask: HistoryRequest) -> History:
         """Return what is known of a job's earlier requests; nothing without a ledger."""
@@ -271,10 +273,14 @@ class Ledger:
                 ),
             )
 
-    def cut_off(self, job: str) -> list[tuple[int | None, int]]:
-        """Return at which max_tokens the truncated rows of a job's newest plan were cut off, and how many at each."""
+    def cut_off(self, job: str, retry: Retry | None) -> list[tuple[int | None, int]]:
+        """Return at which max_tokens the truncated rows of a job's newest plan were cut off, and how many at each.
+
+        Without those that an interrupted retry like this has asked again.
+        """
         with self.read() as connection:
-            return queries.cut_off(connection, job)
+            runs = [] if retry is None else interrupted_retries(connection, job, retry)
+            return queries.cut_off(connection, job, runs)
 
     def begin(self, request: RunRequest) -> RunStart:
         """Register a run: read what is already answered, catch up, number the run, and start its journal.
@@ -303,7 +309,14 @@ class Ledger:
         with self.read(strict=True) as connection:
             plan = queries.plan_facts(connection, request.job, request.fingerprint)
             passed = plan.plan_id if request.passes_over and not plan.new else None
-            known = known_keys(connection, request.job, reuse=request.reuse, fresh=request.fresh, plan_id=passed)
+            known = known_keys(
+                connection,
+                request.job,
+                reuse=request.reuse,
+                fresh=request.fresh,
+                retry=request.retry,
+                plan_id=passed,
+            )
             return known, queries.loaded(connection, request.job)
 
     def _register(self, connection: duckdb.DuckDBPyConnection, request: RunRequest, known: Known) -> RunStart:

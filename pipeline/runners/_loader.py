@@ -6,13 +6,13 @@ A locked ledger never stops a run: what can't be loaded now stays in the journal
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipeline import journal
-from pipeline.errors import LedgerBusy, LedgerError, PromptmillError
+from pipeline.errors import LedgerBusy, LedgerError, PromptmillError, RunPaused
 from pipeline.journal import Journal, JournalFull
 from pipeline.ledger import Burst, JournalState, Ledger, LooseEnds
 from pipeline.runners._backlog import Backlog, PlanRow
@@ -98,24 +98,38 @@ class Loader:
             self._rows.close()
 
     def _finished(self, patience: float) -> str | None:
-        problem = self._drained(patience) or self._closed()
-        if problem is not None:
-            return self._left_over(problem)
+        kept = self._kept()
+        problem = self._drained(patience)
+        late = self._late_attempts()
+        problem = self._closed() or problem
+        if problem is None:
+            problem = self._caught_up(patience)
+        return None if problem is None else self._left_over(problem, late, kept=kept)
+
+    def _kept(self) -> bool:
+        """Tell whether the journal is there for whoever comes next; one that was deleted is written anew."""
+        if not self._journal.deleted:
+            return True
         try:
-            # With dead journals, and ours is dead now.
-            self._ledger.catch_up({self._journal.journal_id: self._ends}, patience=self._at_most(patience))
-        except LedgerError as error:
-            return self._left_over(error)
-        return None
+            self._journal.restore()
+        except OSError:
+            return False
+        return True
 
     def _drained(self, patience: float) -> PromptmillError | None:
         try:
             self._drain(patience)
         except (LedgerError, JournalFull) as error:
-            with suppress(JournalFull):  # said once is enough
-                self._journal.close()
             return error
         return None
+
+    def _late_attempts(self) -> int:
+        """Count what the ledger does not have."""
+        late, offset = 0, self._state.offset
+        while (piece := self._journal.read(offset)).end > offset:
+            late += sum(line.kind == "attempt" for line in piece.lines)
+            offset = piece.end
+        return late
 
     def _closed(self) -> PromptmillError | None:
         try:
@@ -124,16 +138,28 @@ class Loader:
             return error
         return None
 
-    def _left_over(self, error: PromptmillError) -> str | None:
+    def _caught_up(self, patience: float) -> PromptmillError | None:
+        """Load what dead journals hold, and ours is dead now."""
+        try:
+            with self._journal_errors():
+                self._ledger.catch_up({self._journal.journal_id: self._ends}, patience=self._at_most(patience))
+        except LedgerError as error:
+            return error
+        return None
+
+    def _left_over(self, error: PromptmillError, attempts: int, *, kept: bool) -> str | None:
         """Say what the ledger does not have yet, None if that is nothing anybody looks for."""
-        late = journal.read_all(self._path, self._state.offset, dead=False)
-        attempts = sum(line.kind == "attempt" for line in late)
         rows = bool(self._rows or self._plan_end)
         said = []
-        if attempts:
+        if attempts and kept:
             said.append(
                 f"{attempts:,} attempts are safe in the journal {self._path} and not in the ledger yet: {error}."
                 " The next command loads them."
+            )
+        elif attempts:
+            said.append(
+                f"{attempts:,} attempts are lost: the journal {self._path} was deleted and can't be written again, and"
+                f" they could not be loaded before: {error}."
             )
         if rows:
             why = "" if attempts else f" ({error})"
@@ -152,6 +178,8 @@ class Loader:
     def _sync(self) -> None:
         while not self._stop.wait(SYNC_SECONDS):
             self._journal.sync()
+            if self._journal.deleted:  # going on would bet every answer on this process
+                raise RunPaused(f"the journal {self._path} was deleted while the run wrote to it")
 
     def _load_bursts(self) -> None:
         due = _next_burst()
@@ -178,6 +206,21 @@ class Loader:
             self.problem = str(busy)
 
     def _load(self, patience: float) -> None:
+        """Load what waits, as much as one burst takes."""
+        with self._journal_errors():
+            self._load_first(patience)
+
+    @contextmanager
+    def _journal_errors(self) -> Iterator[None]:
+        """Say of what the ledger's side can't do with files that it is the ledger's side."""
+        try:
+            yield
+        except OSError as error:
+            raise LedgerError(
+                f"the journal {self._path} can't be loaded into the ledger: {error.strerror or error}"
+            ) from error
+
+    def _load_first(self, patience: float) -> None:
         """Read before opening; what was loaded is forgotten only after the commit."""
         piece = self._read(self._state.offset, FIRST_BYTES)
         plan_end = self._plan_end  # before the rows: the end of a plan must not be booked without all of them
@@ -196,7 +239,7 @@ class Loader:
             self._estimate = None
 
     def _read(self, offset: int, limit: int = journal.PIECE_BYTES) -> journal.Piece:
-        piece = journal.read(self._path, offset, dead=False, limit=limit)
+        piece = self._journal.read(offset, limit)
         if piece.lines:
             self._journal.sync()  # rule 17: after a power cut the ledger must not know more than the journal
         self._ends.hear(offset, piece.lines, piece.end)

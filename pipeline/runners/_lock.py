@@ -28,7 +28,7 @@ def job_lock(folder: Path, job: str, account: str) -> Iterator[list[str]]:
     except OSError as error:
         raise LedgerError(f"the folder {folder} can't be written: {error.strerror}; choose another --ledger") from error
     try:
-        if not _locked(fd):
+        if not _locked(fd, folder):
             pid = live_runs(folder).get(job, {}).get("pid", "?")
             raise LedgerBusy(
                 f"the job {job} is already running (process {pid}); `promptmill status` shows it,"
@@ -50,13 +50,18 @@ def _write_facts(fd: int, folder: Path, facts: dict[str, Any]) -> None:
         ) from error
 
 
-def _locked(fd: int) -> bool:
+def _locked(fd: int, folder: Path) -> bool:
     """Take the lock; try again shortly, because `status` in another terminal holds it for an instant."""
     for _ in range(5):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(0.02)
+        except OSError as error:  # a network drive without locks
+            raise LedgerError(
+                f"nothing can be locked in the folder {folder}: {error.strerror}; choose another --ledger, on a disk of"
+                " this machine"
+            ) from error
         else:
             return True
     return False

@@ -18,7 +18,7 @@ from pipeline.counts import SUFFIX as COUNTS_SUFFIX
 from pipeline.errors import InputError, JobFileError, PriceError, UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, TooLong, ToSend
 from pipeline.job import Job
-from pipeline.ledger import Ledger, RunRequest, RunStart
+from pipeline.ledger import Ledger, Retry, RunRequest, RunStart
 from pipeline.planning import Meter, Plan, Selection, passes_over
 from pipeline.pricing import Price
 from pipeline.prompts import KeyMaker
@@ -29,8 +29,10 @@ from pipeline.runners._connection import Bundled, Connection, Remote
 from pipeline.runners._loader import Loader
 from pipeline.runners._local_model import require_local_model, require_model_name
 from pipeline.runners._lock import job_lock
+from pipeline.runners._open_files import make_room_for
 from pipeline.runners._planner import Planner
 from pipeline.runners._signals import Asked, listen, stoppable
+from pipeline.runners._tally import ENDED_BADLY
 from pipeline.runners.attempt import Exchanger
 from pipeline.runners.local import LocalRun, RunReport
 from pipeline.windows import Window
@@ -249,6 +251,7 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
     """
     job = prepared.job
     _refuse_running_loop()
+    make_room_for(job.limits.concurrency)
     with stoppable() as asked, job_lock(how.ledger.folder, job.name, account_of(job)) as others:
         if others and not _is_bundled(job):
             how.notify(f"{', '.join(others)} runs on the same account: the stated limits are not shared between jobs")
@@ -258,6 +261,11 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
         if job.budget_usd is not None and started.plan.spent_usd:
             how.notify(
                 f"this plan has already spent {dollars(started.plan.spent_usd)} of its {dollars(job.budget_usd)}"
+            )
+        if started.known.asked:
+            how.notify(
+                "going on with the interrupted retry; requests left out because it has asked them again:"
+                f" {len(started.known.asked):,}"
             )
         try:
             with asyncio.Runner(loop_factory=_new_loop) as runner:
@@ -274,10 +282,11 @@ def _request(prepared: Prepared, how: Launch) -> RunRequest:
             f"{job.file}: the input or the prompt changed after it was estimated, so nothing was sent; run the same"
             " command again to see the new estimate"
         )
+    retry = retry_of(prepared, how.selection)
     return RunRequest(
         job=job.name,
         job_file=job.file,
-        command=how.command,
+        command=how.command if retry is None else retry.command,
         fingerprint=found,
         prompt_id=prompt_id(job),
         input=job.input.path,
@@ -293,8 +302,19 @@ def _request(prepared: Prepared, how: Launch) -> RunRequest:
         budgeted=job.budget_usd is not None,
         concurrency=job.limits.concurrency,
         fresh=how.selection.fresh,
+        retry=retry,
         passes_over=passes_over(job, how.selection, prepared.limit),
     )
+
+
+def retry_of(prepared: Prepared, selection: Selection) -> Retry | None:
+    """Say which retry it is, by what it selects and what shapes its answers; None if it is none."""
+    if selection.retry is None:
+        return None
+    named = selection.same_limit or selection.retry != frozenset(ENDED_BADLY)
+    options = [f" --status {status}" for status in ENDED_BADLY if named and status in selection.retry]
+    options += [] if prepared.limit is None else [f" --limit {prepared.limit}"]
+    return Retry(f"retry{''.join(options)}", prompt_id(prepared.job), prepared.job.model.max_tokens)
 
 
 def _refuse_running_loop() -> None:

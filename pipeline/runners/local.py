@@ -390,14 +390,18 @@ class LocalRun:
 
     def _scanned(self, planned: "asyncio.Future[None]", error: BaseException | None) -> None:
         """Hear, in the loop, how the scan ended; a broken line behind the checked rows pauses the run."""
-        if isinstance(error, PromptmillError):
-            self._pause(str(error))
-        elif error is not None and not self._abandoned.is_set():
-            self._fail(error)
-        elif error is None and self.paused is None:
-            self._say(self._planner.too_long.news(ended=True))
-        self._door.no_more()
-        planned.set_result(None)
+        try:
+            if isinstance(error, PromptmillError):
+                self._pause(str(error))
+            elif error is not None and not self._abandoned.is_set():
+                self._fail(error)
+            elif error is None and self.paused is None:
+                self._say(self._planner.too_long.news(ended=True))
+        except BaseException as caught:  # noqa: BLE001 -- whoever is told may fail, and the run must end all the same
+            self._fail(caught)
+        finally:
+            self._door.no_more()
+            planned.set_result(None)
 
     def _planned(self, loop: asyncio.AbstractEventLoop) -> None:
         """Hear that all rows of this run are planned: with --limit these are not all of the plan."""
