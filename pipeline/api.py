@@ -25,7 +25,7 @@ from pipeline.errors import UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, Sample, Scan, Tick, TooLong
 from pipeline.job import Job, job_name, load_job, overridden
 from pipeline.ledger import History, HistoryRequest, Ledger
-from pipeline.planning import Plan, Selection, cut_again, repeated_ids
+from pipeline.planning import Selection, cut_again, repeated_ids
 from pipeline.pricebook import Prices, Quote, Target
 from pipeline.pricing import parse_price_option
 from pipeline.reconciling import Reconciled
@@ -588,7 +588,7 @@ def results(
     exporting.require_spare(output, ledger, name, job, {} if now is None else now.config)
     if now is None or not with_input:
         return exporting.export(ledger, name, output)
-    return exporting.export_with_input(ledger, name, output, Plan(now))
+    return exporting.export_with_input(ledger, now, output)
 
 
 def changed_since(ledger: Ledger, job: Job) -> str | None:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def command(job: str, output: Path, with_input: bool, settings: tuple[str, ...], ledger_path: Path) -> int:
     """Write one line per row of JOB's newest plan: row, key, status, output, parsed, cost, tokens, errors.
 
-    With --with-input the input is read again and joined by key, so that an edited file can't shift answers. FILE is
-    never one that the job is made of or would read.
+    With --with-input the input is read again and joined by key with all that the ledger has for the job as it is now:
+    an edited file can't shift answers. FILE is never one that the job is made of or would read.
     """
     from pipeline import api
 
