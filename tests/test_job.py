@@ -98,7 +98,8 @@ def test_the_presets_own_address_written_out_changes_nothing_and_any_other_does(
 
 
 @pytest.mark.parametrize(
-    "written", ["{}", "{}/", "{}/chat/completions", "{}/chat/completions/", "HTTP://LOCALHOST{port}/v1/chat/completions"]
+    "written",
+    ["{}", "{}/", "{}/chat/completions", "{}/chat/completions/", "HTTP://LOCALHOST{port}/v1/chat/completions"],
 )
 def test_one_address_is_one_job_however_it_is_written(project, written):
     base_url = "http://localhost:8000/v1"
