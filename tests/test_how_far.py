@@ -231,7 +231,7 @@ def test_the_commands_that_errors_prints_do_what_they_say(project, stub):
     said = project.run("errors", "job.toml").stderr
     command = re.search(r"failed: promptmill (retry job.toml .*) --status failed\n", said)[1]
     assert "run 1 had other settings than job.toml has now: input.path. Without --set a command looks at other" in said
-    assert "nothing to send" in project.run("retry", "job.toml", "--yes", "--status", "failed").stdout
+    assert "nothing was sent" in project.run("retry", "job.toml", "--yes", "--status", "failed", code=2).stderr
     project.run(*shlex.split(command), "--status", "failed", "--yes")
     assert project.value("select count(*) from results where status = 'ok'") == 1
 
