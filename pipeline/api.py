@@ -37,7 +37,7 @@ from pipeline.reports import forecast as forecast_report
 from pipeline.reports import results as results_report
 from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
-from pipeline.reports._earlier import earlier_answers
+from pipeline.reports._earlier import earlier_answers, kept_answers
 from pipeline.reports._settings import as_options, changed
 from pipeline.repricing import Caching
 from pipeline.runners._lock import live_runs
@@ -335,6 +335,10 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
         window=_window(job) if options.confirm is None else None,
     )
     report = launch(prepared, key, how)
+    if options.selection.fresh and report.tally.bad and report.left_over is None:
+        kept = kept_answers(ledger, report.run_id)
+        if kept is not None:
+            options.notify(kept)
     if report.duplicate_ids and options.confirm is None:  # who was asked has seen that in the estimate
         options.notify(repeated_ids(report.duplicate_ids, job.input.id))
     return report

@@ -97,3 +97,27 @@ def test_rows_that_come_and_go_with_the_input_are_nothing_to_be_told_of(project,
     assert all("plan 1" not in said for said in kept(project))
     lines = (project.folder / "out.jsonl").read_text().splitlines()
     assert [json.loads(line)["status"] for line in lines] == ["ok", "ok"]
+
+
+def test_a_ledger_made_again_from_its_journals_says_how_its_rows_come_back(project, stub):
+    (project.folder / "promptmill.duckdb").unlink()
+    for said in kept(project):
+        assert said.count("job: its answers and costs are here, but no list of its rows, which no journal holds:") == 1
+        assert "`promptmill run job.toml` makes it again from the input and sends nothing that is answered" in said
+    assert project.run("results", "job.toml", "--with-input", "-o", "w.jsonl").stdout == (
+        "8 rows -> w.jsonl (6 ok, 2 invalid)\n"
+    )
+    calls = stub.calls
+    project.run("run", "job.toml", "--yes", code=3)
+    assert stub.calls == calls
+    assert kept(project)[0] == ""
+
+
+def test_a_fresh_run_says_which_rows_keep_the_better_answer_they_had(project, stub):
+    stub.answer = lambda payload: "{}" if payload["messages"][-1]["content"] < "row 2" else "no JSON"
+    done = project.run("run", "job.toml", "--yes", "--fresh", code=3)
+    assert "(2 ok, 6 invalid)" in done.stdout
+    assert done.stderr.count("promptmill: 4 rows ended badly this time and keep the good answer that they had") == 1
+    assert "(6 ok, 2 invalid)" in project.run("run", "job.toml", "--yes", code=3).stdout
+    stub.answer = lambda _: "{}"
+    assert "keep the good answer" not in project.run("run", "job.toml", "--yes", "--fresh").stderr

@@ -1,6 +1,7 @@
-"""Where a job's newest plan, under another prompt or model, hides more answers than it has: which, and how to see them.
+"""Answers that the ledger has and a job's newest plan doesn't show: which, and how to see them.
 
-Every command that goes by a job's name shows the rows of its newest plan, and a pilot or a `--set` is enough for one.
+Every command that goes by a job's name shows the rows of its newest plan. A pilot or a `--set` is enough for a new one,
+and a ledger that was made again from its journals has no rows.
 """
 
 import json
@@ -18,23 +19,37 @@ from pipeline.reports._settings import as_options, changed
 _PLANS = """
 with good as (select distinct o.key from outcomes o join run_starts r using (run_id)
               where r.job = $1 and o.status = 'ok'),
-     counted as (select p.plan_id, count(g.key) as ok
+     counted as (select p.plan_id, count(w.key) as listed, count(g.key) as ok
                  from plan_starts p left join rows w using (plan_id) left join good g using (key)
                  where p.job = $1 group by p.plan_id),
      newest_run as (select plan_id, max(run_id) as run_id, arg_max(config, run_id) as config,
                            arg_max(prompt_id, run_id) as prompt_id
                     from run_starts where job = $1 group by plan_id)
-select c.plan_id, c.ok, r.run_id, r.config, coalesce(r.prompt_id, '') as prompt_id,
-       (select max(job_file) from jobs where job = $1) as file
+select c.plan_id, c.listed, c.ok, r.run_id, r.config, coalesce(r.prompt_id, '') as prompt_id,
+       (select max(job_file) from jobs where job = $1) as file,
+       exists (from outcomes o join run_starts r using (run_id) where r.job = $1) as answered
 from counted c join newest_run r using (plan_id) order by c.plan_id desc
+"""
+_KEPT = """
+select count(*) as rows from rows w join run_starts s on s.plan_id = w.plan_id and s.run_id = $1
+where w.key in (select key from outcomes where run_id = $1 and status <> 'ok')
+  and w.key in (select o.key from outcomes o join run_starts r using (run_id) where r.job = s.job and o.status = 'ok')
 """
 _USUAL_LEDGER = Path("promptmill.duckdb")
 
 
 def earlier_answers(ledger: Ledger, job: str) -> str | None:
-    """Say which plan has the most answers, if the newest has fewer and is about other requests."""
+    """Say which plan has the most answers, if the newest has fewer and is about other requests; or that none has rows.
+
+    That is worth asking where the newest is not done.
+    """
     newest, *others = run_report(ledger, _PLANS, [job]).rows
     now = json.loads(newest["config"])
+    if newest["answered"] and not any(plan["listed"] for plan in (newest, *others)):
+        return (
+            f"{job}: its answers and costs are here, but no list of its rows, which no journal holds:"
+            f" {_command(ledger, newest, now)} makes it again from the input and sends nothing that is answered"
+        )
     hidden = [
         (plan, json.loads(plan["config"]))
         for plan in others
@@ -50,6 +65,17 @@ def earlier_answers(ledger: Ledger, job: str) -> str | None:
         f" (run {newest['run_id']}) {newest['ok']:,}; between them changed: {difference}. Those answers are kept:"
         f" {_command(ledger, plan, config)} lists them again and sends nothing that is answered"
     )
+
+
+def kept_answers(ledger: Ledger, run_id: int) -> str | None:
+    """Say how many rows have a better answer than the one that a run brought, if any have."""
+    (found,) = run_report(ledger, _KEPT, [run_id]).rows
+    if not found["rows"]:
+        return None
+    rows = f"{found['rows']:,} rows ended badly this time and keep the good answer that they had"
+    if found["rows"] == 1:
+        rows = "1 row ended badly this time and keeps the good answer that it had"
+    return f"{rows}: results, status and errors show that one"
 
 
 def _command(ledger: Ledger, plan: Mapping[str, Any], config: Mapping[str, Any]) -> str:
