@@ -17,18 +17,18 @@ from pipeline.reports import run_report
 from pipeline.reports._settings import as_options, changed
 
 _PLANS = """
-with good as (select distinct o.key from outcomes o join run_starts r using (run_id)
-              where r.job = $1 and o.status = 'ok'),
-     counted as (select p.plan_id, count(w.key) as listed, count(g.key) as ok
-                 from plan_starts p left join rows w using (plan_id) left join good g using (key)
-                 where p.job = $1 group by p.plan_id),
-     newest_run as (select plan_id, max(run_id) as run_id, arg_max(config, run_id) as config,
-                           arg_max(prompt_id, run_id) as prompt_id
-                    from run_starts where job = $1 group by plan_id)
-select c.plan_id, c.listed, c.ok, r.run_id, r.config, coalesce(r.prompt_id, '') as prompt_id,
-       (select max(job_file) from jobs where job = $1) as file,
-       exists (from outcomes o join run_starts r using (run_id) where r.job = $1) as answered
-from counted c join newest_run r using (plan_id) order by c.plan_id desc
+select p.plan_id, max(r.run_id) as run_id, arg_max(r.config, r.run_id) as config,
+       coalesce(arg_max(r.prompt_id, r.run_id), '') as prompt_id,
+       p.plan_id in (select plan_id from rows) as listed,
+       exists (from outcomes o join run_starts s using (run_id) where s.job = $1) as answered,
+       (select max(job_file) from jobs where job = $1) as file
+from plan_starts p join run_starts r using (plan_id) where p.job = $1 group by p.plan_id order by p.plan_id desc
+"""
+_GOOD = """
+select plan_id, count(*) as ok from rows
+where plan_id = any($2)
+  and key in (select o.key from outcomes o join run_starts r using (run_id) where r.job = $1 and o.status = 'ok')
+group by plan_id
 """
 _KEPT = """
 select count(*) as rows from rows w join run_starts s on s.plan_id = w.plan_id and s.run_id = $1
@@ -50,21 +50,31 @@ def earlier_answers(ledger: Ledger, job: str) -> str | None:
             f"{job}: its answers and costs are here, but no list of its rows, which no journal holds:"
             f" {_command(ledger, newest, now)} makes it again from the input and sends nothing that is answered"
         )
-    hidden = [
-        (plan, json.loads(plan["config"]))
-        for plan in others
-        if plan["ok"] > newest["ok"]
-        and (plan["prompt_id"] != newest["prompt_id"] or changed(json.loads(plan["config"]), now))
+    unlike = [
+        (plan, config)
+        for plan, config in ((plan, json.loads(plan["config"])) for plan in others)
+        if changed(config, now) or (plan["prompt_id"] != newest["prompt_id"] and _repair(config) == _repair(now))
     ]
-    if not hidden:
+    if not unlike:  # of most jobs: nothing is counted then
         return None
-    plan, config = max(hidden, key=lambda each: each[0]["ok"])
+    ids = [newest["plan_id"], *(plan["plan_id"] for plan, _ in unlike)]
+    good = {row["plan_id"]: row["ok"] for row in run_report(ledger, _GOOD, [job, ids]).rows}
+    plan, config = max(unlike, key=lambda each: good.get(each[0]["plan_id"], 0))
+    most, few = good.get(plan["plan_id"], 0), good.get(newest["plan_id"], 0)
+    if most <= few:
+        return None
     difference = ", ".join(changed(config, now)) or "a file that the job reads"
     return (
-        f"{job}: plan {plan['plan_id']} (run {plan['run_id']}) has {plan['ok']:,} rows that ended well, the newest one"
-        f" (run {newest['run_id']}) {newest['ok']:,}; between them changed: {difference}. Those answers are kept:"
+        f"{job}: plan {plan['plan_id']} (run {plan['run_id']}) has {most:,} rows that ended well, the newest one"
+        f" (run {newest['run_id']}) {few:,}; between them changed: {difference}. Those answers are kept:"
         f" {_command(ledger, plan, config)} lists them again and sends nothing that is answered"
     )
+
+
+def _repair(config: Mapping[str, Any]) -> int:
+    """Return what is part of a prompt's identity, but changes no request."""
+    repair: int = config.get("output", {}).get("repair", 0)
+    return repair
 
 
 def kept_answers(ledger: Ledger, run_id: int) -> str | None:
