@@ -7,11 +7,11 @@ import json
 import os
 import shlex
 import signal
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +19,11 @@ import polars as pl
 
 from pipeline import comparing, exporting, reconciling, repricing
 from pipeline.budget import dollars
-from pipeline.comparing import Compared, Contradiction, Work
+from pipeline.comparing import Compared, Contradiction, Load, Work
 from pipeline.counting import Counting
-from pipeline.errors import UsageError, UserError
+from pipeline.errors import PriceError, UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, Sample, Scan, Tick, TooLong
+from pipeline.forecasting import Outputs
 from pipeline.job import Job, job_name, load_job, overridden
 from pipeline.ledger import Elsewhere, History, HistoryRequest, Ledger
 from pipeline.planning import Selection, cut_again, repeated_ids
@@ -192,22 +193,33 @@ def contradictions(prepared: Prepared, estimated: Estimate) -> list[Contradictio
 
 
 def _work(prepared: Prepared, estimated: Estimate) -> Work:
-    outlook, outputs, bill = estimated.outlook, estimated.forecast.outputs, estimated.forecast.bill
-    ratio = outlook.input_ratio
+    outlook, found = estimated.outlook, estimated.forecast
+    bill = found.bill
     observed = bill is not None and bill.expected and outlook.used
-    sizes = Counter[int]()
-    for size, requests in estimated.sizes.items():
-        sizes[round(size * ratio)] += requests
+    loads = [_load(outlook, group.sizes, group.outputs) for group in found.groups]
     return Work(
-        sizes=sizes,
-        outputs=None if outputs is None else (outputs.low, outputs.expected, outputs.high),
-        per_request=lambda size: 0.0 if outputs is None else outputs.per_request(round(size / ratio)),
+        loads=loads or [_load(outlook, estimated.sizes, None)],
         max_tokens=prepared.job.model.max_tokens,
-        repairs=prepared.job.repair if outlook.used else 0,
         mix=outlook.mix,
-        bounds=estimated.bounds,
+        worst=found.worst,
         spread=(bill.low / bill.expected, bill.high / bill.expected) if bill is not None and observed else None,
+        price=prepared.price,
+        billed_factor=outlook.billed_factor,
     )
+
+
+def _load(outlook: Outlook, sizes: Mapping[int, int], outputs: Outputs | None) -> Load:
+    """Return the exchanges that requests of these sizes take, repairs included: prices are for each exchange."""
+    exchanges: list[tuple[int, int, float]] = []
+    left = Fraction(0)
+    for size, requests in sizes.items():
+        wanted = requests * Fraction(outlook.exchanges_each) + left
+        number = round(wanted)
+        left = wanted - number
+        if number:
+            weight = 0.0 if outputs is None else outputs.per_request(size)
+            exchanges.append((round(size * outlook.exchange_ratio), number, weight))
+    return Load(exchanges, None if outputs is None else (outputs.low, outputs.expected, outputs.high))
 
 
 def _before(
@@ -222,7 +234,16 @@ def _before(
         prepared.warnings.extend(_cut_again(job, ledger, selection))
     found = _history(prepared, ledger, wanted=not selection.retry, keys=None if pilot is None else list(pilot.chosen))
     basis: Literal["pilot", "history"] = "history" if pilot is None else "pilot"
-    return Outlook(found.used, basis, found.calibration, job.model.max_tokens, job.repair), found.spent_usd
+    outlook = Outlook(
+        found.used,
+        basis,
+        found.calibration,
+        job.model.max_tokens,
+        job.repair,
+        price=prepared.price,
+        answered=found.answered,
+    )
+    return outlook, found.spent_usd
 
 
 def _cut_again(job: Job, ledger: Ledger, selection: Selection) -> Iterator[str]:
@@ -257,6 +278,18 @@ def _history(prepared: Prepared, ledger: Ledger, *, wanted: bool, keys: Sequence
             wanted=wanted,
         )
     )
+    if found.charged:
+        prepared.meter.heard_of_charges()
+    if job.budget_usd is not None and prepared.meter.charged:
+        raise PriceError(
+            f"{job.file}: a budget needs a known price, and {job.provider.name} charged for {job.model.name}, which is"
+            " free by the price; correct it with [price] or --price IN,OUT (dollars per 1M tokens)"
+        )
+    if job.budget_usd is not None and found.unbounded:
+        prepared.warnings.append(
+            f"{found.unbounded:,} earlier attempts of this plan have neither a known cost nor an upper bound, and are"
+            " not in what it has spent: a run with a budget is refused"
+        )
     new_plan = _new_plan(job, found.elsewhere)
     if new_plan is not None:
         prepared.warnings.append(new_plan)

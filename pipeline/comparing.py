@@ -4,7 +4,7 @@ Token counts are taken as they are: another model's tokenizer counts the same te
 longer or shorter. Whoever shows the figures says so.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -18,26 +18,34 @@ UNKNOWN = "the price is unknown"
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """The requests of a job, by size, and what is known about their answers."""
+class Load:
+    """Exchanges whose answers are forecast together."""
 
-    sizes: Mapping[int, int]
-    """Input tokens of a request -> how many requests have that many."""
+    exchanges: Sequence[tuple[int, int, float]]
+    """Input tokens of an exchange, how many there are, and the output tokens expected of each (of which only the ratios
+    count). Repairs are among them."""
     outputs: tuple[float, float, float] | None
-    """Output tokens of all requests together: low, expected and high; None without a forecast."""
-    per_request: Callable[[int], float]
-    """Expected output tokens of a request of that many input tokens; only their ratios count."""
+    """Output tokens of all of them together: low, expected and high; None without a forecast."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The requests of a job, as the exchanges that they take, and what is known about their answers."""
+
+    loads: Sequence[Load]
     max_tokens: int | None
     """The most output tokens of one answer; None: any number."""
-    repairs: int = 0
-    """How often an answer may be repaired: forecasts have it, ceilings don't."""
     mix: Mix = Mix()  # noqa: RUF009 -- a frozen value
     """What the tokens are made of."""
-    bounds: Mapping[int, int] | None = None
-    """As `sizes`, with the most input tokens that a request can be billed for; None: as counted."""
+    worst: Mapping[int, int] | None = None
+    """The most input tokens that an exchange can be billed for -> how many there can be; None: those of the loads."""
     spread: tuple[Decimal, Decimal] | None = None
     """Low and high dollars for one that is expected, at the job's own price: no interval is narrower, as more than the
     output is uncertain."""
+    price: Price | None = None
+    """The job's own."""
+    billed_factor: Decimal = Decimal(1)
+    """What is charged for a dollar of that price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,39 +95,39 @@ class _Bulks:
     """The requests under each forecast of their answers."""
 
     def __init__(self, work: Work) -> None:
-        self.spread = work.spread
-        self.input_alone = Bulk(((size, 0, requests) for size, requests in work.sizes.items()), work.mix)
-        low, self.expected, self.high = _forecast(work)
+        self.work = work
+        inputs = [(size, number) for load in work.loads for size, number, _ in load.exchanges]
+        self.input_alone = Bulk(((size, 0, number) for size, number in inputs), work.mix)
+        low, self.expected, self.high = (_forecast(work, which) for which in range(3))
         self.low = low or self.input_alone
         self.most = None
         if work.max_tokens is not None:
-            bounds = work.sizes if work.bounds is None else work.bounds
-            self.most = Bulk((size, work.max_tokens, requests) for size, requests in bounds.items())
+            worst = inputs if work.worst is None else work.worst.items()
+            self.most = Bulk((size, work.max_tokens, number) for size, number in worst)
 
 
-def _forecast(work: Work) -> tuple[Bulk | None, Bulk | None, Bulk | None]:
-    if work.outputs is None:
-        return None, None, None
-    weights = {size: work.per_request(size) for size in work.sizes}
-    whole = sum(weights[size] * requests for size, requests in work.sizes.items())
-    if whole <= 0:  # nothing says how the answers differ
-        weights, whole = dict.fromkeys(work.sizes, 1.0), sum(work.sizes.values()) or 1
-    low, expected, high = (Bulk(_spread(work, weights, total / whole), work.mix) for total in work.outputs)
-    return low, expected, high
+def _forecast(work: Work, which: int) -> Bulk | None:
+    totals = [(load, load.outputs[which]) for load in work.loads if load.outputs is not None]
+    if len(totals) < len(work.loads):
+        return None
+    return Bulk((each for load, total in totals for each in _spread(load, total, work.max_tokens)), work.mix)
 
 
-def _spread(work: Work, weights: Mapping[int, float], factor: float) -> Iterator[tuple[int, int, int]]:
-    """Give each request its whole tokens; what rounding leaves goes to the next, so that the total stays.
+def _spread(load: Load, total: float, most: int | None) -> Iterator[tuple[int, int, int]]:
+    """Give each exchange its whole tokens; what rounding leaves goes to the next, so that the total stays.
 
     Rounding each by itself would not do: answers of 3.5 tokens would all become 4.
     """
-    left, most = 0.0, None if work.max_tokens is None else work.max_tokens * (1 + work.repairs)
-    for size, requests in work.sizes.items():
-        wanted = weights[size] * factor * requests + left
+    whole = sum(weight * number for _, number, weight in load.exchanges)
+    alike = whole <= 0  # nothing says how the answers differ
+    factor = total / ((sum(number for _, number, _ in load.exchanges) or 1) if alike else whole)
+    left = 0.0
+    for size, number, weight in load.exchanges:
+        wanted = (1.0 if alike else weight) * factor * number + left
         tokens = round(wanted)
         left = wanted - tokens
-        each, more = divmod(tokens, requests)
-        for output, count in ((each, requests - more), (each + 1, more)):
+        each, more = divmod(tokens, number)
+        for output, count in ((each, number - more), (each + 1, more)):
             if count:
                 yield size, output if most is None else min(output, most), count
 
@@ -148,15 +156,25 @@ def _line(target: Target, price: Price | None, bulks: _Bulks, at: datetime) -> C
     if not price.sells(target.lane):
         return _without_figures(target, price, f"has no {target.lane} lane with a known price")
 
-    def usd(bulk: Bulk | None) -> Decimal | None:
-        return None if bulk is None else total_usd(price, bulk, lane=target.lane, at=at)
+    work = bulks.work
+    factor = work.billed_factor if price == work.price else Decimal(1)
 
-    ceiling = None if bulks.most is None else worst_total_usd(price, bulks.most, lane=target.lane)
+    def usd(bulk: Bulk | None) -> Decimal | None:
+        return None if bulk is None else _times(factor, total_usd(price, bulk, lane=target.lane, at=at))
+
     low, expected, high = usd(bulks.low), usd(bulks.expected), usd(bulks.high)
-    if bulks.spread is not None and low is not None and expected is not None and high is not None:
-        low = min(low, (expected * bulks.spread[0]).quantize(COST_UNIT))
-        high = max(high, (expected * bulks.spread[1]).quantize(COST_UNIT))
+    if work.spread is not None and low is not None and expected is not None and high is not None:
+        low = min(low, _times(work.spread[0], expected))
+        high = max(high, _times(work.spread[1], expected))
+    ceiling = None
+    if bulks.most is not None:
+        ceiling = _times(max(factor, Decimal(1)), worst_total_usd(price, bulks.most, lane=target.lane))
+        ceiling = max(ceiling, high or Decimal(0))
     return Compared(target, price, low, expected, high, ceiling, None)
+
+
+def _times(factor: Decimal, usd: Decimal) -> Decimal:
+    return usd if factor == 1 else (usd * factor).quantize(COST_UNIT)
 
 
 def _without_figures(target: Target, price: Price | None, note: str) -> Compared:

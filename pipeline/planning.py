@@ -198,6 +198,12 @@ def cut_again(old: int | None, new: int | None, *, same_limit: bool) -> bool:
     return old is not None and not is_raised(old, new) and not (same_limit and new == old)
 
 
+def cut_before(known: Known, key: str, max_tokens: int | None) -> int | None:
+    """Return the lower limit at which the answer of a request was cut off that is sent under this one; else None."""
+    found = [answer[1] for answer in (known.own.get(key), known.others.get(key)) if answer and answer[0] == "truncated"]
+    return max((old for old in found if old is not None and is_raised(old, max_tokens)), default=None)
+
+
 def is_raised(old: int | None, new: int | None) -> bool:
     """Tell whether an answer that was cut off at one max_tokens may get longer under another (None: no limit)."""
     return old is not None and (new is None or new > old)
@@ -220,6 +226,8 @@ class Meter:
         self._output = ASSUMED_OUTPUT if self.max_tokens is None else self.max_tokens
         self._worst_cases: dict[int, Decimal | None] = {}
         """By the input's bound: requests of one size cost the same, and different sizes are few."""
+        self.charged = False
+        """The provider charges for what every price here calls free: what is said goes before what is computed."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -235,7 +243,13 @@ class Meter:
     @property
     def is_free(self) -> bool:
         """Whether no request of the run can cost anything."""
-        return bool(self.prices) and all(price.is_free for price in self.prices)
+        return bool(self.prices) and not self.charged and all(price.is_free for price in self.prices)
+
+    def heard_of_charges(self) -> None:
+        """Hear that the provider charged for this model: where that was to be free, nobody knows now what it costs."""
+        if self.is_free:
+            self.charged = True
+            self._worst_cases = {}
 
     def price_at(self, sent_at: float) -> Price | None:
         """Return the price in force at a moment (epoch seconds) of the run, None if unknown."""
@@ -262,7 +276,7 @@ class Meter:
             return self._worst_cases.setdefault(input_bound, self._worst_case(input_bound))
 
     def _worst_case(self, input_bound: int) -> Decimal | None:
-        if self.price is None:
+        if self.price is None or self.charged:
             return None
         if self.max_tokens is None and not all(price.output_is_free for price in self.prices):
             return None

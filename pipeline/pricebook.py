@@ -163,6 +163,10 @@ class Prices:
         }
         return sorted(days)
 
+    def has_any(self, provider: str, model: str) -> bool:
+        """Tell whether any list has a price of a model, of whatever day."""
+        return any(one.history(provider, model) for one in self._lists)
+
     def has_hours(self, provider: str, model: str) -> bool:
         """Tell whether any list's price of a model depends on the time of day."""
         return any(price.windows for one in self._lists for price in one.history(provider, model))
@@ -187,15 +191,15 @@ class Prices:
         if not found:
             what = "any model" if model is None else model
             whose = "nobody's price" if provider is None else f"no price at {provider}"
-            near = self._near(model, provider)
+            near = self.nearest(model, provider)
             raise PriceError(
                 f"{whose} of {what} is known for {at.date()}; state one with [price], --price, or a [[price]] in your"
                 f" price file{near}"
             )
         return found
 
-    def _near(self, model: str | None, provider: str | None) -> str:
-        """Return the nearest name of whatever is not known: the provider, else the model."""
+    def nearest(self, model: str | None, provider: str | None) -> str:
+        """Return `; did you mean ...?` with the nearest name of whatever is not known: the provider, else the model."""
         sellers = dict.fromkeys(name for one in self._lists for name in one.providers())
         if provider is not None and provider not in sellers:
             return did_you_mean(provider, sellers)

@@ -2,7 +2,7 @@
 
 A figure agrees if the provider's lies between what the ledger knows and what it knows at most, give or take the
 tolerance: attempts of unknown cost make the second larger than the first. So does a total; small differences that all
-go one way are too much for it.
+go one way are too much for it. Where the ledger knows nothing of a figure it says so: an unknown cost is never zero.
 """
 
 import re
@@ -21,6 +21,8 @@ from pipeline.usage_exports import FIGURES, Export, read_export
 
 Verdict = Literal["agrees", "differs", "only ledger", "only provider", "unknown"]
 Number = int | Decimal
+_Place = tuple[date, str | None]
+"""A day and a model; None: all models."""
 
 DOLLAR_SLACK = Decimal("0.01")
 """Providers round each line of their bill to the cent."""
@@ -40,16 +42,17 @@ class Line:
     model: str | None
     """None: all models."""
     figure: str
-    ledger: Number
+    ledger: Number | None
+    """None: there are attempts, and nothing is known of this figure."""
     ledger_at_most: Number | None
     """With attempts of unknown cost at their worst; None: without a bound."""
     provider: Number
     verdict: Verdict
 
     @property
-    def difference(self) -> Number:
-        """What the provider says more than the ledger."""
-        return self.provider - self.ledger
+    def difference(self) -> Number | None:
+        """What the provider says more than the ledger; None where that says nothing."""
+        return None if self.ledger is None else self.provider - self.ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +80,11 @@ def reconcile(
 ) -> Reconciled:
     """Compare the ledger with exports of one provider; `tolerance` is percent of the provider's figure, 0 is exact.
 
-    Without `provider` the exports say whose they are; a plain CSV doesn't, so it is compared with all attempts. Raises
-    InputError for a file of no known shape, UsageError if the ledger has nothing of this provider.
+    Without `provider` the exports say whose they are, and attempts that went to another address than that vendor's own
+    are left out; a plain CSV doesn't say, so it is compared with all attempts. Raises InputError for a file of no known
+    shape, UsageError if the ledger has nothing of this provider.
     """
-    exports = [read_export(path, columns) for path in files]
+    exports, notes = _once([read_export(path, columns) for path in files])
     whose = provider or _provider_of(exports)
     days = [day for export in exports for day in export.days]
     first, last = min(days), max(days)
@@ -90,16 +94,35 @@ def reconcile(
     if whose is not None and whose not in known:
         listed = ", ".join(known) or "none"
         raise UsageError(f"the ledger {ledger.path} has no attempts at {whose!r} (providers: {listed}); see --provider")
-    lines = list(_compare(exports, booked, tolerance))
+    if whose is not None and provider is None:
+        elsewhere = sum(row["attempts"] for row in booked if row["elsewhere"])
+        booked = [row for row in booked if not row["elsewhere"]]
+        if elsewhere:
+            notes.append(
+                f"attempts at {whose} that went to another address (base_url) are left out: {elsewhere:,};"
+                f" --provider {whose} takes them in"
+            )
+    lines, totals = _compare(exports, booked, tolerance)
     return Reconciled(
         provider=whose,
         shapes=tuple(dict.fromkeys(export.shape for export in exports)),
         first_day=first,
         last_day=last,
         lines=lines,
-        totals=_totals(lines, tolerance),
-        notes=tuple(note for export in exports for note in export.notes),
+        totals=totals,
+        notes=(*notes, *(note for export in exports for note in export.notes)),
     )
+
+
+def _once(exports: Iterable[Export]) -> tuple[list[Export], list[str]]:
+    """Drop exports of files that hold what an earlier one does, with a note for each."""
+    found: dict[str, Export] = {}
+    notes = []
+    for export in exports:
+        same = found.setdefault(export.digest, export)
+        if same is not export:
+            notes.append(f"{export.path} holds what {same.path} does: it counts once")
+    return list(found.values()), notes
 
 
 def _provider_of(exports: Iterable[Export]) -> str | None:
@@ -109,28 +132,64 @@ def _provider_of(exports: Iterable[Export]) -> str | None:
     return next(iter(found), None)
 
 
-def _compare(exports: Sequence[Export], booked: Sequence[Mapping[str, Any]], tolerance: Decimal) -> Iterable[Line]:
+def _compare(
+    exports: Sequence[Export], booked: Sequence[Mapping[str, Any]], tolerance: Decimal
+) -> tuple[list[Line], list[Line]]:
+    """Return the lines, by day and model, and the totals."""
     said = _said(exports)
-    names = {model for (_, model), figures in said.items() if model is not None and figures}
+    listed: dict[date, set[str]] = defaultdict(set)
+    for (day, model), figures in said.items():
+        if model is not None and figures:
+            listed[day].add(model)
     covered = _covered(exports)
-    found: list[Line] = []
-    for figure in covered:
+    named = [(row, _names_of(row, listed)) for row in booked]
+    lines: list[Line] = []
+    totals: list[Line] = []
+    for figure in (figure for figure in FIGURES if figure in covered):
         theirs = {key: figures[figure] for key, figures in said.items() if figure in figures}
         by_model = any(model is not None for _, model in theirs)
-        ours: dict[tuple[date, str | None], list[Mapping[str, Any]]] = defaultdict(list)
-        for row in booked:
-            if row["day"] in covered[figure]:
-                ours[row["day"], _name_among(names, row) if by_model else None].append(row)
-        for key in theirs.keys() | ours.keys():
-            low, high = _bounds(figure, ours.get(key, []))
-            if key not in theirs and not low and high == low:
-                continue  # attempts that used nothing
-            stated = theirs.get(key, _nothing(figure))
-            verdict = _verdict(figure, low, high, stated, tolerance)
-            if verdict == "differs" and not (key in theirs and key in ours):
-                verdict = "only provider" if key in theirs else "only ledger"
-            found.append(Line(*key, figure, low, high, stated, verdict))
-    return sorted(found, key=lambda line: (line.day, line.model or "", FIGURES.index(line.figure)))
+        rows = [(row, names if by_model else (None,)) for row, names in named if row["day"] in covered[figure]]
+        found = list(_lines_of(figure, theirs, rows, tolerance))
+        lines += found
+        if found:
+            totals.append(_total(figure, found, [row for row, _ in rows], tolerance))
+    return sorted(lines, key=lambda line: (line.day, line.model or "", FIGURES.index(line.figure))), totals
+
+
+def _lines_of(
+    figure: str,
+    theirs: Mapping[_Place, Number],
+    rows: Iterable[tuple[Mapping[str, Any], Sequence[str | None]]],
+    tolerance: Decimal,
+) -> Iterable[Line]:
+    ours: dict[_Place, list[Mapping[str, Any]]] = defaultdict(list)
+    only: set[_Place] = set()  # places that have attempts which can be of no other
+    for row, names in rows:
+        places = [(row["day"], name) for name in names]
+        for place in places:
+            ours[place].append(row)
+        only.update(places if len(places) == 1 else ())
+    for place in theirs.keys() | ours.keys():
+        low, high = _bounds(figure, ours.get(place, ()))
+        if place not in theirs and (low, high) == (0, 0):
+            continue  # attempts that used nothing
+        stated = theirs.get(place, _nothing(figure))
+        verdict = _verdict(figure, low, high, stated, tolerance)
+        if verdict == "differs" and not (place in theirs and place in only):
+            verdict = "only provider" if place in theirs else "only ledger"
+        yield Line(*place, figure, low, high, stated, verdict)
+
+
+def _total(figure: str, lines: Sequence[Line], rows: Iterable[Mapping[str, Any]], tolerance: Decimal) -> Line:
+    """Add up a figure. Of the attempts, not of the lines: a lost one may be of several lines, and counts once."""
+    low, high = _bounds(figure, rows)
+    stated = _nothing(figure)
+    for line in lines:
+        stated += line.provider
+    verdict = _verdict(figure, low, high, stated, tolerance, lines=len(lines))
+    if verdict == "agrees" and any(line.verdict == "unknown" for line in lines):
+        verdict = "unknown"
+    return Line(None, None, figure, low, high, stated, verdict)
 
 
 def _said(exports: Iterable[Export]) -> dict[tuple[date, str | None], dict[str, Number]]:
@@ -156,28 +215,52 @@ def _covered(exports: Iterable[Export]) -> dict[str, set[date]]:
     return days
 
 
-def _name_among(names: set[str], row: Mapping[str, Any]) -> str:
-    """Return the name under which an export lists a model: as it answered, as it was asked for, dated or undated."""
+def _names_of(row: Mapping[str, Any], listed: Mapping[date, set[str]]) -> Sequence[str]:
+    """Return the name under which an export lists a model; several for attempts that were lost and may be of any.
+
+    An attempt without an answer was of a snapshot that nobody told, most likely one that is listed on its day.
+    """
+    today = listed.get(row["day"], set())
+    snapshots = _snapshots(row["model"], today)
+    if len(snapshots) > 1 and not (row["model_returned"] or row["requests"] or row["usd"]):
+        return snapshots
+    return [_name_among(set().union(*listed.values()), today, row)]
+
+
+def _name_among(names: set[str], today: set[str], row: Mapping[str, Any]) -> str:
+    """Return how an export calls a model: as it answered, as it was asked for, dated or undated."""
     asked, returned = row["model"], row["model_returned"]
     candidates = [name for name in (returned, asked) if name]
     undated = [_DATED.sub("", name) for name in candidates]
-    dated = [name for name in names if _DATED.sub("", name) == asked]
-    for name in (*candidates, *undated, *(dated if len(dated) == 1 else ())):
+    dated = _snapshots(asked, today) or _snapshots(asked, names)
+    if len(dated) > 1 or _DATED.search(returned or ""):  # a snapshot that answered is no other one
+        dated = []
+    for name in (*candidates, *undated, *dated):
         if name in names:
             return str(name)
     return str(returned or asked)
 
 
-def _bounds(figure: str, rows: Iterable[Mapping[str, Any]]) -> tuple[Number, Number | None]:
-    """Return what the ledger knows of a figure, and what it may be at most."""
-    more = "input_tokens" if figure == "cached_input_tokens" else figure
+def _snapshots(model: str, names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if _DATED.sub("", name) == model)
+
+
+def _bounds(figure: str, rows: Iterable[Mapping[str, Any]]) -> tuple[Number | None, Number | None]:
+    """Return what the ledger knows of a figure, and what it may be at most; None: nothing, and without a bound.
+
+    As in `spend`: beside attempts of unknown cost, failures that cost nothing say nothing.
+    """
+    is_cached = figure == "cached_input_tokens"  # none of them is no sign that nothing is known
+    more = "input_tokens" if is_cached else figure
     low = high = _nothing(figure)
-    endless = False
+    endless = is_known = False
     for row in rows:
         low += row[figure] or 0
         high += row[f"more_{more}"] or 0
         endless = endless or bool(row.get(f"endless_{more}"))
-    return low, None if endless else low + high
+        is_known = is_known or bool(row["requests"] if is_cached else row[figure])
+    known = low if is_known or not (high or endless) else None
+    return known, None if endless else low + high
 
 
 def _nothing(figure: str) -> Number:
@@ -185,38 +268,15 @@ def _nothing(figure: str) -> Number:
 
 
 def _verdict(
-    figure: str, low: Number, high: Number | None, stated: Number, tolerance: Decimal, *, lines: int = 1
+    figure: str, low: Number | None, high: Number | None, stated: Number, tolerance: Decimal, *, lines: int = 1
 ) -> Verdict:
     """Judge a figure, or the total of so many lines."""
     slack = abs(Decimal(stated)) * tolerance / 100
     if figure == "usd":
         # Roundings go up and down, so those of many lines add up to a cent times the square root of their number.
         slack = max(slack, DOLLAR_SLACK * Decimal(lines).sqrt()) if tolerance else LAST_DIGIT * lines
-    if stated < low - slack:
+    if stated < (low or 0) - slack:
         return "differs"
-    if stated <= (low if high is None else high) + slack:
-        return "agrees"
-    return "unknown" if high is None else "differs"
-
-
-def _totals(lines: Sequence[Line], tolerance: Decimal) -> list[Line]:
-    totals = []
-    for figure in FIGURES:
-        of_figure = [line for line in lines if line.figure == figure]
-        if of_figure:
-            bounds = [line.ledger_at_most for line in of_figure if line.ledger_at_most is not None]
-            low, high = (
-                _sum(figure, (line.ledger for line in of_figure)),
-                _sum(figure, bounds) if len(bounds) == len(of_figure) else None,
-            )
-            stated = _sum(figure, (line.provider for line in of_figure))
-            verdict = _verdict(figure, low, high, stated, tolerance, lines=len(of_figure))
-            totals.append(Line(None, None, figure, low, high, stated, verdict))
-    return totals
-
-
-def _sum(figure: str, numbers: Iterable[Number]) -> Number:
-    total = _nothing(figure)
-    for number in numbers:
-        total += number
-    return total
+    if high is None:
+        return "agrees" if low is not None and stated <= low + slack else "unknown"
+    return "agrees" if stated <= high + slack else "differs"

@@ -97,7 +97,7 @@ def reprice(
         raise UsageError("--at: name one day, or two different ones to compare their prices")
     days = sorted(days)
     lists = _Lists(price_file)
-    sold = [_sold(target, lists.all) for target in targets]
+    sold = list(dict.fromkeys(_sold(target, lists.all) for target in targets))  # X and X@P may be the same
     groups = _groups(ledger, lists.all, sold, by)
     sums: dict[tuple[Any, ...], list[_Sum]] = {}
     warnings: dict[str, None] = {}
@@ -121,12 +121,21 @@ def _nulls_last(part: Any) -> tuple[bool, Any]:
 
 
 def _sold(target: Target, prices: Prices) -> Target:
-    """Name the provider if only one sells the model: there is no price of a model alone."""
+    """Name the provider if only one sells the model: there is no price of a model alone.
+
+    Raises PriceError for what nobody has ever sold: most likely a name is mistyped.
+    """
     if target.provider is not None:
+        if not prices.has_any(target.provider, target.model):
+            near = prices.nearest(target.model, target.provider)
+            raise PriceError(f"--as {target}: no price of {target.model} at {target.provider} is known{near}")
         return target
     sellers = prices.sellers(target.model, datetime.now(UTC))
     if not sellers:
-        raise PriceError(f"--as {target}: nobody's price of {target.model} is known; `promptmill prices` lists some")
+        near = prices.nearest(target.model, None)
+        raise PriceError(
+            f"--as {target}: nobody's price of {target.model} is known; `promptmill prices` lists some{near}"
+        )
     if len(sellers) > 1:
         raise PriceError(f"--as {target}: {target.model} has several sellers; write {target.model}@ and one of"
                          f" {', '.join(sellers)}")  # fmt: skip

@@ -46,16 +46,16 @@ class Booked:
     def path(self):
         return self.journal.path
 
-    def sent(self, key, attempt=1, worst=WORST, kind="first"):
-        ticket = Ticket(Request(key, ()), worst, 150, 50, "exact", attempt=attempt, kind=kind)
+    def sent(self, key, attempt=1, worst=WORST, kind="first", count_method="exact"):
+        ticket = Ticket(Request(key, ()), worst, 150, 50, count_method, attempt=attempt, kind=kind)
         self.journal.append("sent", sent_line(ticket))
         return ticket
 
     def attempt(self, key, attempt=1, *, result="ok", cost=COST, worst=WORST, output="an answer", parsed=None,
-                kind=None, **more):  # fmt: skip
+                kind=None, count_method="exact", **more):  # fmt: skip
         """One exchange: its `sent` line and what came back."""
         kind = kind or ("first" if attempt == 1 else "retry")
-        ticket = self.sent(key, attempt, worst, kind)
+        ticket = self.sent(key, attempt, worst, kind, count_method)
         usage = Usage(50, 10, cached_input_tokens=5, raw={"prompt_tokens": 50})
         facts = Attempt(
             key=key, attempt=attempt, kind=kind, result=result, latency_ms=12.5, reserved_usd=worst, computed_usd=cost,

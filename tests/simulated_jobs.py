@@ -9,6 +9,7 @@ from itertools import starmap
 from typing import NamedTuple
 
 from pipeline.estimating import Bill, Outlook
+from pipeline.estimating._groups import Group
 from pipeline.estimating._terms import Share, Terms
 from pipeline.forecasting import Observed
 from pipeline.ledger import Exchange, Used
@@ -143,7 +144,11 @@ def forecast_bill(rows: list[Used], answered: int) -> tuple[Bill, Decimal]:
     """Forecast the bill of a job from its first rows; return it with the true one."""
     seen, rest = rows[:answered], rows[answered:]
     outlook, sizes = Outlook(seen, "pilot", None, MOST_TOKENS, 1), Counter(one.counted_tokens for one in rest)
-    found = outlook.bill(Terms([Share(PRICE, datetime(2026, 11, 24, tzinfo=UTC), 1)]), sizes, outlook.outputs(sizes))
+    outputs = outlook.outputs(sizes)
+    if outputs is None:
+        raise AssertionError("max_tokens is known")
+    terms = Terms([Share(PRICE, datetime(2026, 11, 24, tzinfo=UTC), 1)])
+    found = outlook.bill(terms, [Group(sizes, outputs)])
     if found is None:
         raise AssertionError("price and output are known")
     truth = sum((cost_usd(PRICE, each.usage) for one in rest for each in one.exchanges), Decimal(0))

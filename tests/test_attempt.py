@@ -30,6 +30,8 @@ USAGE = b'{"prompt_tokens": 1000, "completion_tokens": 200}'
 class Meter:
     """Counts nothing; knows the price."""
 
+    charged = False
+
     def __init__(self, price):
         self.price = price
 
@@ -84,6 +86,10 @@ def http(status, body=b"{}", **headers):
         (http(504), "unavailable", None),
         (http(429), "rate_limited", "0"),
         (http(400), "rejected", "0"),
+        (http(500, b'{"error": {}, "usage": %s}' % USAGE), "unavailable", "0.00065"),
+        (http(504, b'{"error": {}, "usage": %s}' % USAGE), "unavailable", "0.00065"),
+        (http(400, b'{"error": {}, "usage": {"prompt_tokens": 0, "completion_tokens": 0}}'), "rejected", "0"),
+        (http(200, GOOD % (b"fine", b'{"prompt_tokens": 0, "completion_tokens": 0}')), "ok", None),
         (http(401), "fatal", "0"),
         (WireError("timeout", "slow", maybe_sent=True), "unavailable", None),
         (WireError("connect", "nobody there", maybe_sent=False), "unavailable", "0"),
@@ -137,6 +143,8 @@ async def test_what_the_provider_says_it_billed_goes_before_what_was_computed(sa
     assert attempt.cost_usd == Decimal(billed or "0.00065")
     attempt, _ = await sender.send(TICKET)
     assert attempt.billed_usd is None  # nobody asked to look for it
+    attempt, _ = await replace(sender, provider=provider, wire=Wire(http(500, b'{"usage": %s}' % usage))).send(TICKET)
+    assert attempt.cost_usd == Decimal(billed or "0.00065")  # an error is booked as it was charged, too
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from stub import StubServer
 from stub_faults import Reply
 
 from pipeline.estimating import Outlook
+from pipeline.estimating._groups import Group
 from pipeline.estimating._terms import Share, Terms
 from pipeline.job import load_job
 from pipeline.ledger import Exchange, Used
@@ -40,8 +41,8 @@ def alike(usage, count=50, **facts):
 
 
 def bill(seen, sizes, *, price=PRICE, max_tokens=500, repair=0):
-    outlook = Outlook(seen, "pilot", None, max_tokens, repair)
-    return outlook.bill(terms(price), sizes, outlook.outputs(sizes))
+    outlook = Outlook(seen, "pilot", None, max_tokens, repair, price)
+    return outlook.bill(terms(price), [Group(sizes, outlook.outputs(sizes))])
 
 
 @pytest.fixture
@@ -118,10 +119,10 @@ def test_what_the_provider_says_it_charged_outweighs_the_price():
     charged = [used([Exchange(usage, truncated=False, computed_usd=computed, billed_usd=2 * computed)])] * 50
     assert bill(charged, Counter({100: 30})).expected == 60 * computed
     without_price = Outlook(charged, max_tokens=500)
-    found = without_price.bill(Terms(), Counter({100: 30}), without_price.outputs(Counter({100: 30})))
+    found = without_price.bill(Terms(), [Group(Counter({100: 30}), without_price.outputs(Counter({100: 30})))])
     assert found.expected == 60 * computed
     cut = Outlook(charged, max_tokens=5)  # shorter answers cost less, and nobody knows how much
-    assert cut.bill(Terms(), Counter({100: 30}), cut.outputs(Counter({100: 30}))) is None
+    assert cut.bill(Terms(), [Group(Counter({100: 30}), cut.outputs(Counter({100: 30})))]) is None
 
 
 def test_a_pilot_of_repaired_answers_says_what_the_rest_costs(project, stub):

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from pipeline.comparing import UNKNOWN, Compared, Contradiction, Work, compare, contradictions
+from pipeline.comparing import UNKNOWN, Compared, Contradiction, Load, Work, compare, contradictions
 from pipeline.pricebook import Prices, Target
 from pipeline.pricing import Claim, Price, cost_usd, worst_case_usd
 from pipeline.records import Usage
@@ -17,7 +17,8 @@ BATCH = '[price.tier.batch]\nmultiplier = "0.5"\n'
 
 
 def work(sizes=None, *, outputs=(50.0, 100.0, 200.0), per_request=lambda _: 1.0, max_tokens=600):
-    return Work({100: 10} if sizes is None else sizes, outputs, per_request, max_tokens)
+    exchanges = [(size, number, per_request(size)) for size, number in ({100: 10} if sizes is None else sizes).items()]
+    return Work([Load(exchanges, outputs)], max_tokens)
 
 
 def book(tmp_path, text):
@@ -41,13 +42,30 @@ def test_a_line_has_the_price_and_what_the_work_costs_under_each_forecast_and_at
     )  # fmt: skip
 
 
-def test_repairs_are_in_the_forecast_of_a_line_and_not_in_its_ceiling(tmp_path):
-    prices, outputs = book(tmp_path, ENTRY.format("a", 1, 10)), (2900.0, 3000.0, 3100.0)
-    (line,) = compare(
-        prices, [Target.parse("m@a")], Work({100: 10}, outputs, lambda _: 1.0, max_tokens=200, repairs=1), at=NOW
-    )
-    assert (line.low_usd, line.expected_usd, line.high_usd) == (D("0.030"), D("0.031"), D("0.032"))
-    assert line.ceiling_usd == D("0.021")
+def test_repairs_are_exchanges_of_their_own_and_pay_the_fee_again_in_the_forecast_and_in_the_ceiling(tmp_path):
+    prices = book(tmp_path, ENTRY.format("a", 1, 10) + 'per_request = "0.5"\n')
+    repaired = Work([Load([(100, 15, 1.0)], (2900.0, 3000.0, 3000.0))], max_tokens=200, worst={100: 10, 400: 10})
+    (line,) = compare(prices, [Target.parse("m@a")], repaired, at=NOW)
+    assert (line.low_usd, line.expected_usd, line.high_usd) == (D("7.5305"), D("7.5315"), D("7.5315"))
+    assert line.ceiling_usd == 20 * D("0.5") + D("0.005") + 20 * D("0.002")
+
+
+def test_groups_of_answers_are_forecast_apart_and_added_up(tmp_path):
+    prices = book(tmp_path, ENTRY.format("a", 0, 1))
+    short, long = Load([(10, 4, 1.0)], (4, 8, 12)), Load([(10, 2, 1.0)], (20, 40, 80))
+    (line,) = compare(prices, [Target.parse("m@a")], Work([short, long], max_tokens=40), at=NOW)
+    assert (line.low_usd, line.expected_usd, line.high_usd) == (D("0.000024"), D("0.000048"), D("0.000092"))
+
+
+def test_what_is_charged_beyond_the_job_s_own_price_is_in_its_line_alone_and_no_line_s_high_is_above_its_ceiling(
+    tmp_path,
+):
+    prices = book(tmp_path, ENTRY.format("a", 1, 10) + ENTRY.format("b", 1, 10))
+    charged = Work([Load([(100, 10, 1.0)], (50, 100, 200))], 20, price=prices.find("a", "m", NOW), billed_factor=D(2))
+    mine, other = compare(prices, [Target.parse("m@a"), Target.parse("m@b")], charged, at=NOW)
+    assert (mine.low_usd, mine.expected_usd, mine.high_usd) == (D("0.003"), D("0.004"), D("0.006"))
+    assert (other.low_usd, other.expected_usd, other.high_usd) == (D("0.0015"), D("0.002"), D("0.003"))
+    assert (mine.ceiling_usd, other.ceiling_usd) == (D("0.006"), D("0.003"))
 
 
 def test_a_model_alone_gets_a_line_for_each_seller_with_the_lane_the_cheapest_first(tmp_path):

@@ -22,6 +22,7 @@ from pipeline.counting import MOST_CHARACTERS, ROUND_STEPS, Counting, ToCount
 from pipeline.counts import CountKeeper, KeptCounts, header_of
 from pipeline.errors import InputError
 from pipeline.estimating import Outlook, Scan, TooLong, ToSend
+from pipeline.estimating._worst import ceiling_usd, worst_inputs
 from pipeline.job import load_job
 from pipeline.ledger import Known
 from pipeline.planning import Meter, Plan, Selection
@@ -236,7 +237,9 @@ def test_sums_over_sizes_are_the_sums_over_requests_to_the_last_digit(project):
     assert to_send.requests == 300
     assert to_send.input_tokens == sum(count.tokens for count in counts)
     assert to_send.limit_tokens == sum(meter.ticket(one).tokens for one in requests)
-    assert to_send.ceiling_usd == sum(meter.ticket(one).reserve_usd for one in requests)
+    outlook = Outlook(max_tokens=job.model.max_tokens)
+    most = ceiling_usd(worst_inputs(to_send, outlook), meter, outlook, None)
+    assert most == sum(meter.ticket(one).reserve_usd for one in requests)
     assert len(to_send.sizes) < 10
     assert to_send.longest == max(count.tokens for count in counts)
 

@@ -29,7 +29,7 @@ NO_TEXT = "\ud83d"
 class Judge:
     """In an exchanger's place: every exchange ends its row, but some show a bug, or bring what no line can hold."""
 
-    spec, meter = ModelSpec("stub", "m", max_tokens=50), SimpleNamespace(is_free=False)
+    spec, meter = ModelSpec("stub", "m", max_tokens=50), SimpleNamespace(is_free=False, charged=False)
 
     def __init__(self, *, bug=(), no_line=()):
         self.bug, self.no_line = bug, no_line

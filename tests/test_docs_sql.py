@@ -60,7 +60,7 @@ def test_every_sum_is_what_the_attempts_cost(path):
     assert ask(path, "select sum(cost_usd) from attempts") == [(ORDERS + COPY,)]
     assert [row[:3] for row in asked(path, "as at_most_more")] == [("copy", COPY, 0), ("orders", ORDERS, 1)]
     assert sum(row[2] for row in asked(path, "split_part(job")) == ORDERS + COPY
-    assert sum(row[-1] for row in asked(path, "ntile(10)")) == ORDERS + COPY
+    assert sum(row[-2] for row in asked(path, "ntile(10)")) == ORDERS + COPY
     assert asked(path, "as by_attempt") == [(ORDERS + COPY, ORDERS + COPY)]
     assert sum(row[1] for row in asked(path, "as as_usd")) == ORDERS + COPY
 
@@ -83,7 +83,16 @@ def test_the_dearest_rows_have_a_share_of_the_whole_bill(path):
 
 
 def test_a_duplicate_saves_what_its_first_row_cost_also_where_the_answer_is_reused(path):
-    assert asked(path, "as saved_usd") == [("orders", 2, D("0.007"))]
+    assert asked(path, "as saved_usd") == [("orders", 2, D("0.007"), 0)]
+
+
+def test_a_thousand_rows_cost_what_those_do_whose_cost_is_known(tmp_path):
+    run = Booked(tmp_path / "work.duckdb")
+    for n in range(4):
+        run.answer(f"v1{n}", cost=D("0.002") if n % 2 else None)
+    run.rows(*(f"v1{n}" for n in range(4)))
+    run.end()
+    assert asked(tmp_path / "work.duckdb", "usd_per_1000_good") == [("j", 2, 2.0, 2.0, 2, 2)]
 
 
 def test_a_row_has_one_answer_of_each_plan(path):

@@ -17,6 +17,7 @@ from pipeline.cli._ticker import Ticker
 from pipeline.doorman import Limits
 from pipeline.estimating import Outlook, TooLong, ToSend
 from pipeline.estimating._finish import finish
+from pipeline.estimating._groups import Group
 from pipeline.estimating._terms import Share, Terms
 from pipeline.forecasting import forecast_from_limit
 from pipeline.job import load_job
@@ -105,7 +106,7 @@ def test_counts_and_cached_input_follow_what_was_billed_before_if_that_was_often
 def test_answers_without_any_output_leave_room_above():
     price, sizes = Price("p", "m", Decimal(1), Decimal(8)), Counter({100: 50})
     outlook = Outlook(used(5, output=0), max_tokens=200)
-    bill = outlook.bill(at(price), sizes, outlook.outputs(sizes))
+    bill = outlook.bill(at(price), [Group(sizes, outlook.outputs(sizes))])
     assert bill.low == bill.expected == 50 * Decimal("0.0001")
     assert bill.high > bill.expected
 
@@ -236,7 +237,7 @@ def test_a_pilot_names_them_before_it_sends_anything_and_once(project):
     (said,) = warned(project.run("estimate", "job.toml").stderr)
     told = project.run("estimate", "job.toml", "--pilot", "3", code=4).stderr
     assert warned(told) == [said]
-    assert told.index(said) < told.index("pilot: 0 exchanges")
+    assert told.index(said) < told.index("pilot: 0 attempts")
 
 
 async def nobody(_):

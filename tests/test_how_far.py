@@ -99,7 +99,7 @@ def test_a_run_says_in_json_whether_it_saw_the_end_of_the_input(project):
 
 def summed_up(tally, *, limited=False, paused="stopped by Ctrl-C"):
     report = SimpleNamespace(
-        tally=tally, paused=paused, free=False, spent=Decimal("0.5"), uncertain=Decimal(0), seconds=3
+        tally=tally, paused=paused, free=False, spent=Decimal("0.5"), uncertain=Decimal(0), unbounded=0, seconds=3
     )
     return _sentence(SimpleNamespace(name="big"), report, limited=limited)
 
@@ -212,12 +212,12 @@ def test_a_narrow_progress_line_leaves_facts_out_and_cuts_none(monkeypatch, colu
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(StatusLine, "_write", staticmethod(lambda text: written.append(text) or True))
-    StatusLine().show(Progress(quiet=False, free=False).line(watched(), now=0.0))
+    StatusLine().show(Progress(quiet=False).line(watched(), now=0.0))
     assert written == ["\r" + line]
 
 
 def test_trouble_stands_before_figures_in_the_progress_line():
-    line = Progress(quiet=False, free=False).line(watched(shut_seconds=30), now=0.0)
+    line = Progress(quiet=False).line(watched(shut_seconds=30), now=0.0)
     assert line.startswith("763 of 1,024+ rows  $0.0771234 spent  rate limited, going on in 30 s  762 ok")
 
 
@@ -233,6 +233,20 @@ def test_errors_does_not_call_a_job_well_of_which_nothing_has_ended(project, stu
     assert done.stdout == "no row has ended yet: 4 pending\n"
     assert re.fullmatch(r"run 1 paused: .*no credit.* `promptmill run job.toml` goes on\n", done.stderr)
     assert project.run("errors", "job", "--json").stdout == "[]\n"
+
+
+def test_errors_never_shows_unknown_costs_as_nothing(project):
+    run = Booked(project.folder / "promptmill.duckdb", "job")
+    failed = {"result": "unavailable", "usage": None, "output": None, "error_type": "http_503"}
+    for key, costs in {"a": (0, 0), "b": (None, 0)}.items():
+        for number, cost in enumerate(costs, 1):
+            run.attempt(key, number, cost=None if cost is None else Decimal(cost), **failed)
+        run.outcome(key, "failed", 2, answered=False, error_type="http_503")
+    run.rows("a", "b", "b")
+    run.end()
+    (cause,) = json.loads(project.run("errors", "job", "--json").stdout)
+    assert (cause["rows"], cause["cost_usd"], cause["unknown_cost"]) == (3, None, 1)
+    assert "unknown_cost" in project.run("errors", "job").stdout
 
 
 def test_errors_says_what_is_pending_where_all_that_ended_ended_well(project, stub):

@@ -153,6 +153,15 @@ def test_a_plan_knows_how_far_its_rows_are_stored_and_what_was_spent(path):
     assert plan.spent_usd == COST + WORST + WORST, "unknown costs count at their worst case"
 
 
+def test_a_cost_that_no_column_holds_is_unknown_and_beyond_its_bound(path):
+    first = Booked(path)
+    first.answer("k0", cost=Decimal(2_000_000))
+    first.answer("k1")
+    first.end()
+    plan = Booked(path).start.plan
+    assert (plan.spent_usd, plan.unknown) == (COST, 1)
+
+
 def test_an_attempt_without_any_bound_is_counted_as_unknown(path):
     first = Booked(path, price=None)
     first.attempt("k0", cost=None, worst=None)

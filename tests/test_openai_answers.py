@@ -156,7 +156,6 @@ def test_an_error_beside_an_answer_wins():
     ("raw", "expected"),
     [
         ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}, Usage(9, 5)),
-        ({"prompt_tokens": 0, "completion_tokens": 0}, Usage(0, 0)),
         (STANDARD["usage"], Usage(1000, 200, 600, 100, 150)),
         ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": None}, Usage(9, 5)),
         ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": None}}, Usage(9, 5)),
@@ -213,6 +212,25 @@ def test_an_error_beside_an_answer_wins():
 def test_usage_has_one_form_and_numbers_that_contradict_each_other_are_none(raw, expected):
     usage = decode(STANDARD | {"usage": raw}).usage
     assert usage == (expected and expected._replace(raw=raw))
+
+
+@pytest.mark.parametrize(
+    ("message", "counts", "known"),
+    [
+        ({"content": "said"}, (0, 0), False),
+        ({"content": "said"}, (9, 0), False),
+        ({"content": "said"}, (0, 5), False),
+        ({"content": "", "reasoning_content": "thought"}, (9, 0), False),
+        ({"content": ""}, (9, 0), True),
+        ({"content": ""}, (0, 0), True),
+        ({"content": None}, (0, 0), True),
+        ({"content": None, "refusal": "I can't."}, (9, 0), True),
+    ],
+)
+def test_an_answer_of_no_tokens_has_an_unknown_usage_unless_no_model_said_it(message, counts, known):
+    raw = dict(zip(("prompt_tokens", "completion_tokens"), counts, strict=True))
+    usage = decode(answered(message) | {"usage": raw}).usage
+    assert usage == (Usage(*counts, raw=raw) if known else None)
 
 
 def test_a_usage_object_too_large_to_keep_still_counts():

@@ -73,7 +73,10 @@ def test_a_pilot_sends_so_many_rows_keeps_them_and_never_pays_for_them_again(pro
     assert project.value("select count(*) from results where status = 'ok'") == 60
     again = estimated(project, "--pilot", "60")
     assert stub.calls == 60
-    assert again["pilot"] == {"requests": 60, "run_id": None, "sent": 0, "spent_usd": None, "paused": None}
+    assert again["pilot"] == {
+        "requests": 60, "run_id": None, "sent": 0, "spent_usd": "0.000000000000", "uncertain_usd": "0.000000000000",
+        "unknown_unbounded": 0, "paused": None,
+    }  # fmt: skip
     assert again["expected_usd"] == facts["expected_usd"]
     project.run("run", "job.toml", "--yes")
     assert stub.calls == 200
@@ -168,7 +171,7 @@ def test_a_pilot_says_what_it_sent_and_spent(project, stub):
     project.rows(texts(30))
     project.job()
     told = project.run("estimate", "job.toml", "--pilot", "10")
-    assert "pilot: 10 exchanges for 10 random requests, $0.0" in told.stderr
+    assert "pilot: 10 attempts for 10 random requests, $0.0" in told.stderr
     assert "from the pilot's 10 answers; rough: fewer than 50" in told.stdout
 
 

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 from project import Project, texts
+from stub import StubServer
 from stub_faults import BROKEN_JSON, CUT, NO_USAGE, RESET, Reply, seeded, status
 
 
@@ -149,6 +150,20 @@ def test_a_provider_that_exceeds_max_tokens_pauses_the_run(project, stub):
     done = project.run("run", "job.toml", "--yes", "--budget", "1", code=4)
     assert "does this provider honour max_tokens?" in done.stderr
     assert stub.calls <= 1 + 4
+
+
+def test_a_pause_names_what_broke_the_bound(tmp_path, project, stub):
+    stub.answer = lambda _: Reply("fine", prompt_tokens=9000)
+    project.rows(texts(5))
+    project.job(concurrency=1)
+    done = project.run("run", "job.toml", "--yes", "--budget", "1", code=4)
+    assert "it was billed for 9,000 input tokens, and" in done.stderr
+    assert "max_tokens" not in done.stderr
+    with StubServer(report_cost=True, input="1000") as dear:
+        project = Project(tmp_path, dear.base_url)
+        project.job(concurrency=1, model='max_tokens = 50\nbilled_cost_path = "usage.cost"')
+        done = project.run("run", "job.toml", "--yes", "--budget", "1", code=4)
+        assert "the provider says what it charged, and by the price it is $0.0" in done.stderr
 
 
 LONG = "word " * 200

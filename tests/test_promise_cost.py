@@ -4,6 +4,7 @@ import json
 from decimal import Decimal
 
 import pytest
+from bookings import Booked
 from project import Project, texts
 from stub import StubServer
 from stub_faults import (
@@ -24,6 +25,9 @@ from stub_faults import (
     seeded,
     status,
 )
+
+from pipeline.budget import dollars
+from pipeline.ledger import HistoryRequest
 
 
 @pytest.fixture
@@ -60,8 +64,9 @@ def test_a_bill_is_booked_where_no_price_is_known(tmp_path):
         project.job(model='billed_cost_path = "usage.cost"')
         text = (tmp_path / "job.toml").read_text()
         (tmp_path / "job.toml").write_text(text[: text.index("[price]")])
-        report = json.loads(project.run("run", "job.toml", "--yes", "--json").stdout)
-        assert Decimal(report["spent_usd"]) == stub.bill
+        told = project.run("run", "job.toml", "--yes", "--json")
+        assert "is unknown: costs will be what the provider says it charged" in told.stderr
+        assert Decimal(json.loads(told.stdout)["spent_usd"]) == stub.bill
         assert Decimal(project.value("select sum(cost_usd) from attempts")) == stub.bill
         assert project.value("select count(*) from attempts where computed_usd is null") == 3
 
@@ -83,6 +88,96 @@ def test_an_answer_without_usage_is_kept_and_its_cost_is_unknown(project, stub):
     project.job()
     project.run("run", "job.toml", "--yes")
     assert project.sql("select status, cost_usd from results") == [{"status": "ok", "cost_usd": None}]
+
+
+def test_a_run_of_which_no_cost_is_known_says_so_and_not_zero(project, stub):
+    stub.faults = every(1, NO_USAGE)
+    project.rows(texts(3))
+    project.job()
+    report = json.loads(project.run("run", "job.toml", "--yes", "--json").stdout)
+    bound = project.value("select sum(reserved_usd) from attempts")
+    assert (report["spent_usd"], report["uncertain_usd"], report["unknown_unbounded"]) == (None, bound, 0)
+    told = project.run("run", "job.toml", "--yes", "--fresh").stdout
+    assert f"cost unknown (at most {dollars(Decimal(bound))} for attempts of unknown cost)" in told
+
+
+def test_unknown_costs_without_a_bound_are_counted_wherever_dollars_are_told(project, stub):
+    stub.faults = lambda n, _: NO_USAGE if n <= 2 else None
+    project.rows(texts(5))
+    project.job(model="", concurrency=1)
+    told = project.run("run", "job.toml", "--yes").stdout
+    assert f"{dollars(stub_known(stub))} spent (and 2 attempts of unknown cost without an upper bound)" in told
+    project.run("run", "job.toml", "--yes", "--limit", "1")  # sends nothing: nothing is unknown about it
+    stub.faults = every(1, NO_USAGE)
+    pilot = project.run(
+        "estimate", "job.toml", "--pilot", "3", "--set", "model.max_tokens=60", "--set", "prompt.user=x"
+    )
+    assert "pilot: 1 attempt for 1 random request, cost unknown (at most $" in pilot.stderr
+    report = json.loads(project.run("run", "job.toml", "--yes", "--json", "--fresh").stdout)
+    assert (report["spent_usd"], report["uncertain_usd"], report["unknown_unbounded"]) == (None, "0.000000000000", 5)
+    capped = ("--set", "model.max_tokens=100", "--budget", "1")
+    refused = "7 earlier attempts of this plan have neither a known cost nor an upper bound"
+    assert refused in project.run("estimate", "job.toml", *capped).stderr
+    assert refused in project.run("run", "job.toml", "--yes", "--fresh", *capped, code=2).stderr
+
+
+def stub_known(stub):
+    """What the bill says of the answers that told their usage."""
+    return sum(entry.usd for entry in stub.entries if stub.requests[entry.n - 1].outcome == "answered")
+
+
+def test_a_run_without_a_price_that_sends_nothing_has_spent_nothing(project, stub):
+    project.rows(texts(2))
+    path = project.job()
+    path.write_text(path.read_text().partition("[price]")[0])
+    project.run("run", "job.toml", "--yes")
+    report = json.loads(project.run("run", "job.toml", "--yes", "--json").stdout)
+    assert (report["sent"], report["spent_usd"]) == (0, "0.000000000000")
+
+
+def test_what_is_free_by_the_price_is_not_free_once_the_provider_charges(tmp_path):
+    with StubServer(report_cost=True) as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.rows(texts(60))
+        project.job(model='max_tokens = 50\nbilled_cost_path = "usage.cost"')
+        free = ("--price", "0,0")
+        assert "cost      free" in project.run("estimate", "job.toml", *free).stdout
+        told = project.run("run", "job.toml", "--yes", "--limit", "40", *free)
+        assert f"{dollars(stub.bill)} spent" in told.stdout
+        assert told.stderr.count("that is free by the price") == 1
+        facts = json.loads(project.run("estimate", "job.toml", "--json", *free).stdout)
+        assert Decimal(facts["expected_usd"]) == pytest.approx(stub.bill / 2, rel=Decimal("0.01"))
+        assert facts["ceiling_usd"] is None
+        assert "by the price it is free" in project.run("estimate", "job.toml", *free).stdout
+        assert "without a terminal nobody can be asked" in project.run("run", "job.toml", *free, code=2).stderr
+        assert (
+            "a budget needs a known price" in project.run("estimate", "job.toml", *free, "--budget", "1", code=2).stderr
+        )
+        report = json.loads(project.run("run", "job.toml", "--yes", "--json", *free).stdout)
+        assert (
+            Decimal(report["plan_spent_usd"]) == stub.bill == Decimal(project.value("select sum(cost_usd) from spend"))
+        )
+
+
+def test_what_was_charged_for_is_free_again_when_the_provider_says_so(tmp_path):
+    run = Booked(tmp_path / "promptmill.duckdb")
+    run.answer("v1a", billed_usd=Decimal(1))
+    run.end()
+    ask = HistoryRequest("j", "stub", "m", "q1", "f1")
+    assert run.ledger.history(ask).charged
+    run = Booked(tmp_path / "promptmill.duckdb")
+    run.answer("v1b", billed_usd=Decimal(0))
+    run.end()
+    assert not run.ledger.history(ask).charged
+
+
+def test_a_free_model_that_charges_nothing_stays_free(tmp_path):
+    with StubServer(report_cost=True, input="0", output="0") as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.rows(texts(3))
+        project.job(model='billed_cost_path = "usage.cost"')
+        assert project.run("run", "job.toml", "--price", "0,0", "--limit", "2").stdout.endswith(" s, free\n")
+        assert "cost      free" in project.run("estimate", "job.toml", "--price", "0,0").stdout
 
 
 def test_an_unknown_price_is_null_everywhere_with_a_warning(project, stub):

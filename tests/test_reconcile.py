@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from bookings import Booked
+from bookings import PRICE, Booked
 from project import Project, texts
 from stub_faults import CUT, every
 
@@ -20,14 +20,15 @@ def project(tmp_path):
     return Project(tmp_path)
 
 
-def book(project, *attempts, provider="openai", model="gpt-4o-mini", end=True, **run):
+def book(project, *attempts, provider="openai", model="gpt-4o-mini", end=True, returned=None, **run):
     """A run whose attempts are (day, tokens in, of which cached, tokens out, dollars)."""
+    returned = returned or (SNAPSHOT if provider == "openai" else "claude-opus-4-5-20251101")
     booked = Booked(project.folder / "promptmill.duckdb", provider=provider, model=model, **run)
     for number, (day, tokens, cached, out, usd) in enumerate(attempts):
         usage = None if tokens is None else Usage(tokens, out, cached_input_tokens=cached)
         cost = None if usd is None else Decimal(usd)
         booked.attempt(f"k{booked.run_id}-{number}", usage=usage, cost=cost, sent_at=day.timestamp(),
-                       model_returned=SNAPSHOT if provider == "openai" else "claude-opus-4-5-20251101")  # fmt: skip
+                       model_returned=returned)  # fmt: skip
     booked.end() if end else booked.die()
 
 
@@ -125,6 +126,27 @@ def test_only_attempts_at_the_export_s_provider_are_compared(project):
     assert compared(project, page([usage()], [last_day()]), "--provider", "groq", code=3)
 
 
+def test_a_vendor_s_export_is_not_compared_with_attempts_that_went_to_another_address(project):
+    book(project, *TWO_DAYS)
+    book(project, (DAY, 10, 0, 10, "9"), config={"model": {"base_url": "http://127.0.0.1/v1"}})
+    name = save(project, page([usage()], [last_day()]))
+    note = "attempts at openai that went to another address (base_url) are left out: 1; --provider openai takes them in"
+    done = project.run("reconcile", name)
+    assert note in done.stderr
+    assert json.loads(project.run("reconcile", name, "--json").stdout)["notes"] == [note]
+    done = project.run("reconcile", name, "--provider", "openai", code=3)
+    assert done.stderr == ""
+    assert "1510" in done.stdout
+
+
+def test_a_file_that_is_named_twice_counts_once_and_a_line_says_so(project):
+    book(project, *TWO_DAYS)
+    name, copy = save(project, page([usage()], [last_day()])), save(project, page([usage()], [last_day()]), "copy")
+    for again in (name, copy):
+        done = project.run("reconcile", name, again)
+        assert f"{again} holds what {name} does: it counts once" in done.stderr
+
+
 def test_a_provider_the_ledger_does_not_know_is_named_with_those_it_knows(project):
     book(project, *TWO_DAYS, provider="groq")
     done = project.run("reconcile", save(project, page([usage()])), code=2)
@@ -137,13 +159,77 @@ def test_a_model_is_found_by_the_name_it_answered_with_and_by_the_one_it_was_ask
     assert compared(project, page([usage(name)], [last_day(model=name)])) == []
 
 
+def lose(project, day=DAY, *, price=PRICE, **facts):
+    """An attempt that was cut off: nobody knows what it cost, nor which snapshot of the model would have answered."""
+    booked = Booked(project.folder / "promptmill.duckdb", provider="openai", model="gpt-4o-mini", price=price)
+    lost = {"usage": None, "cost": None, "output": None, "result": "unavailable", "sent_at": day.timestamp()}
+    booked.attempt("lost", **lost | facts)
+    booked.end()
+
+
 def test_an_attempt_that_was_lost_belongs_to_the_snapshot_of_the_model_it_was_sent_to(project):
     book(project, *TWO_DAYS)
-    booked = Booked(project.folder / "promptmill.duckdb", provider="openai", model="gpt-4o-mini")
-    booked.attempt("lost", usage=None, cost=None, output=None, result="unavailable", sent_at=DAY.timestamp())
-    booked.end()
+    lose(project)
     more = {"input_tokens": 1550, "output_tokens": 400, "num_model_requests": 3}
     assert compared(project, page([usage(**more)], [last_day()]), "--tolerance", "0") == []
+
+
+LATER = "gpt-4o-mini-2026-09-01"
+
+
+def several_snapshots(project, first, second):
+    """What agrees if a vendor counts so many requests of two snapshots; the ledger knows of 1, 1 and a lost one."""
+    book(project, (DAY, 10, 0, 1, "0.50"))
+    book(project, (DAY, 10, 0, 1, "0.50"), returned=LATER)
+    lose(project)
+    said = f"day,model,requests\n2026-11-20,{SNAPSHOT},{first}\n2026-11-20,{LATER},{second}\n"
+    found = json.loads(project.run("reconcile", save(project, said), "--json", code=None).stdout)
+    lines = [(line["model"], line["ledger"], line["ledger_at_most"], line["verdict"]) for line in found["lines"]]
+    assert lines[0][1:3] == lines[1][1:3] == (1, 2)
+    assert [line[0] for line in lines] == [SNAPSHOT, LATER]
+    (total,) = found["totals"]
+    assert (total["ledger"], total["ledger_at_most"]) == (2, 3)
+    return [line[3] for line in lines], total["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "verdicts", "total"),
+    [
+        (1, 1, ["agrees", "agrees"], "agrees"),
+        (2, 1, ["agrees", "agrees"], "agrees"),
+        (1, 2, ["agrees", "agrees"], "agrees"),
+        (2, 2, ["agrees", "agrees"], "differs"),
+        (3, 1, ["differs", "agrees"], "differs"),
+    ],
+)
+def test_an_attempt_that_was_lost_may_be_of_any_listed_snapshot_but_only_of_one(
+    project, first, second, verdicts, total
+):
+    assert several_snapshots(project, first, second) == (verdicts, total)
+
+
+def test_an_attempt_that_was_lost_is_of_a_snapshot_that_the_vendor_lists_on_its_day(project):
+    book(project, (DAY, 10, 0, 1, "0.50"))
+    book(project, (NEXT, 10, 0, 1, "0.50"), returned=LATER)
+    lose(project, NEXT)
+    said = f"day,model,requests\n2026-11-20,{SNAPSHOT},1\n2026-11-21,{LATER},2\n"
+    assert compared(project, said) == []
+
+
+def test_a_snapshot_that_only_a_lost_attempt_may_be_of_is_the_provider_s_alone(project):
+    book(project, (DAY, 10, 0, 1, "0.50"))
+    lose(project)
+    said = f"day,model,requests\n2026-11-20,{SNAPSHOT},1\n2026-11-20,{LATER},7\n"
+    assert compared(project, said, code=3) == [("2026-11-20", LATER, "requests", None, 7, "only provider")]
+
+
+def test_an_answer_of_another_snapshot_is_not_that_of_the_listed_one(project):
+    book(project, (DAY, 10, 0, 1, "0.50"))
+    book(project, (DAY, 10, 0, 1, "0.50"), returned=LATER)
+    assert compared(project, f"day,model,requests\n2026-11-20,{SNAPSHOT},2\n", code=3) == [
+        ("2026-11-20", SNAPSHOT, "requests", 1, 2, "differs"),
+        ("2026-11-20", LATER, "requests", 1, 0, "only ledger"),
+    ]
 
 
 # -- tolerance and what is unknown ------------------------------------------------------------------
@@ -211,13 +297,54 @@ def test_tokens_agree_up_to_what_attempts_without_usage_can_add(project):
     ]  # fmt: skip
 
 
-def test_an_unknown_price_never_agrees_with_a_bill(project):
+@pytest.mark.parametrize(
+    ("tokens", "price", "verdict"),
+    [(15_700, PRICE, "agrees"), (15_701, PRICE, "differs"), (15_701, None, "unknown"), (500, None, "agrees")],
+)
+def test_input_that_was_not_counted_exactly_may_be_as_much_as_its_dollars_bound(project, tokens, price, verdict):
+    book(project, (DAY, 500, 0, 100, "0.50"))
+    # at most 0.004 = 100 tokens of output at 2.00 and 15,200 of input at 0.25; counted as 50
+    lose(project, price=price, worst=Decimal("0.004") if price else None, count_method="formula")
+    said = f"day,input_tokens\n2026-11-20,{tokens}\n"
+    found = json.loads(project.run("reconcile", save(project, said), "--tolerance", "0", "--json", code=None).stdout)
+    assert [line["verdict"] for line in found["lines"]] == [verdict]
+    assert found["lines"][0]["ledger_at_most"] == (None if price is None else 15_700)
+
+
+@pytest.mark.parametrize("usd", ["3", "0.008", "0"])
+def test_an_unknown_price_never_agrees_with_a_bill(project, usd):
     booked = Booked(project.folder / "promptmill.duckdb", provider="openai", model="gpt-4o-mini", price=None)
     booked.attempt("k", cost=None, worst=None, model_returned=SNAPSHOT, sent_at=DAY.timestamp())
+    booked.attempt("never billed", usage=None, cost=Decimal(0), worst=None, output=None, result="unavailable",
+                   model_returned=SNAPSHOT, sent_at=DAY.timestamp())  # fmt: skip
     booked.end()
-    assert compared(project, page([costs(3)]), code=3) == [
-        ("2026-11-20", SNAPSHOT, "usd", "0", "3", "unknown")
+    name = save(project, page([costs(usd)]))
+    found = json.loads(project.run("reconcile", name, "--json", code=3).stdout)
+    for line in (*found["lines"], *found["totals"]):
+        assert [line[key] for key in ("ledger", "ledger_at_most", "difference", "verdict")] == [
+            None, None, None, "unknown",
+        ]  # fmt: skip
+    assert "0 of 1 figures agree" in project.run("reconcile", name, code=3).stdout
+
+
+def test_a_total_does_not_agree_where_a_part_of_it_is_unknown(project):
+    book(project, *TWO_DAYS)
+    booked = Booked(project.folder / "promptmill.duckdb", provider="openai", model="gpt-5", price=None)
+    booked.attempt("k", cost=None, worst=None, model_returned="gpt-5", sent_at=DAY.timestamp())
+    booked.end()
+    name = save(project, page([costs("0.75"), costs("0.001", "gpt-5, input")], [costs("0.10")]))
+    found = json.loads(project.run("reconcile", name, "--json", code=3).stdout)
+    assert [(line["model"], line["verdict"]) for line in found["lines"]][:2] == [
+        (SNAPSHOT, "agrees"), ("gpt-5", "unknown"),
     ]  # fmt: skip
+    (total,) = found["totals"]
+    assert (total["ledger"], total["ledger_at_most"], total["verdict"]) == ("0.850000000000", None, "unknown")
+
+
+def test_nothing_known_with_a_bound_is_no_zero_and_agrees_up_to_the_bound(project):
+    lose(project)
+    found = json.loads(project.run("reconcile", save(project, page([costs("0.004")])), "--json").stdout)
+    assert [found["totals"][0][key] for key in ("ledger", "ledger_at_most")] == [None, "0.004000000000"]
 
 
 # -- shapes -----------------------------------------------------------------------------------------
@@ -339,6 +466,19 @@ def test_any_csv_can_be_read_when_its_columns_are_named(project, content):
     assert count(project, content, "--columns", columns, "--tolerance", "0") == 4
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        'day,usd\n2026-11-20,"1,500"\n',  # here a comma has to be quoted, and nobody quotes a decimal one
+        "day;usd\n2026-11-20;1,500.00\n",
+        "day\tusd\tinput_tokens\n2026-11-20\t1500.0\t1,500\n",  # a count has no decimals
+    ],
+)
+def test_thousands_may_be_separated_where_a_comma_can_be_nothing_else(project, content):
+    book(project, (DAY, 1500, 0, 10, "1500"))
+    assert compared(project, content, "--tolerance", "0") == []
+
+
 def test_a_csv_with_our_own_names_needs_none_and_all_providers_are_compared(project):
     book(project, *TWO_DAYS)
     book(project, (DAY, 10, 0, 10, "1"), provider="groq")
@@ -358,6 +498,12 @@ def test_a_csv_with_our_own_names_needs_none_and_all_providers_are_compared(proj
         ("day,usd\n2026-11-20,1\n\n2026-11-20,much\n", (), ", line 4: 'much' is no number"),
         ("day,usd\n2026-11-20,1e999999999\n", (), "'1e999999999' is no number"),
         ("day;usd\n2026-11-20;0,75\n", (), "'0,75' is no number"),
+        ("day;usd\n2026-11-20;0,750\n", (), "line 2: '0,750' is no number; write decimals after a point"),
+        ('day,usd\n2026-11-20,"0,750"\n', (), "'0,750' is no number"),
+        ("day;usd\n2026-11-20;-012,345\n", (), "'-012,345' is no number"),
+        ("day;usd\n2026-11-20;1,750\n", (), "'1,750' may be 1.750 or 1750"),
+        ("day\tusd\n2026-11-20\t$1,750\n", (), "'$1,750' may be 1.750 or 1750"),
+        ("day;requests\n2026-11-20;0,003\n", (), "'0,003' is no number"),
         ("day,requests\n2026-11-20,1.5\n", (), "'1.5' is no whole number"),
         ("day,usd\n", (), "no usage in it"),
         ("", (), "is empty"),

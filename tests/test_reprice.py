@@ -101,7 +101,6 @@ def spend_as(project, *args, code=0):
         ("old@anthropic", "0.00124275"),
         ("old@anthropic:batch", "0.000621375"),
         ("old@anthropic:flex", None),
-        ("new@anthropic", None),
     ],
 )
 def test_an_attempt_is_priced_with_the_lanes_rules_and_unknown_is_null(project, book, target, usd):
@@ -163,6 +162,36 @@ def test_what_was_cut_off_at_a_free_model_is_unknown_at_a_paid_one(project, book
     never, cut = spend_as(project, "--as", "tiered@q")
     assert (never["as_unknown"], D(never["difference_usd"])) == (0, D("0.001"))
     assert (cut["as_unknown"], cut["as_usd"], cut["difference_usd"]) == (len(maybe), None, None)
+
+
+def test_a_prompt_that_a_filter_refused_before_it_was_read_costs_nothing_anywhere(project, book):
+    refused = {"usage": None, "cost": D(0), "result": "refused", "output": None, "error_type": "content_filter"}
+    for job, status in {"asked": 400, "withheld": 200}.items():  # the second is a free model's answer
+        run = book(job)
+        run.attempt(f"v1a{job}", usage=Usage(1000, 0), cost=D("0.5"))
+        run.attempt(f"v1b{job}", http_status=status, **refused)
+        run.end()
+    asked, withheld = spend_as(project, "--as", "tiered@q")
+    assert (asked["as_unknown"], D(asked["as_usd"]), D(asked["difference_usd"])) == (0, D("0.001"), D("-0.499"))
+    assert (withheld["as_unknown"], withheld["difference_usd"]) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        (("tiered@q", "tiered@q"), ["tiered@q"]),
+        (("tiered@q:realtime", "tiered@q"), ["tiered@q"]),
+        (("old:batch", "tiered@q", "old@anthropic:batch"), ["old@anthropic:batch", "tiered@q"]),
+    ],
+)
+def test_a_target_that_is_named_twice_counts_once(project, book, targets, said):
+    run = book()
+    run.attempt("v1a", usage=Usage(1000, 0))
+    run.end()
+    rows = spend_as(project, *(arg for target in targets for arg in ("--as", target)))
+    assert [(row["as"], row["attempts"], D(row["cost_usd"])) for row in rows] == [
+        (name, 1, D("0.001")) for name in said
+    ]
 
 
 def test_a_line_for_each_job_and_target(project, book):
@@ -299,6 +328,11 @@ def test_runs_are_listed_in_their_order(project, book):
     [
         (("--as", "tiered"), "tiered has several sellers; write tiered@ and one of p, q"),
         (("--as", "nothing"), "nobody's price of nothing is known"),
+        (("--as", "steeps"), "`promptmill prices` lists some; did you mean 'steps'?"),
+        (("--as", "new@anthropic"), "--as new@anthropic: no price of new at anthropic is known"),
+        (("--as", "gpt-4.1-mni@openai:batch"), "did you mean 'gpt-4.1-mini'?"),
+        (("--as", "gpt-4.1-mini@opena"), "no price of gpt-4.1-mini at opena is known; did you mean 'openai'?"),
+        (("--as", "tiered@q", "--as", "tiered@r"), "no price of tiered at r is known"),
         (("--as", "@p"), "write MODEL, MODEL@PROVIDER"),
         (("--as", "tiered@p", "--by", "colour"), "--by colour: choose from job"),
         (("--as", "tiered@p", "--drift"), "not with --forecast or --drift"),
@@ -346,15 +380,22 @@ def test_the_macro_and_the_command_take_the_same_share_from_the_cache(project, b
     assert sums == [{"usd": row["as_usd"], "type": "DECIMAL(38,12)"}]
 
 
-def test_a_share_in_the_macro_counts_whole_tokens_and_no_share_is_above_one(project, book):
+def test_a_share_in_the_macro_counts_whole_tokens_and_no_shares_are_above_one_together(project, book):
     run = book()
     run.attempt("v1a", usage=CACHED)
     run.end()
     tokens = "input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens"
-    shares = ("cached_share := 0.8", "cached_share := 0.8::double", "written_share := 1", "cached_share := 80")
+    shares = (
+        "cached_share := 0.8", "cached_share := 0.8::double", "written_share := 1", "cached_share := 80",
+        "cached_share := 0.8, written_share := 0.5", "cached_share := 0.9, written_share := 0.1",
+        "cached_share := 1, written_share := -0.5", "cached_share := 1, written_share := 0.000000000001",
+    )  # fmt: skip
     columns = ", ".join(f"reprice({tokens}, 1, 0.1, 1.25, 5, 5, {share}) as c{n}" for n, share in enumerate(shares))
     (row,) = project.sql(f"select {columns} from attempts")
-    assert list(row.values()) == ["0.000941100000", "0.000941100000", "0.002518750000", None]
+    # 1,464 x 0.1 + 162 x 1.25 + 1 x 1 + 97 x 5, in whole tokens
+    assert list(row.values()) == [
+        "0.000941100000", "0.000941100000", "0.002518750000", None, None, "0.000834900000", None, None,
+    ]  # fmt: skip
 
 
 def test_the_macro_rounds_as_costs_do_and_charges_a_contradicting_usage_by_its_parts(project, book):
@@ -464,3 +505,15 @@ def test_days_that_follow_each_other_are_written_as_from_and_to():
         for days in (DAYS, DAYS[:5], DAYS[5:], DAYS[4:], ("mon", "wed", "thu"))
     ]
     assert words == ["", " mon-fri", " sat,sun", " fri-sun", " mon,wed,thu"]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "words"),
+    [
+        (time(0, 0, 10), time(0, 0, 20), "00:00:10-00:00:20 UTC"),
+        (time(1), time(3, 59, 59), "01:00:00-03:59:59 UTC"),
+        (time(22, 30), time(6), "22:30-06:00 UTC"),
+    ],
+)
+def test_hours_keep_their_seconds(first, last, words):
+    assert Window(first, last, Variant()).in_words() == words

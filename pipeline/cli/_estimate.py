@@ -6,7 +6,7 @@ from dataclasses import asdict
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING, Any
 
-from pipeline.budget import about
+from pipeline.budget import ZERO, about, as_booked
 from pipeline.cli._histogram import histogram
 from pipeline.cli._show import duration, money, plural, table
 
@@ -71,11 +71,15 @@ def facts_of(
         "complete": estimate.complete,
         "budget_usd": job.budget_usd,
         "plan_spent_usd": estimate.spent_usd,
-        "price": None if price is None else price.as_record(),
+        "price": _price_facts(price),
         "contradictions": [asdict(one) for one in api.contradictions(prepared, estimate)],
         "compare": [_compared_facts(line) for line in compared],
         "pilot": None if piloted is None else _pilot_facts(piloted),
     }
+
+
+def _price_facts(price: "Price | None") -> dict[str, Any] | None:
+    return None if price is None else {**price.as_record(), "blended": price.blended}
 
 
 def _doubled(estimate: "Estimate") -> Decimal | None:
@@ -84,11 +88,20 @@ def _doubled(estimate: "Estimate") -> Decimal | None:
 
 
 def _saved(estimate: "Estimate") -> Decimal | None:
-    """Return what the rows that need no request would cost, at what those cost that do; None if nobody knows."""
+    """Return what the rows that need no request would cost, about; None if nobody knows, or nothing is to be sent.
+
+    Rows with an answer of the job as much as those cost that are known, all others as one that is to be sent. What was
+    rejected or failed saves nothing.
+    """
     bill = estimate.forecast.bill
     if bill is None or not estimate.to_send:
         return None
-    return bill.expected / estimate.to_send * (estimate.repeated + estimate.already + estimate.reused)
+    from pipeline.pricing import COST_UNIT
+
+    each = bill.expected / estimate.to_send
+    known = estimate.forecast.known_usd
+    saved = each * (estimate.repeated + estimate.reused) + (each if known is None else known) * estimate.answered
+    return saved.quantize(COST_UNIT)
 
 
 def _output_facts(outputs: "Outputs | None", most_tokens: int | None, requests: int) -> dict[str, Any] | None:
@@ -114,18 +127,21 @@ def _compared_facts(line: "Compared") -> dict[str, Any]:
         "expected_usd": line.expected_usd,
         "high_usd": line.high_usd,
         "ceiling_usd": line.ceiling_usd,
-        "price": None if line.price is None else line.price.as_record(),
+        "price": _price_facts(line.price),
         "note": line.note,
     }
 
 
 def _pilot_facts(piloted: "Piloted") -> dict[str, Any]:
     report = piloted.report
+    spent, uncertain = (ZERO, ZERO) if report is None else (report.spent, report.uncertain)
     return {
         "requests": piloted.requests,
         "run_id": None if report is None else report.run_id,
         "sent": 0 if report is None else report.tally.sent,
-        "spent_usd": None if report is None else report.spent,
+        "spent_usd": None if spent is None else as_booked(spent),
+        "uncertain_usd": as_booked(uncertain),
+        "unknown_unbounded": 0 if report is None else report.unbounded,
         "paused": None if report is None else report.paused,
     }
 
@@ -239,19 +255,25 @@ def _output(prepared: "Prepared", estimate: "Estimate") -> str:
     if not estimate.to_send:
         return ""
     if outputs is None:
-        return "unknown: max_tokens is not set, and nothing was answered yet; --pilot finds out"
-    repairs = ", repairs apart" if outputs.basis == "limit" else f", and {plural(prepared.job.repair, 'repair')}"
+        return f"unknown: max_tokens is not set, and {_no_answers(estimate)}"
+    repairs = ", repairs apart" if not estimate.outlook.used else f", and {plural(prepared.job.repair, 'repair')}"
     repairs = repairs if prepared.job.repair else ""
     at_most = (
         ""
         if limit is None or most is None
         else f", at most {estimate.to_send * most:,} (max_tokens = {limit:,}{repairs})"
     )
+    if estimate.to_send == _guessed(estimate):
+        return (
+            f"{outputs.expected:,.0f} tokens, {outputs.low:,.0f} to {outputs.high:,.0f}{at_most}: rough, as these were"
+            " cut off before, and nothing says how much longer they get"
+        )
     if outputs.basis == "limit":
-        return f"{outputs.expected:,.0f} tokens{at_most}: rough, taking half of max_tokens for each; --pilot finds out"
+        found = "--pilot finds out" if not estimate.outlook.answered else _no_answers(estimate)
+        return f"{outputs.expected:,.0f} tokens{at_most}: rough, taking half of max_tokens for each; {found}"
     whose = "the pilot's" if outputs.basis == "pilot" else "this job's"
     rough = "; rough: fewer than 50" if outputs.rough else ""
-    if estimate.outlook.guessed:
+    if estimate.outlook.guessed or _guessed(estimate):
         rough = "; rough: some were cut off at a lower max_tokens"
     return (
         f"{outputs.expected:,.0f} tokens, {outputs.low:,.0f} to {outputs.high:,.0f}{at_most};"
@@ -259,14 +281,29 @@ def _output(prepared: "Prepared", estimate: "Estimate") -> str:
     )
 
 
+def _guessed(estimate: "Estimate") -> int:
+    """Count requests that were cut off at a lower limit, and of which nothing says how much longer they get."""
+    return sum(group.sizes.total() for group in estimate.forecast.groups if group.is_guess)
+
+
+def _no_answers(estimate: "Estimate") -> str:
+    """Say why there is nothing to forecast from, and what helps."""
+    outlook = estimate.outlook
+    if outlook.basis == "pilot":
+        return "no request of the pilot brought an answer with its usage"
+    return "no answer so far came with its usage" if outlook.answered else "nothing was answered yet; --pilot finds out"
+
+
 def _cost(prepared: "Prepared", estimate: "Estimate") -> str:
     price = prepared.price
-    if price is not None and price.is_free:
+    if prepared.meter.is_free:
         return "free"
     if estimate.to_send == 0:
         return "nothing to pay"
     if estimate.forecast.bill is not None:
         return _interval(prepared, estimate, estimate.forecast.bill)
+    if prepared.meter.charged:
+        return "unknown: the provider charges for what is free by the price"
     return (
         "unknown: no price"
         if price is None
@@ -277,12 +314,17 @@ def _cost(prepared: "Prepared", estimate: "Estimate") -> str:
 def _interval(prepared: "Prepared", estimate: "Estimate", bill: "Bill") -> str:
     low, high = about(bill.low, ROUND_FLOOR), about(bill.high, ROUND_CEILING)
     outputs, factor = estimate.forecast.outputs, estimate.outlook.billed_factor
+    if outputs is not None and estimate.to_send == _guessed(estimate):
+        return f"{about(bill.expected)}, from {low} (as long as before) to {high} (all that is allowed): rough"
     if outputs is not None and outputs.basis == "limit":
-        return f"{about(bill.expected)}, from {low} (no output) to {high} (all of it): rough"
+        none = "as little as there can be" if outputs.low else "no output"
+        return f"{about(bill.expected)}, from {low} ({none}) to {high} (all of it): rough"
     text = f"{about(bill.expected)}, 9 times of 10 from {low} to {high}"
     if outputs is not None and outputs.rough:
         text += ": rough"
-    if prepared.price is None:
+    if prepared.meter.charged:
+        text += ", going by what the provider said it charged: by the price it is free"
+    elif prepared.price is None:
         text += ", going by what the provider said it charged: no price is known"
     elif abs(factor - 1) >= Decimal(NOTABLE_SHARE):
         text += f"; earlier answers were charged {factor:.3f} times what this price says"
@@ -295,26 +337,35 @@ def _ceiling(prepared: "Prepared", estimate: "Estimate") -> str:
     ceiling = estimate.forecast.ceiling_usd
     if ceiling is None:
         return "no upper bound: set [model] max_tokens"
-    apart = "retries after errors and repairs" if prepared.job.repair else "retries after errors"
-    return f"{about(ceiling, ROUND_CEILING)} if every request is as dear as it can be ({apart} apart)"
+    apart = "retries after errors apart"
+    if prepared.job.repair:
+        apart = f"with {plural(prepared.job.repair, 'repair')}, {apart}"
+    return f"{about(ceiling, ROUND_CEILING)} if every request is as dear as it can be ({apart})"
 
 
 def _cut_off(prepared: "Prepared", estimate: "Estimate") -> str:
     forecast, limit = estimate.forecast, prepared.job.model.max_tokens
     share = None if forecast.outputs is None else forecast.outputs.truncated_share
+    share = share if estimate.to_send else None
     if limit is None or not (share or estimate.cut_off):
         return ""
-    said = f"{_percent(share)} of those answers hit max_tokens" if share and estimate.to_send else ""
-    if not said:
+    if share:
+        said = f"{_percent(share)} of those answers hit max_tokens"
+    else:
         said = f"{plural(estimate.cut_off, 'request')} that ended hit max_tokens"
-    if _doubled(estimate) is None or (prepared.price is not None and prepared.price.is_free):
+    again = estimate.cut_off_below
+    if (
+        _doubled(estimate) is None
+        or not (estimate.to_send or again)
+        or (prepared.price is not None and prepared.price.is_free)
+    ):
         return said
     costs = []
     if estimate.to_send:
         costs.append(f"this costs up to about {_figure(forecast.longer_usd, ROUND_CEILING)} more")
-    if estimate.cut_off:
-        again = f"the {estimate.cut_off:,} cut off before" if estimate.to_send else "them"
-        costs.append(f"asking {again} again up to about {_figure(forecast.again_usd, ROUND_CEILING)}")
+    if again:
+        whom = "them" if again == estimate.cut_off and not estimate.to_send else f"the {again:,} cut off before"
+        costs.append(f"asking {whom} again up to about {_figure(forecast.again_usd, ROUND_CEILING)}")
     return f"{said}; with max_tokens = {2 * limit:,} {', and '.join(costs)}"
 
 
@@ -327,7 +378,7 @@ def _price(prepared: "Prepared") -> str:
     if price is None:
         return "unknown"
     if price.is_free:
-        return f"free ({price.source})"
+        return f"free ({price.source})" + ("; but the provider charges" if prepared.meter.charged else "")
     since = f"; in force since {price.effective_from}" if price.effective_from else ""
     checked = f"; checked {price.checked}" if price.checked else ""
     later = "".join(
@@ -376,7 +427,10 @@ def _time(prepared: "Prepared", estimate: "Estimate") -> str:
     if not estimate.to_send:
         return ""
     if finish is None:
-        return "depends on the provider (no rate limits are stated in [limits], and nothing was answered yet)"
+        outlook = estimate.outlook
+        heard = outlook.answered or outlook.basis == "pilot"
+        why = "no answer says how long one takes" if heard else "nothing was answered yet"
+        return f"depends on the provider (no rate limits are stated in [limits], and {why})"
     value = getattr(prepared.job.limits, finish.limit)
     text = f"at least {duration(finish.seconds)}: {finish.limit} = {value:,.10g} binds"
     if round(finish.doubled_seconds) < round(finish.seconds):

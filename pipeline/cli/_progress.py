@@ -23,9 +23,8 @@ RATE_WINDOW = 60
 class Progress:
     """Watches a run until it is cancelled, then leaves the cursor on a fresh line."""
 
-    def __init__(self, *, quiet: bool, free: bool) -> None:
+    def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._free = free
         self._line = StatusLine()
         self._samples: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
 
@@ -49,7 +48,7 @@ class Progress:
         tally = run.tally
         self._samples.append((now, tally.done - tally.already))
         rate = self._rate()
-        parts = [_rows(tally), "free" if self._free else _spent(run)]
+        parts = [_rows(tally), _spent(run)]
         if run.shut_seconds > 1:
             why = "provider down, trying again" if run.down else "rate limited, going on"
             parts.append(f"{why} in {duration(run.shut_seconds)}")
@@ -60,7 +59,7 @@ class Progress:
             parts.append(f"{tally.bad:,} not well")
         if run.in_flight:
             parts.append(f"{run.in_flight} in flight")
-        if run.spent is not None and run.projected is not None and not self._free:
+        if run.spent is not None and run.projected is not None and not run.free:
             parts.append(f"about {about(run.projected)} in all")
         parts.append(f"{rate:.1f} rows/s")
         left = None if tally.total is None else tally.total - tally.done
@@ -74,6 +73,8 @@ class Progress:
 
 
 def _spent(run: "LocalRun") -> str:
+    if run.free:
+        return "free"
     if run.spent is None:
         return "cost unknown"
     return f"{money(run.spent)} spent"

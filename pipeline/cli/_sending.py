@@ -64,7 +64,7 @@ def send(
 
         async def watch(run: "LocalRun") -> None:
             news.tell()
-            await asyncio.gather(Progress(quiet=quiet, free=run.free).watch(run), told.watch(run))
+            await asyncio.gather(Progress(quiet=quiet).watch(run), told.watch(run))
 
         options = api.RunOptions(
             environ=os.environ,
@@ -161,7 +161,7 @@ class _Confirm:
         from pipeline.cli._estimate import show_estimate, trouble_in
 
         self._ticker.clear()
-        nothing_to_pay = estimate.to_send == 0 or (prepared.price is not None and prepared.price.is_free)
+        nothing_to_pay = estimate.to_send == 0 or prepared.meter.is_free
         if not self._quiet or not nothing_to_pay:
             say(show_estimate(prepared, estimate), err=True)
         for trouble in trouble_in(estimate, prepared.job):
@@ -202,7 +202,8 @@ def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limi
             "statuses": dict(tally.statuses),
             "sent": tally.sent, "reused": tally.reused, "already": tally.already, "repeated": tally.repeated,
             "spent_usd": None if report.spent is None else as_booked(report.spent),
-            "uncertain_usd": as_booked(report.uncertain), "plan_spent_usd": as_booked(report.plan_spent),
+            "uncertain_usd": as_booked(report.uncertain), "unknown_unbounded": report.unbounded,
+            "plan_spent_usd": as_booked(report.plan_spent),
             "paused": report.paused, "seconds": round(report.seconds, 3), "exit_code": report.exit_code,
         }  # fmt: skip
         shown = as_json_text(facts, indent=None)
@@ -227,11 +228,10 @@ def _sentence(job: "Job", report: "RunReport", *, limited: bool) -> str:
         others = f", {tally.reused:,} of them from other jobs' answers" if tally.reused else ""
         looked_at = " that --limit looks at" if limited else ""
         return f"{job.name}: nothing to send: every row{looked_at} has its outcome ({statuses}{others})"
-    spent = "free" if report.free else _spent(report)
-    requests = f"{plural(tally.sent, 'request')} in {duration(report.seconds)}, {spent}"
+    attempts = f"{plural(tally.sent, 'attempt')} in {duration(report.seconds)}, {spent_in_words(report)}"
     if not tally.expected:
-        return f"{job.name}: ended before it had looked at a row; {requests}"
-    return f"{job.name}: {_how_far(report, statuses, limited=limited)}; {requests}"
+        return f"{job.name}: ended before it had looked at a row; {attempts}"
+    return f"{job.name}: {_how_far(report, statuses, limited=limited)}; {attempts}"
 
 
 def _how_far(report: "RunReport", statuses: str, *, limited: bool) -> str:
@@ -251,11 +251,19 @@ def _how_far(report: "RunReport", statuses: str, *, limited: bool) -> str:
     return f"{tally.done:,} of {at_least}{tally.expected:,} rows{more} have their outcome ({told})"
 
 
-def _spent(report: "RunReport") -> str:
+def spent_in_words(report: "RunReport") -> str:
+    """Say what a run spent, and how much more that may be: what is unknown is never left out."""
+    if report.free:
+        return "free"
+    more = []
+    if report.uncertain:
+        more.append(f"at most {money(report.uncertain)} for attempts of unknown cost")
+    if report.unbounded:
+        more.append(f"{plural(report.unbounded, 'attempt')} of unknown cost without an upper bound")
+    told = " and ".join(more)
     if report.spent is None:
-        return "cost unknown (no price)"
-    more = f" (and at most {money(report.uncertain)} for exchanges of unknown cost)" if report.uncertain else ""
-    return f"{money(report.spent)} spent{more}"
+        return f"cost unknown ({told})"
+    return f"{money(report.spent)} spent (and {told})" if told else f"{money(report.spent)} spent"
 
 
 def how_to_go_on(paused: str) -> str:

@@ -19,7 +19,7 @@ from pipeline.cli._options import (
     quiet_option,
     warn,
 )
-from pipeline.cli._show import money, plural, print_facts, say
+from pipeline.cli._show import plural, print_facts, say
 from pipeline.cli._ticker import Ticker
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def command(
     """Count every row of JOB as it would be sent, leave out what is answered already, and say what the rest costs.
 
     Input is counted; output is forecast: from a pilot (--pilot), from the job's earlier answers, or else roughly from
-    max_tokens. The interval holds 9 of 10 times; the ceiling is every answer at max_tokens. Retries after errors come
-    on top; a budget includes them. Without --pilot nothing is sent.
+    max_tokens. The interval holds 9 of 10 times; the ceiling is every answer at max_tokens, repairs included. Retries
+    after errors come on top; a budget includes them. Without --pilot nothing is sent.
     """
     from pipeline import api
     from pipeline.cli._estimate import facts_of, show_estimate, trouble_in
@@ -123,7 +123,7 @@ def _options(job: "Job", ticker: Ticker, news: "NewLedger", limit: int | None, *
     async def watch(run: "LocalRun") -> None:
         ticker.clear()
         news.tell()
-        await Progress(quiet=quiet, free=run.free).watch(run)
+        await Progress(quiet=quiet).watch(run)
 
     return api.RunOptions(environ=os.environ, watch=watch, notify=warn, tick=ticker, limit=limit)
 
@@ -134,14 +134,13 @@ def _tell(job: "Job", piloted: "Piloted") -> int:
     if report is None:
         warn(f"pilot: {requests} had their answers already: nothing was sent")
         return 0
-    spent = "free" if report.free else "cost unknown" if report.spent is None else f"{money(report.spent)} spent"
-    unknown = f", and at most {money(report.uncertain)} for exchanges of unknown cost" if report.uncertain else ""
-    bad = f", {report.tally.bad:,} did not end well (promptmill errors {job.file})" if report.tally.bad else ""
-    warn(f"pilot: {plural(report.tally.sent, 'exchange')} for {requests}, {spent}{unknown}{bad}; the answers are kept")
+    from pipeline.cli._sending import how_to_go_on, spent_in_words
+
+    spent, bad = spent_in_words(report), report.tally.bad
+    badly = f", {plural(bad, 'row')} did not end well (promptmill errors {job.file})" if bad else ""
+    warn(f"pilot: {plural(report.tally.sent, 'attempt')} for {requests}, {spent}{badly}; the answers are kept")
     if report.left_over:
         warn(report.left_over)
     if report.paused:
-        from pipeline.cli._sending import how_to_go_on
-
         warn(f"paused: {report.paused}. {how_to_go_on(report.paused)}; the estimate stands on what was answered.")
     return report.exit_code if report.paused else 0

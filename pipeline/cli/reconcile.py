@@ -37,7 +37,7 @@ class Columns(click.ParamType):  # type: ignore[type-arg]  # generic only in cli
 
 @click.command("reconcile", short_help="Compare the ledger with a provider's usage export.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--provider", help="Compare the attempts at this provider; default: the export's vendor.")
+@click.option("--provider", help="Compare all attempts at this provider; default: those at the export's vendor.")
 @click.option("--columns", type=Columns(), metavar="NAME=COLUMN,...", help="Which column of another CSV is which.")
 @click.option(
     "--tolerance",
@@ -115,8 +115,9 @@ def _why(total: "Line") -> str:
     """Say why a total doesn't agree although all of its lines do."""
     if total.verdict == "unknown":
         return f"the total of {total.figure} is unknown: some of its attempts have a cost without a bound"
-    off = cell(total.difference)
-    return f"the total of {total.figure} differs: it is off by {off}, because most of the small differences go one way"
+    off = "" if total.difference is None else f" it is off by {cell(total.difference)},"
+    why = "most of the small differences go one way, or several lines count on the same lost attempts"
+    return f"the total of {total.figure} differs:{off} because {why}"
 
 
 def _row(line: "Line") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pipeline.estimating._sample import Sample
 from pipeline.estimating._to_send import ToSend
 from pipeline.estimating._too_long import TooLong
 from pipeline.ledger import Known
-from pipeline.planning import Meter, Plan, PlannedRow, Selection, decide
+from pipeline.planning import Meter, Plan, PlannedRow, Selection, cut_before, decide, is_raised
 from pipeline.records import Request, TokenCount
 
 Tick = Callable[[int, float | None], None]
@@ -38,16 +38,18 @@ class Estimate:
     """Those of them that are larger than a stated limit."""
     sizes: Mapping[int, int]
     """Input tokens of a request -> how many requests to send have that many."""
-    bounds: Mapping[int, int]
-    """The same, by the most input tokens that a request can be billed for."""
     counter: str | None
     """What counted: `tiktoken` or `toktok`; None if every count was kept from an earlier command."""
     longest: int
     """Input tokens of the longest request."""
     outlook: Outlook
     forecast: Forecast
+    answered: int
+    """Rows that have an answer of this job, good or bad."""
     cut_off: int
-    """Requests whose answer was cut off at max_tokens before."""
+    """Requests whose answer was cut off before, and that are not asked again now."""
+    cut_off_below: int
+    """Those of them that a run with twice the max_tokens asks again."""
     spent_usd: Decimal
     """What earlier runs of the plan have spent, as the budget counts."""
     too_long: TooLong
@@ -56,8 +58,11 @@ class Estimate:
     """False when --limit ended the scan before the input's end."""
 
 
-_Progress = tuple[tuple[int, float | None], list[str]]
-"""How far the scan is, and the ids of the rows whose requests are counted."""
+_Counted = tuple[str, int | None]
+"""Id of a row whose request is counted, and the lower limit at which its answer was cut off before, if it was."""
+_Progress = tuple[tuple[int, float | None], list[_Counted]]
+"""How far the scan is, and whose requests are counted."""
+_ANSWERED = frozenset({"ok", "truncated", "invalid", "refused"})
 
 
 @dataclass(slots=True)
@@ -77,15 +82,17 @@ class Scan:
     reused: int = 0
     rejected: int = 0
     held_back: int = 0
+    answered: int = 0
     cut_off: int = 0
+    cut_off_below: int = 0
 
     def __post_init__(self) -> None:
         self.to_send = ToSend(self.meter)
 
     def run(self, plan: Plan, counting: Counting, tick: Tick | None) -> None:
         """Scan the whole plan and add up."""
-        for (progress, ids), requests, counts in counting.counted(self._steps(plan), whole=lambda: plan.complete):
-            self._add(ids, requests, counts)
+        for (progress, whose), requests, counts in counting.counted(self._steps(plan), whole=lambda: plan.complete):
+            self._add(whose, requests, counts)
             if tick is not None:
                 tick(*progress)
 
@@ -95,26 +102,26 @@ class Scan:
             return
         for key, chosen in self.sample.chosen.items():
             if chosen.count is not None and key in known.own:
-                self.to_send.remove([chosen.count])
+                self.to_send.remove(chosen.count, chosen.cut_off)
                 self.already += chosen.rows
                 self.repeated -= chosen.rows - 1
-                self.cut_off += known.own[key][0] == "truncated"
+                self._ended(known, key, known.own[key][0], rows=chosen.rows)
 
     def _steps(self, plan: Plan) -> Iterator[ToCount[_Progress]]:
         for rows in plan.batches():
-            ids: list[str] = []
-            step: ToCount[_Progress] = ToCount(((plan.rows, plan.share), ids), [], [])
+            whose: list[_Counted] = []
+            step: ToCount[_Progress] = ToCount(((plan.rows, plan.share), whose), [], [])
             for row in rows:
-                self._sort(row, step.requests, step.passed, ids)
+                self._sort(row, step.requests, step.passed, whose)
             yield step
 
-    def _sort(self, row: PlannedRow, requests: list[Request], passed: list[str], ids: list[str]) -> None:
+    def _sort(self, row: PlannedRow, requests: list[Request], passed: list[str], whose: list[_Counted]) -> None:
         what, status = decide(self.known, row.key, self.selection, self.meter.max_tokens)
         if self.sample is not None and row.request is not None and what in {"ended", "send"}:
             (self.sample.again if row.repeated else self.sample.offer)(row.key)
         if what in {"ended", "skip"}:
             self.already += 1
-            self.cut_off += status == "truncated" and not row.repeated
+            self._ended(self.known, row.key, status, repeated=row.repeated)
         elif row.repeated:
             self.repeated += 1
         elif what == "reuse":
@@ -123,24 +130,37 @@ class Scan:
             self.rejected += 1
         else:
             requests.append(row.request)
-            ids.append(row.id)
+            # Most plans have no answers at all: then this costs nothing.
+            has_answers = self.known.own or self.known.others
+            whose.append((row.id, cut_before(self.known, row.key, self.meter.max_tokens) if has_answers else None))
             return
         if row.request is not None and not row.repeated:
             passed.append(row.key)
 
-    def _add(self, ids: Sequence[str], requests: Sequence[Request], counts: Sequence[TokenCount]) -> None:
+    def _ended(self, known: Known, key: str, status: str, *, rows: int = 1, repeated: bool = False) -> None:
+        """Look at the outcome that a row has already, or that a request has got for all of its rows."""
+        self.answered += rows * (status in _ANSWERED)
+        if status == "truncated" and not repeated:
+            twice = None if self.meter.max_tokens is None else 2 * self.meter.max_tokens
+            self.cut_off += 1
+            self.cut_off_below += is_raised(known.own[key][1], twice)
+
+    def _add(self, whose: Sequence[_Counted], requests: Sequence[Request], counts: Sequence[TokenCount]) -> None:
         longest = max([count.tokens for count in counts], default=0)
-        counted = list(zip(ids, requests, counts, strict=True))
+        counted = list(zip(whose, requests, counts, strict=True))
         if not self._fits(longest):  # else all the others fit, too
             counted = [each for each in counted if self._fits(each[2].tokens)]
             self.held_back += len(counts) - len(counted)
             self.rejected += len(counts) - len(counted)
         self.to_send.add([count for _, _, count in counted])
+        for (_, cut_off), _, count in counted:
+            if cut_off is not None:
+                self.to_send.was_cut_off(count, cut_off)
         if self.sample is not None:
-            for _, request, count in counted:
-                self.sample.counted(request.key, count)
+            for (_, cut_off), request, count in counted:
+                self.sample.counted(request.key, count, cut_off)
         if self.too_long.holds(longest):
-            self.too_long.add((row_id, count.tokens) for row_id, _, count in counted)
+            self.too_long.add((row_id, count.tokens) for (row_id, _), _, count in counted)
 
     def _fits(self, tokens: int) -> bool:
         return not self.limits.never_fits(self.meter.limit_tokens(tokens))
@@ -148,7 +168,7 @@ class Scan:
     def answer(self, plan: Plan, outlook: Outlook, spent_usd: Decimal, counter: str | None) -> Estimate:
         """Put the sums and what is known from before together; `spent_usd`: by the plan's earlier runs."""
         to_send = self.to_send
-        found = forecast(to_send, self.meter, outlook, self.limits, datetime.now(UTC), cut_off=self.cut_off)
+        found = forecast(to_send, self.meter, outlook, self.limits, datetime.now(UTC), cut_off=self.cut_off_below)
         return Estimate(
             rows=plan.rows,
             to_send=to_send.requests,
@@ -158,12 +178,13 @@ class Scan:
             rejected=self.rejected,
             held_back=self.held_back,
             sizes=to_send.sizes,
-            bounds=to_send.bounds,
             counter=counter,
             longest=to_send.longest,
             outlook=outlook,
             forecast=found,
+            answered=self.answered,
             cut_off=self.cut_off,
+            cut_off_below=self.cut_off_below,
             spent_usd=spent_usd,
             too_long=self.too_long,
             duplicate_ids=plan.duplicate_ids,

@@ -22,12 +22,14 @@ class Finish:
 def finish(to_send: ToSend, limits: Limits, outlook: Outlook, outputs: Outputs | None) -> Finish | None:
     """Return the time under the stated limits; None if nothing says how long anything takes.
 
-    Slots count where earlier requests say how long one is on the wire. Tokens are those that will be used; without an
-    earlier answer those that are set aside.
+    Repairs pass the door as well. Slots count where earlier requests say how long one is on the wire. Tokens are those
+    that will be used; without an earlier answer those that are set aside.
     """
     times = {}
     if limits.requests_per_minute is not None:
-        times["requests_per_minute"] = to_send.requests / limits.requests_per_minute * 60
+        times["requests_per_minute"] = (
+            to_send.requests * float(outlook.exchanges_each) / limits.requests_per_minute * 60
+        )
     if limits.tokens_per_minute is not None:
         times["tokens_per_minute"] = _tokens(to_send, outlook, outputs) / limits.tokens_per_minute * 60
     if outlook.seconds_each is not None:

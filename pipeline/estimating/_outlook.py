@@ -3,14 +3,16 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cached_property
 from math import sqrt
 from typing import Literal
 
+from pipeline.estimating._groups import Group, cut_off_group
 from pipeline.estimating._terms import Terms
-from pipeline.estimating._to_send import EXACT, total_usd
+from pipeline.estimating._to_send import EXACT, ToSend, total_usd
 from pipeline.forecasting import (
     FEW,
     RESAMPLES,
@@ -22,7 +24,7 @@ from pipeline.forecasting import (
 )
 from pipeline.ledger import Calibration, Exchange, Used
 from pipeline.planning import is_raised
-from pipeline.pricing import COST_UNIT, Mix
+from pipeline.pricing import COST_UNIT, Mix, Price, cost_usd
 from pipeline.records import Usage
 
 LEAST_USED = 30
@@ -54,6 +56,10 @@ class Outlook:
     """The limit of the next requests."""
     repair: int = 0
     """How often an answer may be repaired: each time it may take max_tokens more."""
+    price: Price | None = None
+    """The one in force now."""
+    answered: bool = False
+    """Whether requests of the job were answered at all, with their usage or without."""
     resamples: int = RESAMPLES
     """Fewer make the ends of an interval less sure, in as much less time."""
 
@@ -78,10 +84,14 @@ class Outlook:
             return Exchange(usage._replace(output_tokens=max(longest, usage.output_tokens)), truncated=False)
         return exchange
 
-    @cached_property
+    @property
     def guessed(self) -> bool:
         """Whether some answers were cut off at a lower limit, so that their length is a guess."""
-        return any(one.truncated and is_raised(one.max_tokens, self.max_tokens) for one in self.used)
+        return bool(self._guessed)
+
+    @cached_property
+    def _guessed(self) -> set[str]:
+        return {one.key for one in self.used if one.truncated and is_raised(one.max_tokens, self.max_tokens)}
 
     @property
     def most_tokens(self) -> int | None:
@@ -89,14 +99,30 @@ class Outlook:
         return None if self.max_tokens is None else self.max_tokens * (1 + self.repair)
 
     @cached_property
-    def input_ratio(self) -> Fraction:
-        """Input tokens that are billed for one that was counted; 1 as long as nobody knows better.
+    def exchanges_each(self) -> Decimal:
+        """Answers that a request takes, its repairs included; 1 as long as nobody knows better."""
+        if not self.used:
+            return Decimal(1)
+        with localcontext(EXACT):
+            return Decimal(sum(len(one.exchanges) for one in self.used)) / len(self.used)
 
-        Requests with repairs are billed more than once, so this is more than the drift of the counts.
+    @cached_property
+    def input_ratio(self) -> Fraction:
+        """Input tokens that are billed for a request, repairs included, for one that was counted.
+
+        1 for each exchange as long as nobody knows better.
         """
         counted = sum(one.counted_tokens for one in self.used)
         if len(self.used) >= LEAST_USED and counted:
             return Fraction(sum(one.input_tokens for one in self.used), counted)
+        return self.exchange_ratio * Fraction(self.exchanges_each)
+
+    @cached_property
+    def exchange_ratio(self) -> Fraction:
+        """The same for one exchange, on average: context tiers go by it, as each exchange is priced by itself."""
+        counted = sum(one.counted_tokens for one in self.used)
+        if len(self.used) >= LEAST_USED and counted:
+            return self.input_ratio / Fraction(self.exchanges_each)
         return Fraction(1) if self.calibration is None else Fraction(self.calibration.ratio)
 
     @cached_property
@@ -134,18 +160,31 @@ class Outlook:
 
     @cached_property
     def billed_factor(self) -> Decimal:
-        """What a provider that says what it charges charged for a dollar that the price made of it; else 1."""
-        billed = [
-            (each.billed_usd, each.computed_usd)
-            for one in self.used
-            for each in one.exchanges
-            if each.billed_usd is not None and each.computed_usd is not None
-        ]
-        computed = _sum(dollars for _, dollars in billed)
+        """What a provider that says what it charges charged for a dollar that today's price makes of it; else 1.
+
+        The dollars that were computed then don't count: their price may have been corrected since.
+        """
+        said = [each for one in self.used for each in one.exchanges if each.billed_usd is not None]
+        priced = [(each.billed_usd, self._today_usd(each)) for each in said]
+        known = [(billed, usd) for billed, usd in priced if billed is not None and usd is not None]
+        computed = _sum(usd for _, usd in known)
         if not computed:
             return Decimal(1)
         with localcontext(EXACT):
-            return _sum(dollars for dollars, _ in billed) / computed
+            return _sum(billed for billed, _ in known) / computed
+
+    def _today_usd(self, exchange: Exchange) -> Decimal | None:
+        """Price an exchange as it would be booked today: at the hour it was sent, at an older price if that held then.
+
+        (Nobody asks whether the older one was right.)
+        """
+        price, sent_at = self.price, exchange.sent_at
+        if price is None:
+            return None
+        begins = price.effective_from
+        if begins is not None and sent_at is not None and sent_at < datetime.combine(begins, time(), UTC):
+            return exchange.computed_usd
+        return cost_usd(price, exchange.usage, at=sent_at)
 
     @cached_property
     def seconds_each(self) -> float | None:
@@ -153,6 +192,27 @@ class Outlook:
         return sum(one.seconds for one in self.used) / len(self.used) if self.used else None
 
     # -- tokens -------------------------------------------------------------------------------------
+
+    def groups(self, to_send: ToSend) -> list[Group]:
+        """Forecast requests that are to be sent; none if neither an answer nor max_tokens says anything.
+
+        Those that were cut off before get longer than that, whatever all the others do.
+        """
+        outputs = self.outputs(to_send.fresh)
+        cut_off = to_send.cut_off
+        if outputs is None and (to_send.fresh or not cut_off):
+            return []
+        seen = [one for one in self.observed if one.key not in self._guessed]
+        found = [] if outputs is None else [Group(to_send.fresh, outputs)]
+        basis = "limit" if outputs is None else outputs.basis
+        most = self.most_tokens if self.used else self.max_tokens  # of repairs nothing is known before any answer
+        found += [
+            cut_off_group(
+                least, cut_off[least], seen, basis=basis, most_tokens=most, seed=_SEED, resamples=self.resamples
+            )
+            for least in sorted(cut_off)
+        ]
+        return found
 
     def outputs(self, sizes: Counter[int]) -> Outputs | None:
         """Forecast the output of requests by size; None if neither an answer nor max_tokens says anything."""
@@ -170,8 +230,8 @@ class Outlook:
         return replace(found, rough=True) if self.guessed else found
 
     def usage(self, input_tokens: int, output_tokens: float) -> Usage:
-        """Say what a request of so many counted tokens will be billed for, if its output is so long."""
-        billed = round(input_tokens * self.input_ratio)
+        """Say what one exchange of so many counted tokens will be billed for, if its output is so long."""
+        billed = round(input_tokens * self.exchange_ratio)
         return Usage(
             billed,
             int(output_tokens),
@@ -182,28 +242,45 @@ class Outlook:
 
     # -- dollars ------------------------------------------------------------------------------------
 
-    def bill(self, terms: Terms, sizes: Counter[int], outputs: Outputs | None) -> Bill | None:
+    def bill(self, terms: Terms, groups: Sequence[Group]) -> Bill | None:
         """Price requests by size; None if price or output is unknown."""
-        if outputs is None:
+        if not groups:
             return None
         if not terms.known:
-            return self._as_billed(sizes)
-        if not self.used:
+            return self._as_billed(groups)
+        bills = [self._group_bill(terms, group) for group in groups]
+        low, expected, high = (_sum(amounts) for amounts in zip(*bills, strict=True))
+        return Bill(_rounded(low), _rounded(expected), _rounded(high))
+
+    def _group_bill(self, terms: Terms, group: Group) -> tuple[Decimal, Decimal, Decimal]:
+        sizes, outputs = group.sizes, group.outputs
+        if self.used and group.least is None:
+            return self._observed_bill(terms, sizes, outputs)
+        scale = self._scale(terms) if self.used else Decimal(1)
+        with localcontext(EXACT):
             low, expected, high = (
-                _rounded(self._total(terms, sizes, outputs, tokens))
+                self._total(terms, sizes, outputs, tokens) * scale
                 for tokens in (outputs.low, outputs.expected, outputs.high)
             )
-            return Bill(low, expected, high)
-        return self._observed_bill(terms, sizes, outputs)
+        return low, expected, high
 
-    def _observed_bill(self, terms: Terms, sizes: Counter[int], outputs: Outputs) -> Bill:
+    def _scale(self, terms: Terms) -> Decimal:
+        """Return what observed requests did cost for a dollar of their own tokens, priced as those of the next ones."""
+        brought = _sum(self._used_usd(terms, one) for one in self.observed)
+        taken = _sum(self._priced(terms, one.counted_tokens, one.output_tokens) for one in self.observed)
+        with localcontext(EXACT):
+            return brought / taken if taken else Decimal(1)
+
+    def _observed_bill(self, terms: Terms, sizes: Counter[int], outputs: Outputs) -> tuple[Decimal, Decimal, Decimal]:
         """Price what the observed requests did use, beside what is expected of them in the same way.
 
         So whatever makes requests dear has its part in the figure and in the interval: input that is billed otherwise
         than counted, repairs, fees, reasoning, caches.
         """
         brought = [self._used_usd(terms, one) for one in self.observed]
-        fitted = [self._dollars(terms, one.counted_tokens, outputs) for one in self.observed]
+        fitted = [
+            self._priced(terms, one.counted_tokens, outputs.per_request(one.counted_tokens)) for one in self.observed
+        ]
         with localcontext(EXACT):
             scale = _sum(brought) / _sum(fitted) if any(fitted) else Decimal(1)
             expected = self._total(terms, sizes, outputs, outputs.expected) * scale
@@ -223,13 +300,15 @@ class Outlook:
             if self.most_tokens is not None:  # no interval reaches beyond all that max_tokens allows
                 most = self._total(terms, sizes, outputs, self.most_tokens * sizes.total())
                 high = min(high, most * max(scale, Decimal(1)))
-        return Bill(_rounded(min(low, expected)), _rounded(expected), _rounded(max(high, expected)))
+        return min(low, expected), expected, max(high, expected)
 
-    def _as_billed(self, sizes: Counter[int]) -> Bill | None:
+    def _as_billed(self, groups: Sequence[Group]) -> Bill | None:
         """Forecast from what the provider said it charged, where there is no price."""
+        sizes = groups[0].sizes
         billed = [_billed_usd(one) for one in self.used]
         known = [dollars for dollars in billed if dollars is not None]
-        other_limits = self.observed != list(self.used)  # then answers get longer or shorter, and nobody has a price
+        # Then answers get longer or shorter, and nobody has a price.
+        other_limits = self.observed != list(self.used) or any(group.least is not None for group in groups)
         if other_limits or len(known) < max(len(billed), FEW):
             return None
         mean = _sum(known) / len(known)
@@ -245,24 +324,34 @@ class Outlook:
 
     def input_usd(self, terms: Terms, sizes: Counter[int]) -> Decimal | None:
         """Price the input alone; None if the price is unknown."""
-        return total_usd(sizes, lambda size: terms.mean_usd(self.usage(size, 0), 0)) if terms.known else None
+        return _rounded(total_usd(sizes, lambda size: self._priced(terms, size, 0))) if terms.known else None
 
-    def longer_usd(self, terms: Terms, sizes: Counter[int], outputs: Outputs | None) -> Decimal | None:
+    def known_usd(self, terms: Terms) -> Decimal | None:
+        """Return what an answered request did use on average, at these prices; None without any, or without a price."""
+        if not self.used or not terms.known:
+            return None
+        return _rounded(_sum(self._used_usd(terms, one) for one in self.used) / len(self.used))
+
+    def longer_usd(self, terms: Terms, groups: Sequence[Group]) -> Decimal | None:
         """Return how much more it costs, about and at most, with twice the max_tokens: only cut-off answers get longer.
 
         None where no answer was seen, or the price is unknown.
         """
         limit = self.max_tokens
-        if not terms.known or outputs is None or outputs.truncated_share is None or limit is None:
+        seen = [group for group in groups if group.outputs.truncated_share is not None]
+        if not terms.known or not seen or limit is None:
             return None
-        cut_off = Decimal(outputs.truncated_share)
 
         def longer(size: int) -> Decimal:
             twice, once = self.usage(size, 2 * limit), self.usage(size, limit)
             return max(terms.mean_usd(twice, 2 * limit) - terms.mean_usd(once, limit), Decimal(0))
 
-        total = total_usd(sizes, lambda size: longer(size) * cut_off)
-        return _rounded(None if total is None else total * self.billed_factor)
+        with localcontext(EXACT):
+            totals = [
+                (total_usd(group.sizes, longer) or Decimal(0)) * Decimal(group.outputs.truncated_share or 0)
+                for group in seen
+            ]
+            return _rounded(_sum(totals) * self.billed_factor)
 
     def again_usd(self, terms: Terms, requests: int) -> Decimal | None:
         """Return what it costs, about and at most, to ask so many cut-off requests again with twice the max_tokens.
@@ -288,15 +377,17 @@ class Outlook:
             return outputs.per_request(size) * tokens / outputs.expected
 
         def dollars(size: int) -> Decimal:
-            brings = output(size)
-            return terms.mean_usd(self.usage(size, brings), brings)
+            return self._priced(terms, size, output(size))
 
         return total_usd(sizes, dollars) or Decimal(0)
 
-    def _dollars(self, terms: Terms, size: int, outputs: Outputs) -> Decimal:
-        """Price a request of this size as it is expected."""
-        brings = outputs.per_request(size)
-        return terms.mean_usd(self.usage(size, brings), brings)
+    def _priced(self, terms: Terms, size: int, brings: float) -> Decimal:
+        """Price a request of this size that brings so many output tokens, in as many exchanges as others took."""
+        if self.exchanges_each == 1:
+            return terms.mean_usd(self.usage(size, brings), brings)
+        each = brings / float(self.exchanges_each)
+        with localcontext(EXACT):
+            return terms.mean_usd(self.usage(size, each), each) * self.exchanges_each
 
     def _used_usd(self, terms: Terms, one: Used) -> Decimal:
         return _sum(terms.usd(each.usage) for each in one.exchanges) * self.billed_factor

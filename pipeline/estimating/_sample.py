@@ -16,6 +16,8 @@ class Chosen:
     count: TokenCount | None = None
     """Of one that is to be sent; None: it has its answer, or can't be sent."""
     rows: int = 1
+    cut_off: int | None = None
+    """The lower limit at which its answer was cut off before; None: it had none, or nothing is to be sent."""
 
 
 class Sample:
@@ -47,10 +49,10 @@ class Sample:
         if key in self.chosen:
             self.chosen[key].rows += 1
 
-    def counted(self, key: str, count: TokenCount) -> None:
-        """Hear how large a request is that is to be sent."""
+    def counted(self, key: str, count: TokenCount, cut_off: int | None = None) -> None:
+        """Hear how large a request is that is to be sent; `cut_off`: the lower limit that cut its answer off before."""
         if key in self.chosen:
-            self.chosen[key].count = count
+            self.chosen[key].count, self.chosen[key].cut_off = count, cut_off
 
     @property
     def to_send(self) -> frozenset[str]:

@@ -29,8 +29,11 @@ class Terms:
 
     @classmethod
     def of(cls, meter: Meter, begin: datetime, seconds: float | None) -> "Terms":
-        """Look ahead from a moment on, for so long; None: all is sent at that moment."""
-        if meter.price is None:
+        """Look ahead from a moment on, for so long; None: all is sent at that moment.
+
+        A price that calls free what the provider charges for says nothing.
+        """
+        if meter.price is None or meter.charged:
             return cls()
         changes = len(meter.prices) > 1 or any(price.windows for price in meter.prices)
         if not changes or not seconds:

@@ -1,7 +1,7 @@
 """Running sums over the requests that will be sent."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Context, Decimal, localcontext
 
 from pipeline.planning import Meter
@@ -25,6 +25,7 @@ class ToSend:
         """Input tokens of a request -> how many requests have that many."""
         self.bounds: Counter[int] = Counter()
         """The most input tokens that a request can be billed for -> how many requests have that bound."""
+        self._cut_off: dict[int, Counter[int]] = {}
         self._methods: set[str] = {"exact"}
 
     def add(self, counts: Sequence[TokenCount]) -> None:
@@ -33,10 +34,26 @@ class ToSend:
         self.bounds.update([count.bound for count in counts])
         self._methods.update([count.method for count in counts])
 
-    def remove(self, counts: Sequence[TokenCount]) -> None:
-        """Take back requests that were sent meanwhile."""
-        self.sizes -= Counter(count.tokens for count in counts)
-        self.bounds -= Counter(count.bound for count in counts)
+    def was_cut_off(self, count: TokenCount, limit: int) -> None:
+        """Hear that a request that is counted had its answer cut off at a lower limit before."""
+        self._cut_off.setdefault(limit, Counter())[count.tokens] += 1
+
+    def remove(self, count: TokenCount, cut_off: int | None) -> None:
+        """Take back a request that was sent meanwhile; `cut_off`: the limit at which it had been cut off before."""
+        self.sizes -= Counter([count.tokens])
+        self.bounds -= Counter([count.bound])
+        if cut_off is not None:
+            self._cut_off[cut_off] -= Counter([count.tokens])
+
+    @property
+    def cut_off(self) -> Mapping[int, Counter[int]]:
+        """The sizes of requests whose answers were cut off at a lower limit before, by that limit."""
+        return {limit: sizes for limit, sizes in self._cut_off.items() if sizes}
+
+    @property
+    def fresh(self) -> Counter[int]:
+        """The sizes of all others."""
+        return self.sizes - sum(self._cut_off.values(), Counter())
 
     @property
     def requests(self) -> int:
@@ -62,11 +79,6 @@ class ToSend:
     def method(self) -> str:
         """The least sure method among the counts."""
         return max(self._methods, key=_RANK.__getitem__)
-
-    @property
-    def ceiling_usd(self) -> Decimal | None:
-        """Every request at its worst case, retries apart; None if price or max_tokens leave it open."""
-        return total_usd(self.bounds, self._meter.worst_case)
 
 
 def total_usd(sizes: Counter[int], cost: Callable[[int], Decimal | None]) -> Decimal | None:

@@ -42,7 +42,11 @@ _ATTEMPTS = {
     "cost_usd": "try_cast(coalesce(j.billed_usd, j.computed_usd) as decimal(18,12))",
     "billed_usd": "try_cast(j.billed_usd as decimal(18,12))",
     "computed_usd": "try_cast(j.computed_usd as decimal(18,12))",
-    "reserved_usd": "try_cast(j.reserved_usd as decimal(18,12))", "price_id": "coalesce(j.price_id, $price_id)",
+    # A cost that no column holds is unknown, and then more than whatever was its bound.
+    "reserved_usd": "case when coalesce(j.billed_usd, j.computed_usd) is null"
+                    " or try_cast(coalesce(j.billed_usd, j.computed_usd) as decimal(18,12)) is not null"
+                    " then try_cast(j.reserved_usd as decimal(18,12)) end",
+    "price_id": "coalesce(j.price_id, $price_id)",
     "request_id": "j.request_id", "error_type": "j.error_type", "error": "j.error", "journal_id": "$journal_id",
     "journal_offset": "journal_offset",
 }  # fmt: skip

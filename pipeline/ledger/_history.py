@@ -1,6 +1,7 @@
 """What a job's answered requests have used: the ground on which its next estimate stands."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ class Exchange(NamedTuple):
     """What the price of that time makes of it."""
     billed_usd: Decimal | None = None
     """What the provider said it charged."""
+    sent_at: datetime | None = None
 
 
 class Used(NamedTuple):
@@ -57,12 +59,12 @@ class Used(NamedTuple):
 
 # Keys are hashes, so the lowest ones are a random choice among all; the newest ones might be those that were asked
 # again under a higher limit, and long. A request is left out where the usage of one of its answers is unknown: half a
-# figure would be a wrong one.
+# figure would be a wrong one. No tokens at all are no usage: a provider that doesn't count says so in this way, too.
 _SQL = """
 with mine as (select run_id, max_tokens from run_starts where job = $job and prompt_id = $prompt_id),
 found as (
     select a.key, a.run_id from attempts a join mine using (run_id)
-    where a.kind <> 'repair' and a.output_tokens is not null and a.counted_tokens is not null
+    where a.kind <> 'repair' and a.input_tokens + a.output_tokens > 0 and a.counted_tokens is not null
       and ($keys is null or list_contains($keys, a.key))
     order by a.key limit $most_attempts),
 newest as (select key, max(run_id) as run_id from found group by key order by key limit $most)
@@ -71,11 +73,12 @@ select a.key,
        list([a.input_tokens, coalesce(a.cached_input_tokens, 0), coalesce(a.cache_write_tokens, 0), a.output_tokens,
              coalesce(a.reasoning_tokens, 0)] order by a.attempt) filter (where a.output_tokens is not null),
        list([a.computed_usd, a.billed_usd] order by a.attempt) filter (where a.output_tokens is not null),
+       list(a.sent_at order by a.attempt) filter (where a.output_tokens is not null),
        list(a.result = 'truncated' order by a.attempt) filter (where a.output_tokens is not null),
        sum(a.latency_ms) / 1000, any_value(m.max_tokens)
 from newest n join attempts a on a.run_id = n.run_id and a.key = n.key join mine m on m.run_id = a.run_id
 group by a.run_id, a.key
-having bool_and(a.input_tokens is not null and a.output_tokens is not null
+having bool_and(coalesce(a.input_tokens + a.output_tokens > 0, false)
                 or a.result in ('rejected', 'rate_limited', 'unavailable'))
    and sum(a.latency_ms) is not null
 order by a.key
@@ -97,12 +100,22 @@ def used_by(
     return [_used(row) for row in connection.execute(_SQL, facts).fetchall()]
 
 
+def has_answers(connection: duckdb.DuckDBPyConnection, job: str, prompt_id: str) -> bool:
+    """Tell whether any request of a job was answered under this prompt, with its usage or without."""
+    found = connection.execute(
+        "select 1 from attempts a join run_starts r using (run_id) where r.job = ? and r.prompt_id = ?"
+        " and a.result in ('ok', 'truncated', 'invalid', 'refused') limit 1",
+        [job, prompt_id],
+    )
+    return found.fetchone() is not None
+
+
 def _used(row: Sequence[Any]) -> Used:
-    key, counted, tokens, dollars, truncated, seconds, max_tokens = row
+    key, counted, tokens, dollars, sent, truncated, seconds, max_tokens = row
     exchanges = tuple(
-        Exchange(Usage(inputs, outputs, cached, written, reasoning), cut, computed, billed)
-        for (inputs, cached, written, outputs, reasoning), (computed, billed), cut in zip(
-            tokens, dollars, truncated, strict=True
+        Exchange(Usage(inputs, outputs, cached, written, reasoning), cut, computed, billed, sent_at.replace(tzinfo=UTC))
+        for (inputs, cached, written, outputs, reasoning), (computed, billed), sent_at, cut in zip(
+            tokens, dollars, sent, truncated, strict=True
         )
     )
     return Used(key, counted, exchanges, seconds, max_tokens)

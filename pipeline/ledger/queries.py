@@ -111,16 +111,30 @@ CALIBRATED_BY = 30
 
 
 def calibration(connection: duckdb.DuckDBPyConnection, provider: str, model: str) -> Calibration | None:
-    """Compare our counts with reported usage; None below CALIBRATED_BY attempts."""
+    """Compare our counts with reported usage; None below CALIBRATED_BY attempts.
+
+    As the view `drift` does, but for answers to which the provider counted no input at all: it doesn't count.
+    """
     found = connection.execute(
-        "select sum(attempts)::bigint, sum(counted_tokens)::bigint, sum(input_tokens)::bigint from drift"
-        " where provider = $1 and model = $2",
+        "select count(*), sum(counted_tokens)::bigint, sum(input_tokens)::bigint from attempts"
+        " where provider = $1 and model = $2 and kind = 'first'"
+        " and result in ('ok', 'truncated', 'invalid', 'refused') and input_tokens > 0 and counted_tokens > 0",
         [provider, model],
     ).fetchone()
-    if found is None or found[0] is None or found[0] < CALIBRATED_BY:
+    if found is None or found[0] < CALIBRATED_BY:
         return None
     attempts, counted, billed = found
     return Calibration(Decimal(billed) / Decimal(counted), attempts)
+
+
+def charged(connection: duckdb.DuckDBPyConnection, provider: str, model: str) -> bool:
+    """Tell whether a provider charged for a model in the newest run in which it said what it charged."""
+    billed = connection.execute(
+        "select max(billed_usd) from attempts where provider = $1 and model = $2 and billed_usd is not null"
+        " group by run_id order by run_id desc limit 1",
+        [provider, model],
+    ).fetchone()
+    return billed is not None and billed[0] > 0
 
 
 def has_estimate(connection: duckdb.DuckDBPyConnection, run_id: int) -> bool:

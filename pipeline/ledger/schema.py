@@ -401,6 +401,24 @@ create or replace macro reprice(input_tokens, cached_input_tokens, cache_write_t
               + tokens_usd(output_tokens - reasoning_tokens, output) + tokens_usd(reasoning_tokens, reasoning));
 """
 
+_REPRICE_SHARES = """
+-- As before, but shares that are more than all of the input together are NULL, too.
+create or replace macro reprice(input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+                                input, cached_input, cache_write, output, reasoning,
+                                cached_share := null, written_share := null) as
+    case when try_cast(coalesce(cached_share, 0) as decimal(18,12))
+              + try_cast(coalesce(written_share, 0) as decimal(18,12)) <= 1
+    then half_even(
+        tokens_usd(input_tokens
+                   - share_of(input_tokens, coalesce(cached_share, 0 * written_share), cached_input_tokens)
+                   - share_of(input_tokens, coalesce(written_share, 0 * cached_share), cache_write_tokens), input)
+        + tokens_usd(share_of(input_tokens, coalesce(cached_share, 0 * written_share), cached_input_tokens),
+                     cached_input)
+        + tokens_usd(share_of(input_tokens, coalesce(written_share, 0 * cached_share), cache_write_tokens),
+                     cache_write)
+        + tokens_usd(output_tokens - reasoning_tokens, output) + tokens_usd(reasoning_tokens, reasoning)) end;
+"""
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "views", _VIEWS),
@@ -413,5 +431,6 @@ MIGRATIONS = (
     Migration(9, "runs know their prompt", _PROMPTS),
     Migration(10, "unknown costs never look like zero", _NEVER_ZERO),
     Migration(11, "re-pricing with a share from the cache", _REPRICE_CACHED),
+    Migration(12, "re-pricing with no more than all of the input", _REPRICE_SHARES),
 )
 NEWEST = MIGRATIONS[-1].step

@@ -96,10 +96,16 @@ class History:
     """What an estimate can learn from the ledger."""
 
     used: Sequence[Used] = ()
+    answered: bool = False
+    """Whether the job has answers under this prompt, of which the usage may be unknown."""
     calibration: queries.Calibration | None = None
     """What a counted token turned out to be in the whole ledger."""
     spent_usd: Decimal = Decimal(0)
     """What the plan has spent, as the budget counts."""
+    unbounded: int = 0
+    """Attempts of the plan that have neither a known cost nor an upper bound: what they cost is not in `spent_usd`."""
+    charged: bool = False
+    """The provider charged for this model, in any job, when it last said what it charged."""
     elsewhere: queries.Elsewhere = queries.Elsewhere()  # noqa: RUF009 -- a frozen value
     """What other plans of the job have, where a run would begin one that never spent anything."""
 
@@ -255,8 +261,11 @@ class Ledger:
             begins = plan.new and not plan.new_job and not plan.spent_usd
             return History(
                 used=_history.used_by(connection, ask.job, ask.prompt_id, keys=ask.keys) if ask.wanted else [],
+                answered=ask.wanted and _history.has_answers(connection, ask.job, ask.prompt_id),
                 calibration=queries.calibration(connection, ask.provider, ask.model),
                 spent_usd=plan.spent_usd,
+                unbounded=plan.unknown,
+                charged=queries.charged(connection, ask.provider, ask.model),
                 elsewhere=(
                     queries.spent_elsewhere(connection, ask.job, ask.prompt_id) if begins else queries.Elsewhere()
                 ),

@@ -171,9 +171,10 @@ class Window:
         return clock < self.utc_to and DAYS[day - 1] in self.weekdays
 
     def in_words(self) -> str:
-        """Name the hours: `01:00-04:00 UTC mon-fri`."""
+        """Name the hours: `01:00-04:00 UTC mon-fri`, with seconds where they have some."""
         days = "" if self.weekdays == DAYS else f" {_in_a_row(self.weekdays) or ','.join(self.weekdays)}"
-        return f"{self.utc_from:%H:%M}-{self.utc_to:%H:%M} UTC{days}"
+        exactly = "auto" if any(hour.second or hour.microsecond for hour in (self.utc_from, self.utc_to)) else "minutes"
+        return f"{self.utc_from.isoformat(exactly)}-{self.utc_to.isoformat(exactly)} UTC{days}"
 
     def as_record(self) -> dict[str, Any]:
         """Everything as text and numbers."""

@@ -59,6 +59,11 @@ class Provider(Protocol):
         ...
 
     @property
+    def tells_costs(self) -> bool:
+        """Tell whether its answers are looked through for what was charged."""
+        ...
+
+    @property
     def options(self) -> frozenset[str]:
         """Names of the further `[model]` keys it understands."""
         ...

@@ -37,10 +37,9 @@ def decode(
 ) -> Reply | Failure:
     """Translate one answer; never raises. Only a 2xx with `choices` and without `error` is a `Reply`.
 
-    `billed_path` says where the body tells what was charged, such as `usage.cost`.
+    What an error says it used, or charged, is kept as well. `billed_path` says where the body tells what was charged,
+    such as `usage.cost`.
     """
-    if not 200 <= reply.status < 300:  # noqa: PLR2004 (success)
-        return failure_from(reply, now, secrets=secrets)
     body = load(reply.body)
     fields = body if isinstance(body, dict) else {}
     billed = None if billed_path is None else billed_usd(fields, billed_path)
@@ -52,7 +51,7 @@ def _decoded(
     reply: WireReply, body: Any, fields: dict[str, Any], now: float, secrets: Sequence[str]
 ) -> Reply | Failure:
     usage, model, choice = usage_of(fields.get("usage")), _name(fields.get("model")), _first_choice(fields)
-    if fields.get("error") or choice is None:
+    if fields.get("error") or choice is None or not 200 <= reply.status < 300:  # noqa: PLR2004 (success)
         return failure_from(reply, now, body=body, secrets=secrets, usage=usage, model=model)
     if choice.get("error") or choice.get("finish_reason") == "error":
         # OpenRouter, once the model has begun: the choice ends with `error`, and may say why.
@@ -61,6 +60,9 @@ def _decoded(
     message = _part(choice, "message")
     reason, reasoned = _name(choice.get("finish_reason")), _has_reasoned(message, usage)
     text, finish = _answer(message, reason, reasoned=reasoned)
+    if usage is not None and not (usage.input_tokens and usage.output_tokens) and finish != "refused":
+        # What was asked and said has tokens: a server that reports none would make it free. A filter's words may be.
+        usage = None if text or reasoned else usage
     request_id = request_id_of(reply, fields)
     return Reply(text, finish, reason, usage, model, request_id, reasoned, rate_hint(reply.headers, now))
 
@@ -94,7 +96,10 @@ def _amount(value: Any) -> Decimal | None:
 
 
 def usage_of(raw: Any) -> Usage | None:
-    """Normalise a usage object; None where it is absent, or contradicts itself so that no cost follows from it."""
+    """Normalise a usage object; None where it is absent, or contradicts itself so that no cost follows from it.
+
+    That there is an answer to no tokens, or one of none, shows only beside the answer.
+    """
     if not isinstance(raw, dict):
         return None
     into, out = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")

@@ -90,6 +90,11 @@ class OpenAI:
     """Where an answer's JSON says what was charged, in dollars, such as `usage.cost`."""
     options: frozenset[str] = DIALECT_OPTIONS
 
+    @property
+    def tells_costs(self) -> bool:
+        """Tell whether its answers are looked through for what was charged."""
+        return self.billed_cost_path is not None
+
     def configured(self, base_url: str | None, options: Mapping[str, object]) -> "OpenAI":
         """Return this provider at another address, and with the job's `options` (known names) applied.
 

@@ -4,10 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 SQL = """
-select status, error_type, count(*) as rows, sum(cost_usd) as cost_usd,
-       arg_min(row_id, row_index) as example_row, arg_min(error, row_index) as example
-from errors where job = $1 group by status, error_type order by rows desc, status, error_type
+with unknown as (select a.key, count(*) as attempts from attempts a join run_starts r using (run_id)
+                 where r.job = $1 and a.cost_usd is null group by a.key)
+select e.status, e.error_type, count(*) as rows,
+       case when count(u.key) > 0 then nullif(sum(e.cost_usd), 0) else sum(e.cost_usd) end as cost_usd,
+       coalesce(sum(u.attempts), 0)::bigint as unknown_cost,
+       arg_min(e.row_id, e.row_index) as example_row, arg_min(e.error, e.row_index) as example
+from errors e left join unknown u on u.key = e.key and e.attempts > 0
+where e.job = $1 group by e.status, e.error_type order by rows desc, e.status, e.error_type
 """
+"""`attempts` of a row are none where an earlier row bears the cost of its key. Unknown costs never look like zero."""
 COUNTS = """
 with listed as (select key from rows where plan_id = (select max(plan_id) from plan_starts where job = $1))
 select (select count(*) from listed) as rows,

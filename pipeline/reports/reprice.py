@@ -8,8 +8,7 @@ ANY_LIST, USERS_FILE = "any list", "own file"
 SQL = """
 select {by}, {own} {moment} as sent_at,
        input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens,
-       coalesce(input_tokens is null and cost_usd = 0
-                and result not in ('ok', 'truncated', 'invalid', 'refused'), false) as unbilled,
+       coalesce(input_tokens is null and cost_usd = 0, false) as unbilled,
        case when unbilled then http_status end as http_status, case when unbilled then error_type end as error_type,
        count(*) as attempts, sum(cost_usd) as cost_usd, count(*) filter (where cost_usd is null) as unknown_cost
 from (select a.*, r.job, r.plan_id, r.whose, a.sent_at::date as day
@@ -24,8 +23,8 @@ group by all
 """
 """`{by}` is filled with names from spend.DIMENSIONS, `{own}` with OWN or nothing, `{moment}` with EXACTLY or THE_DAY.
 
-A failed attempt without usage and without cost is `unbilled`. With a free price that also holds where an answer may
-have been generated; its status and type of error tell. `whose` lists speak about a run's own price: none where its
+An attempt without usage and without cost is `unbilled`. With a free price that also holds where an answer was, or may
+have been, generated; its status and type of error tell. `whose` lists speak about a run's own price: none where its
 price was stated, only the user's file where its address was.
 """
 

@@ -6,6 +6,7 @@ Nothing has a consequence before it is on file. Whatever is beyond one exchange 
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import NamedTuple
 
 from pipeline.budget import ZERO, Budget, dollars
@@ -72,8 +73,8 @@ class Desk:
         self._notify, self._stop, self._fail = notify, stop, fail
         self._proven = proven
         max_tokens = exchanger.spec.max_tokens
-        free = exchanger.meter.is_free
-        self._most_output = None if max_tokens is None or free else max_tokens + COUNTED_OTHERWISE
+        self._free = exchanger.meter.is_free
+        self._most_output = None if max_tokens is None or self._free else max_tokens + COUNTED_OTHERWISE
         self._arrived: list[Arrival] = []
         self._held: list[Outcome] = []
         """Rejections that may be the job's fault: booked when that is ruled out."""
@@ -81,12 +82,15 @@ class Desk:
         """Set whenever something has come home."""
         self.spent = ZERO
         """Dollars of the answers so far, as far as they are known."""
-        self.billed = False
-        """The provider says what it charges."""
+        self.unknown = 0
+        """Exchanges of unknown cost."""
+        self.unbounded = 0
+        """Those of them whose cost has no upper bound either."""
 
     def lost(self, ticket: Ticket) -> None:
         """Give a slot back whose exchange left no trace: what it cost is unknown, for it may be billed."""
         self._door.back(ticket, cost=None, used_tokens=None)
+        self._not_known(ticket)
         self.home.set()
 
     def arrive(self, arrival: Arrival) -> None:
@@ -142,7 +146,7 @@ class Desk:
             self._not_written(error)
             self.lost(ticket)
             return
-        self.spent += attempt.cost_usd or ZERO
+        self._add_up(ticket, attempt.cost_usd)
         self._door.back(ticket, cost=attempt.cost_usd, used_tokens=None)
         self.home.set()
 
@@ -171,14 +175,33 @@ class Desk:
         cost = attempt.cost_usd
         self._door.back(arrival.ticket, cost=cost, used_tokens=_tokens_used(attempt))
         _log.exchange(attempt)
-        self.billed = self.billed or attempt.billed_usd is not None
-        if cost:
-            self.spent += cost
+        self._add_up(arrival.ticket, cost)
         self._mind(heard)
         if cost is not None and isinstance(step, Done):
             self._look_ahead()
-        self._watch_books(attempt)
+        self._watch_books(arrival)
         self._go_on(step, heard)
+
+    def _add_up(self, ticket: Ticket, cost: Decimal | None) -> None:
+        if cost is None:
+            self._not_known(ticket)
+        elif cost:
+            self.spent += cost
+            if self._free:
+                self._not_free(cost)
+
+    def _not_known(self, ticket: Ticket) -> None:
+        self.unknown += 1
+        self.unbounded += ticket.reserve_usd is None
+
+    def _not_free(self, cost: Decimal) -> None:
+        """Hear of the first dollars of a model that was to be free."""
+        self._free = False
+        self._exchanger.meter.heard_of_charges()
+        self._notify(
+            f"the provider says it charged {dollars(cost)} for an answer that is free by the price: what it charges is"
+            " booked, and no upper bound is known; is the price right?"
+        )
 
     def _look_ahead(self) -> None:
         notice = self._ahead.settled(self.spent)
@@ -247,32 +270,47 @@ class Desk:
         else:
             self._door.again(step.ticket, 0.0 if step.shuts_door else step.wait_seconds)
 
-    def _watch_books(self, attempt: Attempt) -> None:
+    def _watch_books(self, arrival: Arrival) -> None:
         """Pause when what is booked can't be trusted any more: a broken ledger, a bill that breaks its bound."""
         broken = self._loader.broken
         if broken is not None:
             said = isinstance(broken, PromptmillError)
             self._stop(str(broken) if said else f"the ledger can't be written: {broken}")
-        self._watch_bill(attempt)
+        self._watch_bill(arrival)
 
-    def _watch_bill(self, attempt: Attempt) -> None:
-        """Pause when a provider bills more than the worst case that max_tokens promised: the cap can't hold then."""
+    def _watch_bill(self, arrival: Arrival) -> None:
+        """Pause when an exchange costs more than its worst case, or has more output: the cap can't hold then."""
+        attempt = arrival.attempt
         cost, worst_case, usage = attempt.cost_usd, attempt.reserved_usd, attempt.usage
         if self._budget.cap is not None and cost is not None and worst_case is not None and cost > worst_case:
             self._stop(
-                f"the provider billed {dollars(cost)} for a request that could cost {dollars(worst_case)} at most under"
-                " max_tokens: the budget can't be held; does this provider honour max_tokens?"
+                f"an attempt cost {dollars(cost)}, and could cost {dollars(worst_case)} at most: the budget can't be"
+                f" held; {self._dearer_by(arrival, worst_case)}"
             )
         elif self._most_output is not None and usage is not None and usage.output_tokens > self._most_output:
             self._watch_length(usage)
 
+    def _dearer_by(self, arrival: Arrival, worst_case: Decimal) -> str:
+        """Say what broke the bound: the answer's length, the input's, or the price."""
+        usage, computed = arrival.attempt.usage, arrival.attempt.computed_usd
+        if usage is None or computed is None or computed <= worst_case:
+            said = "nothing" if computed is None else dollars(computed)
+            return f"the provider says what it charged, and by the price it is {said}; is the price right?"
+        if self._most_output is not None and usage.output_tokens > self._most_output:
+            return f"{self._length(usage)}; does this provider honour max_tokens?"
+        return (
+            f"it was billed for {usage.input_tokens:,} input tokens, and {arrival.ticket.input_tokens:,} were counted;"
+            " does this provider add to what it is sent?"
+        )
+
+    def _length(self, usage: Usage) -> str:
+        thought = f", {usage.reasoning_tokens:,} of them for reasoning" if usage.reasoning_tokens else ""
+        limit = self._exchanger.spec.max_tokens
+        return f"an answer has {usage.output_tokens:,} output tokens{thought}, and max_tokens is {limit:,}"
+
     def _watch_length(self, usage: Usage) -> None:
         """Hear of an answer beyond max_tokens. Its dollars may fit: the input's bound is often far from its tokens."""
-        thought = f", {usage.reasoning_tokens:,} of them for reasoning" if usage.reasoning_tokens else ""
-        said = (
-            f"an answer has {usage.output_tokens:,} output tokens{thought}, and max_tokens is"
-            f" {self._exchanger.spec.max_tokens:,}"
-        )
+        said = self._length(usage)
         if self._budget.cap is not None:
             self._stop(f"{said}: the budget can't be held; does this provider honour max_tokens?")
             return

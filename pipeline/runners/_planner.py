@@ -10,7 +10,7 @@ from pipeline.counting import Counting, ToCount
 from pipeline.doorman import Limits, Ticket
 from pipeline.estimating import Forecast, Outlook, TooLong, ToSend, forecast, quick_bill
 from pipeline.ledger import HELD_BACK, Known
-from pipeline.planning import Plan, PlannedRow, Selection, decide
+from pipeline.planning import Plan, PlannedRow, Selection, cut_before, decide
 from pipeline.records import Outcome, Request, TokenCount
 from pipeline.runners._ahead import Begun
 from pipeline.runners._backlog import PlanRow
@@ -137,11 +137,14 @@ class Planner:
     def _metered(self, requests: Sequence[Request], counts: Sequence[TokenCount], batch: Batch) -> Iterator[TokenCount]:
         """Write the tickets of requests, but of those that a stated limit never lets through; yield their counts."""
         write, never_fits = self.counting.meter.ticket, self.limits.never_fits
+        answers = bool(self.known.own or self.known.others)
         for request, count in zip(requests, counts, strict=True):
             ticket = write(request, count)
             never = never_fits(ticket.tokens)
             if never is None:
                 batch.tickets.append(ticket)
+                if answers and (limit := cut_before(self.known, request.key, self.max_tokens)) is not None:
+                    self.to_send.was_cut_off(count, limit)
                 yield count
             else:
                 batch.outcomes.append(Outcome(request.key, "rejected", 0, error_type=HELD_BACK, error=never))

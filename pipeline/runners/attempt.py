@@ -114,7 +114,7 @@ class Exchanger:
             sent_at,
             round(latency_ms, 3),
             ticket.reserve_usd,
-            _computed(price, result, sent_at),
+            _computed(price, result, sent_at, charged=self.meter.charged),
             result.billed_usd,
             None if price is None else price.price_id,
             status,
@@ -244,15 +244,18 @@ def _before_the_door(ticket: Ticket, wait_seconds: float) -> Again:
     return Again(ticket._replace(attempt=ticket.attempt + 1, kind="retry"), wait_seconds, shuts_door=True)
 
 
-def _computed(price: Price | None, result: Reply | Failure, sent_at: float) -> Decimal | None:
-    """Usage times price; nothing for a failure that can't have been billed, at any price; else unknown."""
+def _computed(price: Price | None, result: Reply | Failure, sent_at: float, *, charged: bool) -> Decimal | None:
+    """Usage times price; nothing for a failure that can't have been billed, at any price; else unknown.
+
+    Without usage a free model's answer costs nothing either, unless it is `charged` for.
+    """
     if isinstance(result, Failure) and result.usage is None and not result.cost_unknown:
         return Decimal(0)
     if price is None:
         return None
     if result.usage is not None:
         return cost_usd(price, result.usage, at=datetime.fromtimestamp(sent_at, UTC) if price.windows else None)
-    return Decimal(0) if price.is_free else None
+    return Decimal(0) if price.is_free and not charged else None
 
 
 _STATUSES: dict[AttemptResult, Status] = {

@@ -77,8 +77,11 @@ def prepare(job: Job, *, limit: int | None = None) -> Prepared:
         raise InputError(f"{job.file}: no row of {job.input.path} is selected; look at [input] where")
     warnings = []
     if price is None:
+        costs = "costs will be NULL, not zero"
+        if job.provider.tells_costs:
+            costs = "costs will be what the provider says it charged, and NULL where it says nothing"
         warnings.append(
-            f"the price of {job.model.name} at {job.provider.name} is unknown: costs will be NULL, not zero;"
+            f"the price of {job.model.name} at {job.provider.name} is unknown: {costs};"
             " give it with [price] or --price IN,OUT (dollars per 1M tokens)"
         )
     for one in prices:

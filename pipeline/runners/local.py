@@ -50,9 +50,11 @@ class RunReport:
     complete: bool
     """The run saw the end of the input."""
     spent: Decimal | None
-    """Dollars this run's answers cost; None without a price."""
+    """Dollars this run's answers cost, as far as that is known; None where nothing is known."""
     uncertain: Decimal
-    """Upper bound of what its exchanges of unknown cost may add."""
+    """Upper bound of what its exchanges of unknown cost may add, as far as they have one."""
+    unbounded: int
+    """Exchanges of unknown cost that have no upper bound; their cost is in no other figure."""
     plan_spent: Decimal
     """Dollars all runs of the plan spent, this one included, as the budget counts: unknown costs at their worst."""
     paused: str | None
@@ -62,7 +64,7 @@ class RunReport:
     seconds: float
     exit_code: int
     free: bool
-    """Nothing this run did can cost anything."""
+    """Nothing this run did can cost anything, and nothing was charged."""
     duplicate_ids: int
     """Rows that repeat the id of an earlier one, among those that were read."""
 
@@ -140,7 +142,7 @@ class LocalRun:
 
     @property
     def free(self) -> bool:
-        """Tell whether the model costs nothing."""
+        """Tell whether the model costs nothing, by its price and by what was charged so far."""
         return self._exchanger.meter.is_free
 
     @property
@@ -160,9 +162,11 @@ class LocalRun:
 
     @property
     def spent(self) -> Decimal | None:
-        """Dollars this run's answers have cost so far; None without a price, unless the provider says what it bills."""
-        known = self._exchanger.meter.price is not None or self._desk.billed
-        return self._desk.spent if known else None
+        """Dollars this run's answers have cost so far, as far as that is known; None where nothing is known.
+
+        As in the ledger's views: failures that cost nothing don't make unknown costs look like free ones.
+        """
+        return None if self._desk.unknown and not self._desk.spent else self._desk.spent
 
     @property
     def projected(self) -> Decimal | None:
@@ -171,8 +175,13 @@ class LocalRun:
 
     @property
     def uncertain(self) -> Decimal:
-        """Upper bound of what exchanges of unknown cost may add to `spent`."""
+        """Upper bound of what exchanges of unknown cost may add to `spent`, as far as they have one."""
         return self._budget.spent - self._spent_before - self._desk.spent
+
+    @property
+    def unbounded(self) -> int:
+        """Exchanges of unknown cost that may add any amount."""
+        return self._desk.unbounded
 
     @property
     def ledger_problem(self) -> str | None:
@@ -235,6 +244,7 @@ class LocalRun:
             complete=self.tally.scanned and self._planner.plan.complete,
             spent=self.spent,
             uncertain=self.uncertain,
+            unbounded=self.unbounded,
             plan_spent=self._budget.spent,
             paused=self.paused,
             left_over=left_over,

@@ -21,6 +21,9 @@ __all__ = ["FIGURES", "Export", "UsageLine", "read_export"]
 class Export:
     """What a file says."""
 
+    path: Path
+    digest: str
+    """Equal for files that hold the same."""
     shape: str
     """The shape's name, for people."""
     provider: str | None
@@ -46,7 +49,7 @@ def read_export(path: Path, columns: Mapping[str, str] | None = None) -> Export:
             if not found.lines:
                 raise InputError(f"{path}: {shape.name}, but no usage in it; export a period that has some")
             days = found.days | {line.day for line in found.lines}
-            return Export(shape.name, shape.provider, found.lines, days, found.notes)
+            return Export(path, document.digest, shape.name, shape.provider, found.lines, days, found.notes)
     raise InputError(_unknown(document, columns or {}, shapes))
 
 

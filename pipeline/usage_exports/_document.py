@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ _KEYS_TOLD = 12
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Either `header` and `rows` (CSV) or `pages` and `buckets` (JSON) are filled."""
+    """Either `delimiter`, `header` and `rows` (CSV) or `pages` and `buckets` (JSON) are filled."""
 
     path: Path
+    digest: str
+    """Equal for files that hold the same text."""
+    delimiter: str = ""
     header: tuple[str, ...] = ()
     rows: tuple[Mapping[str, str], ...] = ()
     pages: tuple[Mapping[str, Any], ...] = ()
@@ -66,10 +70,11 @@ def read_document(path: Path) -> Document:
         raise InputError(f"{path} is not UTF-8 text; export it as CSV or JSON") from error
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}") from error
-    return _json(path, text) if text.lstrip()[:1] in {"{", "["} else _csv(path, text)
+    read = _json if text.lstrip()[:1] in {"{", "["} else _csv
+    return read(path, sha256(text.encode()).hexdigest(), text)
 
 
-def _json(path: Path, text: str) -> Document:
+def _json(path: Path, digest: str, text: str) -> Document:
     """Read one page, a list of pages or of buckets, or several of these one after the other."""
     pages: list[Mapping[str, Any]] = []
     buckets: list[Mapping[str, Any]] = []
@@ -80,7 +85,7 @@ def _json(path: Path, text: str) -> Document:
                 buckets += [bucket for bucket in one["data"] if isinstance(bucket, dict)]
             elif isinstance(one, dict):
                 buckets.append(one)
-    return Document(path, pages=tuple(pages), buckets=tuple(buckets))
+    return Document(path, digest, pages=tuple(pages), buckets=tuple(buckets))
 
 
 def _values(path: Path, text: str) -> Iterator[Any]:
@@ -100,7 +105,7 @@ def _after_space(text: str, at: int) -> int:
     return at
 
 
-def _csv(path: Path, text: str) -> Document:
+def _csv(path: Path, digest: str, text: str) -> Document:
     first = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first.count)
     try:
@@ -112,7 +117,8 @@ def _csv(path: Path, text: str) -> Document:
         raise InputError(f"{path} is empty")
     header = tuple(name.strip() for name in table[0][0])
     filled = [(_row(header, cells), line) for cells, line in table[1:] if any(cell.strip() for cell in cells)]
-    return Document(path, header, tuple(row for row, _ in filled), lines=tuple(line for _, line in filled))
+    rows, lines = tuple(row for row, _ in filled), tuple(line for _, line in filled)
+    return Document(path, digest, delimiter, header, rows, lines=lines)
 
 
 def _row(header: tuple[str, ...], cells: list[str]) -> dict[str, str]:

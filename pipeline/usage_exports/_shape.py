@@ -14,7 +14,10 @@ FIGURES = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "
 """What is compared: numbers of one UTC day and model."""
 
 _SLASHED = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})")
-_THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d*)?")
+_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
+"""A decimal comma is none: 0,75 must not become 75, nor 0,750."""
+_EITHER = re.compile(r"-?\d{1,3},\d{3}")
+"""Thousands, or three decimals after a comma."""
 _TOO_LONG = 18
 """Digits before the point of what no provider counts or bills."""
 _EPOCH = re.compile(r"\d{9,11}(\.0*)?")
@@ -121,27 +124,42 @@ def day_of(value: Any, document: Document) -> date:
 
 
 def number_of(value: Any, document: Document) -> Decimal | None:
-    """Read a number as it is written, `$` and thousands separators apart; None for an empty cell. Raises InputError."""
-    text = "" if value is None else str(value).replace("$", "").strip()
-    if not text:
-        return None
-    if _THOUSANDS.fullmatch(text):  # a decimal comma is none: 0,75 must not become 75
-        text = text.replace(",", "")
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if not number.is_finite() or number.adjusted() >= _TOO_LONG:
-        raise InputError(f"{document.place}: {str(value)!r} is no number")
+    """Read a number as it is written, `$` and thousands separators apart; None for an empty cell.
+
+    Raises InputError, also for a comma that may be either: where commas don't separate the columns, they are decimal
+    ones in much of the world.
+    """
+    number = _number(value, document)
+    if number is not None and document.delimiter not in {"", ","} and _EITHER.fullmatch(_bare(value)):
+        point, none = _bare(value).replace(",", "."), _bare(value).replace(",", "")
+        raise InputError(f"{document.place}: {str(value)!r} may be {point} or {none}; write it without the comma")
     return number
 
 
 def count_of(value: Any, document: Document) -> int | None:
-    """Read a count; vendors also write `3.0`. Raises InputError."""
-    number = number_of(value, document)
+    """Read a count; vendors also write `3.0`, and it has no decimals after a comma. Raises InputError."""
+    number = _number(value, document)
     if number is not None and number != number.to_integral_value():
         raise InputError(f"{document.place}: {str(value)!r} is no whole number")
     return None if number is None else int(number)
+
+
+def _number(value: Any, document: Document) -> Decimal | None:
+    text = _bare(value)
+    if not text:
+        return None
+    try:
+        number = Decimal(text.replace(",", "") if _THOUSANDS.fullmatch(text) else text)
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite() or number.adjusted() >= _TOO_LONG:
+        advice = "; write decimals after a point" if "," in text else ""
+        raise InputError(f"{document.place}: {str(value)!r} is no number{advice}")
+    return number
+
+
+def _bare(value: Any) -> str:
+    return "" if value is None else str(value).replace("$", "").strip()
 
 
 def check_currency(value: Any, document: Document) -> None:
