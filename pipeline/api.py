@@ -25,8 +25,8 @@ from pipeline.errors import PriceError, UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, Sample, Scan, Tick, TooLong
 from pipeline.forecasting import Outputs
 from pipeline.job import Job, job_name, load_job, overridden
-from pipeline.ledger import History, HistoryRequest, Ledger
-from pipeline.planning import Plan, Selection, cut_again, repeated_ids
+from pipeline.ledger import Elsewhere, History, HistoryRequest, Ledger
+from pipeline.planning import Selection, cut_again, repeated_ids
 from pipeline.pricebook import Prices, Quote, Target
 from pipeline.pricing import parse_price_option
 from pipeline.reconciling import Reconciled
@@ -38,6 +38,7 @@ from pipeline.reports import forecast as forecast_report
 from pipeline.reports import results as results_report
 from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
+from pipeline.reports._earlier import earlier_answers, kept_answers
 from pipeline.reports._settings import as_options, changed
 from pipeline.repricing import Caching
 from pipeline.runners._lock import live_runs
@@ -290,13 +291,29 @@ def _history(prepared: Prepared, ledger: Ledger, *, wanted: bool, keys: Sequence
             f"{found.unbounded:,} earlier attempts of this plan have neither a known cost nor an upper bound, and are"
             " not in what it has spent: a run with a budget is refused"
         )
-    if job.budget_usd is not None and found.elsewhere.usd:
-        change = "the input" if found.elsewhere.same_prompt else "the prompt or model"
-        prepared.warnings.append(
-            f"a new plan ({change} changed): its budget of {dollars(job.budget_usd)} starts afresh; this job has spent"
-            f" {dollars(found.elsewhere.usd)} before"
-        )
+    new_plan = _new_plan(job, found.elsewhere)
+    if new_plan is not None:
+        prepared.warnings.append(new_plan)
     return found
+
+
+def _new_plan(job: Job, elsewhere: Elsewhere) -> str | None:
+    """Say what begins afresh with a new plan, and what it hides; None if there is nothing to say."""
+    told = []
+    if job.budget_usd is not None and elsewhere.usd:
+        told.append(
+            f"its budget of {dollars(job.budget_usd)} starts afresh; this job has spent {dollars(elsewhere.usd)} before"
+        )
+    if elsewhere.answers and not elsewhere.same_prompt:
+        told.append(
+            f"results, status and errors will show its rows only; the {elsewhere.answers:,} answers of before are kept,"
+            " and a run with the settings of before lists them again and sends none of them"
+        )
+    if not told:
+        return None
+    names = [] if elsewhere.config is None else changed(json.loads(elsewhere.config), job.config)
+    change = ", ".join(names) or ("the input" if elsewhere.same_prompt else "the prompt or model")
+    return f"a new plan ({change} changed): {'; '.join(told)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +343,8 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
     key, missing = _credentials(job, options)
     counted = estimated = None
     prepared = prepare(job, limit=options.limit)
+    if options.selection.retry is not None:
+        _require_earlier_requests(prepared, ledger)
     if options.confirm is None and missing is None:
         outlook, _ = _before(prepared, ledger, options.selection)
         _tell_warnings(prepared, key, options)
@@ -350,9 +369,33 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
         window=_window(job) if options.confirm is None else None,
     )
     report = launch(prepared, key, how)
+    if options.selection.fresh and report.tally.bad and report.left_over is None:
+        kept = kept_answers(ledger, report.run_id)
+        if kept is not None:
+            options.notify(kept)
     if report.duplicate_ids and options.confirm is None:  # who was asked has seen that in the estimate
         options.notify(repeated_ids(report.duplicate_ids, job.input.id))
     return report
+
+
+def _require_earlier_requests(prepared: Prepared, ledger: Ledger) -> None:
+    """Refuse a retry whose requests are all new: it could ask nothing again, and its plan would hide the answers.
+
+    Raises UsageError.
+    """
+    job = prepared.job
+    found = run_report(ledger, results_report.NEWEST_PLAN, [job.name]).rows
+    if not found or found[0]["fingerprint"] == fingerprint(prepared):
+        return
+    ended = ledger.known(job.name, "job").own
+    rows = (row for batch in prepared.rescanned().plan.batches() for row in batch)
+    if any(row.request is not None and row.key in ended for row in rows):
+        return
+    raise UsageError(
+        f"nothing was sent: {_change(job, found[0]['config'])}, and so is every request: no row ever ended as it would"
+        " be asked now. Leave the change away to ask rows again that ended badly, or send all rows as they are now with"
+        f" promptmill run {shlex.quote(job.file)}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,6 +498,8 @@ def status(ledger: Ledger, job: str | None = None) -> tuple[Table, list[str]]:
         f" {row['first_at']}: lines in them are lost"
         for row in damage
     ]
+    unfinished = [row for row in rows if row["job"] not in live and (row["pending"] or not row["complete"])]
+    notes += [note for row in unfinished if (note := earlier_answers(ledger, row["job"])) is not None]
     return Table(table.columns, rows), notes
 
 
@@ -496,7 +541,8 @@ def errors(ledger: Ledger, job: str) -> Errors:
     pid = None if live is None else live.get("pid")
     bad = sum(row["rows"] for row in table.rows)
     standing = errors_report.standing(bad, counts, newest, pid, with_options)
-    return Errors(table, standing, advice + note)
+    hidden = earlier_answers(ledger, name) if len(standing) > 1 else None  # the newest plan is not done
+    return Errors(table, standing, advice + note + ([] if hidden is None else [hidden]))
 
 
 def _as_it_ran(file: str, run_id: int, config: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -622,7 +668,7 @@ def results(
     exporting.require_spare(output, ledger, name, job, {} if now is None else now.config)
     if now is None or not with_input:
         return exporting.export(ledger, name, output)
-    return exporting.export_with_input(ledger, name, output, Plan(now))
+    return exporting.export_with_input(ledger, now, output)
 
 
 def changed_since(ledger: Ledger, job: Job) -> str | None:
@@ -633,9 +679,17 @@ def changed_since(ledger: Ledger, job: Job) -> str | None:
     found = run_report(ledger, results_report.NEWEST_PLAN, [job.name]).rows
     if not found or found[0]["fingerprint"] == plan_fingerprint(job, open_source(job.input).fingerprint()):
         return None
-    names = changed(json.loads(found[0]["config"]), job.config)
+    return f"these are the answers of run {found[0]['run_id']}, and {_change(job, found[0]['config'])}"
+
+
+def _change(job: Job, booked: str) -> str:
+    """Say what makes a job another than the one that is booked."""
+    names = changed(json.loads(booked), job.config)
     if names:
-        change = f"{job.file} says something else now: {', '.join(names)}"
-    else:
-        change = f"a file that {job.file} reads has changed since"
-    return f"these are the answers of run {found[0]['run_id']}, and {change}"
+        return f"{job.file} says something else now: {', '.join(names)}"
+    return f"a file that {job.file} reads has changed since"
+
+
+def earlier(ledger: Ledger, job: str) -> str | None:
+    """Say that another plan has more answers than the job's newest, which is the one that is shown, if it is so."""
+    return earlier_answers(ledger, job_name(job))

@@ -189,6 +189,8 @@ def _build(table: dict[str, Any], path: str) -> Job:
         for place in (model, booked["model"]):
             del place["base_url"]
     provider = _provider(model, path)
+    if "base_url" in model:
+        booked["model"]["base_url"] = model["base_url"]
     schema = _schema(sections["output"], path)
     api_key_env, key_required = _key_source(model, provider)
     price = price_from_table(sections["price"], model["provider"], model["name"], path) if sections["price"] else None
@@ -285,7 +287,10 @@ def _is_own_address(model: Mapping[str, Any]) -> bool:
 
 
 def _provider(model: dict[str, Any], path: str) -> Provider:
-    """Find the provider, check [model] against what it understands, and take its own options out of the section."""
+    """Find the provider, check [model] against what it understands, and take its own options out of the section.
+
+    A base_url gets its one form, so that whoever compares addresses, or sends to one, needs no other.
+    """
     base_url, dialect = model.get("base_url"), model.get("dialect")
     for key in ("base_url", "dialect"):
         if key in model:
@@ -293,6 +298,8 @@ def _provider(model: dict[str, Any], path: str) -> Provider:
     plain = providers.find(model["provider"], base_url=base_url, dialect=dialect, options={})
     options = {key: model.pop(key) for key in list(model) if key in plain.options and key not in SECTIONS["model"]}
     _check_section(path, "model", model, also=plain.options)
+    if base_url is not None:  # and nothing that its one form would leave out
+        base_url = model["base_url"] = address(base_url)
     providers.check_extra(model.get("extra", {}))
     return providers.find(model["provider"], base_url=base_url, dialect=dialect, options=options)
 

@@ -25,6 +25,7 @@ _SYSTEM_LINE = "--- system ---"
 _USER_LINE = "--- user ---"
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 _SYSTEM = "system"
+_COMPLETED_WITH = "/chat/completions"
 _UNSTEADY = ("lipsum", "random")  # the same row must always make the same request
 Renderer = Callable[[Mapping[str, Any]], str]
 
@@ -362,7 +363,8 @@ def _shared(model: ModelSpec) -> dict[str, Any]:
 def address(url: str) -> str:
     """Return scheme, host, port and path of a base_url: never a password, and the same for the same place.
 
-    Raises JobFileError if it is none.
+    Whoever writes the whole address of chat completions means the one that is completed with that. Raises JobFileError
+    if it is none.
     """
     try:
         parts = urlsplit(url)
@@ -372,7 +374,8 @@ def address(url: str) -> str:
     host = parts.hostname or ""
     host = f"[{host}]" if ":" in host else host
     usual = {"http": 80, "https": 443}.get(parts.scheme)
-    return f"{parts.scheme}://{host}{'' if port in (None, usual) else f':{port}'}{parts.path.rstrip('/')}"
+    path = parts.path.rstrip("/").removesuffix(_COMPLETED_WITH).rstrip("/")
+    return f"{parts.scheme}://{host}{'' if port in (None, usual) else f':{port}'}{path}"
 
 
 def _is_plain(message: Message) -> bool:

@@ -77,6 +77,7 @@ def test_lines_are_written_after_the_ledger_was_closed(project, monkeypatch):
 
 def test_with_input_each_row_has_its_own_text_and_answer(project):
     expected = {row["row_id"]: row for row in view(project)}
+    others = {row["row_id"]: row for row in project.sql("from results where job = 'other'")}
     (project.folder / "day=1").mkdir()
     for name in ("r.jsonl", "r.parquet", "day=1/*[r].parquet"):
         project.run("results", "job.toml", "--with-input", "-o", name)
@@ -88,11 +89,65 @@ def test_with_input_each_row_has_its_own_text_and_answer(project):
             said = expected.get(row["row_id"])
             if said is not None and row["row_index"] != said["row_index"]:
                 continue  # a repeated id
-            assert row["status"] == ("pending" if said is None else said["status"])
-            assert row["output"] == (None if said is None else said["output"])
+            said = said or others[row["row_id"]]  # what a run would take over
+            assert (row["status"], row["output"]) == (said["status"], said["output"])
         assert sum(Decimal(row["cost_usd"] or 0) for row in rows) == sum(
             Decimal(row["cost_usd"] or 0) for row in expected.values()
         )
+
+
+def with_input(project, job, *args):
+    project.run("results", job, "--with-input", "-o", "w.jsonl", *args)
+    return [json.loads(line) for line in (project.folder / "w.jsonl").read_text().splitlines()]
+
+
+def test_with_input_finds_the_answers_of_every_plan_of_the_job(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows([*texts(6), *texts(2)])
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    first = project.sql("select row_index, output, cost_usd, attempts from results order by row_index")
+    project.run("run", "job.toml", "--yes", "--set", "model.temperature=1", "--limit", "2")
+    calls = stub.calls
+    rows = with_input(project, "job.toml")
+    assert [{name: row[name] for name in first[0]} for row in rows] == first
+    assert [row["status"] for row in rows] == ["ok"] * 8
+    changed = with_input(project, "job.toml", "--set", "model.temperature=1")
+    assert [row["status"] for row in changed] == [*["ok"] * 2, *["pending"] * 4, *["ok"] * 2]
+    assert [row["reused"] for row in changed] == [*[False] * 6, *[True] * 2]
+    assert (changed[3]["attempts"], changed[3]["cost_usd"]) == (0, "0.000000000000"), "as by name"
+    nothing = project.run("run", "job.toml", "--yes").stdout
+    assert stub.calls == calls, nothing
+
+
+@pytest.mark.parametrize(("reuse", "found"), [("ledger", "ok"), ("job", "pending")])
+def test_with_input_finds_what_a_run_would_take_from_another_job(tmp_path, stub, reuse, found):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(3))
+    project.job("other")
+    project.run("run", "other.toml", "--yes")
+    project.rows(texts(4))
+    project.job(more=f'[run]\nreuse = "{reuse}"')
+    project.run("run", "job.toml", "--yes", "--set", "model.temperature=1")
+    rows = with_input(project, "job.toml")
+    assert [row["status"] for row in rows] == [found] * 3 + ["pending"]
+    if reuse == "job":
+        return
+    assert [(row["reused"], row["attempts"], Decimal(row["cost_usd"])) for row in rows[:3]] == [(True, 0, 0)] * 3
+    assert [json.loads(row["output"])["echo"] for row in rows[:3]] == [row["text"] for row in texts(3)]
+    project.run("run", "job.toml", "--yes")
+    after = with_input(project, "job.toml")
+    assert after[:3] == rows[:3], "a run takes over what was shown before"
+
+
+def test_with_input_shows_a_better_answer_of_another_job_as_a_run_would_take_it(project):
+    before = {row["key"]: row["status"] for row in with_input(project, "job.toml")}
+    project.job("third", model="max_tokens = 100", concurrency=1)
+    project.run("run", "third.toml", "--yes", code=None)
+    theirs = {row["key"] for row in project.sql("select key from results where job = 'third' and status = 'ok'")}
+    after = {row["key"]: row["status"] for row in with_input(project, "job.toml")}
+    assert after == {key: "ok" if key in theirs else status for key, status in before.items()}
+    assert {before[key] for key in theirs} >= {"ok", "truncated"}
 
 
 def test_dollars_are_spelled_alike_on_every_line(project):

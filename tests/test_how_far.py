@@ -48,6 +48,47 @@ def test_a_run_that_met_a_broken_line_gives_no_total_of_rows(project):
     assert report["complete"] is False
 
 
+def cut_short(project, stub, *args):
+    """A run without --yes, which nobody is asked about as it is free, meets the end of the credit."""
+    stub.faults = lambda number, _: status(402, "no credit") if number == 5 else None
+    project.rows(texts(3000))
+    path = project.job(concurrency=1)
+    path.write_text(path.read_text().replace('"0.25"', '"0"').replace('"2.00"', '"0"'))
+    said = project.run("run", "job.toml", *args, code=4).stdout
+    stub.faults = None
+    return said
+
+
+def test_status_counts_the_rows_that_an_interrupted_run_had_counted_before(project, stub):
+    assert "4 of 3,000 rows have their outcome (4 ok, 2,996 pending)" in cut_short(project, stub)
+    listed = project.value("select count(*) from results")
+    assert listed < 3000
+    shown = project.run("status")
+    assert re.search(r"^job +paused +3000 +4 +0 +2996 ", shown.stdout, re.MULTILINE), shown
+    assert f"the run had listed {listed:,} of its 3,000 rows" in shown.stdout
+    assert "not read to its end" not in shown.stdout
+    (row,) = json.loads(project.run("status", "--json").stdout)
+    assert (row["rows"], row["ok"], row["pending"], row["complete"]) == (3000, 4, 2996, False)
+
+
+def test_what_was_counted_of_another_plan_is_no_matter(project, stub):
+    cut_short(project, stub)
+    project.run("run", "job.toml", "--yes", "--limit", "2", "--set", "model.seed=1")
+    (row,) = json.loads(project.run("status", "--json").stdout)
+    assert (row["rows"], row["ok"], row["pending"]) == (2, 2, 0)
+
+
+def test_a_run_that_goes_on_with_a_plan_that_is_whole_knows_its_total(project, stub):
+    project.rows(texts(1500))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    stub.faults = lambda number, _: status(402, "no credit") if number >= 1510 else None
+    said = project.run("run", "job.toml", "--yes", "--fresh", code=4).stdout
+    assert re.search(r"job: \d+ of 1,500 rows have their outcome \(\d+ ok, 1,4\d\d pending\);", said), said
+    stub.faults = None
+    assert "40 of 40 rows (--limit)" in project.run("run", "job.toml", "--yes", "--fresh", "--limit", "40").stdout
+
+
 def test_a_run_says_in_json_whether_it_saw_the_end_of_the_input(project):
     project.rows(texts(5))
     project.job()
@@ -245,7 +286,7 @@ def test_the_commands_that_errors_prints_do_what_they_say(project, stub):
     said = project.run("errors", "job.toml").stderr
     command = re.search(r"failed: promptmill (retry job.toml .*) --status failed\n", said)[1]
     assert "run 1 had other settings than job.toml has now: input.path. Without --set a command looks at other" in said
-    assert "nothing to send" in project.run("retry", "job.toml", "--yes", "--status", "failed").stdout
+    assert "nothing was sent" in project.run("retry", "job.toml", "--yes", "--status", "failed", code=2).stderr
     project.run(*shlex.split(command), "--status", "failed", "--yes")
     assert project.value("select count(*) from results where status = 'ok'") == 1
 

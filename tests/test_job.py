@@ -9,7 +9,8 @@ from project import Project
 from pipeline.errors import JobFileError
 from pipeline.job import job_name, load_job
 from pipeline.prompts import KeyMaker
-from pipeline.runners.launch import find_prices
+from pipeline.records import Request
+from pipeline.runners.launch import account_of, find_prices, plan_fingerprint
 
 
 @pytest.fixture
@@ -76,6 +77,7 @@ def test_a_presets_key_never_goes_to_an_address_that_the_job_chose(project):
         ("https://api.openai.com/v1", True),
         ("https://api.openai.com/v1/", True),
         ("HTTPS://API.OpenAI.com:443/v1", True),
+        ("https://api.openai.com/v1/chat/completions", True),
         ("https://api.openai.com/V1", False),
         ("https://api.openai.com/v2", False),
         ("http://api.openai.com/v1", False),
@@ -93,6 +95,22 @@ def test_the_presets_own_address_written_out_changes_nothing_and_any_other_does(
     assert (find_prices(written, at) == find_prices(plain, at)) is own
     assert (KeyMaker(written.model).key(()) == KeyMaker(plain.model).key(())) is own
     assert written.config["model"].get("base_url") == (None if own else base_url)  # reports judge by what is booked
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["{}", "{}/", "{}/chat/completions", "{}/chat/completions/", "HTTP://LOCALHOST{port}/v1/chat/completions"],
+)
+def test_one_address_is_one_job_however_it_is_written(project, written):
+    base_url = "http://localhost:8000/v1"
+    path, url = project.job(), written.format(base_url, port=":8000")
+    plain, other = (load_job(str(path), [f'model.base_url="{each}"']) for each in (base_url, url))
+    assert (other.model, other.provider, other.config) == (plain.model, plain.provider, plain.config)
+    assert plan_fingerprint(other, "input") == plan_fingerprint(plain, "input")
+    assert account_of(other) == account_of(plain) == "stub http://localhost:8000/v1"
+    request = Request("v1", ({"role": "user", "content": "hello"},))
+    sent = other.provider.encode(other.model, request, base_url=other.provider.base_url, api_key=None)
+    assert sent.url == "http://localhost:8000/v1/chat/completions"
 
 
 def test_an_address_that_is_none_is_a_mistake_of_the_file(project):

@@ -73,7 +73,7 @@ def test_a_new_plan_says_that_its_budget_starts_afresh(project, stub):
     other = ("--set", "model.temperature=1.0")
     assert "afresh" not in project.run("estimate", "job.toml", *other).stderr, "no budget"
     said = project.run("estimate", "job.toml", "--pilot", "2", *other, *limit).stderr
-    assert said.count(f"a new plan (the prompt or model changed): {afresh}") == 1
+    assert said.count(f"a new plan (model.temperature changed): {afresh}") == 1
     assert "afresh" not in project.run("run", "job.toml", "--yes", *limit).stderr, "the plan before came back"
 
 

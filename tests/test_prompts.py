@@ -423,6 +423,8 @@ def test_a_key_put_together_from_pieces_equals_the_hash_of_the_whole(
         (ModelSpec("p", "m", extra={"a": 1e20}), ModelSpec("p", "m", extra={"a": 10**20})),
         (ModelSpec("p", "m", base_url="HTTP://Host:80/v1/"), ModelSpec("p", "m", base_url="http://k:s@host/v1?x=1")),
         (ModelSpec("p", "m", base_url="http://[::1]:8000"), ModelSpec("p", "m", base_url="http://[::1]:8000/")),
+        (ModelSpec("p", "m", base_url="http://h/v1"), ModelSpec("p", "m", base_url="http://h/v1/chat/completions")),
+        (ModelSpec("p", "m", base_url="http://h/v1"), ModelSpec("p", "m", base_url="http://h/v1//chat/completions/")),
     ],
 )
 def test_models_that_ask_the_same_make_the_same_key(one, other):

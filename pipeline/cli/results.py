@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def command(job: str, output: Path, with_input: bool, settings: tuple[str, ...], ledger_path: Path) -> int:
     """Write one line per row of JOB's newest plan: row, key, status, output, parsed, cost, tokens, errors.
 
-    With --with-input the input is read again and joined by key, so that an edited file can't shift answers. FILE is
-    never one that the job is made of or would read.
+    With --with-input the input is read again and joined by key with all that the ledger has for the job as it is now:
+    an edited file can't shift answers. FILE is never one that the job is made of or would read.
     """
     from pipeline import api
 
@@ -40,8 +40,11 @@ def command(job: str, output: Path, with_input: bool, settings: tuple[str, ...],
     now = _now(job, settings, needed=with_input)
     ledger = open_ledger(ledger_path)
     written = api.results(ledger, job, output, now=now, with_input=with_input)
-    if now is not None and not with_input:
-        _compare(ledger, now)
+    told = now is not None and not with_input and _compare(ledger, now)
+    if not told and not with_input and ("pending" in written.statuses or not written.complete):
+        earlier = api.earlier(ledger, job)
+        if earlier is not None:
+            warn(earlier)
     say(f"{plural(written.rows, 'row')} -> {output}{_counts(written)}")
     if written.guarded:
         warn(
@@ -58,17 +61,18 @@ def _counts(written: "Exported") -> str:
     return f" ({told})" if told else ""
 
 
-def _compare(ledger: "Ledger", now: "Job") -> None:
-    """Warn of answers that are not those to the job as it is now."""
+def _compare(ledger: "Ledger", now: "Job") -> bool:
+    """Warn of answers that are not those to the job as it is now; tell whether that was needed."""
     from pipeline import api
 
     try:
         change = api.changed_since(ledger, now)
     except UserError as error:
         warn(f"{error}; these are the ledger's answers, and nobody can tell whether the input has changed since")
-        return
+        return True
     if change is not None:
         warn(f"{change}. Run it again, or add --with-input for what is answered of the job as it is now")
+    return change is not None
 
 
 def _now(path: str, settings: tuple[str, ...], *, needed: bool) -> "Job | None":

@@ -59,7 +59,9 @@ def _explain(row: Mapping[str, Any]) -> None:
     why = [row["reason"]] if row["reason"] not in {None, "finished"} else []
     if row["state"] == "partial" and row["pending"]:
         why.append(f"its newest run was not asked for the {plural(row['pending'], 'row')} that are pending")
-    if not row["complete"]:
+    if row["listed"] < row["rows"]:
+        why.append(f"the run had listed {row['listed']:,} of its {row['rows']:,} rows")
+    elif not row["complete"]:
         why.append("the input was not read to its end, so there may be more rows")
     if why:
         say(f"{row['job']}: {'; '.join(why)}")

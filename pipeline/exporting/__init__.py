@@ -14,13 +14,14 @@ from pipeline.budget import ZERO, as_booked
 from pipeline.exporting._formulas import guard
 from pipeline.exporting._spared import require_spare
 from pipeline.exporting._write import json_value, require_writable, write_frames, write_rows
-from pipeline.ledger import Ledger, frame_of, prepare, rows_of
-from pipeline.planning import Plan, PlannedRow
+from pipeline.job import Job
+from pipeline.ledger import Known, Ledger, frame_of, known_keys, prepare, rows_of
+from pipeline.planning import Plan, PlannedRow, Selection, decide
 from pipeline.reports import results as results_report
 
 __all__ = ["Exported", "export", "export_with_input", "guard", "json_value", "require_spare"]
 
-PENDING: dict[str, Any] = {"status": "pending"}
+PENDING: dict[str, Any] = {"status": "pending", "cost_usd": as_booked(ZERO), "reused": False, "attempts": 0}
 PIECE_ROWS = 50_000
 """Rows that are held in memory at once."""
 
@@ -65,28 +66,43 @@ def export(ledger: Ledger, job: str, output: Path) -> Exported:
     return Exported(statuses, complete, written)
 
 
-def export_with_input(ledger: Ledger, job: str, output: Path, plan: Plan) -> Exported:
+def export_with_input(ledger: Ledger, job: Job, output: Path) -> Exported:
     """Write input columns and results side by side, joined by key: an edited input can't shift answers.
 
-    A result column wins over an input column of the same name, which is then called `input_NAME`. The columns of a
-    .parquet or .csv file, and their types, depend on all rows: its pieces wait on the disk for the last one.
+    A row has the outcome that a run would find: whatever plan of the job it is of, or lent by another job. A result
+    column wins over an input column of the same name, which is then called `input_NAME`. The columns of a .parquet or
+    .csv file, and their types, depend on all rows: its pieces wait on the disk for the last one.
     """
     require_writable(output)
+    plan = Plan(job)
     with ledger.read() as connection:
-        prepare(connection, results_report.PLACES, job=job)
+        known = known_keys(connection, job.name, reuse=job.reuse)
+        prepare(connection, results_report.ALL_KEYS, job=job.name)
         schema = frame_of(connection, results_report.OF_KEYS, [[]]).schema
         statuses = Counter[str]()
 
         def joined() -> Iterator[Iterable[dict[str, Any]]]:
             for rows in _batched(row for batch in plan.batches() for row in batch):
                 keys = list({row.key for row in rows})
-                found = frame_of(connection, results_report.OF_KEYS, [keys])
-                by_key = {line["key"]: line for line in found.iter_rows(named=True)}
+                own = frame_of(connection, results_report.OF_KEYS, [keys])
+                others = frame_of(connection, results_report.OF_OTHERS, _lent(known, keys, job.model.max_tokens))
+                by_key = {line["key"]: line for frame in (own, others) for line in frame.iter_rows(named=True)}
                 statuses.update(by_key.get(row.key, PENDING)["status"] for row in rows)
                 yield (_joined(row, by_key, tuple(schema)) for row in rows)
 
         written = write_rows(output, joined(), schema)
     return Exported(statuses, plan.complete, written)
+
+
+def _lent(known: Known, keys: Iterable[str], max_tokens: int | None) -> list[list[Any]]:
+    """Return which keys a run would answer with other jobs' answers, and of each its status, run and attempt."""
+    lent: list[list[Any]] = [[], [], [], []]
+    for key in keys:
+        if decide(known, key, Selection(), max_tokens).what == "reuse":
+            status, _, run_id, attempt = known.others[key]
+            for column, value in zip(lent, (key, status, run_id, attempt), strict=True):
+                column.append(value)
+    return lent
 
 
 def _batched(rows: Iterator[PlannedRow]) -> Iterator[Sequence[PlannedRow]]:

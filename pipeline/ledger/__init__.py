@@ -2,15 +2,16 @@
 
 from pipeline.ledger._history import Exchange, Used
 from pipeline.ledger._journals import JournalState
-from pipeline.ledger._known import HELD_BACK, Known, Retry, RowsDone
+from pipeline.ledger._known import HELD_BACK, Known, Retry, RowsDone, known_keys
 from pipeline.ledger.loading import LooseEnds
-from pipeline.ledger.queries import Calibration, PlanFacts, frame_of, prepare, rows_of
+from pipeline.ledger.queries import Calibration, Elsewhere, PlanFacts, frame_of, prepare, rows_of
 from pipeline.ledger.store import Burst, History, HistoryRequest, Ledger, RunRequest, RunStart
 
 __all__ = [
     "HELD_BACK",
     "Burst",
     "Calibration",
+    "Elsewhere",
     "Exchange",
     "History",
     "HistoryRequest",
@@ -25,6 +26,7 @@ __all__ = [
     "RunStart",
     "Used",
     "frame_of",
+    "known_keys",
     "prepare",
     "rows_of",
 ]

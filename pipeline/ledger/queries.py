@@ -60,19 +60,33 @@ class Elsewhere:
     """Attempts of unknown cost count at their worst case."""
     same_prompt: bool = True
     """The job's newest run had the same prompt and model: so the input is what changed."""
+    answers: int = 0
+    """Requests that ended well."""
+    config: str | None = None
+    """The job's content as its newest run had it, as JSON."""
 
 
 def spent_elsewhere(connection: duckdb.DuckDBPyConnection, job: str, prompt_id: str) -> Elsewhere:
-    """Add up all that a job has spent."""
+    """Add up all that a job has spent and has got for it."""
     spent = connection.execute(
         "select coalesce(sum(coalesce(a.cost_usd, a.reserved_usd)), 0) from attempts a join run_starts r using (run_id)"
         " where r.job = ?",
         [job],
     ).fetchone()
-    newest = connection.execute(
-        "select prompt_id from run_starts where job = ? order by run_id desc limit 1", [job]
+    answered = connection.execute(
+        "select count(distinct o.key) from outcomes o join run_starts r using (run_id)"
+        " where r.job = ? and o.status = 'ok'",
+        [job],
     ).fetchone()
-    return Elsewhere(spent[0] if spent else Decimal(0), newest is None or newest[0] == prompt_id)
+    newest = connection.execute(
+        "select prompt_id, config from run_starts where job = ? order by run_id desc limit 1", [job]
+    ).fetchone()
+    return Elsewhere(
+        usd=spent[0] if spent else Decimal(0),
+        same_prompt=newest is None or newest[0] == prompt_id,
+        answers=answered[0] if answered else 0,
+        config=None if newest is None else newest[1],
+    )
 
 
 def rows_stored(connection: duckdb.DuckDBPyConnection, plan_id: int) -> int:

@@ -340,6 +340,14 @@ def _connection(job: Job, key: str | None) -> Connection:
     return Bundled(job.model.name) if url is None else Remote(url, key)
 
 
+def _total(prepared: Prepared, started: RunStart, how: Launch) -> int | None:
+    """Return how many rows the run looks at, if somebody has counted them: for it, or for a run of the same plan."""
+    whole = prepared.limit is None and how.selection.retry is None and how.selection.only is None
+    if how.total is None and whole and started.plan.complete:
+        return started.plan.rows_stored
+    return how.total
+
+
 async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Launch, asked: Asked) -> RunReport:
     job, meter = prepared.job, prepared.meter
     connection = _connection(job, key)
@@ -389,7 +397,7 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         rules=job.stop,
         notify=how.notify,
         until=how.until,
-        total=how.total,
+        total=_total(prepared, started, how),
         done=started.known.done,
         estimate=how.estimate,
     )

@@ -1,0 +1,101 @@
+"""Answers that the ledger has and a job's newest plan doesn't show: which, and how to see them.
+
+Every command that goes by a job's name shows the rows of its newest plan. A pilot or a `--set` is enough for a new one,
+and a ledger that was made again from its journals has no rows.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.job import load_job
+from pipeline.ledger import Ledger
+from pipeline.reports import run_report
+from pipeline.reports._settings import as_options, changed
+
+_PLANS = """
+select p.plan_id, max(r.run_id) as run_id, arg_max(r.config, r.run_id) as config,
+       coalesce(arg_max(r.prompt_id, r.run_id), '') as prompt_id,
+       p.plan_id in (select plan_id from rows) as listed,
+       exists (from outcomes o join run_starts s using (run_id) where s.job = $1) as answered,
+       (select max(job_file) from jobs where job = $1) as file
+from plan_starts p join run_starts r using (plan_id) where p.job = $1 group by p.plan_id order by p.plan_id desc
+"""
+_GOOD = """
+select plan_id, count(*) as ok from rows
+where plan_id = any($2)
+  and key in (select o.key from outcomes o join run_starts r using (run_id) where r.job = $1 and o.status = 'ok')
+group by plan_id
+"""
+_KEPT = """
+select count(*) as rows from rows w join run_starts s on s.plan_id = w.plan_id and s.run_id = $1
+where w.key in (select key from outcomes where run_id = $1 and status <> 'ok')
+  and w.key in (select o.key from outcomes o join run_starts r using (run_id) where r.job = s.job and o.status = 'ok')
+"""
+_USUAL_LEDGER = Path("promptmill.duckdb")
+
+
+def earlier_answers(ledger: Ledger, job: str) -> str | None:
+    """Say which plan has the most answers, if the newest has fewer and is about other requests; or that none has rows.
+
+    That is worth asking where the newest is not done.
+    """
+    newest, *others = run_report(ledger, _PLANS, [job]).rows
+    now = json.loads(newest["config"])
+    if newest["answered"] and not any(plan["listed"] for plan in (newest, *others)):
+        return (
+            f"{job}: its answers and costs are here, but no list of its rows, which no journal holds:"
+            f" {_command(ledger, newest, now)} makes it again from the input and sends nothing that is answered"
+        )
+    unlike = [
+        (plan, config)
+        for plan, config in ((plan, json.loads(plan["config"])) for plan in others)
+        if changed(config, now) or (plan["prompt_id"] != newest["prompt_id"] and _repair(config) == _repair(now))
+    ]
+    if not unlike:  # of most jobs: nothing is counted then
+        return None
+    ids = [newest["plan_id"], *(plan["plan_id"] for plan, _ in unlike)]
+    good = {row["plan_id"]: row["ok"] for row in run_report(ledger, _GOOD, [job, ids]).rows}
+    plan, config = max(unlike, key=lambda each: good.get(each[0]["plan_id"], 0))
+    most, few = good.get(plan["plan_id"], 0), good.get(newest["plan_id"], 0)
+    if most <= few:
+        return None
+    difference = ", ".join(changed(config, now)) or "a file that the job reads"
+    return (
+        f"{job}: plan {plan['plan_id']} (run {plan['run_id']}) has {most:,} rows that ended well, the newest one"
+        f" (run {newest['run_id']}) {few:,}; between them changed: {difference}. Those answers are kept:"
+        f" {_command(ledger, plan, config)} lists them again and sends nothing that is answered"
+    )
+
+
+def _repair(config: Mapping[str, Any]) -> int:
+    """Return what is part of a prompt's identity, but changes no request."""
+    repair: int = config.get("output", {}).get("repair", 0)
+    return repair
+
+
+def kept_answers(ledger: Ledger, run_id: int) -> str | None:
+    """Say how many rows have a better answer than the one that a run brought, if any have."""
+    (found,) = run_report(ledger, _KEPT, [run_id]).rows
+    if not found["rows"]:
+        return None
+    rows = f"{found['rows']:,} rows ended badly this time and keep the good answer that they had"
+    if found["rows"] == 1:
+        rows = "1 row ended badly this time and keeps the good answer that it had"
+    return f"{rows}: results, status and errors show that one"
+
+
+def _command(ledger: Ledger, plan: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Name the command that makes the plan the newest again."""
+    file = str(plan["file"])
+    elsewhere = "" if ledger.path == _USUAL_LEDGER else f" --ledger {shlex.quote(str(ledger.path))}"
+    try:
+        options = as_options(config, changed(config, load_job(file).config))
+    except UserError:  # the file is gone, or in the making
+        options = None
+    if options is None:
+        return f"`promptmill run` with the settings of run {plan['run_id']}"
+    return f"`promptmill run {shlex.quote(file)}{options}{elsewhere}`"

@@ -1,0 +1,123 @@
+"""Beside a finished plan a new one begins: nothing that was paid for looks lost."""
+
+import json
+
+import pytest
+from project import Project, texts
+
+OTHER = ("--set", "model.temperature=0.7")
+
+
+@pytest.fixture
+def project(tmp_path, stub):
+    """Eight rows whose answers do not fit the schema in two cases; all have their outcome."""
+    stub.answer = lambda payload: "{}" if payload["messages"][-1]["content"] < "row 6" else "no JSON"
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(8))
+    project.job(more='[output]\nschema = { type = "object" }')
+    project.run("run", "job.toml", "--yes", code=3)
+    return project
+
+
+def plans(project):
+    return project.value("select count(*) from plans")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (OTHER, "job.toml says something else now: model.temperature"),
+        (("--set", "prompt.user=Say: {{ text }}"), "job.toml says something else now: prompt.user"),
+    ],
+)
+def test_a_retry_that_could_ask_nothing_again_is_refused_and_leaves_no_plan(project, stub, change, says):
+    calls = stub.calls
+    done = project.run("retry", "job.toml", "--status", "invalid", "--yes", *change, code=2)
+    assert stub.calls == calls
+    assert plans(project) == 1
+    assert project.value("select count(*) from results where status = 'ok'") == 6
+    assert f"promptmill: nothing was sent: {says}, and so is every request: no row ever ended as it" in done.stderr
+
+
+def test_a_retry_goes_on_where_its_rows_ended_before_whatever_else_changed(project, stub):
+    stub.answer = lambda _: "{}"
+    project.rows(texts(9))
+    project.run("retry", "job.toml", "--yes", "--set", "output.repair=1")
+    assert project.sql("select status, count(*) n from results group by all order by 1") == [
+        {"status": "ok", "n": 8},
+        {"status": "pending", "n": 1},
+    ]
+    project.run("run", "job.toml", "--yes", *OTHER, "--limit", "1")
+    project.rows([{"id": "x", "text": "not asked yet"}, *texts(9)])
+    said = project.run("retry", "job.toml", "--yes").stdout
+    assert "nothing to send" in said, "the settings of before are no change"
+
+
+def kept(project):
+    """What is said of the first plan by each command that shows the newest."""
+    status = project.run("status", "job").stderr
+    results = project.run("results", "job", "-o", "out.jsonl").stderr
+    errors = project.run("errors", "job").stderr
+    return status, results, errors
+
+
+def test_where_a_new_plan_hides_the_answers_of_one_before_it_is_said_how_to_see_them(project, stub):
+    assert all("plan 1" not in said for said in kept(project))
+    begun = project.run("estimate", "job.toml", "--pilot", "2", *OTHER).stderr
+    assert begun.count("promptmill: a new plan (model.temperature changed): ") == 1
+    assert "the 6 answers of before are kept" in begun
+    few = project.value("select count(*) from results where status = 'ok'")
+    for said in kept(project):
+        assert said.count(f"plan 1 (run 1) has 6 rows that ended well, the newest one (run 2) {few};") == 1, said
+        assert "between them changed: model.temperature" in said
+        assert "`promptmill run job.toml` lists them again and sends nothing that is answered" in said
+    calls = stub.calls
+    project.run("run", "job.toml", "--yes", code=3)
+    assert stub.calls == calls
+    assert all("plan" not in said for said in kept(project))
+
+
+def test_the_command_that_brings_answers_back_names_the_settings_they_need(project):
+    path, before = project.folder / "job.toml", (project.folder / "job.toml").read_text()
+    path.write_text(before.replace("max_tokens = 50", "max_tokens = 50\ntemperature = 0.7"))
+    project.run("run", "job.toml", "--yes", "--limit", "1", "--set", "model.seed=7")
+    for said in kept(project):
+        assert "between them changed: model.temperature, model.seed" in said
+        assert "`promptmill run` with the settings of run 1 lists them" in said, "no option takes a key away"
+    path.write_text(before.replace("test-model", "big"))
+    said = project.run("status", "--ledger", str(project.folder / "promptmill.duckdb")).stderr
+    command = "`promptmill run job.toml --set model.name=test-model --ledger /"
+    assert command in said
+    assert "lists them again and sends nothing that is answered" in said
+
+
+def test_rows_that_come_and_go_with_the_input_are_nothing_to_be_told_of(project, stub):
+    project.rows(texts(4))
+    project.run("run", "job.toml", "--yes", "--limit", "2")
+    assert all("plan 1" not in said for said in kept(project))
+    lines = (project.folder / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["status"] for line in lines] == ["ok", "ok"]
+
+
+def test_a_ledger_made_again_from_its_journals_says_how_its_rows_come_back(project, stub):
+    (project.folder / "promptmill.duckdb").unlink()
+    for said in kept(project):
+        assert said.count("job: its answers and costs are here, but no list of its rows, which no journal holds:") == 1
+        assert "`promptmill run job.toml` makes it again from the input and sends nothing that is answered" in said
+    assert project.run("results", "job.toml", "--with-input", "-o", "w.jsonl").stdout == (
+        "8 rows -> w.jsonl (6 ok, 2 invalid)\n"
+    )
+    calls = stub.calls
+    project.run("run", "job.toml", "--yes", code=3)
+    assert stub.calls == calls
+    assert kept(project)[0] == ""
+
+
+def test_a_fresh_run_says_which_rows_keep_the_better_answer_they_had(project, stub):
+    stub.answer = lambda payload: "{}" if payload["messages"][-1]["content"] < "row 2" else "no JSON"
+    done = project.run("run", "job.toml", "--yes", "--fresh", code=3)
+    assert "(2 ok, 6 invalid)" in done.stdout
+    assert done.stderr.count("promptmill: 4 rows ended badly this time and keep the good answer that they had") == 1
+    assert "(6 ok, 2 invalid)" in project.run("run", "job.toml", "--yes", code=3).stdout
+    stub.answer = lambda _: "{}"
+    assert "keep the good answer" not in project.run("run", "job.toml", "--yes", "--fresh").stderr
