@@ -37,7 +37,7 @@ from pipeline.reports import forecast as forecast_report
 from pipeline.reports import results as results_report
 from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
-from pipeline.reports._settings import as_options, changed
+from pipeline.reports._settings import as_options, carried, changed
 from pipeline.repricing import Caching
 from pipeline.runners._lock import live_runs
 from pipeline.runners._tally import ENDED_BADLY
@@ -60,6 +60,8 @@ from pipeline.sources import open_source
 from pipeline.windows import Window, context_window
 
 Notify = Callable[[str], None]
+USUAL_LEDGER = Path("promptmill.duckdb")
+"""The one that commands open where none is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,30 +457,42 @@ def errors(ledger: Ledger, job: str) -> Errors:
     (newest,) = run_report(ledger, errors_report.NEWEST_RUN, [name]).rows
     file = job if job.endswith(".toml") else run_report(ledger, errors_report.JOB_FILE, [name]).rows[0]["file"]
     config = json.loads(newest["config"])
-    with_options, note = _as_it_ran(file, newest["run_id"], config)
+    command, limit, note = _as_it_ran(file, newest["run_id"], config)
+    if ledger.path != USUAL_LEDGER:  # elsewhere `run` would pay for all of it again
+        command += f" --ledger {shlex.quote(str(ledger.path))}"
     live = live_runs(ledger.folder).get(name)
     statuses = dict.fromkeys(str(row["status"]) for row in table.rows)
-    advice = [errors_report.advice(status, with_options, config) for status in statuses]
+    advice = [
+        # Where the cure is another limit, the old one is not named.
+        errors_report.advice(status, command if status == "truncated" else command + limit, config)
+        for status in statuses
+    ]
     pid = None if live is None else live.get("pid")
     bad = sum(row["rows"] for row in table.rows)
-    standing = errors_report.standing(bad, counts, newest, pid, with_options)
+    standing = errors_report.standing(bad, counts, newest, pid, command + limit)
     return Errors(table, standing, advice + note)
 
 
-def _as_it_ran(file: str, run_id: int, config: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """Return how a command names the job as a run had it, and what to know if its file says something else now."""
+def _as_it_ran(file: str, run_id: int, config: Mapping[str, Any]) -> tuple[str, str, list[str]]:
+    """Return how a command names the job as a run had it, and what to know if its file says something else now.
+
+    Between them stands the option for max_tokens, if there has to be one.
+    """
     quoted = shlex.quote(file)
     try:
-        names = changed(config, load_job(file).config)
+        now = load_job(file).config
     except UserError:  # it is gone, or in the making: a command will say so
-        return quoted, []
-    if not names:
-        return quoted, []
+        return quoted, "", []
+    names, more = changed(config, now), carried(config, now)
+    if not names and not more:
+        return quoted, "", []
     options = as_options(config, names)
-    said = f"run {run_id} had other settings than {file} has now: {', '.join(names)}."
+    said = f"run {run_id} had other settings than {file} has now: {', '.join([*names, *more])}."
     if options is None:
-        return quoted, [f"{said} The rows above are that run's; a command for {file} looks at others"]
-    return quoted + options, [f"{said} Without --set a command looks at other rows"]
+        return quoted, "", [f"{said} The rows above are that run's; a command for {file} looks at others"]
+    note = "Without --set a command looks at other rows" if names else "The commands above name them"
+    limit = more.pop("model.max_tokens", "")
+    return quoted + options + "".join(more.values()), limit, [f"{said} {note}"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from bookings import Booked
 from project import Project, texts
-from stub_faults import status
+from stub_faults import reasoned_away, status
 
 from pipeline import api
 from pipeline.cli import group
@@ -18,6 +18,7 @@ from pipeline.cli._progress import Progress
 from pipeline.cli._sending import _sentence
 from pipeline.cli._show import table
 from pipeline.cli._status_line import StatusLine
+from pipeline.reports._settings import carried
 from pipeline.runners._tally import Tally
 
 
@@ -234,6 +235,63 @@ def test_the_commands_that_errors_prints_do_what_they_say(project, stub):
     assert "nothing to send" in project.run("retry", "job.toml", "--yes", "--status", "failed").stdout
     project.run(*shlex.split(command), "--status", "failed", "--yes")
     assert project.value("select count(*) from results where status = 'ok'") == 1
+
+
+def test_the_commands_that_errors_prints_are_not_stopped_by_what_the_run_was_allowed(project, stub):
+    stub.faults = lambda number, _: status(500) if number == 2 else None
+    project.rows([{"id": "a"}, *texts(2)])
+    project.job(concurrency=1, more="[retry]\nattempts = 1\n[budget]\nusd = 0.00001")
+    options = ("--set", "input.bad_rows=reject", "--budget", "1.5", "--max-tokens", "60")
+    settings = ("--set", "input.bad_rows=reject", "--set", "model.max_tokens=60", "--budget", "1.5")
+    project.run("run", "job.toml", "--yes", *settings, code=3)
+    said = project.run("errors", "job.toml").stderr
+    assert (
+        "settings than job.toml has now: input.bad_rows, model.max_tokens, budget.usd. The commands above name" in said
+    )
+    command = re.search(r"failed: promptmill (retry job.toml .*)\n", said)[1]
+    assert {*options} < {*shlex.split(command)}
+    project.run(*shlex.split(command), "--yes")
+    assert project.value("select count(*) from results where status = 'ok'") == 2
+
+
+@pytest.mark.parametrize(
+    ("booked", "now", "options"),
+    [
+        ({}, {}, ""),
+        ({"budget": {"usd": 1.5}}, {"budget": {"usd": 1.5}}, ""),
+        ({"budget": {"usd": 1.5}}, {"budget": {"usd": 2.0}}, ""),
+        ({}, {"budget": {"usd": 2.0}}, ""),
+        ({"budget": {"usd": 1.5}}, {"budget": {"usd": 0.3}}, " --budget 1.5"),
+        ({"budget": {"usd": 1.5}}, {}, " --budget 1.5"),
+        ({"model": {"max_tokens": 60}}, {"model": {"max_tokens": 50}}, " --max-tokens 60"),
+        ({"model": {"max_tokens": 60}}, {"model": {"max_tokens": 70}}, ""),
+        ({"model": {"max_tokens": 60}}, {"model": {}}, ""),
+        ({"input": {"bad_rows": "reject"}}, {"input": {}}, " --set input.bad_rows=reject"),
+        ({"input": {}}, {"input": {"bad_rows": "reject"}}, ""),
+        ({"price": {"input": "0.25", "output": "2.00"}}, {}, " --price 0.25,2.00"),
+        ({"price": {"input": "0.25", "output": "2.00"}}, {"price": {"input": "0.3", "output": "2"}}, ""),
+    ],
+)
+def test_a_command_keeps_what_the_run_was_allowed_and_the_job_file_does_not_allow_now(booked, now, options):
+    assert "".join(carried(booked, now).values()) == options
+
+
+def test_the_commands_that_errors_prints_name_the_ledger_if_it_is_another(project, stub):
+    stub.faults = lambda *_: status(500)
+    project.rows(texts(1))
+    project.job(more="[retry]\nattempts = 1")
+    project.run("run", "job.toml", "--yes", "--ledger", "my own.duckdb", code=3)
+    said = project.run("errors", "job.toml", "--ledger", "my own.duckdb").stderr
+    assert "failed: promptmill retry job.toml --ledger 'my own.duckdb' --status failed" in said
+
+
+def test_a_truncated_rows_command_names_one_limit_only(project, stub):
+    stub.faults = lambda number, _: reasoned_away() if number == 1 else None
+    project.rows(texts(2))
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes", "--set", "model.max_tokens=60", code=3)
+    said = project.run("errors", "job.toml").stderr
+    assert "truncated: promptmill retry job.toml --status truncated --max-tokens N    (with a larger N)" in said
 
 
 def test_errors_says_that_the_prompt_is_another_now(project, stub):
