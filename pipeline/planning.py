@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from pipeline.doorman import Ticket
-from pipeline.errors import InputError, PriceError
+from pipeline.errors import InputError, MissingColumn, PriceError
 from pipeline.job import Job
 from pipeline.keysets import IdSet, KeyCounts, KeySet
 from pipeline.ledger import HELD_BACK, Known, RowsDone
@@ -61,6 +61,7 @@ class Plan:
         self.duplicate_ids = 0
         self._keys = KeyMaker(job.model)
         self._key = self._keys.key if job.dedupe else self._numbered_key
+        self._unrendered = 0
         self._reject_bad = job.input.bad_rows == "reject"
         self._counts_ids = job.input.id is not None
         self._ids = IdSet()
@@ -110,15 +111,30 @@ class Plan:
         try:
             messages = self.template.render(row)
         except InputError as error:
-            if not self._reject_bad:
-                raise
-            return self._without_request(row, f"{row.index}:{row.origin}", str(error))
+            return self._without_request(row, f"{row.index}:{row.origin}", self._problem(error))
         key = self._key(messages)
         index, row_id, values, _ = row
         return PlannedRow(index, row_id, key, Request(key, messages), not self._seen.add(key), None, values)
 
+    def _problem(self, error: InputError) -> str:
+        """Say why a row can't be rendered; raise it if such a row stops the run.
+
+        As long as no row could be rendered the mistake may be the prompt's: then nothing speaks for the row's.
+        """
+        if self.rows - 1 == self._unrendered:
+            if self._reject_bad:
+                return str(error)
+            raise error
+        problem, cure = (error.said, error.cure) if isinstance(error, MissingColumn) else (str(error), "")
+        if self._reject_bad:
+            return problem
+        raise InputError(
+            f'{problem}. Mend the row{cure}, or set [input] bad_rows = "reject" to book such rows as rejected and go on'
+        ) from error
+
     def _without_request(self, row: Row | BrokenRow, digest: str, problem: str) -> PlannedRow:
         key = broken_key(digest)
+        self._unrendered += 1
         values = row.values if isinstance(row, Row) else None
         return PlannedRow(row.index, row.id, key, None, not self._seen.add(key), problem, values)
 
