@@ -220,16 +220,17 @@ def _before(
     """
     job = prepared.job
     if "truncated" in (selection.retry or ()):
-        prepared.warnings.extend(_cut_again(job, ledger, selection))
+        prepared.warnings.extend(_cut_again(prepared, ledger, selection))
     found = _history(prepared, ledger, wanted=not selection.retry, keys=None if pilot is None else list(pilot.chosen))
     basis: Literal["pilot", "history"] = "history" if pilot is None else "pilot"
     return Outlook(found.used, basis, found.calibration, job.model.max_tokens, job.repair), found.spent_usd
 
 
-def _cut_again(job: Job, ledger: Ledger, selection: Selection) -> Iterator[str]:
+def _cut_again(prepared: Prepared, ledger: Ledger, selection: Selection) -> Iterator[str]:
     """Say which truncated rows a retry leaves out, and which it asks again although nothing speaks for it."""
+    job = prepared.job
     limit = job.model.max_tokens
-    found = ledger.cut_off(job.name)
+    found = ledger.cut_off(job.name, prepared.limit)
     left = sum(rows for old, rows in found if cut_again(old, limit, same_limit=selection.same_limit))
     same = sum(rows for old, rows in found if old == limit and limit is not None)
     if left:

@@ -262,10 +262,13 @@ class Ledger:
                 ),
             )
 
-    def cut_off(self, job: str) -> list[tuple[int | None, int]]:
-        """Return at which max_tokens the truncated rows of a job's newest plan were cut off, and how many at each."""
+    def cut_off(self, job: str, limit: int | None = None) -> list[tuple[int | None, int]]:
+        """Return at which max_tokens the truncated rows of a job's newest plan were cut off, and how many at each.
+
+        `limit`: only among its first rows.
+        """
         with self.read() as connection:
-            return queries.cut_off(connection, job)
+            return queries.cut_off(connection, job, limit)
 
     def begin(self, request: RunRequest) -> RunStart:
         """Register a run: read what is already answered, catch up, number the run, and start its journal.
