@@ -144,6 +144,31 @@ class Plan:
         return self._keys.key(messages, occurrence) if occurrence else key
 
 
+def paid_for_nothing(rows: Sequence[PlannedRow], template: Template) -> list[str]:
+    """Say in how many of the first rows a column that the prompt prints is null, and how many prompts are blank."""
+    sent = [row for row in rows if row.request is not None and row.values is not None]
+    among = f"of the first {len(rows):,} rows"
+    said = []
+    for name in sorted(template.printed):
+        nulls = sum(row.values.get(name, "") is None for row in sent if row.values is not None)
+        if nulls:
+            said.append(
+                f"{name!r} is null in {nulls:,} {among}, and the prompt says null there and is sent like any other;"
+                f' leave such rows out with [input] where = "{name} is not null", or write {{{{ {name} or "" }}}}'
+            )
+    blank = sum(_is_blank(row.request.messages[-1]) for row in sent if row.request is not None)
+    if blank:
+        said.append(
+            f"the prompt is blank in {blank:,} {among}, and is sent like any other; [input] where leaves rows out"
+        )
+    return said
+
+
+def _is_blank(message: Message) -> bool:
+    content = message.get("content")
+    return isinstance(content, str) and not content.strip()
+
+
 def passes_over(job: Job, selection: "Selection", limit: int | None) -> bool:
     """Tell whether a scan may leave out rows that are done: not where each row counts for those behind it."""
     unlimited = limit is None and job.input.limit is None

@@ -105,6 +105,10 @@ class Template:
         for part, tree in zip(parts, trees, strict=True):
             self._add(part, tree, environment)
         names = {name for tree in trees for name in meta.find_undeclared_variables(tree)}
+        outputs = [output for tree in trees for output in tree.body if isinstance(output, nodes.Output)]
+        printed = {each.name for output in outputs for each in output.nodes if isinstance(each, nodes.Name)}
+        self.printed: frozenset[str] = frozenset(printed & names)
+        """Columns that it prints as they are, null as `null`, and whatever else a row holds."""
         self._passes_row = "row" in names
         own = {self._column} if self._column is not None else set()
         self.columns: frozenset[str] = frozenset(names - {"row"} | own)
