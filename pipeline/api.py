@@ -459,15 +459,17 @@ def errors(ledger: Ledger, job: str) -> Errors:
     file = job if job.endswith(".toml") else run_report(ledger, errors_report.JOB_FILE, [name]).rows[0]["file"]
     config = json.loads(newest["config"])
     command, limit, note = _as_it_ran(file, newest["run_id"], config)
-    if ledger.path != USUAL_LEDGER:  # elsewhere `run` would pay for all of it again
-        command += f" --ledger {shlex.quote(str(ledger.path))}"
+    # Elsewhere `run` would pay for all of it again.
+    option = "" if ledger.path == USUAL_LEDGER else f" --ledger {shlex.quote(str(ledger.path))}"
+    command += option
     live = live_runs(ledger.folder).get(name)
-    statuses = dict.fromkeys(str(row["status"]) for row in table.rows)
-    advice = [
+    advice = []
+    for status in dict.fromkeys(str(row["status"]) for row in table.rows):
+        causes = [row["error_type"] for row in table.rows if row["status"] == status]
         # Where the cure is another limit, the old one is not named.
-        errors_report.advice(status, command if status == "truncated" else command + limit, config)
-        for status in statuses
-    ]
+        advice += errors_report.advice(status, command if status == "truncated" else command + limit, config, causes)
+    if table.rows:
+        note.append(errors_report.EACH_ROW.format(job=name, ledger=option))
     pid = None if live is None else live.get("pid")
     bad = sum(row["rows"] for row in table.rows)
     standing = errors_report.standing(bad, counts, newest, pid, command + limit)

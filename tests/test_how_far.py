@@ -276,6 +276,33 @@ def test_a_command_keeps_what_the_run_was_allowed_and_the_job_file_does_not_allo
     assert "".join(carried(booked, now).values()) == options
 
 
+def test_errors_says_of_rejected_rows_only_what_helps_their_causes(project, stub):
+    project.rows([{"id": "a", "text": "hello"}, {"id": "b"}])
+    project.job(more_input='id = "id"\nbad_rows = "reject"')
+    project.run("run", "job.toml", "--yes", code=3)
+    said = project.run("errors", "job.toml").stderr
+    assert "rejected (bad_row): no provider has seen these rows, and they cost nothing: mend them or the prompt" in said
+    assert not re.search("never_|the provider will never take", said)
+    query = shlex.split(re.search(r"each row: promptmill (sql .*)\n", said)[1])
+    (row,) = json.loads(project.run(*query, "--json").stdout)
+    assert (row["row_id"], row["status"], row["error_type"]) == ("b", "rejected", "bad_row")
+    project.rows([{"id": "a", "text": "hello"}, {"id": "b", "text": "mended"}])
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 2
+
+
+def test_errors_names_what_helps_each_cause_of_a_rejection(project, stub):
+    stub.faults = lambda number, _: status(400) if number == 1 else None
+    project.rows([*texts(3), {"id": "long", "text": "word " * 2000}, {"id": "b"}])
+    project.job(concurrency=1, more_input='bad_rows = "reject"', limits="tokens_per_minute = 1000")
+    project.run("run", "job.toml", "--yes", code=3)
+    said = project.run("errors", "job.toml").stderr
+    assert "rejected: the provider will never take these rows as they are" in said
+    assert "rejected (bad_row): " in said
+    assert "rejected (never_fits): a stated limit held these rows back" in said
+    assert "never_passes" not in said
+
+
 def test_the_commands_that_errors_prints_name_the_ledger_if_it_is_another(project, stub):
     stub.faults = lambda *_: status(500)
     project.rows(texts(1))
