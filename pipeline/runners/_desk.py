@@ -178,7 +178,7 @@ class Desk:
         if cost is not None and isinstance(step, Done):
             self._look_ahead()
         self._watch_books(attempt)
-        self._go_on(step, heard)
+        self._go_on(step, heard, attempt)
 
     def _look_ahead(self) -> None:
         notice = self._ahead.settled(self.spent)
@@ -218,9 +218,9 @@ class Desk:
             outcome = self._held.pop()
             self._tally.ended(outcome.key, outcome.status)
 
-    def _go_on(self, step: Step, heard: Heard) -> None:
+    def _go_on(self, step: Step, heard: Heard, attempt: Attempt) -> None:
         if isinstance(step, Again):
-            self._send_again(step)
+            self._send_again(step, limited=attempt.result == "rate_limited")
         elif isinstance(step, Done):
             self._ended(step.outcome, heard)
         else:
@@ -236,9 +236,13 @@ class Desk:
         if worthless is not None:
             self._stop(worthless)
 
-    def _send_again(self, step: Again) -> None:
+    def _send_again(self, step: Again, *, limited: bool) -> None:
         if step.shuts_door:
+            before = self._door.shut_seconds
             self._door.shut_for(step.wait_seconds)
+            if limited:
+                self._tally.rate_limited += 1
+                self._tally.shut_seconds += self._door.shut_seconds - before
             _log.door_shut(step.wait_seconds)
         if step.queue == "second":
             self._door.step_back(step.ticket)
