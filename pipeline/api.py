@@ -459,8 +459,7 @@ def errors(ledger: Ledger, job: str) -> Errors:
     file = job if job.endswith(".toml") else run_report(ledger, errors_report.JOB_FILE, [name]).rows[0]["file"]
     config = json.loads(newest["config"])
     command, limit, note = _as_it_ran(file, newest["run_id"], config)
-    # Elsewhere `run` would pay for all of it again.
-    option = "" if ledger.path == USUAL_LEDGER else f" --ledger {shlex.quote(str(ledger.path))}"
+    option = _ledger_option(ledger)
     command += option
     live = live_runs(ledger.folder).get(name)
     advice = []
@@ -474,6 +473,16 @@ def errors(ledger: Ledger, job: str) -> Errors:
     bad = sum(row["rows"] for row in table.rows)
     standing = errors_report.standing(bad, counts, newest, pid, command + limit)
     return Errors(table, standing, advice + note)
+
+
+def named(file: str, ledger: Ledger) -> str:
+    """Return how a command names a job in a ledger."""
+    return shlex.quote(file) + _ledger_option(ledger)
+
+
+def _ledger_option(ledger: Ledger) -> str:
+    """Name a ledger that is not the usual one: a `run` that is copied without it would pay for all of it again."""
+    return "" if ledger.path == USUAL_LEDGER else f" --ledger {shlex.quote(str(ledger.path))}"
 
 
 def _as_it_ran(file: str, run_id: int, config: Mapping[str, Any]) -> tuple[str, str, list[str]]:

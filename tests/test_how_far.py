@@ -314,7 +314,8 @@ def test_the_commands_that_errors_prints_name_the_ledger_if_it_is_another(projec
     stub.faults = lambda *_: status(500)
     project.rows(texts(1))
     project.job(more="[retry]\nattempts = 1")
-    project.run("run", "job.toml", "--yes", "--ledger", "my own.duckdb", code=3)
+    ran = project.run("run", "job.toml", "--yes", "--ledger", "my own.duckdb", code=3)
+    assert "see why with: promptmill errors job.toml --ledger 'my own.duckdb'" in ran.stderr
     said = project.run("errors", "job.toml", "--ledger", "my own.duckdb").stderr
     assert "failed: promptmill retry job.toml --ledger 'my own.duckdb' --status failed" in said
 

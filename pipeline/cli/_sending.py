@@ -84,6 +84,8 @@ def send(
         if report is None:
             return 2
         _sum_up(job, report, told, as_json=as_json, limited=overrides.limit is not None)
+        if report.tally.bad:
+            told.say(f"see why with: promptmill errors {api.named(job.file, ledger)}")
         return report.exit_code
 
 
@@ -214,7 +216,7 @@ def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limi
     except OSError as error:  # the terminal is closed, a disk is full: the exit code says all the same that it paused
         if report.paused is None or isinstance(error, BrokenPipeError):
             raise
-    for line in _advice(job, report):
+    for line in _advice(report):
         told.say(line)
 
 
@@ -285,7 +287,7 @@ def _held_down(report: "RunReport") -> str | None:
     return f"held down by the provider's rate limits: {waited}{most}"
 
 
-def _advice(job: "Job", report: "RunReport") -> list[str]:
+def _advice(report: "RunReport") -> list[str]:
     lines = []
     if report.left_over:
         lines.append(report.left_over)
@@ -293,6 +295,4 @@ def _advice(job: "Job", report: "RunReport") -> list[str]:
         lines.append(f"paused: {report.paused}. {how_to_go_on(report.paused)}.")
     if held := _held_down(report):
         lines.append(held)
-    if report.tally.bad:
-        lines.append(f"see why with: promptmill errors {job.file}")
     return lines
