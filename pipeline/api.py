@@ -320,7 +320,9 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
     )
     report = launch(prepared, key, how)
     if report.duplicate_ids and options.confirm is None:  # who was asked has seen that in the estimate
-        options.notify(repeated_ids(report.duplicate_ids, job.input.id))
+        part = options.limit is not None or report.tally.already  # a run that goes on passes over what is done
+        among = ", among the rows that this run read" if part else ""
+        options.notify(repeated_ids(report.duplicate_ids, job.input.id) + among)
     return report
 
 

@@ -128,7 +128,8 @@ def test_a_run_that_goes_on_counts_duplicate_ids_among_the_rows_it_reads(project
     stub.faults = None
     went_on = project.run("run", "job.toml", "--yes")
     assert stub.calls == 1105
-    assert "3 rows repeat the 'id' of an earlier row" in went_on.stderr, "the last four; the first three are done"
+    said = "3 rows repeat the 'id' of an earlier row, among the rows that this run read\n"
+    assert said in went_on.stderr, "the last four; the first three are done"
     assert "repeat" not in project.run("run", "job.toml", "--yes").stderr
 
 
@@ -153,7 +154,7 @@ def test_a_prompt_that_says_what_null_is_to_be_hears_nothing_of_it(project, stub
 def test_duplicate_ids_are_a_warning_with_their_count(project, stub):
     project.rows([{"id": "same", "text": f"text {i}"} for i in range(4)])
     project.job()
-    assert "3 rows repeat the 'id' of an earlier row" in project.run("run", "job.toml", "--yes").stderr
+    assert "3 rows repeat the 'id' of an earlier row\n" in project.run("run", "job.toml", "--yes").stderr
     assert stub.calls == 4
     assert "3 rows repeat the 'id'" in project.run("estimate", "job.toml").stderr
     assert "1 row repeats the 'id'" in project.run("estimate", "job.toml", "--limit", "2").stderr
