@@ -32,7 +32,7 @@ _ADVICE = {
 """The command, or the thought, that helps rows of a status."""
 _ADVICE_BY_CAUSE = {
     "bad_row": "no provider has seen these rows, and they cost nothing: mend them or the prompt, then run again",
-    "never_fits": "a stated limit held these rows back: the next run under a higher one sends them",
+    "never_fits": "a stated limit held these rows back: the next run under a higher limit sends them",
     "never_passes": "promptmill retry {job} --status rejected    (shorter rows or a larger quota helps more)",
 }
 """The same for rejected rows that no provider has judged."""
