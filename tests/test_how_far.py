@@ -248,7 +248,7 @@ def test_the_commands_that_errors_prints_are_not_stopped_by_what_the_run_was_all
     stub.faults = lambda number, _: status(500) if number == 2 else None
     project.rows([{"id": "a"}, *texts(2)])
     project.job(concurrency=1, more="[retry]\nattempts = 1\n[budget]\nusd = 0.00001")
-    options = ("--set", "input.bad_rows=reject", "--budget", "1.5", "--max-tokens", "60")
+    options = ("--set", "input.bad_rows=reject", "--budget", "1.5", "model.max_tokens=60")
     settings = ("--set", "input.bad_rows=reject", "--set", "model.max_tokens=60", "--budget", "1.5")
     project.run("run", "job.toml", "--yes", *settings, code=3)
     said = project.run("errors", "job.toml").stderr
@@ -261,6 +261,19 @@ def test_the_commands_that_errors_prints_are_not_stopped_by_what_the_run_was_all
     assert project.value("select count(*) from results where status = 'ok'") == 2
 
 
+def test_the_command_that_sends_what_is_pending_runs_as_it_is_printed(project, stub):
+    stub.faults = lambda number, _: status(402, "no credit") if number == 2 else None
+    project.rows([{"id": "a"}, *texts(3)])
+    project.job(concurrency=1, more="[budget]\nusd = 0.00001")
+    settings = ("--set", "input.bad_rows=reject", "--set", "model.max_tokens=60", "--budget", "1.5")
+    project.run("run", "job.toml", "--yes", *settings, "--ledger", "l.duckdb", code=4)
+    said = project.run("errors", "job.toml", "--ledger", "l.duckdb").stderr
+    command = shlex.split(re.search("`promptmill (run job.toml .*)` goes on", said)[1])
+    assert "model.max_tokens=60" in command
+    project.run(*command, "--yes", code=3)
+    assert "3 rows ended well, 1 did not\n" in project.run("errors", "job.toml", "--ledger", "l.duckdb").stderr
+
+
 @pytest.mark.parametrize(
     ("booked", "now", "options"),
     [
@@ -270,7 +283,7 @@ def test_the_commands_that_errors_prints_are_not_stopped_by_what_the_run_was_all
         ({}, {"budget": {"usd": 2.0}}, ""),
         ({"budget": {"usd": 1.5}}, {"budget": {"usd": 0.3}}, " --budget 1.5"),
         ({"budget": {"usd": 1.5}}, {}, " --budget 1.5"),
-        ({"model": {"max_tokens": 60}}, {"model": {"max_tokens": 50}}, " --max-tokens 60"),
+        ({"model": {"max_tokens": 60}}, {"model": {"max_tokens": 50}}, " --set model.max_tokens=60"),
         ({"model": {"max_tokens": 60}}, {"model": {"max_tokens": 70}}, ""),
         ({"model": {"max_tokens": 60}}, {"model": {}}, ""),
         ({"input": {"bad_rows": "reject"}}, {"input": {}}, " --set input.bad_rows=reject"),

@@ -46,7 +46,7 @@ def carried(booked: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]
     if _of(booked, "input.bad_rows") == "reject" != _of(now, "input.bad_rows"):
         options["input.bad_rows"] = " --set input.bad_rows=reject"
     if _is_more(booked, now, "model.max_tokens"):
-        options["model.max_tokens"] = f" --max-tokens {_of(booked, 'model.max_tokens')}"
+        options["model.max_tokens"] = f" --set model.max_tokens={_of(booked, 'model.max_tokens')}"
     if _is_more(booked, now, "budget.usd") or (_of(booked, "budget.usd") and not _of(now, "budget.usd")):
         options["budget.usd"] = f" --budget {_of(booked, 'budget.usd')}"
     price = booked.get("price", {})
