@@ -39,7 +39,7 @@ from pipeline.reports import results as results_report
 from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
 from pipeline.reports._earlier import earlier_answers, kept_answers
-from pipeline.reports._settings import as_options, changed
+from pipeline.reports._settings import as_options, carried, changed
 from pipeline.repricing import Caching
 from pipeline.runners._lock import live_runs
 from pipeline.runners._tally import ENDED_BADLY
@@ -63,6 +63,8 @@ from pipeline.sources import open_source
 from pipeline.windows import Window, context_window
 
 Notify = Callable[[str], None]
+USUAL_LEDGER = Path("promptmill.duckdb")
+"""The one that commands open where none is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +251,9 @@ def _before(
 
 def _cut_again(prepared: Prepared, ledger: Ledger, selection: Selection) -> Iterator[str]:
     """Say which truncated rows a retry leaves out, and which it asks again although nothing speaks for it."""
-    limit = prepared.job.model.max_tokens
-    found = ledger.cut_off(prepared.job.name, retry_of(prepared, selection))
+    job = prepared.job
+    limit = job.model.max_tokens
+    found = ledger.cut_off(job.name, retry_of(prepared, selection), prepared.limit)
     left = sum(rows for old, rows in found if cut_again(old, limit, same_limit=selection.same_limit))
     same = sum(rows for old, rows in found if old == limit and limit is not None)
     if left:
@@ -374,7 +377,9 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
         if kept is not None:
             options.notify(kept)
     if report.duplicate_ids and options.confirm is None:  # who was asked has seen that in the estimate
-        options.notify(repeated_ids(report.duplicate_ids, job.input.id))
+        part = options.limit is not None or report.tally.already  # a run that goes on passes over what is done
+        among = ", among the rows that this run read" if part else ""
+        options.notify(repeated_ids(report.duplicate_ids, job.input.id) + among)
     return report
 
 
@@ -534,31 +539,54 @@ def errors(ledger: Ledger, job: str) -> Errors:
     (newest,) = run_report(ledger, errors_report.NEWEST_RUN, [name]).rows
     file = job if job.endswith(".toml") else run_report(ledger, errors_report.JOB_FILE, [name]).rows[0]["file"]
     config = json.loads(newest["config"])
-    with_options, note = _as_it_ran(file, newest["run_id"], config)
+    command, limit, note = _as_it_ran(file, newest["run_id"], config)
+    option = _ledger_option(ledger)
+    command += option
     live = live_runs(ledger.folder).get(name)
-    statuses = dict.fromkeys(str(row["status"]) for row in table.rows)
-    advice = [errors_report.advice(status, with_options, config) for status in statuses]
+    advice = []
+    for status in dict.fromkeys(str(row["status"]) for row in table.rows):
+        causes = [row["error_type"] for row in table.rows if row["status"] == status]
+        # Where the cure is another limit, the old one is not named.
+        advice += errors_report.advice(status, command if status == "truncated" else command + limit, config, causes)
+    if table.rows:
+        note.append(errors_report.EACH_ROW.format(job=name, ledger=option))
     pid = None if live is None else live.get("pid")
     bad = sum(row["rows"] for row in table.rows)
-    standing = errors_report.standing(bad, counts, newest, pid, with_options)
+    standing = errors_report.standing(bad, counts, newest, pid, command + limit)
     hidden = earlier_answers(ledger, name) if len(standing) > 1 else None  # the newest plan is not done
     return Errors(table, standing, advice + note + ([] if hidden is None else [hidden]))
 
 
-def _as_it_ran(file: str, run_id: int, config: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """Return how a command names the job as a run had it, and what to know if its file says something else now."""
+def named(file: str, ledger: Ledger) -> str:
+    """Return how a command names a job in a ledger."""
+    return shlex.quote(file) + _ledger_option(ledger)
+
+
+def _ledger_option(ledger: Ledger) -> str:
+    """Name a ledger that is not the usual one: a `run` that is copied without it would pay for all of it again."""
+    return "" if ledger.path == USUAL_LEDGER else f" --ledger {shlex.quote(str(ledger.path))}"
+
+
+def _as_it_ran(file: str, run_id: int, config: Mapping[str, Any]) -> tuple[str, str, list[str]]:
+    """Return how a command names the job as a run had it, and what to know if its file says something else now.
+
+    Between them stands the option for max_tokens, if there has to be one.
+    """
     quoted = shlex.quote(file)
     try:
-        names = changed(config, load_job(file).config)
+        now = load_job(file).config
     except UserError:  # it is gone, or in the making: a command will say so
-        return quoted, []
-    if not names:
-        return quoted, []
+        return quoted, "", []
+    names, more = changed(config, now), carried(config, now)
+    if not names and not more:
+        return quoted, "", []
     options = as_options(config, names)
-    said = f"run {run_id} had other settings than {file} has now: {', '.join(names)}."
+    said = f"run {run_id} had other settings than {file} has now: {', '.join([*names, *more])}."
     if options is None:
-        return quoted, [f"{said} The rows above are that run's; a command for {file} looks at others"]
-    return quoted + options, [f"{said} Without --set a command looks at other rows"]
+        return quoted, "", [f"{said} The rows above are that run's; a command for {file} looks at others"]
+    note = "Without --set a command looks at other rows" if names else "The commands above name them"
+    limit = more.pop("model.max_tokens", "")
+    return quoted + options + "".join(more.values()), limit, [f"{said} {note}"]
 
 
 @dataclass(frozen=True, slots=True)

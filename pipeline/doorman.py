@@ -288,9 +288,11 @@ class Doorman:
                 return False
             if self.in_flight == 0:
                 left, cap = self._budget.left or ZERO, self._budget.cap or ZERO
+                what_is_left = f"{dollars(left)} of the budget of {dollars(cap)} is left"
+                if left < 0:  # an earlier run had a larger one
+                    what_is_left = f"{dollars(self._budget.spent)} is spent already, and the budget is {dollars(cap)}"
                 raise BudgetExhausted(
-                    f"the next request may cost up to {dollars(worst_case)}, but {dollars(left)} of the budget of"
-                    f" {dollars(cap)} is left; {RAISE_IT}"
+                    f"the next request may cost up to {dollars(worst_case)}, but {what_is_left}; {RAISE_IT}"
                 )
             await self._wait_for_change()
         return True

@@ -4,7 +4,8 @@
      |- UserError               a mistake found before any request was sent: exit 2, no traceback
      |   |- UsageError          a wrong option or argument
      |   |- JobFileError        the job file: unknown key, wrong type, missing value
-     |   |- InputError          the dataset: missing, empty, broken line, missing column
+     |   |- InputError          the dataset: missing, empty, broken line
+     |   |   |- MissingColumn   a row has no column that the prompt names
      |   |- PriceError          a price that is not a price, or is needed and unknown
      |   |- LedgerError         the ledger or a journal can't be used
      |       |- LedgerBusy      another process holds it
@@ -38,6 +39,15 @@ class JobFileError(UserError):
 
 class InputError(UserError):
     """The dataset can't be used."""
+
+
+class MissingColumn(InputError):
+    """A row has no column that the prompt names."""
+
+    def __init__(self, said: str, guess: str, cure: str = "") -> None:
+        """Say what is missing; apart from it what may be meant if no row has it, and what helps if others have it."""
+        super().__init__(said + guess)
+        self.said, self.cure = said, cure
 
 
 class PriceError(UserError):

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from pipeline.doorman import Ticket
-from pipeline.errors import InputError, PriceError
+from pipeline.errors import InputError, MissingColumn, PriceError
 from pipeline.job import Job
 from pipeline.keysets import IdSet, KeyCounts, KeySet
 from pipeline.ledger import HELD_BACK, Known, RowsDone
@@ -61,6 +61,7 @@ class Plan:
         self.duplicate_ids = 0
         self._keys = KeyMaker(job.model)
         self._key = self._keys.key if job.dedupe else self._numbered_key
+        self._unrendered = 0
         self._reject_bad = job.input.bad_rows == "reject"
         self._counts_ids = job.input.id is not None
         self._ids = IdSet()
@@ -110,15 +111,30 @@ class Plan:
         try:
             messages = self.template.render(row)
         except InputError as error:
-            if not self._reject_bad:
-                raise
-            return self._without_request(row, f"{row.index}:{row.origin}", str(error))
+            return self._without_request(row, f"{row.index}:{row.origin}", self._problem(error))
         key = self._key(messages)
         index, row_id, values, _ = row
         return PlannedRow(index, row_id, key, Request(key, messages), not self._seen.add(key), None, values)
 
+    def _problem(self, error: InputError) -> str:
+        """Say why a row can't be rendered; raise it if such a row stops the run.
+
+        As long as no row could be rendered the mistake may be the prompt's: then nothing speaks for the row's.
+        """
+        if self.rows - 1 == self._unrendered:
+            if self._reject_bad:
+                return str(error)
+            raise error
+        problem, cure = (error.said, error.cure) if isinstance(error, MissingColumn) else (str(error), "")
+        if self._reject_bad:
+            return problem
+        raise InputError(
+            f'{problem}. Mend the row{cure}, or set [input] bad_rows = "reject" to book such rows as rejected and go on'
+        ) from error
+
     def _without_request(self, row: Row | BrokenRow, digest: str, problem: str) -> PlannedRow:
         key = broken_key(digest)
+        self._unrendered += 1
         values = row.values if isinstance(row, Row) else None
         return PlannedRow(row.index, row.id, key, None, not self._seen.add(key), problem, values)
 
@@ -126,6 +142,31 @@ class Plan:
         key = self._keys.key(messages)
         occurrence = self._occurrences.add(key)
         return self._keys.key(messages, occurrence) if occurrence else key
+
+
+def paid_for_nothing(rows: Sequence[PlannedRow], template: Template) -> list[str]:
+    """Say in how many of the first rows a column that the prompt prints is null, and how many prompts are blank."""
+    sent = [row for row in rows if row.request is not None and row.values is not None]
+    among = f"of the first {len(rows):,} rows"
+    said = []
+    for name in sorted(template.printed):
+        nulls = sum(row.values.get(name, "") is None for row in sent if row.values is not None)
+        if nulls:
+            said.append(
+                f"{name!r} is null in {nulls:,} {among}, and the prompt says null there and is sent like any other;"
+                f' leave such rows out with [input] where = "{name} is not null", or write {{{{ {name} or "" }}}}'
+            )
+    blank = sum(_is_blank(row.request.messages[-1]) for row in sent if row.request is not None)
+    if blank:
+        said.append(
+            f"the prompt is blank in {blank:,} {among}, and is sent like any other; [input] where leaves rows out"
+        )
+    return said
+
+
+def _is_blank(message: Message) -> bool:
+    content = message.get("content")
+    return isinstance(content, str) and not content.strip()
 
 
 def passes_over(job: Job, selection: "Selection", limit: int | None) -> bool:

@@ -28,6 +28,8 @@ from pipeline.pricing import (
 LONGEST_RUN = timedelta(days=30)
 """Prices that begin within it are copied with a run."""
 STALE_DAYS = 90
+USUAL_FILE = "~/.config/promptmill/prices.toml"
+"""Where the user's price file is looked for if none is named."""
 _HALF = Variant(Decimal("0.5"))
 
 

@@ -18,7 +18,7 @@ import orjson
 from jinja2 import meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from pipeline.errors import InputError, JobFileError, did_you_mean
+from pipeline.errors import InputError, JobFileError, MissingColumn, did_you_mean
 from pipeline.records import Message, ModelSpec, Row
 
 _SYSTEM_LINE = "--- system ---"
@@ -106,6 +106,10 @@ class Template:
         for part, tree in zip(parts, trees, strict=True):
             self._add(part, tree, environment)
         names = {name for tree in trees for name in meta.find_undeclared_variables(tree)}
+        outputs = [output for tree in trees for output in tree.body if isinstance(output, nodes.Output)]
+        printed = {each.name for output in outputs for each in output.nodes if isinstance(each, nodes.Name)}
+        self.printed: frozenset[str] = frozenset(printed & names)
+        """Columns that it prints as they are, null as `null`, and whatever else a row holds."""
         self._passes_row = "row" in names
         own = {self._column} if self._column is not None else set()
         self.columns: frozenset[str] = frozenset(names - {"row"} | own)
@@ -134,20 +138,23 @@ class Template:
             try:
                 text = render(values)
             except Exception as error:  # a template is its author's program and may raise anything
-                raise InputError(self._explain(row, error)) from error
+                raise self._explained(row, error) from error
             if not _is_text(text):
                 raise InputError(f"{row.origin}: the prompt holds half of a surrogate pair, which can't be sent")
             messages[place] = {"role": role, "content": text}
             blank = blank or (role == _SYSTEM and not text.strip())
         return tuple(messages[1:] if blank else messages)
 
-    def _explain(self, row: Row, error: Exception) -> str:
+    def _explained(self, row: Row, error: Exception) -> InputError:
         name = _UNDEFINED.fullmatch(str(error)) if isinstance(error, jinja2.UndefinedError) else None
         if name is not None and name[1] in self.columns:
             near = did_you_mean(name[1], row.values) or f"; its columns: {', '.join(list(row.values)[:20])}"
-            return f"{row.origin}: the prompt uses column {name[1]!r}, which this row does not have{near}"
+            said = f"{row.origin}: the prompt uses column {name[1]!r}, which this row does not have"
+            return MissingColumn(
+                said, near, f', write {{{{ {name[1]} | default("") }}}} in the prompt to do without it'
+            )
         lines = str(error).splitlines() or [""]
-        return f"{row.origin}: the prompt can't be rendered: {type(error).__name__}: {lines[0][:200]}"
+        return InputError(f"{row.origin}: the prompt can't be rendered: {type(error).__name__}: {lines[0][:200]}")
 
 
 def _parts(spec: PromptSpec) -> list[_Part]:
@@ -262,7 +269,7 @@ def _to_json(value: Any, indent: int | None = None) -> str:
 def _chat(row: Row, column: str) -> tuple[Message, ...]:
     if column not in row.values:
         near = did_you_mean(column, row.values)
-        raise InputError(f"{row.origin}: this row has no column {column!r} ([prompt] messages_column){near}")
+        raise MissingColumn(f"{row.origin}: this row has no column {column!r} ([prompt] messages_column)", near)
     value = row.values[column]
     if isinstance(value, str):
         try:

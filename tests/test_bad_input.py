@@ -128,14 +128,33 @@ def test_a_run_that_goes_on_counts_duplicate_ids_among_the_rows_it_reads(project
     stub.faults = None
     went_on = project.run("run", "job.toml", "--yes")
     assert stub.calls == 1105
-    assert "3 rows repeat the 'id' of an earlier row" in went_on.stderr, "the last four; the first three are done"
+    said = "3 rows repeat the 'id' of an earlier row, among the rows that this run read\n"
+    assert said in went_on.stderr, "the last four; the first three are done"
     assert "repeat" not in project.run("run", "job.toml", "--yes").stderr
+
+
+@pytest.mark.parametrize("command", [("check",), ("estimate",), ("run", "--yes")])
+def test_rows_whose_prompt_would_say_null_or_nothing_are_a_warning_before_they_are_paid_for(project, stub, command):
+    project.rows([*texts(4), {"id": "n", "text": None}, {"id": "m", "text": None}, {"id": "e", "text": " "}])
+    project.job()
+    done = project.run(command[0], "job.toml", *command[1:])
+    assert "'text' is null in 2 of the first 7 rows, and the prompt says null there" in done.stderr
+    assert """leave such rows out with [input] where = "text is not null", or write {{ text or "" }}""" in done.stderr
+    assert "the prompt is blank in 1 of the first 7 rows" in done.stderr
+
+
+@pytest.mark.parametrize("template", ["{{ text or '' }}!", "{% if text %}{{ text }}{% else %}-{% endif %}", "{{ id }}"])
+def test_a_prompt_that_says_what_null_is_to_be_hears_nothing_of_it(project, stub, template):
+    project.rows([*texts(4), {"id": "n", "text": None}])
+    project.job()
+    edit(project, "{{ text }}", template)
+    assert "null" not in project.run("check", "job.toml").stderr
 
 
 def test_duplicate_ids_are_a_warning_with_their_count(project, stub):
     project.rows([{"id": "same", "text": f"text {i}"} for i in range(4)])
     project.job()
-    assert "3 rows repeat the 'id' of an earlier row" in project.run("run", "job.toml", "--yes").stderr
+    assert "3 rows repeat the 'id' of an earlier row\n" in project.run("run", "job.toml", "--yes").stderr
     assert stub.calls == 4
     assert "3 rows repeat the 'id'" in project.run("estimate", "job.toml").stderr
     assert "1 row repeats the 'id'" in project.run("estimate", "job.toml", "--limit", "2").stderr

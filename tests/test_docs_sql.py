@@ -98,3 +98,29 @@ def test_a_thousand_rows_cost_what_those_do_whose_cost_is_known(tmp_path):
 def test_a_row_has_one_answer_of_each_plan(path):
     answers = asked(path, "select p.plan_id, w.row_id")
     assert len(answers) == len({row[:2] for row in answers}) == 8
+
+
+def test_a_job_that_was_interrupted_stands_beside_its_first_whole_estimate(tmp_path):
+    ledger = tmp_path / "night.duckdb"
+
+    def ran(command, keys, rows, low, **more):
+        run = Booked(ledger, "night", command=command, **more)
+        for key, cost in keys.items():
+            run.attempt(key, cost=cost)
+            run.outcome(key)
+        estimate = {"run_id": run.run_id, "plan_id": run.plan_id, "rows": rows, "requests": len(keys),
+                    "input_tokens": 50, "count_method": "exact", "low_usd": str(low), "expected_usd": str(2 * low),
+                    "high_usd": str(3 * low), "ceiling_usd": "0.9"}  # fmt: skip
+        run.load(estimate=estimate)
+        run.end(4)
+
+    ran("estimate --pilot", {"k1": D("0.001")}, 5, D("0.1"))
+    ran("run", {"k2": D("0.002")}, 2, D("0.2"))  # with --limit
+    ran("run", {"k3": D("0.003")}, 5, D("0.3"))
+    ran("run", {"k1": D("0.5")}, 5, D("0.4"), fingerprint="another prompt")
+    ran("run", {"k4": D("0.004"), "k5": None}, 5, D("0.5"))
+    ran("retry", {"k5": D("0.006")}, 5, D("0.6"))
+    mine, other = asked(ledger, "as estimated_by_run")
+    assert mine == ("night", 3, 5, D("0.3"), D("0.6"), D("0.9"), D("0.013"), 1, D("0.003"))
+    assert other[1] == 4
+    assert other[-3:] == (D("0.5"), 0, 0)

@@ -482,6 +482,16 @@ def test_the_budget_is_never_exceeded_and_its_unused_part_is_used():
     assert budget.spent == Decimal("0.93")
 
 
+def test_a_budget_that_earlier_runs_have_passed_is_told_without_an_amount_below_zero():
+    async def day():
+        door = Doorman(Limits(), Budget(Decimal("0.30"), Decimal("0.63")))
+        await door.offer([ticket(0, reserve="0.10")])
+        await door.next()
+
+    with pytest.raises(BudgetExhausted, match=r"\$0\.10, but \$0\.63 is spent already, and the budget is \$0\.30;"):
+        run(day())
+
+
 def test_a_ticket_that_does_not_fit_waits_for_what_is_in_flight():
     async def day():
         door, _ = door_with("0.15")

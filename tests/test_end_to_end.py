@@ -1,6 +1,7 @@
 """The whole tool against a server that bills exactly what it serves, and against one that nobody here wrote."""
 
 import json
+import re
 import signal
 from decimal import Decimal
 
@@ -65,6 +66,17 @@ def test_a_429_shuts_the_door_for_everybody_and_uses_up_no_attempts(project, stu
     project.run("run", "job.toml", "--yes")
     assert project.value("select count(*) from results where status = 'ok'") == 10
     assert project.value("select count(*) from attempts where result = 'rate_limited'") == 3
+
+
+def test_a_run_that_rate_limits_held_down_says_so_at_its_end_and_in_its_log(project, stub):
+    stub.faults = first(3, status(429, "slow down", retry_after=0.3))
+    project.rows(texts(10))
+    project.job(concurrency=2)
+    said = project.run("run", "job.toml", "--yes", "--log", "a.log").stderr
+    held = re.search(r"held down by the provider's rate limits: \d answers said to slow down \(429\), and .*", said)[0]
+    assert held in (project.folder / "a.log").read_text()
+    again = project.run("run", "job.toml", "--yes", "--fresh").stderr
+    assert "held down" not in again
 
 
 def test_estimate_counts_what_is_left_to_send_and_bounds_its_cost(project, stub):

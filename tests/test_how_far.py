@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from bookings import Booked
 from project import Project, texts
-from stub_faults import status
+from stub_faults import reasoned_away, status
 
 from pipeline import api
 from pipeline.cli import group
@@ -18,6 +18,7 @@ from pipeline.cli._progress import Progress
 from pipeline.cli._sending import _sentence
 from pipeline.cli._show import table
 from pipeline.cli._status_line import StatusLine
+from pipeline.reports._settings import carried
 from pipeline.runners._tally import Tally
 
 
@@ -216,6 +217,13 @@ def test_a_narrow_progress_line_leaves_facts_out_and_cuts_none(monkeypatch, colu
     assert written == ["\r" + line]
 
 
+def test_the_progress_line_says_what_rate_limits_hold_the_run_to():
+    run = watched(requests_per_minute=1500.4)
+    run.tally.rate_limited = 213
+    line = Progress(quiet=False, free=False).line(run, now=0.0)
+    assert "  slowed down by 213 rate limits, at most 1,500 requests/min now  0.0 rows/s" in line
+
+
 def test_trouble_stands_before_figures_in_the_progress_line():
     line = Progress(quiet=False).line(watched(shut_seconds=30), now=0.0)
     assert line.startswith("763 of 1,024+ rows  $0.0771234 spent  rate limited, going on in 30 s  762 ok")
@@ -289,6 +297,104 @@ def test_the_commands_that_errors_prints_do_what_they_say(project, stub):
     assert "nothing was sent" in project.run("retry", "job.toml", "--yes", "--status", "failed", code=2).stderr
     project.run(*shlex.split(command), "--status", "failed", "--yes")
     assert project.value("select count(*) from results where status = 'ok'") == 1
+
+
+def test_the_commands_that_errors_prints_are_not_stopped_by_what_the_run_was_allowed(project, stub):
+    stub.faults = lambda number, _: status(500) if number == 2 else None
+    project.rows([{"id": "a"}, *texts(2)])
+    project.job(concurrency=1, more="[retry]\nattempts = 1\n[budget]\nusd = 0.00001")
+    options = ("--set", "input.bad_rows=reject", "--budget", "1.5", "model.max_tokens=60")
+    settings = ("--set", "input.bad_rows=reject", "--set", "model.max_tokens=60", "--budget", "1.5")
+    project.run("run", "job.toml", "--yes", *settings, code=3)
+    said = project.run("errors", "job.toml").stderr
+    assert (
+        "settings than job.toml has now: input.bad_rows, model.max_tokens, budget.usd. The commands above name" in said
+    )
+    command = re.search(r"failed: promptmill (retry job.toml .*)\n", said)[1]
+    assert {*options} < {*shlex.split(command)}
+    project.run(*shlex.split(command), "--yes")
+    assert project.value("select count(*) from results where status = 'ok'") == 2
+
+
+def test_the_command_that_sends_what_is_pending_runs_as_it_is_printed(project, stub):
+    stub.faults = lambda number, _: status(402, "no credit") if number == 2 else None
+    project.rows([{"id": "a"}, *texts(3)])
+    project.job(concurrency=1, more="[budget]\nusd = 0.00001")
+    settings = ("--set", "input.bad_rows=reject", "--set", "model.max_tokens=60", "--budget", "1.5")
+    project.run("run", "job.toml", "--yes", *settings, "--ledger", "l.duckdb", code=4)
+    said = project.run("errors", "job.toml", "--ledger", "l.duckdb").stderr
+    command = shlex.split(re.search("`promptmill (run job.toml .*)` goes on", said)[1])
+    assert "model.max_tokens=60" in command
+    project.run(*command, "--yes", code=3)
+    assert "3 rows ended well, 1 did not\n" in project.run("errors", "job.toml", "--ledger", "l.duckdb").stderr
+
+
+@pytest.mark.parametrize(
+    ("booked", "now", "options"),
+    [
+        ({}, {}, ""),
+        ({"budget": {"usd": 1.5}}, {"budget": {"usd": 1.5}}, ""),
+        ({"budget": {"usd": 1.5}}, {"budget": {"usd": 2.0}}, ""),
+        ({}, {"budget": {"usd": 2.0}}, ""),
+        ({"budget": {"usd": 1.5}}, {"budget": {"usd": 0.3}}, " --budget 1.5"),
+        ({"budget": {"usd": 1.5}}, {}, " --budget 1.5"),
+        ({"model": {"max_tokens": 60}}, {"model": {"max_tokens": 50}}, " --set model.max_tokens=60"),
+        ({"model": {"max_tokens": 60}}, {"model": {"max_tokens": 70}}, ""),
+        ({"model": {"max_tokens": 60}}, {"model": {}}, ""),
+        ({"input": {"bad_rows": "reject"}}, {"input": {}}, " --set input.bad_rows=reject"),
+        ({"input": {}}, {"input": {"bad_rows": "reject"}}, ""),
+        ({"price": {"input": "0.25", "output": "2.00"}}, {}, " --price 0.25,2.00"),
+        ({"price": {"input": "0.25", "output": "2.00"}}, {"price": {"input": "0.3", "output": "2"}}, ""),
+    ],
+)
+def test_a_command_keeps_what_the_run_was_allowed_and_the_job_file_does_not_allow_now(booked, now, options):
+    assert "".join(carried(booked, now).values()) == options
+
+
+def test_errors_says_of_rejected_rows_only_what_helps_their_causes(project, stub):
+    project.rows([{"id": "a", "text": "hello"}, {"id": "b"}])
+    project.job(more_input='id = "id"\nbad_rows = "reject"')
+    project.run("run", "job.toml", "--yes", code=3)
+    said = project.run("errors", "job.toml").stderr
+    assert "rejected (bad_row): no provider has seen these rows, and they cost nothing: mend them or the prompt" in said
+    assert not re.search("never_|the provider will never take", said)
+    query = shlex.split(re.search(r"each row: promptmill (sql .*)\n", said)[1])
+    (row,) = json.loads(project.run(*query, "--json").stdout)
+    assert (row["row_id"], row["status"], row["error_type"]) == ("b", "rejected", "bad_row")
+    project.rows([{"id": "a", "text": "hello"}, {"id": "b", "text": "mended"}])
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == 2
+
+
+def test_errors_names_what_helps_each_cause_of_a_rejection(project, stub):
+    stub.faults = lambda number, _: status(400) if number == 1 else None
+    project.rows([*texts(3), {"id": "long", "text": "word " * 2000}, {"id": "b"}])
+    project.job(concurrency=1, more_input='bad_rows = "reject"', limits="tokens_per_minute = 1000")
+    project.run("run", "job.toml", "--yes", code=3)
+    said = project.run("errors", "job.toml").stderr
+    assert "rejected: the provider will never take these rows as they are" in said
+    assert "rejected (bad_row): " in said
+    assert "rejected (never_fits): a stated limit held these rows back" in said
+    assert "never_passes" not in said
+
+
+def test_the_commands_that_errors_prints_name_the_ledger_if_it_is_another(project, stub):
+    stub.faults = lambda *_: status(500)
+    project.rows(texts(1))
+    project.job(more="[retry]\nattempts = 1")
+    ran = project.run("run", "job.toml", "--yes", "--ledger", "my own.duckdb", code=3)
+    assert "see why with: promptmill errors job.toml --ledger 'my own.duckdb'" in ran.stderr
+    said = project.run("errors", "job.toml", "--ledger", "my own.duckdb").stderr
+    assert "failed: promptmill retry job.toml --ledger 'my own.duckdb' --status failed" in said
+
+
+def test_a_truncated_rows_command_names_one_limit_only(project, stub):
+    stub.faults = lambda number, _: reasoned_away() if number == 1 else None
+    project.rows(texts(2))
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes", "--set", "model.max_tokens=60", code=3)
+    said = project.run("errors", "job.toml").stderr
+    assert "truncated: promptmill retry job.toml --status truncated --max-tokens N    (with a larger N)" in said
 
 
 def test_errors_says_that_the_prompt_is_another_now(project, stub):

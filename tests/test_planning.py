@@ -91,6 +91,35 @@ def test_a_row_that_cannot_be_rendered_stops_or_is_planned_as_rejected(project):
     assert "rows.jsonl:2" in second.problem
 
 
+def test_a_column_that_other_rows_have_is_no_typo_and_what_helps_is_named(project):
+    project.rows([{"id": "a", "text": "x"}, {"id": "b", "txt": "y"}, {"id": "c", "txt": "z"}])
+    with pytest.raises(InputError) as caught:
+        Plan(load_job(str(project.job()))).check_first_rows()
+    assert str(caught.value).endswith(
+        "rows.jsonl:2: the prompt uses column 'text', which this row does not have. Mend the row, write"
+        ' {{ text | default("") }} in the prompt to do without it, or set [input] bad_rows = "reject" to book such rows'
+        " as rejected and go on"
+    )
+    rows = Plan(load_job(str(project.job(more_input='bad_rows = "reject"')))).check_first_rows()
+    assert [str(row.problem).rpartition(", ")[2] for row in rows[1:]] == ["which this row does not have"] * 2
+
+
+def test_a_column_that_no_row_before_had_may_be_a_typo(project):
+    project.rows([{"id": "a", "txt": "x"}, {"id": "b", "txt": "y"}, {"id": "c", "text": "z"}])
+    with pytest.raises(InputError, match=r"rows.jsonl:1: .* does not have; did you mean 'txt'\?$"):
+        Plan(load_job(str(project.job()))).check_first_rows()
+    rows = Plan(load_job(str(project.job(more_input='bad_rows = "reject"')))).check_first_rows()
+    assert [str(row.problem).rpartition("; ")[2] for row in rows[:2]] == ["did you mean 'txt'?"] * 2
+
+
+def test_a_row_that_the_prompt_cannot_render_names_the_way_on_if_others_could_be(project):
+    project.rows([{"id": "a", "text": {"n": 1}}, {"id": "b", "text": {}}])
+    text = project.job().read_text().replace("{{ text }}", "{{ text.n }}")
+    project.job(text=text)
+    with pytest.raises(InputError, match=r"rows.jsonl:2: .*'n'\. Mend the row, or set \[input\] bad_rows = \"reject\""):
+        Plan(load_job(str(project.folder / "job.toml"))).check_first_rows()
+
+
 @pytest.mark.parametrize(
     ("price", "max_tokens", "bounded"),
     [

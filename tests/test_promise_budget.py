@@ -42,6 +42,21 @@ def test_a_budget_that_could_not_be_held_refuses_to_start(project, stub, model, 
     assert stub.calls == 0
 
 
+def test_where_a_price_is_missing_it_is_said_which_price_file_was_looked_at(project, stub):
+    project.rows(texts(3))
+    path = project.job()
+    path.write_text(path.read_text().replace('[price]\ninput = "0.25"\noutput = "2.00"', ""))
+    usual = "the one that PROMPTMILL_PRICES names, else ~/.config/promptmill/prices.toml"
+    assert usual in project.run("run", "job.toml", "--yes", "--budget", "1", code=2).stderr
+    assert usual in project.run("check", "job.toml").stderr
+    entry = 'provider = "x"\nmodel = "y"\ninput = "1"\noutput = "1"\nsource = "a contract"\nchecked = 2026-11-01\n'
+    (project.folder / "mine.toml").write_text(f"[[price]]\n{entry}")
+    project.environ["PROMPTMILL_PRICES"] = "mine.toml"
+    said = project.run("run", "job.toml", "--yes", "--budget", "1", code=2).stderr
+    assert "your price file mine.toml has none" in said
+    assert stub.calls == 0
+
+
 def test_a_plan_that_was_left_and_came_back_keeps_its_budget(project, stub):
     project.rows(texts(60))
     path = project.job(concurrency=1)

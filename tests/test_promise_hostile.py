@@ -544,6 +544,15 @@ def test_sql_sees_no_variable_of_this_program(answered):
         assert "does not exist" in answered.run("sql", f"select * from {name}", code=2).stderr
 
 
+def test_sql_gives_sums_of_whole_numbers_as_numbers_and_dollars_as_text(answered):
+    (row,) = answered.sql("select sum(output_tokens) as tokens, count(*) as n, sum(cost_usd) as usd from attempts")
+    assert (type(row["tokens"]), type(row["n"]), type(row["usd"])) == (int, int, str)
+    (row,) = answered.sql(
+        'select sum(a) as "^s$", 1::hugeint as one from (values (9e18::hugeint), (9e18::hugeint)) t(a)'
+    )
+    assert row == {"^s$": "18000000000000000000", "one": 1}
+
+
 def test_sql_answers_with_the_last_of_several_statements(answered):
     assert answered.sql("select 1 as one; select count(*) as n from results") == [{"n": 3}]
     assert answered.run("sql", "create temp macro f(a) as a + 1; select f(1) as two", "--json").stdout.count("2") == 1

@@ -294,6 +294,18 @@ def test_a_row_that_a_limit_held_back_was_asked_by_no_retry(project, stub):
     assert stub.calls == 5 + 3, "two that it had not reached, and the long one that now fits"
 
 
+def test_a_retry_with_a_limit_counts_no_cut_off_row_beyond_it(project, stub):
+    stub.answer = lambda payload: " ".join(["word"] * (80 if _number(payload) > 3 else 3))
+    project.rows(texts(12))
+    project.job(more_input='where = "id <> \'r1\'"\nid = "id"')
+    project.run("run", "job.toml", "--yes", code=3)
+    done = project.run("retry", "job.toml", "--yes", "--status", "truncated", "--limit", "3")
+    assert "nothing to send" in done.stdout
+    assert "truncated rows" not in done.stderr
+    done = project.run("retry", "job.toml", "--yes", "--status", "truncated", "--limit", "4", code=3)
+    assert "under the limit that cut them off: 1 (max_tokens = 50)" in done.stderr
+
+
 def test_a_retry_with_a_larger_limit_sends_the_cut_off_rows_and_keeps_all_else(project, stub):
     stub.answer = lambda payload: " ".join(["word"] * (80 if _number(payload) < 4 else 3))
     stub.faults = lambda _, payload: status(400) if _number(payload) == 7 else None

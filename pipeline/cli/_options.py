@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pipeline.api import Overrides
     from pipeline.ledger import Ledger
 
-USUAL_PRICE_FILE = "~/.config/promptmill/prices.toml"
 LEDGER_ENDINGS = (".duckdb", ".db", ".ddb")
 _CLOCK_TIME = re.compile(r"\d?\d:\d\d")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -140,7 +139,9 @@ def price_file() -> Path | None:
     named = os.environ.get("PROMPTMILL_PRICES")
     if named:
         return Path(named)
-    usual = Path(USUAL_PRICE_FILE).expanduser()
+    from pipeline.pricebook import USUAL_FILE
+
+    usual = Path(USUAL_FILE).expanduser()
     return usual if usual.is_file() else None
 
 

@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from pipeline.budget import about
-from pipeline.cli._show import duration, money
+from pipeline.cli._show import duration, money, plural
 from pipeline.cli._status_line import GAP, StatusLine
 from pipeline.runners._tally import Tally
 from pipeline.text import printable
@@ -61,6 +61,8 @@ class Progress:
             parts.append(f"{run.in_flight} in flight")
         if run.spent is not None and run.projected is not None and not run.free:
             parts.append(f"about {about(run.projected)} in all")
+        if tally.rate_limited:
+            parts.append(held_down(tally.rate_limited, run.requests_per_minute))
         parts.append(f"{rate:.1f} rows/s")
         left = None if tally.total is None else tally.total - tally.done
         if left and rate:
@@ -70,6 +72,12 @@ class Progress:
     def _rate(self) -> float:
         (start, first), (end, last) = self._samples[0], self._samples[-1]
         return (last - first) / (end - start) if end > start else 0.0
+
+
+def held_down(limited: int, per_minute: float | None) -> str:
+    """Say that rate limits slow the run down, and to what."""
+    most = "" if per_minute is None else f", at most {per_minute:,.0f} requests/min now"
+    return f"slowed down by {plural(limited, 'rate limit')}{most}"
 
 
 def _spent(run: "LocalRun") -> str:

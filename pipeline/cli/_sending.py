@@ -84,6 +84,8 @@ def send(
         if report is None:
             return 2
         _sum_up(job, report, told, as_json=as_json, limited=overrides.limit is not None)
+        if report.tally.bad:
+            told.say(f"see why with: promptmill errors {api.named(job.file, ledger)}")
         return report.exit_code
 
 
@@ -215,7 +217,7 @@ def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limi
     except OSError as error:  # the terminal is closed, a disk is full: the exit code says all the same that it paused
         if report.paused is None or isinstance(error, BrokenPipeError):
             raise
-    for line in _advice(job, report):
+    for line in _advice(report):
         told.say(line)
 
 
@@ -278,12 +280,27 @@ def how_to_go_on(paused: str) -> str:
     return "When that is over or put right, the same command goes on from here"
 
 
-def _advice(job: "Job", report: "RunReport") -> list[str]:
+HELD_SHARE = 0.1
+"""Rate limits that kept the door shut for less of a run than this are not worth a line, if they taught no rate."""
+
+
+def _held_down(report: "RunReport") -> str | None:
+    """Say why a run was slow, if rate limits are the reason."""
+    tally, learned = report.tally, report.requests_per_minute
+    if not tally.rate_limited or (learned is None and tally.shut_seconds < HELD_SHARE * report.seconds):
+        return None
+    waited = f"{plural(tally.rate_limited, 'answer')} said to slow down (429), and nothing went out for"
+    waited += f" {duration(min(tally.shut_seconds, report.seconds))} of {duration(report.seconds)}"
+    most = "" if learned is None else f"; at the end at most {learned:,.0f} requests a minute went out"
+    return f"held down by the provider's rate limits: {waited}{most}"
+
+
+def _advice(report: "RunReport") -> list[str]:
     lines = []
     if report.left_over:
         lines.append(report.left_over)
     if report.paused:
         lines.append(f"paused: {report.paused}. {how_to_go_on(report.paused)}.")
-    if report.tally.bad:
-        lines.append(f"see why with: promptmill errors {job.file}")
+    if held := _held_down(report):
+        lines.append(held)
     return lines

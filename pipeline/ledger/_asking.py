@@ -9,6 +9,7 @@ What is asked is typed by the user, but what it finds was written by strangers: 
 that forgets its `limit`, must end with a sentence and not with the machine's memory.
 """
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
@@ -85,7 +86,16 @@ def _only_reads(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
 
 def _answer(connection: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
     found = connection.sql(query)
-    return pl.DataFrame() if found is None else _bounded(presentable(found).limit(MOST_ROWS + 1))
+    return pl.DataFrame() if found is None else _whole(_bounded(presentable(found).limit(MOST_ROWS + 1)))
+
+
+def _whole(frame: pl.DataFrame) -> pl.DataFrame:
+    """Make whole numbers of their sums, which DuckDB hands over as decimals, if they fit."""
+    for name, kind in frame.schema.items():
+        if isinstance(kind, pl.Decimal) and kind.scale == 0:
+            with contextlib.suppress(pl.exceptions.InvalidOperationError):
+                frame = frame.with_columns(frame[name].cast(pl.Int64))
+    return frame
 
 
 def _bounded(limited: duckdb.DuckDBPyRelation) -> pl.DataFrame:

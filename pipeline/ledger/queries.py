@@ -158,17 +158,22 @@ def keys_ended(connection: duckdb.DuckDBPyConnection, run_id: int, keys: list[st
     return {row[0] for row in connection.execute(sql, [run_id, keys]).fetchall()}
 
 
-def cut_off(connection: duckdb.DuckDBPyConnection, job: str, runs: list[int]) -> list[tuple[int | None, int]]:
+def cut_off(
+    connection: duckdb.DuckDBPyConnection, job: str, runs: list[int], limit: int | None
+) -> list[tuple[int | None, int]]:
     """Return at which max_tokens the truncated rows of a job's newest plan were cut off, and how many at each.
 
-    Rows that ended in one of these runs are left out.
+    Rows that ended in one of these runs are left out. `limit`: only among the plan's first rows.
     """
     return connection.execute(
-        "select b.best.max_tokens, count(*) from rows w join best_outcomes b on b.job = $1 and b.key = w.key"
-        " where w.plan_id = (select max(plan_id) from plan_starts where job = $1) and b.best.status = 'truncated'"
-        " and w.key not in (select key from outcomes where run_id = any($2))"
+        "with newest as (select key, row_index from rows"
+        " where plan_id = (select max(plan_id) from plan_starts where job = $1))"
+        " select b.best.max_tokens, count(*) from newest w join best_outcomes b on b.job = $1 and b.key = w.key"
+        " where b.best.status = 'truncated' and w.key not in (select key from outcomes where run_id = any($2))"
+        " and ($3 is null or w.row_index <= (select max(row_index)"
+        " from (select row_index from newest order by row_index limit coalesce($3, 0))))"
         " group by 1 order by 1",
-        [job, runs],
+        [job, runs, limit],
     ).fetchall()
 
 

@@ -273,14 +273,14 @@ class Ledger:
                 ),
             )
 
-    def cut_off(self, job: str, retry: Retry | None) -> list[tuple[int | None, int]]:
+    def cut_off(self, job: str, retry: Retry | None, limit: int | None = None) -> list[tuple[int | None, int]]:
         """Return at which max_tokens the truncated rows of a job's newest plan were cut off, and how many at each.
 
-        Without those that an interrupted retry like this has asked again.
+        Without those that an interrupted retry like this has asked again. `limit`: only among the plan's first rows.
         """
         with self.read() as connection:
             runs = [] if retry is None else interrupted_retries(connection, job, retry)
-            return queries.cut_off(connection, job, runs)
+            return queries.cut_off(connection, job, runs, limit)
 
     def begin(self, request: RunRequest) -> RunStart:
         """Register a run: read what is already answered, catch up, number the run, and start its journal.

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 _DECIDING = ("input", "model", "prompt", "output", "run")
@@ -34,6 +35,35 @@ def as_options(booked: Mapping[str, Any], names: list[str]) -> str | None:
         spelled = value if isinstance(value, str) and _BARE.fullmatch(value) else json.dumps(value)
         options.append(f" --set {shlex.quote(f'{name}={spelled}')}")
     return "".join(options)
+
+
+def carried(booked: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options, by key, without which a command would be refused or held back where the run was not.
+
+    A budget also where the job file has none. What the file allows beyond the run has been changed since, on purpose.
+    """
+    options = {}
+    if _of(booked, "input.bad_rows") == "reject" != _of(now, "input.bad_rows"):
+        options["input.bad_rows"] = " --set input.bad_rows=reject"
+    if _is_more(booked, now, "model.max_tokens"):
+        options["model.max_tokens"] = f" --set model.max_tokens={_of(booked, 'model.max_tokens')}"
+    if _is_more(booked, now, "budget.usd") or (_of(booked, "budget.usd") and not _of(now, "budget.usd")):
+        options["budget.usd"] = f" --budget {_of(booked, 'budget.usd')}"
+    price = booked.get("price", {})
+    if set(price) == {"input", "output"} and not now.get("price"):
+        options["price"] = f" --price {price['input']},{price['output']}"
+    return options
+
+
+def _of(config: Mapping[str, Any], name: str) -> Any:
+    section, _, key = name.partition(".")
+    return config.get(section, {}).get(key)
+
+
+def _is_more(booked: Mapping[str, Any], now: Mapping[str, Any], name: str) -> bool:
+    """Tell whether the run had a higher limit; none at all can't be said on a command line."""
+    old, new = _of(booked, name), _of(now, name)
+    return old is not None and new is not None and Decimal(str(old)) > Decimal(str(new))
 
 
 def _is_long(text: str) -> bool:

@@ -1,6 +1,6 @@
 """Rows of a job that did not end well, grouped by cause, with one example each; and how the others stand."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 SQL = """
@@ -32,20 +32,32 @@ _ADVICE = {
     "truncated": "promptmill retry {job} --status truncated --max-tokens N    (with a larger N)",
     "invalid": "promptmill retry {job} --status invalid    ({helps} more)",
     "refused": "the model or its filter refused: change the prompt or leave these rows out with [input] where",
-    "rejected": "the provider will never take these rows as they are: see the message; what a stated limit held back"
-    " (never_fits) goes out with the next run under a higher limit, and what a quota refused (never_passes) with"
-    " promptmill retry {job} --status rejected",
+    "rejected": "the provider will never take these rows as they are: see the message",
     "failed": "promptmill retry {job} --status failed",
 }
 """The command, or the thought, that helps rows of a status."""
+_ADVICE_BY_CAUSE = {
+    "bad_row": "no provider has seen these rows, and they cost nothing: mend them or the prompt, then run again",
+    "never_fits": "a stated limit held these rows back: the next run under a higher limit sends them",
+    "never_passes": "promptmill retry {job} --status rejected    (shorter rows or a larger quota helps more)",
+}
+"""The same for rejected rows that no provider has judged."""
+EACH_ROW = """
+each row: promptmill sql{ledger} "select row_id, status, error_type, error from errors where job = '{job}'"
+""".strip()
+"""The command that lists the rows themselves; `ledger` is the option that names it, if that is needed."""
 
 
-def advice(status: str, job: str, config: Mapping[str, Any]) -> str:
+def advice(status: str, job: str, config: Mapping[str, Any], causes: Iterable[str | None] = ()) -> list[str]:
     """Say what helps rows of a status; `job` is the job's file with the options that it needs."""
     output = config.get("output", {})
     repairable = ("schema" in output or "schema_file" in output) and not output.get("repair")
     helps = "a clearer prompt or [output] repair helps" if repairable else "a clearer prompt helps"
-    return f"{status}: {_ADVICE[status].format(job=job, helps=helps)}"
+    by_cause = {cause: _ADVICE_BY_CAUSE[cause] for cause in causes if cause in _ADVICE_BY_CAUSE}
+    lines = [f"{status} ({cause}): {text.format(job=job)}" for cause, text in by_cause.items()]
+    if by_cause.keys() < {*causes} or not lines:
+        lines.insert(0, f"{status}: {_ADVICE[status].format(job=job, helps=helps)}")
+    return lines
 
 
 def standing(bad: int, counts: Mapping[str, int], newest: Mapping[str, Any], pid: int | None, job: str) -> list[str]:

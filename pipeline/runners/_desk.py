@@ -182,7 +182,7 @@ class Desk:
         if cost is not None and isinstance(step, Done):
             self._look_ahead()
         self._watch_books(arrival)
-        self._go_on(arrival.ticket, step, heard)
+        self._go_on(arrival, step, heard)
 
     def _add_up(self, ticket: Ticket, cost: Decimal | None) -> None:
         if cost is None:
@@ -270,11 +270,11 @@ class Desk:
         for ticket, _ in doubted:
             self._door.again(ticket._replace(attempt=ticket.attempt + 1, kind="retry"), 0.0)
 
-    def _go_on(self, ticket: Ticket, step: Step, heard: Heard) -> None:
+    def _go_on(self, arrival: Arrival, step: Step, heard: Heard) -> None:
         if isinstance(step, Again):
-            self._send_again(step)
+            self._send_again(step, limited=arrival.attempt.result == "rate_limited")
         elif isinstance(step, Done):
-            self._ended(ticket, step.outcome, heard)
+            self._ended(arrival.ticket, step.outcome, heard)
         else:
             self._stop(step.reason)
 
@@ -291,9 +291,13 @@ class Desk:
         if worthless is not None:
             self._stop(worthless)
 
-    def _send_again(self, step: Again) -> None:
+    def _send_again(self, step: Again, *, limited: bool) -> None:
         if step.shuts_door:
+            before = self._door.shut_seconds
             self._door.shut_for(step.wait_seconds)
+            if limited:
+                self._tally.rate_limited += 1
+                self._tally.shut_seconds += self._door.shut_seconds - before
             _log.door_shut(step.wait_seconds)
         if step.queue == "second":
             self._door.step_back(step.ticket)

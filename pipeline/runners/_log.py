@@ -103,6 +103,7 @@ def _progress(run: "LocalRun", rate: float) -> dict[str, Any]:
         "rows_per_second": f"{rate:.2f}",
         "in_flight": run.in_flight,
         "shut_seconds": round(run.shut_seconds) or None,
+        "rate_limited": tally.rate_limited or None,
         "learned_per_minute": None if run.requests_per_minute is None else round(run.requests_per_minute),
         "waiting_to_load": run.ledger_problem,
     }

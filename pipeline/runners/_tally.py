@@ -26,6 +26,10 @@ class Tally:
     """Rows that had their outcome before this run."""
     repeated: int = 0
     """Rows that share an earlier row's request."""
+    rate_limited: int = 0
+    """Answers of this run that told everybody to slow down."""
+    shut_seconds: float = 0.0
+    """How long nothing went out because of them."""
     _ended: defaultdict[str, KeySet] = field(default_factory=lambda: defaultdict(KeySet))
     """The keys that ended, by status: the statuses are few, so no key needs to say its own."""
     _waiting: dict[str, int] = field(default_factory=dict)

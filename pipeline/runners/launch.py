@@ -19,7 +19,7 @@ from pipeline.errors import InputError, JobFileError, PriceError, UsageError, Us
 from pipeline.estimating import Estimate, Outlook, TooLong, ToSend
 from pipeline.job import Job
 from pipeline.ledger import Ledger, Retry, RunRequest, RunStart
-from pipeline.planning import Meter, Plan, Selection, passes_over
+from pipeline.planning import Meter, Plan, Selection, paid_for_nothing, passes_over
 from pipeline.pricing import Price
 from pipeline.prompts import KeyMaker
 from pipeline.providers import usual_key_env
@@ -77,14 +77,14 @@ def prepare(job: Job, *, limit: int | None = None) -> Prepared:
     first = plan.check_first_rows()
     if not first:
         raise InputError(f"{job.file}: no row of {job.input.path} is selected; look at [input] where")
-    warnings = []
+    warnings = paid_for_nothing(first, plan.template)
     if price is None:
         costs = "costs will be NULL, not zero"
         if job.provider.tells_costs:
             costs = "costs will be what the provider says it charged, and NULL where it says nothing"
         warnings.append(
             f"the price of {job.model.name} at {job.provider.name} is unknown: {costs};"
-            " give it with [price] or --price IN,OUT (dollars per 1M tokens)"
+            f" give it with [price] or --price IN,OUT (dollars per 1M tokens); {_users_file(job)}"
         )
     for one in prices:
         warnings += [f"price of {one.model}: {one.note}"] if one.note else []
@@ -104,13 +104,20 @@ def find_prices(job: Job, at: datetime) -> tuple[Price, ...]:
     )
 
 
+def _users_file(job: Job) -> str:
+    """Say which file of the user's was looked at: a cron job may lack the variable that names it."""
+    if job.price_file is not None:
+        return f"your price file {job.price_file} has none"
+    return f"you have no price file: it is the one that PROMPTMILL_PRICES names, else {pricebook.USUAL_FILE}"
+
+
 def _check_budget(job: Job, price: Price | None) -> None:
     if job.budget_usd is None:
         return
     if price is None:
         raise PriceError(
             f"{job.file}: a budget needs a known price, and none is known for {job.model.name} at {job.provider.name};"
-            " add [price] input and output, or --price IN,OUT (dollars per 1M tokens)"
+            f" add [price] input and output, or --price IN,OUT (dollars per 1M tokens); {_users_file(job)}"
         )
     if job.model.max_tokens is None and not price.is_free:
         raise PriceError(f"{job.file}: a budget needs [model] max_tokens, or one answer could cost more than all of it")

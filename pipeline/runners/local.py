@@ -67,6 +67,8 @@ class RunReport:
     """Nothing this run did can cost anything, and nothing was charged."""
     duplicate_ids: int
     """Rows that repeat the id of an earlier one, among those that were read."""
+    requests_per_minute: float | None
+    """What the server's limits had taught at the end, None if they taught nothing."""
 
 
 class LocalRun:
@@ -252,6 +254,7 @@ class LocalRun:
             exit_code=LEFT if self._hurried and left_over else self._exit_code(),
             free=self.free,
             duplicate_ids=self._planner.plan.duplicate_ids,
+            requests_per_minute=self.requests_per_minute,
         )
 
     async def _mind_the_time(self) -> None:
