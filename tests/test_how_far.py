@@ -220,7 +220,7 @@ def test_a_narrow_progress_line_leaves_facts_out_and_cuts_none(monkeypatch, colu
 def test_the_progress_line_says_what_rate_limits_hold_the_run_to():
     run = watched(requests_per_minute=1500.4)
     run.tally.rate_limited = 213
-    line = Progress(quiet=False, free=False).line(run, now=0.0)
+    line = Progress(quiet=False).line(run, now=0.0)
     assert "  slowed down by 213 rate limits, at most 1,500 requests/min now  0.0 rows/s" in line
 
 
