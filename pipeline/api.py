@@ -208,6 +208,7 @@ def _work(prepared: Prepared, estimated: Estimate) -> Work:
         spread=(bill.low / bill.expected, bill.high / bill.expected) if bill is not None and observed else None,
         price=prepared.price,
         billed_factor=outlook.billed_factor,
+        charged=prepared.meter.charged,
     )
 
 
@@ -226,16 +227,19 @@ def _load(outlook: Outlook, sizes: Mapping[int, int], outputs: Outputs | None) -
 
 
 def _before(
-    prepared: Prepared, ledger: Ledger, selection: Selection, pilot: Sample | None = None
+    prepared: Prepared, ledger: Ledger, selection: Selection, pilot: Sample | None = None, *, sent: bool = False
 ) -> tuple[Outlook, Decimal]:
     """Look at the job's earlier requests or its pilot's; for a retry at none, as its rows are not like the others.
 
-    Return what they say of the next ones, and what the plan has spent. A budget that starts afresh is a warning.
+    Return what they say of the next ones, and what the plan has spent. A budget that starts afresh is a warning; one
+    that nothing can hold raises PriceError, unless this command has `sent` something already.
     """
     job = prepared.job
     if "truncated" in (selection.retry or ()):
         prepared.warnings.extend(_cut_again(prepared, ledger, selection))
     found = _history(prepared, ledger, wanted=not selection.retry, keys=None if pilot is None else list(pilot.chosen))
+    if not sent:
+        _require_price(prepared)
     basis: Literal["pilot", "history"] = "history" if pilot is None else "pilot"
     outlook = Outlook(
         found.used,
@@ -284,11 +288,6 @@ def _history(prepared: Prepared, ledger: Ledger, *, wanted: bool, keys: Sequence
     )
     if found.charged:
         prepared.meter.heard_of_charges()
-    if job.budget_usd is not None and prepared.meter.charged:
-        raise PriceError(
-            f"{job.file}: a budget needs a known price, and {job.provider.name} charged for {job.model.name}, which is"
-            " free by the price; correct it with [price] or --price IN,OUT (dollars per 1M tokens)"
-        )
     if job.budget_usd is not None and found.unbounded:
         prepared.warnings.append(
             f"{found.unbounded:,} earlier attempts of this plan have neither a known cost nor an upper bound, and are"
@@ -298,6 +297,16 @@ def _history(prepared: Prepared, ledger: Ledger, *, wanted: bool, keys: Sequence
     if new_plan is not None:
         prepared.warnings.append(new_plan)
     return found
+
+
+def _require_price(prepared: Prepared) -> None:
+    """Refuse a budget where the provider charges for what is free by the price. Raises PriceError."""
+    job = prepared.job
+    if job.budget_usd is not None and prepared.meter.charged:
+        raise PriceError(
+            f"{job.file}: a budget needs a known price, and {job.provider.name} charged for {job.model.name}, which is"
+            " free by the price; correct it with [price] or --price IN,OUT (dollars per 1M tokens)"
+        )
 
 
 def _new_plan(job: Job, elsewhere: Elsewhere) -> str | None:
@@ -438,7 +447,8 @@ def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions) -> Pilot
         how = replace(_launch(ledger, options), outlook=outlook)
         report = send_pilot(prepared.rescanned(), key, how, sample.to_send)
         scan.ended(ledger.known(job.name, job.reuse))
-    found = scan.answer(prepared.plan, *_before(prepared, ledger, Selection(), sample), counter)
+    before = _before(prepared, ledger, Selection(), sample, sent=report is not None)
+    found = scan.answer(prepared.plan, *before, counter)
     return Piloted(prepared, found, len(sample.chosen), report)
 
 

@@ -15,6 +15,7 @@ from pipeline.pricing import COST_UNIT, Bulk, Claim, Mix, Price, total_usd, wors
 MOST_SELLERS = 12
 """So many lines does a model without a provider get."""
 UNKNOWN = "the price is unknown"
+CHARGED = "the provider charges for what is free by this price"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Work:
     """The job's own."""
     billed_factor: Decimal = Decimal(1)
     """What is charged for a dollar of that price."""
+    charged: bool = False
+    """Whether the provider charges although that price is free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,8 @@ class Compared:
     ceiling_usd: Decimal | None
     """Every answer as long as it may be, at the dearest hour; None without max_tokens."""
     note: str | None
-    """Why there are no dollars at all: the price, or that of the lane, is unknown; or how many sellers are left out."""
+    """Why there are no dollars at all: the price, or that of the lane, is unknown or known to be wrong; or how many
+    sellers are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +144,15 @@ def _lines(prices: Prices, target: Target, bulks: _Bulks, at: datetime) -> list[
     if len(found) == 1:
         return found
     priced = sorted((line for line in found if line.note is None), key=_expected)
-    if not priced:
+    charged = [line for line in found if line.note == CHARGED]
+    if not priced and not charged:
         why = f"none of its {len(found)} sellers has a {target.lane} lane" if found else UNKNOWN
         return [_without_figures(target, None, why)]
     left_out = len(priced) - MOST_SELLERS
     if left_out > 0:
         sellers_too = "1 more seller, dearer" if left_out == 1 else f"{left_out} more sellers, dearer"
-        return [*priced[:MOST_SELLERS], _without_figures(target, None, sellers_too)]
-    return priced
+        return [*priced[:MOST_SELLERS], *charged, _without_figures(target, None, sellers_too)]
+    return [*priced, *charged]
 
 
 def _line(target: Target, price: Price | None, bulks: _Bulks, at: datetime) -> Compared:
@@ -157,6 +162,8 @@ def _line(target: Target, price: Price | None, bulks: _Bulks, at: datetime) -> C
         return _without_figures(target, price, f"has no {target.lane} lane with a known price")
 
     work = bulks.work
+    if price.is_free and _is_charged(price, work):
+        return _without_figures(target, price, CHARGED)
     factor = work.billed_factor if price == work.price else Decimal(1)
 
     def usd(bulk: Bulk | None) -> Decimal | None:
@@ -171,6 +178,12 @@ def _line(target: Target, price: Price | None, bulks: _Bulks, at: datetime) -> C
         ceiling = _times(max(factor, Decimal(1)), worst_total_usd(price, bulks.most, lane=target.lane))
         ceiling = max(ceiling, high or Decimal(0))
     return Compared(target, price, low, expected, high, ceiling, None)
+
+
+def _is_charged(price: Price, work: Work) -> bool:
+    """Tell whether whoever has this price was seen to charge for the job's model."""
+    own = work.price
+    return work.charged and own is not None and (price.provider, price.model) == (own.provider, own.model)
 
 
 def _times(factor: Decimal, usd: Decimal) -> Decimal:

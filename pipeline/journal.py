@@ -219,9 +219,15 @@ class Journal:
         return Piece(lines, damages, offset + end)
 
     def restore(self) -> None:
-        """Write a file that was deleted anew, and keep that one from now on. Raises OSError if it can't be."""
+        """Write a file that was deleted anew, and keep that one from now on. Raises OSError if it can't be.
+
+        It has its name only when it is whole (rule 1): a kill meanwhile leaves no journal that is short of lines.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        anew = _new_file(self.path)
+        if self.path.exists():  # somebody put another one there, and it is not ours to replace
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path))
+        unborn = self.path.with_suffix(UNBORN_SUFFIX)
+        anew = _new_file(unborn)
         try:
             fcntl.flock(anew, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with open(anew, "wb", buffering=0, closefd=False) as file:
@@ -230,9 +236,10 @@ class Journal:
                     while piece:
                         piece = piece[file.write(piece) :]
             os.fsync(anew)
+            unborn.rename(self.path)
         except BaseException:
             os.close(anew)
-            self.path.unlink()
+            unborn.unlink(missing_ok=True)
             raise
         _sync_folder(self.path.parent)
         os.close(self._fd)
@@ -288,12 +295,13 @@ def sync_file(path: Path) -> None:
 def sweep(folder: Path) -> None:
     """Delete what killed runs left that is no journal: reserves, and files that never became one.
 
-    Only for whoever holds the ledger open for writing: journals are born under that lock, so no birth is disturbed.
+    Only for whoever holds the ledger open for writing: journals are born under that lock, so no birth is disturbed. One
+    that is just written anew is locked.
     """
     for path in (*reserve.left_over(folder), *folder.glob(f"*{UNBORN_SUFFIX}")):
         with contextlib.suppress(OSError):  # a read-only file system: it has to stay
             born = path.with_suffix(SUFFIX)
-            if not (born.exists() and is_alive(born)):
+            if not any(each.exists() and is_alive(each) for each in (born, path)):
                 path.unlink(missing_ok=True)
 
 

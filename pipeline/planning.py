@@ -243,7 +243,10 @@ def cut_again(old: int | None, new: int | None, *, same_limit: bool) -> bool:
 
 def cut_before(known: Known, key: str, max_tokens: int | None) -> int | None:
     """Return the lower limit at which the answer of a request was cut off that is sent under this one; else None."""
-    found = [answer[1] for answer in (known.own.get(key), known.others.get(key)) if answer and answer[0] == "truncated"]
+    own, other = known.own.get(key), known.others.get(key)
+    if own is None and other is None:  # nearly every row that is sent
+        return None
+    found = [answer[1] for answer in (own, other) if answer and answer[0] == "truncated"]
     return max((old for old in found if old is not None and is_raised(old, max_tokens)), default=None)
 
 

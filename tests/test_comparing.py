@@ -68,6 +68,19 @@ def test_what_is_charged_beyond_the_job_s_own_price_is_in_its_line_alone_and_no_
     assert (mine.ceiling_usd, other.ceiling_usd) == (D("0.006"), D("0.003"))
 
 
+def test_what_the_provider_charges_for_is_not_free_in_the_line_of_its_free_price_and_other_lines_are_as_ever(tmp_path):
+    prices = book(tmp_path, ENTRY.format("a", 0, 0) + ENTRY.format("b", 1, 10) + ENTRY.format("c", 0, 0))
+    free = Work([Load([(100, 10, 1.0)], (50, 100, 200))], 20, price=prices.find("a", "m", NOW), charged=True)
+    (mine,) = compare(prices, [Target.parse("m@a")], free, at=NOW)
+    assert (mine.low_usd, mine.expected_usd, mine.high_usd, mine.ceiling_usd) == (None, None, None, None)
+    assert mine.note == "the provider charges for what is free by this price"
+    assert told(compare(prices, [Target.parse("m")], free, at=NOW)) == [
+        ("m@c", D(0), None),
+        ("m@b", D("0.002"), None),
+        ("m@a", None, mine.note),
+    ]
+
+
 def test_a_model_alone_gets_a_line_for_each_seller_with_the_lane_the_cheapest_first(tmp_path):
     prices = book(tmp_path, ENTRY.format("a", 4, 4) + ENTRY.format("b", 3, 3) + BATCH + ENTRY.format("c", 2, 9))
     assert told(lines(prices, "m")) == [

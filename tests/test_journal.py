@@ -1,5 +1,6 @@
 """The journal file, rules 1 to 4 of docs/journal.md: real files, real locks, real children that are killed."""
 
+import errno
 import os
 import random
 import signal
@@ -249,6 +250,45 @@ def test_a_journal_that_was_deleted_can_be_written_anew_and_lives_on(tmp_path):
     started.append("note", {"n": 1})
     started.close()
     assert notes(journal.read(started.path, dead=True)) == [0, 1]
+
+
+def test_a_journal_that_is_written_anew_has_its_name_only_when_it_is_whole_and_nobody_sweeps_it_away(
+    tmp_path, monkeypatch
+):
+    started = Journal(tmp_path, "l")
+    started.append("note", {"n": 0})
+    started.path.unlink()
+    named = []
+
+    def look(fd):
+        named.append(started.path.exists())
+        journal.sweep(tmp_path)
+
+    monkeypatch.setattr("pipeline.journal.os.fsync", look)
+    started.restore()
+    assert named[0] is False
+    started.close()
+    assert [path.name for path in tmp_path.iterdir()] == [started.path.name]
+    assert notes(journal.read(started.path, dead=True)) == [0]
+
+
+def test_a_journal_that_can_t_be_written_anew_leaves_nothing_behind_and_replaces_nothing(tmp_path, monkeypatch):
+    started = Journal(tmp_path, "l")
+    started.path.unlink()
+
+    def fails(fd):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("pipeline.journal.os.fsync", fails)
+        with pytest.raises(OSError, match="Input/output error"):
+            started.restore()
+    assert list(tmp_path.iterdir()) == []
+    started.path.write_text("somebody's copy")
+    with pytest.raises(FileExistsError):
+        started.restore()
+    assert started.path.read_text() == "somebody's copy"
+    started.close()
 
 
 UNBORN = """

@@ -154,6 +154,21 @@ def test_a_pilot_stays_within_the_budget(project, stub):
     assert 0 < stub.calls < 100
 
 
+def test_a_pilot_that_finds_its_free_model_charging_is_paused_and_its_estimate_is_shown(tmp_path):
+    with StubServer(report_cost=True) as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.rows(texts(60))
+        project.job(model='max_tokens = 50\nbilled_cost_path = "usage.cost"')
+        ask = ("estimate", "job.toml", "--pilot", "20", "--price", "0,0", "--budget", "1")
+        paused = project.run(*ask, code=4)
+        assert "the estimate stands on what was answered" in paused.stderr
+        assert "to send   " in paused.stdout
+        sent = stub.calls
+        assert sent > 0
+        assert "a budget needs a known price" in project.run(*ask, code=2).stderr
+        assert stub.calls == sent
+
+
 def test_a_pilot_without_its_key_sends_nothing_and_one_that_is_answered_needs_none(project, stub):
     project.rows(texts(30))
     project.job(model='max_tokens = 50\napi_key_env = "STUB_KEY"')

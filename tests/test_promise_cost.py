@@ -148,7 +148,9 @@ def test_what_is_free_by_the_price_is_not_free_once_the_provider_charges(tmp_pat
         facts = json.loads(project.run("estimate", "job.toml", "--json", *free).stdout)
         assert Decimal(facts["expected_usd"]) == pytest.approx(stub.bill / 2, rel=Decimal("0.01"))
         assert facts["ceiling_usd"] is None
-        assert "by the price it is free" in project.run("estimate", "job.toml", *free).stdout
+        shown = project.run("estimate", "job.toml", *free).stdout
+        assert "by the price it is free" in shown
+        assert "at most   no upper bound: the provider charges for what is free by the price" in shown
         assert "without a terminal nobody can be asked" in project.run("run", "job.toml", *free, code=2).stderr
         assert (
             "a budget needs a known price" in project.run("estimate", "job.toml", *free, "--budget", "1", code=2).stderr

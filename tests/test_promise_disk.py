@@ -460,6 +460,39 @@ def test_what_can_be_kept_nowhere_is_told(tmp_path):
     assert loader.finish().startswith(f"1 attempts are lost: the journal {run.path} was deleted and can't be written")
 
 
+def test_a_journal_that_can_t_be_read_back_at_the_end_is_told_closed_and_loaded_by_the_next_command(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "l.duckdb"
+    run = Booked(path)
+    loader = Loader(run.ledger, run.journal)
+    run.answer("k1")
+
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(run.journal, "read", fails)
+    told = loader.finish()
+    assert "may lack this run's last attempts" in told
+    assert "can't be loaded into the ledger: Input/output error. The next command loads them." in told
+    assert not journal.is_alive(run.path)
+    assert ask(path, "select key, result from attempts") == [("k1", "ok")]
+    assert each_line_once(path)
+
+
+def test_what_is_loaded_already_is_not_read_once_more_at_the_end(tmp_path, monkeypatch):
+    run = Booked(tmp_path / "l.duckdb")
+    loader = Loader(run.ledger, run.journal)
+    run.answer("k1")
+    loader._one_burst(patience=5)
+
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(run.journal, "read", fails)
+    assert loader.finish() is None
+
+
 # -- rule 17: the ledger is never ahead of what is on the disk --------------------------------------
 
 

@@ -373,6 +373,19 @@ def test_deaths_far_between_say_nothing_of_a_server():
     assert reuse.allowed
 
 
+def test_connections_that_die_at_once_when_a_server_begins_anew_are_one_death():
+    reuse = Reuse()
+    for restart in (100.0, 200.0):
+        reuse.good += FEW
+        for number in range(50):
+            reuse.died(restart + number / 100)
+        assert reuse.allowed
+    reuse.died(201.0)
+    assert reuse.allowed
+    reuse.died(201.1)  # it goes on: that was no restart
+    assert not reuse.allowed
+
+
 async def test_a_wire_works_on_after_a_broken_exchange(open_one):
     async def second_only(seen, peer):
         if len(server.requests) == 1:

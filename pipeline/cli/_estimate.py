@@ -332,9 +332,11 @@ def _interval(prepared: "Prepared", estimate: "Estimate", bill: "Bill") -> str:
 
 
 def _ceiling(prepared: "Prepared", estimate: "Estimate") -> str:
-    if estimate.to_send == 0 or prepared.price is None or prepared.price.is_free:
+    if estimate.to_send == 0 or prepared.price is None or prepared.meter.is_free:
         return ""
     ceiling = estimate.forecast.ceiling_usd
+    if prepared.meter.charged:
+        return "no upper bound: the provider charges for what is free by the price"
     if ceiling is None:
         return "no upper bound: set [model] max_tokens"
     apart = "retries after errors apart"
@@ -354,11 +356,7 @@ def _cut_off(prepared: "Prepared", estimate: "Estimate") -> str:
     else:
         said = f"{plural(estimate.cut_off, 'request')} that ended hit max_tokens"
     again = estimate.cut_off_below
-    if (
-        _doubled(estimate) is None
-        or not (estimate.to_send or again)
-        or (prepared.price is not None and prepared.price.is_free)
-    ):
+    if _doubled(estimate) is None or not (estimate.to_send or again) or prepared.meter.is_free:
         return said
     costs = []
     if estimate.to_send:

@@ -100,7 +100,11 @@ class Loader:
     def _finished(self, patience: float) -> str | None:
         kept = self._kept()
         problem = self._drained(patience)
-        late = self._late_attempts()
+        late: int | None = None
+        try:
+            late = self._late_attempts()
+        except LedgerError as error:
+            problem = problem or error
         problem = self._closed() or problem
         if problem is None:
             problem = self._caught_up(patience)
@@ -108,10 +112,9 @@ class Loader:
 
     def _kept(self) -> bool:
         """Tell whether the journal is there for whoever comes next; one that was deleted is written anew."""
-        if not self._journal.deleted:
-            return True
         try:
-            self._journal.restore()
+            if self._journal.deleted:
+                self._journal.restore()
         except OSError:
             return False
         return True
@@ -124,11 +127,12 @@ class Loader:
         return None
 
     def _late_attempts(self) -> int:
-        """Count what the ledger does not have."""
+        """Count what the ledger does not have. Raises LedgerError if the journal can't be read."""
         late, offset = 0, self._state.offset
-        while (piece := self._journal.read(offset)).end > offset:
-            late += sum(line.kind == "attempt" for line in piece.lines)
-            offset = piece.end
+        with self._journal_errors():
+            while offset < self._journal.size and (piece := self._journal.read(offset)).end > offset:
+                late += sum(line.kind == "attempt" for line in piece.lines)
+                offset = piece.end
         return late
 
     def _closed(self) -> PromptmillError | None:
@@ -147,11 +151,19 @@ class Loader:
             return error
         return None
 
-    def _left_over(self, error: PromptmillError, attempts: int, *, kept: bool) -> str | None:
-        """Say what the ledger does not have yet, None if that is nothing anybody looks for."""
+    def _left_over(self, error: PromptmillError, attempts: int | None, *, kept: bool) -> str | None:
+        """Say what the ledger does not have yet, None if that is nothing anybody looks for.
+
+        Nobody knows how many `attempts` there are (None) if the journal could not be read.
+        """
         rows = bool(self._rows or self._plan_end)
         said = []
-        if attempts and kept:
+        if attempts is None:
+            said.append(
+                f"The ledger may lack this run's last attempts: {error}."
+                + (" The next command loads them." if kept else " The journal was deleted and can't be written again.")
+            )
+        elif attempts and kept:
             said.append(
                 f"{attempts:,} attempts are safe in the journal {self._path} and not in the ledger yet: {error}."
                 " The next command loads them."
@@ -162,7 +174,7 @@ class Loader:
                 f" they could not be loaded before: {error}."
             )
         if rows:
-            why = "" if attempts else f" ({error})"
+            why = f" ({error})" if attempts == 0 else ""
             said.append(f"The list of rows in the ledger is not complete{why}: run the same command again.")
         if self._estimate:
             why = "" if said else f": {error}"
