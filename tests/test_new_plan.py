@@ -1,6 +1,8 @@
 """Beside a finished plan a new one begins: nothing that was paid for looks lost."""
 
 import json
+import re
+import shlex
 
 import pytest
 from project import Project, texts
@@ -89,6 +91,21 @@ def test_the_command_that_brings_answers_back_names_the_settings_they_need(proje
     command = "`promptmill run job.toml --set model.name=test-model --ledger /"
     assert command in said
     assert "lists them again and sends nothing that is answered" in said
+
+
+def test_the_command_that_brings_answers_back_is_held_to_the_budget_and_the_price_of_then(project, stub):
+    path = project.folder / "job.toml"
+    path.write_text(path.read_text().replace('[price]\ninput = "0.25"\noutput = "2.00"', ""))
+    project.rows([*texts(12), {"id": "bad"}])
+    then = ("--price", "0.25,2.00", "--budget", "0.00055", "--set", "input.bad_rows=reject")
+    project.run("run", "job.toml", "--yes", *then, "--set", "prompt.user=Old: {{ text }}", code=None)
+    project.run("run", "job.toml", "--yes", "--limit", "1")
+    for said in kept(project):
+        command = re.search("`promptmill (run job.toml .*?)` lists them again", said)[1]
+        assert command.endswith(" --set input.bad_rows=reject --budget 0.00055 --price 0.25,2.00")
+    calls = stub.calls
+    assert "budget" in project.run(*shlex.split(command), "--yes", code=4).stderr
+    assert stub.calls == calls
 
 
 def test_rows_that_come_and_go_with_the_input_are_nothing_to_be_told_of(project, stub):

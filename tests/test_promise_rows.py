@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from decimal import Decimal
 
 import pytest
@@ -229,6 +230,42 @@ def test_a_retry_that_was_killed_goes_on_and_asks_again_what_was_in_flight(proje
     done = project.run("retry", "job.toml", "--yes", code=3)
     assert "it has asked them again: 4\n" in done.stderr
     assert stub.calls == 15 + 6
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("more_rows", [0, 4])
+def test_what_errors_says_of_an_interrupted_retry_pays_for_nothing_twice(project, stub, more_rows, killed):
+    badly_ended(project, stub)
+    project.rows(texts(10 + more_rows))
+    retry = ("retry", "job.toml", "--yes", "--set", "model.max_tokens=40", "--budget", "1.5", "--ledger", "l.duckdb")
+    (project.folder / "promptmill.duckdb").rename(project.folder / "l.duckdb")
+    project.environ["PROMPTMILL_LEDGER"] = "l.duckdb"
+    if killed:
+        stub.hold()
+        run = project.start(*retry)
+        stub.wait_for_calls(11)
+        run.kill()
+        run.communicate()
+        stub.release()
+    else:
+        stub.faults = out_of_credit_at(15)
+        project.run(*retry, code=4)
+        stub.faults = out_of_credit_at(16)
+        if more_rows:
+            project.run("run", "job.toml", "--yes", code=4)
+        stub.faults = None
+    before = stub.calls
+    asked = 0 if killed else 4
+    said = project.run("errors", "job.toml").stderr
+    assert said.count("promptmill retry") == 1, "the same rows are not offered in other words"
+    assert "After any other run or retry that ends before, the retry asks all its rows again" in said
+    command = re.search("`promptmill (retry job.toml .*?)` goes on with the retry", said)[1]
+    assert command == "retry job.toml --set model.max_tokens=40 --budget 1.5 --ledger l.duckdb"
+    project.run(*shlex.split(command), "--yes", code=3)
+    assert stub.calls == before + 10 - asked
+    then = re.search("; then `promptmill (run job.toml .*?)` sends the rest", said)
+    assert bool(then) is bool(more_rows)
+    assert "invalid: promptmill retry job.toml" in project.run("errors", "job.toml").stderr
 
 
 def test_a_retry_goes_on_also_with_a_higher_budget_and_when_it_asks_first(project, stub):
