@@ -39,7 +39,7 @@ from pipeline.reports import results as results_report
 from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
 from pipeline.reports._earlier import earlier_answers, kept_answers
-from pipeline.reports._settings import as_options, as_that_retry, carried, changed, ledger_option
+from pipeline.reports._settings import as_it_ran, as_options, as_that_retry, carried, changed, ledger_option
 from pipeline.repricing import Caching
 from pipeline.runners._lock import live_runs
 from pipeline.runners._tally import ENDED_BADLY
@@ -394,10 +394,16 @@ def _require_earlier_requests(prepared: Prepared, ledger: Ledger) -> None:
     rows = (row for batch in prepared.rescanned().plan.batches() for row in batch)
     if any(row.request is not None and row.key in ended for row in rows):
         return
+    limit = prepared.limit
+    looked_at = "" if limit is None else " of the first row" if limit == 1 else f" of the first {limit:,} rows"
+    more = "" if limit is None else ", look at more rows than --limit does,"
+    options = as_it_ran(job.config, load_job(job.file).config)
+    given = ", with the same --set" if options is None else ""
     raise UsageError(
-        f"nothing was sent: {_change(job, found[0]['config'])}, and so is every request: no row ever ended as it would"
-        " be asked now. Leave the change away to ask rows again that ended badly, or send all rows as they are now with"
-        f" promptmill run {shlex.quote(job.file)}"
+        f"nothing was sent: {_change(job, found[0]['config'])}; every request{looked_at} is new:"
+        " no row ever ended as it would be asked now."
+        f" Leave the change away to ask rows again that ended badly{more} or send all rows as they are now with"
+        f" `promptmill run {named(job.file, ledger)}{options or ''}`{given}"
     )
 
 

@@ -272,9 +272,12 @@ def test_errors_says_what_is_pending_where_all_that_ended_ended_well(project, st
 @pytest.mark.parametrize(
     ("output", "helps"),
     [
-        ("", "(a clearer prompt helps more)"),
-        ('[output]\nschema = { type = "object" }', "(a clearer prompt or [output] repair helps more)"),
-        ('[output]\nrepair = 1\nschema = { type = "object" }', "(a clearer prompt helps more)"),
+        ("", "(a clearer prompt, with `promptmill run`, helps more)"),
+        (
+            '[output]\nschema = { type = "object" }',
+            "(a clearer prompt, with `promptmill run`, or [output] repair helps more)",
+        ),
+        ('[output]\nrepair = 1\nschema = { type = "object" }', "(a clearer prompt, with `promptmill run`, helps more)"),
     ],
 )
 def test_errors_recommends_repair_only_where_there_can_be_more_of_it(project, stub, output, helps):
@@ -416,5 +419,9 @@ def test_a_run_that_pauses_over_bad_answers_names_the_command_that_shows_them(pr
     project.rows(texts(60))
     project.job()
     said = project.run("run", "job.toml", "--yes", code=4).stderr
-    assert "allows. A clearer prompt or a larger max_tokens helps" in said
+    assert "allows. A clearer prompt, which asks every row anew, or a larger max_tokens helps; invalid_share" in said
+    assert "With --set stop.invalid_share=1 the same command goes on from here." in said
+    calls = stub.calls
+    project.run("run", "job.toml", "--yes", "--set", "stop.invalid_share=1", code=3)
+    assert stub.calls <= 60 + 8, calls
     assert "see why with: promptmill errors job.toml" in said

@@ -65,7 +65,8 @@ def advice(
     """
     output = config.get("output", {})
     repairable = ("schema" in output or "schema_file" in output) and not output.get("repair")
-    helps = "a clearer prompt or [output] repair helps" if repairable else "a clearer prompt helps"
+    clearer = "a clearer prompt, with `promptmill run`,"  # to a retry it would be every request anew
+    helps = f"{clearer} or [output] repair helps" if repairable else f"{clearer} helps"
     by_cause = {cause: _ADVICE_BY_CAUSE[cause] for cause in causes if cause in _ADVICE_BY_CAUSE}
     texts = [(f"{status} ({cause})", text) for cause, text in by_cause.items()]
     if by_cause.keys() < {*causes} or not texts:
