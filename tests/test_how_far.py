@@ -269,6 +269,19 @@ def test_errors_says_what_is_pending_where_all_that_ended_ended_well(project, st
     assert project.run("errors", "job").stdout == "all rows ended well: 4 ok\n"
 
 
+def test_errors_and_results_count_as_pending_what_status_does(project):
+    run = Booked(project.folder / "promptmill.duckdb", "job")
+    run.answer("a")
+    counted = {"run_id": 1, "plan_id": 1, "rows": 6000, "requests": 6000, "input_tokens": 50, "count_method": "exact"}
+    run.rows("a", "b", "c", estimate=counted)
+    run.end(exit_code=4)
+    (status,) = json.loads(project.run("status", "--json").stdout)
+    assert (status["rows"], status["listed"], status["pending"]) == (6000, 3, 5999)
+    assert "1 ok, 5,999 pending" in project.run("errors", "job").stdout
+    told = "3 rows -> out.jsonl (1 ok, 2 pending; only 3 of 6,000 rows are listed yet)\n"
+    assert project.run("results", "job", "-o", "out.jsonl").stdout == told
+
+
 @pytest.mark.parametrize(
     ("output", "helps"),
     [

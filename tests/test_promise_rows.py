@@ -331,6 +331,21 @@ def test_a_row_that_a_limit_held_back_was_asked_by_no_retry(project, stub):
     assert stub.calls == 5 + 3, "two that it had not reached, and the long one that now fits"
 
 
+def test_a_cut_off_row_that_a_limit_held_back_is_none_that_the_retry_asked(project, stub):
+    stub.answer = lambda _: " ".join(["word"] * 90)
+    project.rows([{"id": "long", "text": "word " * 300}, *texts(3)])
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes", code=3)
+    retry = ("retry", "job.toml", "--yes", "--status", "truncated")
+    stub.faults = out_of_credit_at(6)
+    project.run(*retry, "--set", "limits.tokens_per_minute=300", code=4)
+    stub.faults = None
+    done = project.run(*retry, code=3)
+    assert "it has asked them again: 1\n" in done.stderr
+    assert "asked again under the limit that cut them off: 3 " in done.stderr
+    assert stub.calls == 6 + 3
+
+
 def test_a_retry_with_a_limit_counts_no_cut_off_row_beyond_it(project, stub):
     stub.answer = lambda payload: " ".join(["word"] * (80 if _number(payload) > 3 else 3))
     project.rows(texts(12))

@@ -15,12 +15,16 @@ where e.job = $1 group by e.status, e.error_type order by rows desc, e.status, e
 """
 """`attempts` of a row are none where an earlier row bears the cost of its key. Unknown costs never look like zero."""
 COUNTS = """
-with listed as (select key from rows where plan_id = (select max(plan_id) from plan_starts where job = $1))
-select (select count(*) from listed) as rows,
+with newest as (select max(plan_id) as plan_id from plan_starts where job = $1),
+     listed as (select key from rows where plan_id = (select plan_id from newest)),
+     counted as (select max(rows) as rows from estimates where plan_id = (select plan_id from newest))
+select greatest((select count(*) from listed), coalesce((select rows from counted), 0)) as rows,
        (select count(*) from listed
         where key in (select o.key from outcomes o join run_starts r using (run_id) where r.job = $1)) as ended
 """
-"""The rows that there are, and those that have ended however: a fraction of what the view `results` takes."""
+"""The rows that there are, and those that have ended however: a fraction of what the view `results` takes.
+
+As in `status` an estimate has counted rows that no run has listed yet."""
 
 JOB_FILE = "select max(job_file) as file from jobs where job = $1"
 NEWEST_RUN = """
