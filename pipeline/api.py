@@ -358,15 +358,12 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
         if options.confirm is not None and not options.confirm(prepared, counted):
             return None
         prepared, outlook = prepared.rescanned(), counted.outlook
-    total = None
-    if counted is not None:
-        total = counted.rows if options.selection.retry is None else counted.to_send
     how = replace(
         _launch(ledger, options),
         outlook=outlook,
         estimate=counted,
         estimated=estimated,
-        total=total,
+        total=None if counted is None else counted.rows - counted.passed_over,
         window=_window(job) if options.confirm is None else None,
     )
     report = launch(prepared, key, how)

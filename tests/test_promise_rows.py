@@ -9,6 +9,9 @@ import pytest
 from project import Project, texts
 from stub_faults import CONTENT_FILTER, REFUSAL, Reply, every, first, reasoned_away, status
 
+from pipeline import api
+from pipeline.ledger import Ledger
+
 
 @pytest.fixture
 def project(tmp_path, stub):
@@ -230,6 +233,31 @@ def test_a_retry_that_was_killed_goes_on_and_asks_again_what_was_in_flight(proje
     done = project.run("retry", "job.toml", "--yes", code=3)
     assert "it has asked them again: 4\n" in done.stderr
     assert stub.calls == 15 + 6
+
+
+def test_the_progress_of_a_retry_that_goes_on_and_asks_first_counts_what_it_had_asked(project, stub, monkeypatch):
+    badly_ended(project, stub)
+    project.rows([{"id": "first", "text": "row 0 says hello"}, *texts(10), {"id": "new", "text": "not asked yet"}])
+    stub.faults = out_of_credit_at(15)
+    project.run("retry", "job.toml", "--yes", code=4)
+    stub.faults = None
+    monkeypatch.chdir(project.folder)
+    totals = []
+
+    async def watch(run):
+        totals.append(run.tally.total)
+
+    options = api.RunOptions(
+        environ={},
+        watch=watch,
+        notify=lambda _: None,
+        confirm=lambda _, estimate: estimate.to_send == 6,
+        selection=api.statuses_to_retry([]),
+        command="retry",
+    )
+    report = api.run(api.open_job("job.toml"), Ledger(project.folder / "promptmill.duckdb"), options)
+    assert stub.calls == 15 + 6
+    assert (totals, report.tally.rows, report.tally.done) == ([11], 11, 11)
 
 
 @pytest.mark.parametrize("killed", [False, True])
