@@ -555,7 +555,8 @@ def errors(ledger: Ledger, job: str) -> Errors:
         note.append(errors_report.EACH_ROW.format(job=name, ledger=option))
     pid = None if live is None else live.get("pid")
     bad = sum(row["rows"] for row in table.rows)
-    standing = errors_report.standing(bad, counts, newest, pid, command + limit, retry=retry)
+    rest = command + limit if retry is None else command  # a retry's higher limit was for its rows alone
+    standing = errors_report.standing(bad, counts, newest, pid, rest, retry=retry)
     hidden = None if errors_report.is_done(counts, newest) else earlier_answers(ledger, name)
     return Errors(table, standing, advice + note + ([] if hidden is None else [hidden]))
 

@@ -220,7 +220,7 @@ def test_a_narrow_progress_line_leaves_facts_out_and_cuts_none(monkeypatch, colu
 def test_the_progress_line_says_what_rate_limits_hold_the_run_to():
     run = watched(requests_per_minute=1500.4)
     run.tally.rate_limited = 213
-    line = Progress(quiet=False, free=False).line(run, now=0.0)
+    line = Progress(quiet=False).line(run, now=0.0)
     assert "  slowed down by 213 rate limits, at most 1,500 requests/min now  0.0 rows/s" in line
 
 
@@ -278,7 +278,7 @@ def test_errors_and_results_count_as_pending_what_status_does(project):
     (status,) = json.loads(project.run("status", "--json").stdout)
     assert (status["rows"], status["listed"], status["pending"]) == (6000, 3, 5999)
     assert "1 ok, 5,999 pending" in project.run("errors", "job").stdout
-    told = "3 rows -> out.jsonl (1 ok, 2 pending; only 3 of 6,000 rows are listed yet)\n"
+    told = "3 rows -> out.jsonl (1 ok, 2 pending; only 3 of at least 6,000 rows are listed yet)\n"
     assert project.run("results", "job", "-o", "out.jsonl").stdout == told
 
 

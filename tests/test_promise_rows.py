@@ -260,12 +260,12 @@ def test_the_progress_of_a_retry_that_goes_on_and_asks_first_counts_what_it_had_
     assert (totals, report.tally.rows, report.tally.done) == ([11], 11, 11)
 
 
-@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize(("killed", "limit"), [(False, "40"), (True, "60")])
 @pytest.mark.parametrize("more_rows", [0, 4])
-def test_what_errors_says_of_an_interrupted_retry_pays_for_nothing_twice(project, stub, more_rows, killed):
+def test_what_errors_says_of_an_interrupted_retry_pays_for_nothing_twice(project, stub, more_rows, killed, limit):
     badly_ended(project, stub)
     project.rows(texts(10 + more_rows))
-    retry = ("retry", "job.toml", "--yes", "--set", "model.max_tokens=40", "--budget", "1.5", "--ledger", "l.duckdb")
+    retry = ("retry", "job.toml", "--yes", "--max-tokens", limit, "--budget", "1.5", "--ledger", "l.duckdb")
     (project.folder / "promptmill.duckdb").rename(project.folder / "l.duckdb")
     project.environ["PROMPTMILL_LEDGER"] = "l.duckdb"
     if killed:
@@ -288,11 +288,12 @@ def test_what_errors_says_of_an_interrupted_retry_pays_for_nothing_twice(project
     assert said.count("promptmill retry") == 1, "the same rows are not offered in other words"
     assert "After any other run or retry that ends before, the retry asks all its rows again" in said
     command = re.search("`promptmill (retry job.toml .*?)` goes on with the retry", said)[1]
-    assert command == "retry job.toml --set model.max_tokens=40 --budget 1.5 --ledger l.duckdb"
+    assert command == f"retry job.toml --set model.max_tokens={limit} --budget 1.5 --ledger l.duckdb"
     project.run(*shlex.split(command), "--yes", code=3)
     assert stub.calls == before + 10 - asked
     then = re.search("; then `promptmill (run job.toml .*?)` sends the rest", said)
-    assert bool(then) is bool(more_rows)
+    budget = " --budget 1.5" if killed else ""  # else the newest run is one that had none
+    assert (then and then[1]) == (f"run job.toml{budget} --ledger l.duckdb" if more_rows else None)
     assert "invalid: promptmill retry job.toml" in project.run("errors", "job.toml").stderr
 
 

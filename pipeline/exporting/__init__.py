@@ -35,7 +35,7 @@ class Exported:
     complete: bool
     """No row of the input is missing: it was read to its end."""
     counted: int = 0
-    """As many rows there are by an estimate of the plan, listed or not; none if there is no estimate."""
+    """At least so many rows there are by an estimate of the plan, listed or not; none if there is no estimate."""
     guarded: int = 0
     """Cells of a .csv file, names of columns among them, that a spreadsheet would have run as a formula."""
 
