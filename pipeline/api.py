@@ -39,7 +39,7 @@ from pipeline.reports import results as results_report
 from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
 from pipeline.reports._earlier import earlier_answers, kept_answers
-from pipeline.reports._settings import as_options, carried, changed
+from pipeline.reports._settings import as_it_ran, as_options, as_that_retry, carried, changed, ledger_option
 from pipeline.repricing import Caching
 from pipeline.runners._lock import live_runs
 from pipeline.runners._tally import ENDED_BADLY
@@ -63,8 +63,6 @@ from pipeline.sources import open_source
 from pipeline.windows import Window, context_window
 
 Notify = Callable[[str], None]
-USUAL_LEDGER = Path("promptmill.duckdb")
-"""The one that commands open where none is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,15 +367,12 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
         if options.confirm is not None and not options.confirm(prepared, counted):
             return None
         prepared, outlook = prepared.rescanned(), counted.outlook
-    total = None
-    if counted is not None:
-        total = counted.rows if options.selection.retry is None else counted.to_send
     how = replace(
         _launch(ledger, options),
         outlook=outlook,
         estimate=counted,
         estimated=estimated,
-        total=total,
+        total=None if counted is None else counted.rows - counted.passed_over,
         window=_window(job) if options.confirm is None else None,
     )
     report = launch(prepared, key, how)
@@ -405,10 +400,16 @@ def _require_earlier_requests(prepared: Prepared, ledger: Ledger) -> None:
     rows = (row for batch in prepared.rescanned().plan.batches() for row in batch)
     if any(row.request is not None and row.key in ended for row in rows):
         return
+    limit = prepared.limit
+    looked_at = "" if limit is None else " of the first row" if limit == 1 else f" of the first {limit:,} rows"
+    more = "" if limit is None else ", look at more rows than --limit does,"
+    options = as_it_ran(job.config, load_job(job.file).config)
+    given = ", with the same --set" if options is None else ""
     raise UsageError(
-        f"nothing was sent: {_change(job, found[0]['config'])}, and so is every request: no row ever ended as it would"
-        " be asked now. Leave the change away to ask rows again that ended badly, or send all rows as they are now with"
-        f" promptmill run {shlex.quote(job.file)}"
+        f"nothing was sent: {_change(job, found[0]['config'])}; every request{looked_at} is new:"
+        " no row ever ended as it would be asked now."
+        f" Leave the change away to ask rows again that ended badly{more} or send all rows as they are now with"
+        f" `promptmill run {named(job.file, ledger)}{options or ''}`{given}"
     )
 
 
@@ -550,31 +551,45 @@ def errors(ledger: Ledger, job: str) -> Errors:
     file = job if job.endswith(".toml") else run_report(ledger, errors_report.JOB_FILE, [name]).rows[0]["file"]
     config = json.loads(newest["config"])
     command, limit, note = _as_it_ran(file, newest["run_id"], config)
-    option = _ledger_option(ledger)
+    option = ledger_option(ledger.path)
     command += option
     live = live_runs(ledger.folder).get(name)
+    retry = None if live is not None else _unfinished_retry(ledger, name, file)
     advice = []
     for status in dict.fromkeys(str(row["status"]) for row in table.rows):
         causes = [row["error_type"] for row in table.rows if row["status"] == status]
         # Where the cure is another limit, the old one is not named.
-        advice += errors_report.advice(status, command if status == "truncated" else command + limit, config, causes)
+        named_job = command if status == "truncated" else command + limit
+        advice += errors_report.advice(status, named_job, config, causes, retry=retry is None)
     if table.rows:
         note.append(errors_report.EACH_ROW.format(job=name, ledger=option))
     pid = None if live is None else live.get("pid")
     bad = sum(row["rows"] for row in table.rows)
-    standing = errors_report.standing(bad, counts, newest, pid, command + limit)
-    hidden = earlier_answers(ledger, name) if len(standing) > 1 else None  # the newest plan is not done
+    rest = command + limit if retry is None else command  # a retry's higher limit was for its rows alone
+    standing = errors_report.standing(bad, counts, newest, pid, rest, retry=retry)
+    hidden = None if errors_report.is_done(counts, newest) else earlier_answers(ledger, name)
     return Errors(table, standing, advice + note + ([] if hidden is None else [hidden]))
 
 
 def named(file: str, ledger: Ledger) -> str:
     """Return how a command names a job in a ledger."""
-    return shlex.quote(file) + _ledger_option(ledger)
+    return shlex.quote(file) + ledger_option(ledger.path)
 
 
-def _ledger_option(ledger: Ledger) -> str:
-    """Name a ledger that is not the usual one: a `run` that is copied without it would pay for all of it again."""
-    return "" if ledger.path == USUAL_LEDGER else f" --ledger {shlex.quote(str(ledger.path))}"
+def _unfinished_retry(ledger: Ledger, job: str, file: str) -> str | None:
+    """Name the command that goes on with a job's interrupted retry; None if there is none."""
+    found = run_report(ledger, errors_report.UNFINISHED_RETRY, [job]).rows
+    if not found:
+        return None
+    options: str | None
+    try:
+        options = as_that_retry(json.loads(found[0]["config"]), load_job(file).config)
+    except UserError:  # it is gone, or in the making: the command will say so
+        options = ""
+    if options is None:
+        return f"`promptmill retry` with the settings of run {found[0]['run_id']}"
+    selected = found[0]["command"].removeprefix("retry")
+    return f"`promptmill retry {shlex.quote(file)}{options}{ledger_option(ledger.path)}{selected}`"
 
 
 def _as_it_ran(file: str, run_id: int, config: Mapping[str, Any]) -> tuple[str, str, list[str]]:

@@ -21,6 +21,8 @@ REFUSED_SECONDS = 3600.0
 """So long may a rate limit refuse everybody until the user should know. A quota by the day does, and is waited for."""
 LEAST_ANSWERS = 50
 """Before that many answers their quality says nothing about the job."""
+REGARDLESS = "invalid_share = 1 goes on regardless"
+"""How the sentence ends that pauses a run over worthless answers."""
 RECENT_ANSWERS = 1000
 _WORTHLESS: tuple[Status, ...] = ("invalid", "truncated")
 _ANSWERED: tuple[Status, ...] = ("ok", *_WORTHLESS)
@@ -233,7 +235,7 @@ class Health:
         each = " and ".join(f"{self._counts[one]:,} {one}" for one in _WORTHLESS if self._counts[one])
         return (
             f"of the last {answers:,} answers {each}, more than [stop] invalid_share = {self._rules.invalid_share:g}"
-            " allows. A clearer prompt or a larger max_tokens helps; invalid_share = 1 goes on regardless"
+            f" allows. A clearer prompt, which asks every row anew, or a larger max_tokens helps; {REGARDLESS}"
         )
 
 

@@ -269,12 +269,28 @@ def test_errors_says_what_is_pending_where_all_that_ended_ended_well(project, st
     assert project.run("errors", "job").stdout == "all rows ended well: 4 ok\n"
 
 
+def test_errors_and_results_count_as_pending_what_status_does(project):
+    run = Booked(project.folder / "promptmill.duckdb", "job")
+    run.answer("a")
+    counted = {"run_id": 1, "plan_id": 1, "rows": 6000, "requests": 6000, "input_tokens": 50, "count_method": "exact"}
+    run.rows("a", "b", "c", estimate=counted)
+    run.end(exit_code=4)
+    (status,) = json.loads(project.run("status", "--json").stdout)
+    assert (status["rows"], status["listed"], status["pending"]) == (6000, 3, 5999)
+    assert "1 ok, 5,999 pending" in project.run("errors", "job").stdout
+    told = "3 rows -> out.jsonl (1 ok, 2 pending; only 3 of at least 6,000 rows are listed yet)\n"
+    assert project.run("results", "job", "-o", "out.jsonl").stdout == told
+
+
 @pytest.mark.parametrize(
     ("output", "helps"),
     [
-        ("", "(a clearer prompt helps more)"),
-        ('[output]\nschema = { type = "object" }', "(a clearer prompt or [output] repair helps more)"),
-        ('[output]\nrepair = 1\nschema = { type = "object" }', "(a clearer prompt helps more)"),
+        ("", "(a clearer prompt, with `promptmill run`, helps more)"),
+        (
+            '[output]\nschema = { type = "object" }',
+            "(a clearer prompt, with `promptmill run`, or [output] repair helps more)",
+        ),
+        ('[output]\nrepair = 1\nschema = { type = "object" }', "(a clearer prompt, with `promptmill run`, helps more)"),
     ],
 )
 def test_errors_recommends_repair_only_where_there_can_be_more_of_it(project, stub, output, helps):
@@ -416,5 +432,9 @@ def test_a_run_that_pauses_over_bad_answers_names_the_command_that_shows_them(pr
     project.rows(texts(60))
     project.job()
     said = project.run("run", "job.toml", "--yes", code=4).stderr
-    assert "allows. A clearer prompt or a larger max_tokens helps" in said
+    assert "allows. A clearer prompt, which asks every row anew, or a larger max_tokens helps; invalid_share" in said
+    assert "With --set stop.invalid_share=1 the same command goes on from here." in said
+    calls = stub.calls
+    project.run("run", "job.toml", "--yes", "--set", "stop.invalid_share=1", code=3)
+    assert stub.calls <= 60 + 8, calls
     assert "see why with: promptmill errors job.toml" in said

@@ -1,6 +1,8 @@
 """Beside a finished plan a new one begins: nothing that was paid for looks lost."""
 
 import json
+import re
+import shlex
 
 import pytest
 from project import Project, texts
@@ -36,7 +38,37 @@ def test_a_retry_that_could_ask_nothing_again_is_refused_and_leaves_no_plan(proj
     assert stub.calls == calls
     assert plans(project) == 1
     assert project.value("select count(*) from results where status = 'ok'") == 6
-    assert f"promptmill: nothing was sent: {says}, and so is every request: no row ever ended as it" in done.stderr
+    assert f"promptmill: nothing was sent: {says}; every request is new: no row ever ended as it" in done.stderr
+
+
+def test_a_refused_retry_names_the_run_that_sends_the_rows_as_they_were_to_be_asked(project, stub):
+    other = ("--ledger", "my own.duckdb")
+    project.run("run", "job.toml", "--yes", *other, code=3)
+    typed = ("--set", "prompt.user=New {{ text }}", "--price", "0.25,2.00", "--budget", "1")
+    said = project.run("retry", "job.toml", "--yes", *typed, *other, code=2).stderr
+    command = shlex.split(re.search("send all rows as they are now with `promptmill (run job.toml .*?)`", said)[1])
+    assert command == ["run", "job.toml", *other, "--set", 'prompt.user="New {{ text }}"', "--budget", "1.0"]
+    calls = stub.calls
+    project.run(*command, "--yes", code=None)
+    assert stub.calls == calls + 8
+    assert stub.requests[-1].payload["messages"][-1]["content"].startswith("New row")
+    said = project.run(
+        "retry", "job.toml", "--yes", "--set", f"prompt.user={'Long. ' * 30}{{{{ text }}}}", code=2
+    ).stderr
+    assert "with `promptmill run job.toml`, with the same --set\n" in said
+
+
+def test_a_retry_that_is_refused_under_a_limit_says_so_of_those_rows_only(project, stub):
+    project.rows([{"id": "new", "text": "not asked yet"}, *texts(8)])
+    calls = stub.calls
+    said = project.run("retry", "job.toml", "--yes", "--limit", "1", code=2).stderr
+    assert (
+        "nothing was sent: a file that job.toml reads has changed since; every request of the first row is new" in said
+    )
+    assert "look at more rows than --limit does, or send all rows as they are now" in said
+    assert stub.calls == calls
+    project.run("retry", "job.toml", "--yes", code=3)
+    assert stub.calls == calls + 2
 
 
 def test_a_retry_goes_on_where_its_rows_ended_before_whatever_else_changed(project, stub):
@@ -89,6 +121,21 @@ def test_the_command_that_brings_answers_back_names_the_settings_they_need(proje
     command = "`promptmill run job.toml --set model.name=test-model --ledger /"
     assert command in said
     assert "lists them again and sends nothing that is answered" in said
+
+
+def test_the_command_that_brings_answers_back_is_held_to_the_budget_and_the_price_of_then(project, stub):
+    path = project.folder / "job.toml"
+    path.write_text(path.read_text().replace('[price]\ninput = "0.25"\noutput = "2.00"', ""))
+    project.rows([*texts(12), {"id": "bad"}])
+    then = ("--price", "0.25,2.00", "--budget", "0.00055", "--set", "input.bad_rows=reject")
+    project.run("run", "job.toml", "--yes", *then, "--set", "prompt.user=Old: {{ text }}", code=None)
+    project.run("run", "job.toml", "--yes", "--limit", "1")
+    for said in kept(project):
+        command = re.search("`promptmill (run job.toml .*?)` lists them again", said)[1]
+        assert command.endswith(" --set input.bad_rows=reject --budget 0.00055 --price 0.25,2.00")
+    calls = stub.calls
+    assert "budget" in project.run(*shlex.split(command), "--yes", code=4).stderr
+    assert stub.calls == calls
 
 
 def test_rows_that_come_and_go_with_the_input_are_nothing_to_be_told_of(project, stub):

@@ -1,6 +1,8 @@
 """`estimate --pilot`: a few random rows are paid for and kept, and what they used says what the rest will cost."""
 
 import json
+import re
+import shlex
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -341,3 +343,14 @@ def test_a_choice_holds_no_more_than_it_may_and_counts_rows_of_its_own_requests(
     assert set(sample.chosen) == {low, middle}
     assert [sample.chosen[key].rows for key in (low, middle)] == [2, 2]
     assert sample.to_send == {low}
+
+
+def test_a_pilot_names_the_command_that_shows_what_did_not_end_well(project, stub):
+    stub.answer = lambda _: " ".join(["word"] * 90)
+    project.rows(texts(40))
+    project.job()
+    said = project.run("estimate", "job.toml", "--pilot", "10", "--ledger", "my own.duckdb").stderr
+    command = shlex.split(
+        re.search(r"10 rows did not end well \(promptmill (errors .*?)\); the answers are kept", said)[1]
+    )
+    assert "truncated" in project.run(*command).stdout

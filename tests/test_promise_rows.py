@@ -2,11 +2,15 @@
 
 import json
 import re
+import shlex
 from decimal import Decimal
 
 import pytest
 from project import Project, texts
 from stub_faults import CONTENT_FILTER, REFUSAL, Reply, every, first, reasoned_away, status
+
+from pipeline import api
+from pipeline.ledger import Ledger
 
 
 @pytest.fixture
@@ -231,6 +235,68 @@ def test_a_retry_that_was_killed_goes_on_and_asks_again_what_was_in_flight(proje
     assert stub.calls == 15 + 6
 
 
+def test_the_progress_of_a_retry_that_goes_on_and_asks_first_counts_what_it_had_asked(project, stub, monkeypatch):
+    badly_ended(project, stub)
+    project.rows([{"id": "first", "text": "row 0 says hello"}, *texts(10), {"id": "new", "text": "not asked yet"}])
+    stub.faults = out_of_credit_at(15)
+    project.run("retry", "job.toml", "--yes", code=4)
+    stub.faults = None
+    monkeypatch.chdir(project.folder)
+    totals = []
+
+    async def watch(run):
+        totals.append(run.tally.total)
+
+    options = api.RunOptions(
+        environ={},
+        watch=watch,
+        notify=lambda _: None,
+        confirm=lambda _, estimate: estimate.to_send == 6,
+        selection=api.statuses_to_retry([]),
+        command="retry",
+    )
+    report = api.run(api.open_job("job.toml"), Ledger(project.folder / "promptmill.duckdb"), options)
+    assert stub.calls == 15 + 6
+    assert (totals, report.tally.rows, report.tally.done) == ([11], 11, 11)
+
+
+@pytest.mark.parametrize(("killed", "limit"), [(False, "40"), (True, "60")])
+@pytest.mark.parametrize("more_rows", [0, 4])
+def test_what_errors_says_of_an_interrupted_retry_pays_for_nothing_twice(project, stub, more_rows, killed, limit):
+    badly_ended(project, stub)
+    project.rows(texts(10 + more_rows))
+    retry = ("retry", "job.toml", "--yes", "--max-tokens", limit, "--budget", "1.5", "--ledger", "l.duckdb")
+    (project.folder / "promptmill.duckdb").rename(project.folder / "l.duckdb")
+    project.environ["PROMPTMILL_LEDGER"] = "l.duckdb"
+    if killed:
+        stub.hold()
+        run = project.start(*retry)
+        stub.wait_for_calls(11)
+        run.kill()
+        run.communicate()
+        stub.release()
+    else:
+        stub.faults = out_of_credit_at(15)
+        project.run(*retry, code=4)
+        stub.faults = out_of_credit_at(16)
+        if more_rows:
+            project.run("run", "job.toml", "--yes", code=4)
+        stub.faults = None
+    before = stub.calls
+    asked = 0 if killed else 4
+    said = project.run("errors", "job.toml").stderr
+    assert said.count("promptmill retry") == 1, "the same rows are not offered in other words"
+    assert "After any other run or retry that ends before, the retry asks all its rows again" in said
+    command = re.search("`promptmill (retry job.toml .*?)` goes on with the retry", said)[1]
+    assert command == f"retry job.toml --set model.max_tokens={limit} --budget 1.5 --ledger l.duckdb"
+    project.run(*shlex.split(command), "--yes", code=3)
+    assert stub.calls == before + 10 - asked
+    then = re.search("; then `promptmill (run job.toml .*?)` sends the rest", said)
+    budget = " --budget 1.5" if killed else ""  # else the newest run is one that had none
+    assert (then and then[1]) == (f"run job.toml{budget} --ledger l.duckdb" if more_rows else None)
+    assert "invalid: promptmill retry job.toml" in project.run("errors", "job.toml").stderr
+
+
 def test_a_retry_goes_on_also_with_a_higher_budget_and_when_it_asks_first(project, stub):
     badly_ended(project, stub)
     project.run("retry", "job.toml", "--yes", "--budget", "0.0006", code=4)
@@ -292,6 +358,21 @@ def test_a_row_that_a_limit_held_back_was_asked_by_no_retry(project, stub):
     said = project.run("retry", "job.toml", "--yes", "--set", "limits.tokens_per_minute=100000", code=3).stderr
     assert "it has asked them again: 1\n" in said
     assert stub.calls == 5 + 3, "two that it had not reached, and the long one that now fits"
+
+
+def test_a_cut_off_row_that_a_limit_held_back_is_none_that_the_retry_asked(project, stub):
+    stub.answer = lambda _: " ".join(["word"] * 90)
+    project.rows([{"id": "long", "text": "word " * 300}, *texts(3)])
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes", code=3)
+    retry = ("retry", "job.toml", "--yes", "--status", "truncated")
+    stub.faults = out_of_credit_at(6)
+    project.run(*retry, "--set", "limits.tokens_per_minute=300", code=4)
+    stub.faults = None
+    done = project.run(*retry, code=3)
+    assert "it has asked them again: 1\n" in done.stderr
+    assert "asked again under the limit that cut them off: 3 " in done.stderr
+    assert stub.calls == 6 + 3
 
 
 def test_a_retry_with_a_limit_counts_no_cut_off_row_beyond_it(project, stub):

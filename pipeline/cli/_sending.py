@@ -271,10 +271,13 @@ def spent_in_words(report: "RunReport") -> str:
 def how_to_go_on(paused: str) -> str:
     """Say what brings a paused run further: the same command only where it wouldn't meet the same end at once."""
     from pipeline.doorman import RAISE_IT
+    from pipeline.health import REGARDLESS
     from pipeline.runners.local import BY_CLOCK
 
     if paused.endswith(RAISE_IT):
         return "With a higher budget the same command goes on from here"
+    if paused.endswith(REGARDLESS):
+        return "With --set stop.invalid_share=1 the same command goes on from here"
     if paused.startswith("stopped ") or paused == BY_CLOCK:
         return "The same command goes on from here"
     return "When that is over or put right, the same command goes on from here"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.api import Piloted, RunOptions
     from pipeline.cli._sending import NewLedger
     from pipeline.job import Job
+    from pipeline.ledger import Ledger
     from pipeline.runners.local import LocalRun
 
 DEFAULT_PILOT = 100
@@ -101,7 +102,7 @@ def command(
             prepared, result = piloted.prepared, piloted.estimate
     finally:
         ticker.clear()
-    exit_code = 0 if piloted is None else _tell(opened, piloted)
+    exit_code = 0 if piloted is None else _tell(opened, ledger, piloted)
     compared = api.compare(prepared, result, targets, price_file=price_file())
     if as_json:
         print_facts(facts_of(prepared, result, compared, piloted), as_json=True)
@@ -128,16 +129,17 @@ def _options(job: "Job", ticker: Ticker, news: "NewLedger", limit: int | None, *
     return api.RunOptions(environ=os.environ, watch=watch, notify=warn, tick=ticker, limit=limit)
 
 
-def _tell(job: "Job", piloted: "Piloted") -> int:
+def _tell(job: "Job", ledger: "Ledger", piloted: "Piloted") -> int:
     """Say on stderr what the pilot did; return the exit code."""
     report, requests = piloted.report, plural(piloted.requests, "random request")
     if report is None:
         warn(f"pilot: {requests} had their answers already: nothing was sent")
         return 0
+    from pipeline import api
     from pipeline.cli._sending import how_to_go_on, spent_in_words
 
     spent, bad = spent_in_words(report), report.tally.bad
-    badly = f", {plural(bad, 'row')} did not end well (promptmill errors {job.file})" if bad else ""
+    badly = f", {plural(bad, 'row')} did not end well (promptmill errors {api.named(job.file, ledger)})" if bad else ""
     warn(f"pilot: {plural(report.tally.sent, 'attempt')} for {requests}, {spent}{badly}; the answers are kept")
     if report.left_over:
         warn(report.left_over)

@@ -56,7 +56,9 @@ def command(job: str, output: Path, with_input: bool, settings: tuple[str, ...],
 
 def _counts(written: "Exported") -> str:
     told = status_counts(written.statuses)
-    if not written.complete:
+    if written.counted > written.rows:
+        told += f"{'; ' if told else ''}only {written.rows:,} of at least {written.counted:,} rows are listed yet"
+    elif not written.complete:
         told += f"{'; ' if told else ''}the input was not read to its end, so there may be more rows"
     return f" ({told})" if told else ""
 

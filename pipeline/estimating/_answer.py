@@ -30,6 +30,8 @@ class Estimate:
     """Rows that share another row's request."""
     already: int
     """Rows that have their outcome."""
+    passed_over: int
+    """Those of them that a retry doesn't look at; what it asked before it was interrupted is not among them."""
     reused: int
     """Requests that another job's answer serves."""
     rejected: int
@@ -79,6 +81,7 @@ class Scan:
     to_send: ToSend = field(init=False)
     repeated: int = 0
     already: int = 0
+    passed_over: int = 0
     reused: int = 0
     rejected: int = 0
     held_back: int = 0
@@ -121,6 +124,7 @@ class Scan:
             (self.sample.again if row.repeated else self.sample.offer)(row.key)
         if what in {"ended", "skip"}:
             self.already += 1
+            self.passed_over += what == "skip"
             self._ended(self.known, row.key, status, repeated=row.repeated)
         elif row.repeated:
             self.repeated += 1
@@ -174,6 +178,7 @@ class Scan:
             to_send=to_send.requests,
             repeated=self.repeated,
             already=self.already,
+            passed_over=self.passed_over,
             reused=self.reused,
             rejected=self.rejected,
             held_back=self.held_back,

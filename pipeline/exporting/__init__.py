@@ -34,6 +34,8 @@ class Exported:
     """How many rows have each status."""
     complete: bool
     """No row of the input is missing: it was read to its end."""
+    counted: int = 0
+    """At least so many rows there are by an estimate of the plan, listed or not; none if there is no estimate."""
     guarded: int = 0
     """Cells of a .csv file, names of columns among them, that a spreadsheet would have run as a formula."""
 
@@ -47,23 +49,23 @@ def export(ledger: Ledger, job: str, output: Path) -> Exported:
     """Write the results of a job as they stand in the ledger."""
     require_writable(output)
     statuses: dict[str, int] = {}
-    complete = False
+    complete, counted = False, 0
 
     def fetched() -> Generator[pl.DataFrame]:
-        nonlocal complete
+        nonlocal complete, counted
         with ledger.read() as connection:
             prepare(connection, results_report.PLACES, job=job)
             found = rows_of(connection, results_report.STATUSES)
             statuses.update({row["status"]: row["rows"] for row in found})
-            (plan,) = rows_of(connection, results_report.COMPLETE)
-            complete = plan["complete"]
+            (plan,) = rows_of(connection, results_report.WHOLE)
+            complete, counted = plan["complete"], plan["counted"]
             last = max((row["last"] for row in found), default=0)
             for first in range(0, last + 1, PIECE_ROWS):
                 yield frame_of(connection, results_report.PIECE, [first, first + PIECE_ROWS - 1])
 
     with closing(fetched()) as frames:
         written = write_frames(output, frames)
-    return Exported(statuses, complete, written)
+    return Exported(statuses, complete, counted, written)
 
 
 def export_with_input(ledger: Ledger, job: Job, output: Path) -> Exported:
@@ -91,7 +93,7 @@ def export_with_input(ledger: Ledger, job: Job, output: Path) -> Exported:
                 yield (_joined(row, by_key, tuple(schema)) for row in rows)
 
         written = write_rows(output, joined(), schema)
-    return Exported(statuses, plan.complete, written)
+    return Exported(statuses, plan.complete, guarded=written)
 
 
 def _lent(known: Known, keys: Iterable[str], max_tokens: int | None) -> list[list[Any]]:

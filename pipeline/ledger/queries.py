@@ -8,6 +8,8 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from pipeline.ledger._known import HELD_BACK
+
 _FOREIGN_TO_POLARS = ("INTERVAL", "UNION(", "BIT", "BIGNUM")
 
 
@@ -163,17 +165,19 @@ def cut_off(
 ) -> list[tuple[int | None, int]]:
     """Return at which max_tokens the truncated rows of a job's newest plan were cut off, and how many at each.
 
-    Rows that ended in one of these runs are left out. `limit`: only among the plan's first rows.
+    Rows that ended in one of these runs are left out, but for those that a limit held back there.
+    `limit`: only among the plan's first rows.
     """
     return connection.execute(
         "with newest as (select key, row_index from rows"
         " where plan_id = (select max(plan_id) from plan_starts where job = $1))"
         " select b.best.max_tokens, count(*) from newest w join best_outcomes b on b.job = $1 and b.key = w.key"
-        " where b.best.status = 'truncated' and w.key not in (select key from outcomes where run_id = any($2))"
+        " where b.best.status = 'truncated' and w.key not in"
+        " (select key from outcomes where run_id = any($2) and error_type is distinct from $4)"
         " and ($3 is null or w.row_index <= (select max(row_index)"
         " from (select row_index from newest order by row_index limit coalesce($3, 0))))"
         " group by 1 order by 1",
-        [job, runs, limit],
+        [job, runs, limit, HELD_BACK],
     ).fetchall()
 
 

@@ -7,14 +7,13 @@ and a ledger that was made again from its journals has no rows.
 import json
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.job import load_job
 from pipeline.ledger import Ledger
 from pipeline.reports import run_report
-from pipeline.reports._settings import as_options, changed
+from pipeline.reports._settings import as_it_ran, changed, ledger_option
 
 _PLANS = """
 select p.plan_id, max(r.run_id) as run_id, arg_max(r.config, r.run_id) as config,
@@ -35,7 +34,6 @@ select count(*) as rows from rows w join run_starts s on s.plan_id = w.plan_id a
 where w.key in (select key from outcomes where run_id = $1 and status <> 'ok')
   and w.key in (select o.key from outcomes o join run_starts r using (run_id) where r.job = s.job and o.status = 'ok')
 """
-_USUAL_LEDGER = Path("promptmill.duckdb")
 
 
 def earlier_answers(ledger: Ledger, job: str) -> str | None:
@@ -91,11 +89,10 @@ def kept_answers(ledger: Ledger, run_id: int) -> str | None:
 def _command(ledger: Ledger, plan: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Name the command that makes the plan the newest again."""
     file = str(plan["file"])
-    elsewhere = "" if ledger.path == _USUAL_LEDGER else f" --ledger {shlex.quote(str(ledger.path))}"
     try:
-        options = as_options(config, changed(config, load_job(file).config))
+        options = as_it_ran(config, load_job(file).config)
     except UserError:  # the file is gone, or in the making
         options = None
     if options is None:
         return f"`promptmill run` with the settings of run {plan['run_id']}"
-    return f"`promptmill run {shlex.quote(file)}{options}{elsewhere}`"
+    return f"`promptmill run {shlex.quote(file)}{options}{ledger_option(ledger.path)}`"

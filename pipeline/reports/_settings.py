@@ -5,11 +5,16 @@ import re
 import shlex
 from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 _DECIDING = ("input", "model", "prompt", "output", "run")
 _NOT_DECIDING = {"input.bad_rows", "model.max_tokens", "model.api_key_env", "output.repair", "run.reuse"}
 """What may change without other rows, keys or answers that count."""
+_OF_A_RETRY = ("model.max_tokens", "output.repair")
+"""What makes a retry another one, beside what decides about rows and answers."""
+USUAL_LEDGER = Path("promptmill.duckdb")
+"""The one that commands open where none is named."""
 _BARE = re.compile(r"(?!(true|false|inf|nan)$)[A-Za-z_./][\w./-]*", re.ASCII)
 _LONGEST = 80
 """Longer texts (prompts) are no matter for a command line."""
@@ -53,6 +58,25 @@ def carried(booked: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]
     if set(price) == {"input", "output"} and not now.get("price"):
         options["price"] = f" --price {price['input']},{price['output']}"
     return options
+
+
+def as_it_ran(booked: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Return the options that let a command look at the booked rows and be allowed as much; None as `as_options`."""
+    options = as_options(booked, changed(booked, now))
+    return None if options is None else options + "".join(carried(booked, now).values())
+
+
+def as_that_retry(booked: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Return the options that make a retry of today the one that was booked; None as `as_options`."""
+    shaping = [name for name in _OF_A_RETRY if _of(booked, name) != _of(now, name)]
+    options = as_options(booked, changed(booked, now) + shaping)
+    more = [option for name, option in carried(booked, now).items() if name not in shaping]
+    return None if options is None else options + "".join(more)
+
+
+def ledger_option(path: Path) -> str:
+    """Name a ledger that is not the usual one: a `run` that is copied without it would pay for all of it again."""
+    return "" if path == USUAL_LEDGER else f" --ledger {shlex.quote(str(path))}"
 
 
 def _of(config: Mapping[str, Any], name: str) -> Any:

@@ -15,18 +15,30 @@ where e.job = $1 group by e.status, e.error_type order by rows desc, e.status, e
 """
 """`attempts` of a row are none where an earlier row bears the cost of its key. Unknown costs never look like zero."""
 COUNTS = """
-with listed as (select key from rows where plan_id = (select max(plan_id) from plan_starts where job = $1))
-select (select count(*) from listed) as rows,
+with newest as (select max(plan_id) as plan_id from plan_starts where job = $1),
+     listed as (select key from rows where plan_id = (select plan_id from newest)),
+     counted as (select max(rows) as rows from estimates where plan_id = (select plan_id from newest))
+select greatest((select count(*) from listed), coalesce((select rows from counted), 0)) as rows,
        (select count(*) from listed
         where key in (select o.key from outcomes o join run_starts r using (run_id) where r.job = $1)) as ended
 """
-"""The rows that there are, and those that have ended however: a fraction of what the view `results` takes."""
+"""The rows that there are, and those that have ended however: a fraction of what the view `results` takes.
+
+As in `status` an estimate has counted rows that no run has listed yet."""
 
 JOB_FILE = "select max(job_file) as file from jobs where job = $1"
 NEWEST_RUN = """
 select r.run_id, r.config, r.ended_at, r.exit_code, r.reason, coalesce(p.complete, false) as complete
 from runs r left join plans p using (plan_id) where r.job = $1 order by r.run_id desc limit 1
 """
+UNFINISHED_RETRY = """
+with own as (select * from runs where job = $1)
+select run_id, command, config from own
+where command like 'retry%' and run_id > (select coalesce(max(run_id), 0) from own where exit_code in (0, 3))
+  and prompt_id = (select arg_max(prompt_id, run_id) from own)
+order by run_id desc limit 1
+"""
+"""The newest retry that another like it would go on with: none of the job went to its end since."""
 
 _ADVICE = {
     "truncated": "promptmill retry {job} --status truncated --max-tokens N    (with a larger N)",
@@ -48,26 +60,47 @@ each row: promptmill sql{ledger} "select row_id, status, error_type, error from 
 """The command that lists the rows themselves; `ledger` is the option that names it, if that is needed."""
 
 
-def advice(status: str, job: str, config: Mapping[str, Any], causes: Iterable[str | None] = ()) -> list[str]:
-    """Say what helps rows of a status; `job` is the job's file with the options that it needs."""
+def advice(
+    status: str, job: str, config: Mapping[str, Any], causes: Iterable[str | None] = (), *, retry: bool = True
+) -> list[str]:
+    """Say what helps rows of a status; `job` is the job's file with the options that it needs.
+
+    Without `retry` nothing is said where that is one: not as long as another has to be brought to its end.
+    """
     output = config.get("output", {})
     repairable = ("schema" in output or "schema_file" in output) and not output.get("repair")
-    helps = "a clearer prompt or [output] repair helps" if repairable else "a clearer prompt helps"
+    clearer = "a clearer prompt, with `promptmill run`,"  # to a retry it would be every request anew
+    helps = f"{clearer} or [output] repair helps" if repairable else f"{clearer} helps"
     by_cause = {cause: _ADVICE_BY_CAUSE[cause] for cause in causes if cause in _ADVICE_BY_CAUSE}
-    lines = [f"{status} ({cause}): {text.format(job=job)}" for cause, text in by_cause.items()]
-    if by_cause.keys() < {*causes} or not lines:
-        lines.insert(0, f"{status}: {_ADVICE[status].format(job=job, helps=helps)}")
-    return lines
+    texts = [(f"{status} ({cause})", text) for cause, text in by_cause.items()]
+    if by_cause.keys() < {*causes} or not texts:
+        texts.insert(0, (status, _ADVICE[status]))
+    return [
+        f"{what}: {text.format(job=job, helps=helps)}"
+        for what, text in texts
+        if retry or not text.startswith("promptmill retry")
+    ]
 
 
-def standing(bad: int, counts: Mapping[str, int], newest: Mapping[str, Any], pid: int | None, job: str) -> list[str]:
+def is_done(counts: Mapping[str, int], newest: Mapping[str, Any]) -> bool:
+    """Tell whether every row of the newest plan has ended, as lines of COUNTS and NEWEST_RUN say it."""
+    return bool(newest["complete"]) and counts["rows"] == counts["ended"]
+
+
+def standing(
+    bad: int, counts: Mapping[str, int], newest: Mapping[str, Any], pid: int | None, job: str, *, retry: str | None
+) -> list[str]:
     """Say how the rows stand that did not end badly, and why the newest run left any.
 
-    `counts` is a line of COUNTS, `newest` one of NEWEST_RUN, `pid` that of a run that goes on.
+    `counts` is a line of COUNTS, `newest` one of NEWEST_RUN, `pid` that of a run that goes on, `retry` the command
+    that goes on with a retry that was interrupted.
     """
+    done = is_done(counts, newest)
     pending = counts["rows"] - counts["ended"]
     lines = [_rows(counts["ended"] - bad, bad, pending, complete=newest["complete"])]
-    if pending or not newest["complete"]:
+    if retry is not None and pid is None:
+        lines.append(_first_the_retry(newest, retry, None if done else job))
+    elif not done:
         lines.append(_why(newest, pid, job))
     return lines
 
@@ -91,3 +124,13 @@ def _why(newest: Mapping[str, Any], pid: int | None, job: str) -> str:
     if newest["exit_code"] in {0, 3}:
         return f"{run} was asked for no more; `promptmill run {job}` sends the rest"
     return f"{run} paused: {newest['reason']}. `promptmill run {job}` goes on"
+
+
+def _first_the_retry(newest: Mapping[str, Any], retry: str, job: str | None) -> str:
+    """Say what comes first: a run that ends makes the retry over, and what that has asked would be paid for again."""
+    how = "was killed; " if newest["ended_at"] is None else f"paused: {newest['reason']}. "
+    rest = "" if job is None else f"; then `promptmill run {job}` sends the rest"
+    return (
+        f"run {newest['run_id']} {how}{retry} goes on with the retry{rest}. After any other run or retry that ends"
+        " before, the retry asks all its rows again"
+    )

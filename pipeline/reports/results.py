@@ -45,7 +45,12 @@ ALL_KEYS = (_BEST, _PAID, _KEYS, "drop table best", *_ANSWERED, "alter table ans
 STATUSES = """
 select coalesce(status, 'pending') as status, count(*) as rows, max(row_index) as last from places group by all
 """
-COMPLETE = "select coalesce(arg_max(complete, plan_id), false) as complete from plans where job = getvariable('job')"
+WHOLE = """
+with newest as (select coalesce(arg_max(complete, plan_id), false) as complete, max(plan_id) as plan_id
+                from plans where job = getvariable('job'))
+select complete, coalesce((select max(rows) from estimates where plan_id = newest.plan_id), 0) as counted from newest
+"""
+"""Whether the rows are all that there are, and as how many an estimate has counted them."""
 _COLUMNS = """
        coalesce(w.status, 'pending') as status, s.output, s.parsed, s.finish_reason,
        case when w.repeated or w.attempts is null then 0 else w.cost_usd end::decimal(18,12) as cost_usd,
