@@ -336,6 +336,13 @@ def test_the_first_requests_tell_once_and_early_that_a_run_is_not_as_estimated(e
     assert done < 200
 
 
+@pytest.mark.parametrize(
+    ("each", "said"), [("0.0114", []), ("0.0117", ["above"]), ("0.0087", []), ("0.0084", ["below"])]
+)
+def test_a_few_percent_in_the_first_requests_are_not_worth_a_word(each, said):
+    assert [side for side, _ in first_warnings("4.5", "5.5", 500, [Decimal(each)] * 500)] == said
+
+
 def test_requests_beyond_those_that_were_estimated_are_not_held_against_them():
     """A dataset sorted by length: each row costs more than the one before, as was to be expected."""
     costs = [Decimal("0.01")] * 500 + [Decimal("0.03")] * 5000

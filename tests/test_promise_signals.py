@@ -123,7 +123,7 @@ def test_a_second_ctrl_c_leaves_now_and_lists_what_was_on_the_wire(project, stub
     out, _ = run.communicate(timeout=60)
     stub.release()
     assert run.returncode == 130
-    assert "; 4 requests in " in out
+    assert "; 4 attempts in " in out
     assert project.value("select count(*) from attempts where result = 'lost'") == 4
 
 
