@@ -14,7 +14,7 @@ import secrets
 import struct
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, repeat
 from pathlib import Path
@@ -430,16 +430,6 @@ def _resynchronise(data: bytes, start: int) -> int:
         if _body_of(data[match.start() : stop]) is not None:
             return match.start()
     return len(data)
-
-
-def read_all(path: Path, offset: int = 0, *, dead: bool) -> Iterator[Line]:
-    """Every whole line of a journal from `offset` on, in order, in bounded memory."""
-    while True:
-        piece = read(path, offset, dead=dead)
-        yield from piece.lines
-        if piece.end == offset:
-            return
-        offset = piece.end
 
 
 def header_of(path: Path) -> dict[str, Any] | None:

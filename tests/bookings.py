@@ -9,6 +9,8 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
+from journals import read_all
+
 from pipeline import journal
 from pipeline.doorman import Ticket
 from pipeline.ledger import Burst, JournalState, Ledger, RunRequest
@@ -115,7 +117,7 @@ def each_line_once(path):
     written = sorted(
         (file.stem, line.offset)
         for file in journal.files_in(Ledger(Path(path)).folder)
-        for line in journal.read_all(file, dead=True)
+        for line in read_all(file, dead=True)
         if line.fields["type"] == "attempt"
     )
     loaded = ask(path, "select journal_id, journal_offset from attempts where result <> 'lost' order by all")

@@ -7,8 +7,8 @@ from decimal import Decimal
 from types import SimpleNamespace
 
 import pytest
+from journals import read_all
 
-from pipeline import journal
 from pipeline.budget import Budget
 from pipeline.doorman import Doorman, Limits, Ticket
 from pipeline.health import Health, StopRules
@@ -76,7 +76,7 @@ class Booth:
         await asyncio.sleep(0)
 
     def lines(self):
-        return Counter((line.kind, line.fields["key"]) for line in journal.read_all(self.journal.path, dead=False)
+        return Counter((line.kind, line.fields["key"]) for line in read_all(self.journal.path, dead=False)
                        if line.kind != "header")  # fmt: skip
 
 
@@ -140,9 +140,7 @@ DOWN = Failure("retry", "unavailable", "http_503", "Service Unavailable (HTTP 50
 async def test_a_rows_last_failure_is_booked_against_it_when_something_else_has_come_back(booth):
     desk = booth()
     await desk.arrive(("a", DOWN), ("b", DOWN))
-    held = [
-        line.fields.get("held") for line in journal.read_all(desk.journal.path, dead=False) if line.kind != "header"
-    ]
+    held = [line.fields.get("held") for line in read_all(desk.journal.path, dead=False) if line.kind != "header"]
     assert held == [True, True], "whoever finds the journal books no outcome either"
     await desk.arrive(("c", answer()))
     assert desk.lines() == {(kind, key): 1 for kind in ("attempt", "outcome") for key in "abc"}
@@ -164,5 +162,5 @@ async def test_rows_whose_last_try_failed_with_all_others_go_out_again(booth):
 async def test_a_failure_that_could_not_be_judged_is_not_held_against_its_row(booth):
     desk = booth(bug="a")
     await desk.arrive(("a", Failure("reject", "rejected", "bad", "no such thing", http_status=400)))
-    (line,) = [line for line in journal.read_all(desk.journal.path, dead=False) if line.kind == "attempt"]
+    (line,) = [line for line in read_all(desk.journal.path, dead=False) if line.kind == "attempt"]
     assert line.fields["held"], "its row stays pending"

@@ -12,6 +12,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from journals import read_all
 
 from pipeline import journal
 from pipeline.errors import LedgerError, RunPaused
@@ -515,4 +516,4 @@ def test_a_damaged_last_line_of_a_piece_hides_nothing_of_the_next(tmp_path):
 
 def test_read_all_yields_every_line_once(tmp_path):
     path = write(tmp_path, 25)
-    assert [line.fields.get("n") for line in journal.read_all(path, dead=True)] == [None, *range(25), None]
+    assert [line.fields.get("n") for line in read_all(path, dead=True)] == [None, *range(25), None]

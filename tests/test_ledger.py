@@ -9,6 +9,7 @@ from decimal import Decimal
 import duckdb
 import pytest
 from bookings import COST, WORST, Booked, ask, child, each_line_once, finished, hears, kill, value
+from journals import read_all
 
 from pipeline import journal
 from pipeline.errors import LedgerError
@@ -37,7 +38,7 @@ def flip(file, position):
 
 def line_of(file, kind, key):
     """Offset and length of a line."""
-    for line in journal.read_all(file, dead=True):
+    for line in read_all(file, dead=True):
         if line.fields["type"] == kind and line.fields.get("key") == key:
             return line.offset, len(journal.encode_line(line.fields))
     raise AssertionError(key)
@@ -580,7 +581,7 @@ def test_a_damaged_run_line_never_makes_answers_vanish(path, gone):
     run = Booked(path)
     run.answer("k1")
     run.end()
-    lines = list(journal.read_all(run.path, dead=True))
+    lines = list(read_all(run.path, dead=True))
     flip(run.path, lines[1].offset + 30)
     if gone == "only the line":
         assert ask(path, "select run_id, provider, model, lane, price_id from attempts") == [

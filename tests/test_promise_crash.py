@@ -15,6 +15,7 @@ from decimal import Decimal
 import pytest
 from bookings import COST, WORST, Booked, ask, each_line_once, value
 from dying import dies
+from journals import read_all
 from project import Project, texts
 from stub import StubServer
 from torture import CONCURRENCY, Torture
@@ -37,7 +38,7 @@ def open_requests(project):
     """Keys that dead journals sent and have no answer to."""
     opened = []
     for path in journals(project):
-        lines = [line.fields for line in journal.read_all(path, dead=True)]
+        lines = [line.fields for line in read_all(path, dead=True)]
         heard = {(f["key"], f["attempt"]) for f in lines if f["type"] == "attempt"}
         opened += [f["key"] for f in lines if f["type"] == "sent" and (f["key"], f["attempt"]) not in heard]
     return opened
@@ -219,7 +220,7 @@ def overwrite(file, offset, data):
 
 
 def offset_of(file, kind, nth=0):
-    return [line.offset for line in journal.read_all(file, dead=True) if line.fields["type"] == kind][nth]
+    return [line.offset for line in read_all(file, dead=True) if line.fields["type"] == kind][nth]
 
 
 def test_a_damaged_line_is_reported_by_position_and_costs_only_its_own_answer(project, stub):

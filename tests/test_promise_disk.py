@@ -15,6 +15,7 @@ import pytest
 from bookings import Booked, ask, each_line_once, request
 from disks import MIB, block_disk, break_down, fill, make_read_only, make_room, memory_disk, reboot
 from dying import dies
+from journals import read_all
 from project import Project, texts
 
 from pipeline import journal
@@ -363,7 +364,7 @@ def test_the_reserve_is_for_what_came_back_and_nothing_goes_out_once_it_is_used(
         started.append("sent", {"key": "k2"})  # though there is room now
     started.append_all([{"type": "attempt", **big}, {"type": "outcome", "key": "k"}], came_back=True)
     started.close()
-    kinds = [line.fields["type"] for line in journal.read_all(started.path, dead=True)]
+    kinds = [line.fields["type"] for line in read_all(started.path, dead=True)]
     assert kinds == ["header", "attempt", "attempt", "outcome"]
     assert journal.read(started.path, dead=True).damages == []
 
@@ -526,7 +527,7 @@ def test_a_journal_that_the_ledger_knows_is_on_the_disk_with_its_name_and_its_fi
     with Ledger(path, said.append).read() as connection:
         assert connection.execute("select run_id, job from runs").fetchall() == [(1, "j")]
     assert said == []
-    assert [line.fields["type"] for line in journal.read_all(run.path, dead=True)] == ["header", "run", "price"]
+    assert [line.fields["type"] for line in read_all(run.path, dead=True)] == ["header", "run", "price"]
 
 
 def test_a_dead_journal_is_on_the_disk_before_another_command_loads_it(device):

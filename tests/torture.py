@@ -18,6 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from bookings import each_line_once
+from journals import read_all
 from project import Project
 from stub import StubServer
 from stub_faults import CUT, NO_USAGE, RESET, seeded, status
@@ -133,7 +134,7 @@ class Torture:
             return set()
         self.seen.add(path)
         opened: set[str] = set()
-        for line in journal.read_all(path, dead=True):
+        for line in read_all(path, dead=True):
             kind, fields = line.fields["type"], line.fields
             if kind == "sent":
                 opened.add(fields["key"])
