@@ -107,6 +107,10 @@ class Project:
         assert code is None or done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
+    def estimated(self, *options: str, code: int | None = 0) -> dict[str, Any]:
+        """Return what `estimate --json` says of job.toml."""
+        return json.loads(self.run("estimate", "job.toml", "--json", *options, code=code).stdout)
+
     def process(self, *args: str, code: int | None = 0, stdin: str = "") -> Done:
         """Run a command to its end in a process of its own."""
         started = self.start(*args)

@@ -1,6 +1,5 @@
 """Dollars before they are spent: whatever made earlier requests dear is in the figure, and in its interval."""
 
-import json
 import random
 from collections import Counter
 from dataclasses import replace
@@ -54,10 +53,6 @@ def stub():
 @pytest.fixture
 def project(tmp_path, stub):
     return Project(tmp_path, stub.base_url)
-
-
-def estimated(project, *options):
-    return json.loads(project.run("estimate", "job.toml", "--json", *options).stdout)
 
 
 # -- the interval
@@ -129,7 +124,7 @@ def test_a_pilot_of_repaired_answers_says_what_the_rest_costs(project, stub):
     stub.answer = lambda payload: "blah " * 45 if len(payload["messages"]) == 1 else Reply('{"n": 1}')
     project.rows(texts(150))
     project.job(more=SCHEMA)
-    facts = estimated(project, "--pilot", "100")
+    facts = project.estimated("--pilot", "100")
     before = stub.bill
     assert facts["output"]["most_tokens"] == 50 * 2 * 50
     assert "at most 5,000 (max_tokens = 50, and 1 repair)" in project.run("estimate", "job.toml").stdout
@@ -142,7 +137,7 @@ def test_a_provider_that_bills_otherwise_is_believed_and_named(tmp_path):
         project = Project(tmp_path, stub.base_url)
         project.rows(texts(80))
         path = project.job(model='max_tokens = 50\nbilled_cost_path = "usage.cost"')
-        facts = estimated(project, "--pilot", "60")
+        facts = project.estimated("--pilot", "60")
         assert facts["billed_factor"] == 2
         told = project.run("estimate", "job.toml").stdout
         assert "earlier answers were charged 2.000 times what this price says" in told
@@ -164,10 +159,10 @@ def test_answers_to_another_prompt_or_with_other_parameters_say_nothing(project)
     path = project.job()
     project.run("run", "job.toml", "--yes")
     project.rows(texts(90))
-    assert estimated(project)["output"]["basis"] == "history"
-    assert estimated(project, "--set", "model.temperature=0.5")["output"]["basis"] == "limit"
+    assert project.estimated()["output"]["basis"] == "history"
+    assert project.estimated("--set", "model.temperature=0.5")["output"]["basis"] == "limit"
     path.write_text(path.read_text().replace("{{ text }}", "write an essay about {{ text }}"))
-    assert estimated(project)["output"]["basis"] == "limit"
+    assert project.estimated()["output"]["basis"] == "limit"
 
 
 def test_answers_that_could_not_be_repaired_say_nothing_of_what_repairs_cost(project):
@@ -175,8 +170,8 @@ def test_answers_that_could_not_be_repaired_say_nothing_of_what_repairs_cost(pro
     project.job(more=SCHEMA.replace("repair = 1\n", ""))
     project.run("run", "job.toml", "--yes", code=3)
     project.rows(texts(90))
-    assert estimated(project)["output"]["basis"] == "history"
-    assert estimated(project, "--set", "output.repair=1")["output"]["basis"] == "limit"
+    assert project.estimated()["output"]["basis"] == "history"
+    assert project.estimated("--set", "output.repair=1")["output"]["basis"] == "limit"
 
 
 def test_answers_that_ended_below_a_limit_count_under_every_higher_one_and_are_cut_under_a_lower_one():
@@ -201,9 +196,9 @@ def test_how_long_answers_are_that_were_cut_off_lower_is_a_guess_and_called_one(
 def test_a_pilot_of_answers_below_a_lower_limit_pays_for_nothing_again_and_counts(project, stub):
     project.rows(texts(90))
     project.job()
-    before = estimated(project, "--pilot", "60")
+    before = project.estimated("--pilot", "60")
     calls = stub.calls
-    facts = estimated(project, "--pilot", "60", "--set", "model.max_tokens=60")
+    facts = project.estimated("--pilot", "60", "--set", "model.max_tokens=60")
     assert stub.calls == calls
     assert (facts["output"]["basis"], facts["output"]["observed"], facts["output"]["rough"]) == ("pilot", 60, False)
     assert facts["expected_usd"] == before["expected_usd"]
@@ -220,7 +215,7 @@ def test_requests_that_were_asked_again_under_a_higher_limit_are_not_taken_for_a
     project.run("run", "job.toml", "--yes", code=3)
     project.run("retry", "job.toml", "--status", "truncated", "--max-tokens", "100", "--yes")
     project.rows(texts(400))
-    facts = estimated(project, "--set", "model.max_tokens=100")
+    facts = project.estimated("--set", "model.max_tokens=100")
     assert facts["output"]["observed"] == 200
     before = stub.bill
     project.run("run", "job.toml", "--yes", "--set", "model.max_tokens=100")
@@ -238,7 +233,7 @@ def test_a_higher_limit_costs_what_gets_longer_and_what_is_asked_again(project, 
     stub.answer = answer
     project.rows([{"id": n, "text": f"row {n} " + "hello " * 200} for n in range(200)])
     project.job(model="max_tokens = 20", more="[stop]\ninvalid_share = 1.0")
-    facts = estimated(project, "--pilot", "100")
+    facts = project.estimated("--pilot", "100")
     assert facts["cut_off"] == project.value("select count(*) from results where status = 'truncated'")
     told = project.run("estimate", "job.toml").stdout
     assert f", and asking the {facts['cut_off']} cut off before again up to about $0.0" in told
@@ -247,7 +242,7 @@ def test_a_higher_limit_costs_what_gets_longer_and_what_is_asked_again(project, 
     more = stub.bill - before - D(facts["expected_usd"])
     assert more == pytest.approx(D(facts["doubled_max_tokens_usd"]), rel=D("0.25"))
     project.job(model="max_tokens = 20", more="[stop]\ninvalid_share = 1.0")
-    facts = estimated(project)
+    facts = project.estimated()
     assert (facts["to_send"], facts["cut_off"]) == (0, 0)
 
 
@@ -256,7 +251,7 @@ def test_answers_that_were_cut_off_are_told_when_nothing_is_left_to_send(project
     project.rows(texts(60))
     project.job(model="max_tokens = 20", more="[stop]\ninvalid_share = 1.0")
     project.run("run", "job.toml", "--yes", code=3)
-    facts = estimated(project)
+    facts = project.estimated()
     assert facts["cut_off"] == project.value("select count(*) from results where status = 'truncated'") > 0
     told = project.run("estimate", "job.toml").stdout
     assert "requests that ended hit max_tokens; with max_tokens = 40 asking them again up to about $0.0" in told
@@ -289,7 +284,7 @@ def test_a_price_that_is_to_come_is_in_the_estimate_and_named(project):
     path = project.job(limits="requests_per_minute = 1")
     path.write_text(path.read_text().partition("[price]")[0])
     project.rows(texts(5000))
-    facts = estimated(project)
+    facts = project.estimated()
     rows_a_day = D(24 * 60)
     alone = D(facts["input_tokens"]) / 5000 * D("0.25") / 10**6 + 25 * D(2) / 10**6
     most_later = alone * (rows_a_day + 100 * (5000 - rows_a_day))
@@ -325,7 +320,7 @@ def test_a_comparison_with_the_job_s_own_model_says_the_same(project, stub):
     path = project.job(model="max_tokens = 60")
     path.write_text(path.read_text().partition("[price]")[0])
     project.rows(texts(120))
-    facts = estimated(project, "--pilot", "60", "--compare", "test-model@stub")
+    facts = project.estimated("--pilot", "60", "--compare", "test-model@stub")
     (line,) = facts["compare"]
     for name in ("low_usd", "expected_usd", "high_usd", "ceiling_usd"):
         assert D(line[name]) == pytest.approx(D(facts[name]), rel=D("1e-6")), name
@@ -335,7 +330,7 @@ def test_the_budget_that_is_left_is_what_the_estimate_is_held_against(project, s
     project.rows(texts(60))
     project.job()
     project.run("run", "job.toml", "--yes", "--limit", "40")
-    facts = estimated(project)
+    facts = project.estimated()
     assert D(facts["plan_spent_usd"]) == stub.bill
     budget = stub.bill + D(facts["expected_usd"]) * D("0.9")
     told = project.run("estimate", "job.toml", "--budget", f"{budget:.12f}").stdout
@@ -347,6 +342,6 @@ def test_the_budget_that_is_left_is_what_the_estimate_is_held_against(project, s
 def test_what_needs_no_request_is_told_as_money_saved(project):
     project.rows([*texts(10), *texts(10)])
     project.job()
-    facts = estimated(project)
+    facts = project.estimated()
     assert D(facts["saved_usd"]) == D(facts["expected_usd"])
     assert "to send   10 requests (10 repeated: saves about $0.0" in project.run("estimate", "job.toml").stdout

@@ -24,10 +24,6 @@ def project(tmp_path, stub):
     return Project(tmp_path, stub.base_url)
 
 
-def estimated(project, *options, code=0):
-    return json.loads(project.run("estimate", "job.toml", "--json", *options, code=code).stdout)
-
-
 def shown(project, *options, code=0):
     """What a person reads: the name of each line -> its text."""
     told = project.run("estimate", "job.toml", *options, code=code).stdout
@@ -60,7 +56,7 @@ def cut_off(project, stub, *, rows=100, run=()):
 def test_answers_that_were_cut_off_get_longer_than_they_were_and_at_most_as_long_as_is_allowed(project, stub):
     cut_off(project, stub)
     more = ("--set", "model.max_tokens=400")
-    facts = estimated(project, *more)
+    facts = project.estimated(*more)
     output = facts["output"]
     assert facts["to_send"] == 25
     assert (output["basis"], output["rough"], output["observed"]) == ("limit", True, 0)
@@ -79,7 +75,7 @@ def test_answers_that_were_cut_off_get_longer_than_they_were_and_at_most_as_long
 
 def test_a_run_that_nobody_is_asked_about_books_the_same_estimate_of_cut_off_answers(project, stub):
     cut_off(project, stub)
-    facts = estimated(project, "--set", "model.max_tokens=400")
+    facts = project.estimated("--set", "model.max_tokens=400")
     project.run("run", "job.toml", "--yes", "--set", "model.max_tokens=400")
     (_, booked) = project.sql("select low_usd, expected_usd, high_usd, ceiling_usd from estimates order by run_id")
     assert [D(booked[name]) for name in ("low_usd", "expected_usd", "high_usd", "ceiling_usd")] == money(facts)
@@ -95,7 +91,7 @@ def test_a_retry_of_truncated_rows_knows_that_they_are_as_long_as_they_were_at_l
 def test_what_was_cut_off_and_what_is_new_are_forecast_each_by_itself_and_added_up(project, stub):
     cut_off(project, stub, rows=200, run=("--limit", "100"))
     more = ("--set", "model.max_tokens=400")
-    facts = estimated(project, *more, "--compare", "test-model@stub")
+    facts = project.estimated(*more, "--compare", "test-model@stub")
     assert facts["to_send"] == 125
     assert facts["output"]["rough"]
     assert facts["output"]["low_tokens"] > 25 * 50 + 75 * 5
@@ -109,14 +105,14 @@ def test_what_was_cut_off_and_what_is_new_are_forecast_each_by_itself_and_added_
 def test_answers_that_are_known_to_get_that_long_say_how_long_the_cut_off_ones_will_be(project, stub):
     cut_off(project, stub)
     project.run("run", "job.toml", "--yes", "--limit", "60", "--set", "model.max_tokens=400")
-    facts = estimated(project, "--set", "model.max_tokens=400")
+    facts = project.estimated("--set", "model.max_tokens=400")
     assert (facts["to_send"], facts["output"]["observed"]) == (10, 15)
     assert facts["output"]["expected_tokens"] == facts["output"]["low_tokens"] == 10 * 200
 
 
 def test_a_pilot_among_cut_off_requests_takes_what_it_has_answered_off_again(project, stub):
     cut_off(project, stub)
-    facts = estimated(project, "--pilot", "60", "--set", "model.max_tokens=400")
+    facts = project.estimated("--pilot", "60", "--set", "model.max_tokens=400")
     assert facts["to_send"] == 25 - facts["pilot"]["sent"]
     before = stub.bill
     project.run("run", "job.toml", "--yes", "--set", "model.max_tokens=400")
@@ -149,7 +145,7 @@ def repaired(project, stub, *, repair=2, rows=150, answers=1):
 
 def test_no_figure_is_above_the_one_that_is_called_the_most_repairs_included(project, stub):
     repaired(project, stub, answers=2)
-    facts = estimated(project, "--pilot", "60", "--compare", "test-model@stub")
+    facts = project.estimated("--pilot", "60", "--compare", "test-model@stub")
     low, expected, high, most = money(facts)
     assert low <= expected <= high <= most
     assert (
@@ -163,8 +159,8 @@ def test_no_figure_is_above_the_one_that_is_called_the_most_repairs_included(pro
 
 def test_a_budget_between_what_is_expected_and_the_most_is_told_not_to_do_for_the_worst(project, stub):
     repaired(project, stub, answers=2)
-    _, _, high, _ = money(estimated(project, "--pilot", "60"))
-    spent = D(estimated(project)["plan_spent_usd"])
+    _, _, high, _ = money(project.estimated("--pilot", "60"))
+    spent = D(project.estimated()["plan_spent_usd"])
     budget = f"{spent + high * D('1.001'):.12f}"
     assert shown(project, "--budget", budget)["budget"].endswith("not for the worst case")
 
@@ -175,8 +171,8 @@ def test_a_provider_that_bills_more_than_the_price_or_more_tokens_than_counted_r
         stub.answer = lambda _: Reply("yes", prompt_tokens=90)
         project.rows(texts(100))
         project.job(model='max_tokens = 50\nbilled_cost_path = "usage.cost"')
-        before = money(estimated(project))[3]
-        low, expected, high, most = money(estimated(project, "--pilot", "60"))
+        before = money(project.estimated())[3]
+        low, expected, high, most = money(project.estimated("--pilot", "60"))
         assert low <= expected <= high <= most
         assert most > 40 * before / 100
 
@@ -190,8 +186,8 @@ def test_a_price_that_was_corrected_is_believed_whatever_was_computed_at_the_old
         project.rows(texts(200))
         project.job(model='max_tokens = 50\nbilled_cost_path = "usage.cost"')
         project.run("run", "job.toml", "--yes", "--limit", "100")
-        assert estimated(project)["billed_factor"] == 2
-        facts = estimated(project, "--price", "0.5,4")
+        assert project.estimated()["billed_factor"] == 2
+        facts = project.estimated("--price", "0.5,4")
         assert facts["billed_factor"] == 1
         assert "price is wrong" not in shown(project, "--price", "0.5,4")["cost"]
         before = stub.bill
@@ -215,7 +211,7 @@ def test_a_repair_pays_the_fee_of_a_request_again_in_a_comparison_and_in_what_a_
     path = repaired(project, stub, repair=1)
     claim = '[[price.contradiction]]\nsays = "0.085 per call"\nper_request = "0.085"\n'
     own_prices(project, path, ENTRY.format("stub"), 'per_request = "0.001"\n', claim)
-    facts = estimated(project, "--pilot", "60", "--compare", "test-model@stub")
+    facts = project.estimated("--pilot", "60", "--compare", "test-model@stub")
     (line,), (claimed,) = facts["compare"], facts["contradictions"]
     for name in ("low_usd", "expected_usd", "high_usd", "ceiling_usd"):
         assert D(line[name]) == pytest.approx(D(facts[name]), rel=D("0.001")), name
@@ -236,7 +232,7 @@ def test_a_context_tier_is_reached_by_an_exchange_and_not_by_a_request_with_its_
         ENTRY.format("stub"),
         '[[price.above]]\ninput_tokens_over = 100\ninput = "250"\noutput = "2000"\n',
     )
-    facts = estimated(project, "--pilot", "60", "--compare", "test-model@stub")
+    facts = project.estimated("--pilot", "60", "--compare", "test-model@stub")
     low, expected, _, _ = money(facts)
     assert D(facts["input_usd"]) < low
     assert D(facts["compare"][0]["expected_usd"]) == pytest.approx(expected, rel=D("0.01"))
@@ -244,8 +240,8 @@ def test_a_context_tier_is_reached_by_an_exchange_and_not_by_a_request_with_its_
 
 def test_repairs_take_their_minutes_at_the_door(project, stub):
     repaired(project, stub, repair=1)
-    assert estimated(project, "--pilot", "60")["seconds"] is not None
-    facts = estimated(project, "--set", "limits.requests_per_minute=60")
+    assert project.estimated("--pilot", "60")["seconds"] is not None
+    facts = project.estimated("--set", "limits.requests_per_minute=60")
     assert (facts["to_send"], facts["binding_limit"]) == (90, "requests_per_minute")
     assert facts["seconds"] == pytest.approx(180)
 
@@ -292,7 +288,7 @@ def test_rows_that_were_rejected_save_nothing_and_answered_ones_what_they_cost(p
     cost = stub.bill
     longer = [{"id": f"l{n}", "text": f"row {n} " + "hello " * 300} for n in range(60, 70)]
     project.rows([*texts(60), *longer])
-    facts = estimated(project)
+    facts = project.estimated()
     assert (facts["already"], facts["to_send"]) == (60, 10)
     assert D(facts["saved_usd"]) == pytest.approx(cost, rel=D("0.001"))
     assert len(facts["saved_usd"].partition(".")[2]) == 12

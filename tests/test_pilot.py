@@ -40,10 +40,6 @@ def project(tmp_path, stub):
     return Project(tmp_path, stub.base_url)
 
 
-def estimated(project, *options, code=0):
-    return json.loads(project.run("estimate", "job.toml", "--json", *options, code=code).stdout)
-
-
 # -- what is sent
 
 
@@ -67,13 +63,13 @@ def test_the_number_of_a_pilot_may_be_left_out_wherever_it_stands(project, stub,
 def test_a_pilot_sends_so_many_rows_keeps_them_and_never_pays_for_them_again(project, stub):
     project.rows(texts(200))
     project.job()
-    facts = estimated(project, "--pilot", "60")
+    facts = project.estimated("--pilot", "60")
     assert stub.calls == 60
     assert facts["pilot"]["sent"] == facts["pilot"]["requests"] == 60
     assert Decimal(facts["pilot"]["spent_usd"]) == stub.bill
     assert (facts["to_send"], facts["already"]) == (140, 60)
     assert project.value("select count(*) from results where status = 'ok'") == 60
-    again = estimated(project, "--pilot", "60")
+    again = project.estimated("--pilot", "60")
     assert stub.calls == 60
     assert again["pilot"] == {
         "requests": 60, "run_id": None, "sent": 0, "spent_usd": "0.000000000000", "uncertain_usd": "0.000000000000",
@@ -88,46 +84,46 @@ def test_a_pilot_sends_so_many_rows_keeps_them_and_never_pays_for_them_again(pro
 def test_without_a_number_a_pilot_is_100_rows(project, stub):
     project.rows(texts(150))
     project.job()
-    estimated(project, "--pilot")
+    project.estimated("--pilot")
     assert stub.calls == 100
 
 
 def test_a_pilot_s_rows_are_spread_over_the_input_and_need_nothing_but_the_plan_to_be_found_again(project, stub):
     project.rows(texts(400))
     project.job()
-    estimated(project, "--pilot", "40")
+    project.estimated("--pilot", "40")
     rows = project.sql("select row_index from results where status = 'ok' order by row_index")
     first_half = sum(row["row_index"] < 200 for row in rows)
     assert 5 < first_half < 35
     (project.folder / "promptmill.duckdb").unlink()
     for file in (project.folder / "promptmill.journal").iterdir():
         file.unlink()
-    estimated(project, "--pilot", "40")
+    project.estimated("--pilot", "40")
     assert project.sql("select row_index from results where status = 'ok' order by row_index") == rows
 
 
 def test_a_larger_pilot_pays_only_for_what_the_smaller_one_lacks(project, stub):
     project.rows(texts(100))
     project.job()
-    estimated(project, "--pilot", "20")
-    estimated(project, "--pilot", "50")
+    project.estimated("--pilot", "20")
+    project.estimated("--pilot", "50")
     assert stub.calls == 50
 
 
 def test_rows_that_share_a_request_are_piloted_once_and_counted_right(project, stub):
     project.rows([*texts(30), *texts(30)])
     project.job()
-    facts = estimated(project, "--pilot", "10")
+    facts = project.estimated("--pilot", "10")
     assert stub.calls == 10
     assert (facts["rows"], facts["to_send"], facts["already"], facts["repeated"]) == (60, 20, 20, 20)
-    again = estimated(project)
+    again = project.estimated()
     assert [again[key] for key in ("rows", "to_send", "already", "repeated")] == [60, 20, 20, 20]
 
 
 def test_a_pilot_larger_than_the_job_sends_the_job(project, stub):
     project.rows(texts(12))
     project.job()
-    facts = estimated(project, "--pilot", "100")
+    facts = project.estimated("--pilot", "100")
     assert stub.calls == 12
     assert (facts["to_send"], facts["low_usd"], facts["high_usd"]) == (0, "0.000000000000", "0.000000000000")
 
@@ -142,7 +138,7 @@ def test_a_pilot_that_was_paused_goes_on_with_the_same_command(project, stub):
     stub.faults = None
     answered = project.value("select count(*) from results where status = 'ok'")
     before = stub.calls
-    estimated(project, "--pilot", "50")
+    project.estimated("--pilot", "50")
     assert stub.calls - before == 50 - answered
     assert project.value("select count(*) from results where status = 'ok'") == 50
 
@@ -223,7 +219,7 @@ source = "{published.source}"
         project.rows(texts(1000))
         path = project.job()
         path.write_text(path.read_text().partition("[price]")[0], encoding="utf-8")
-        facts = estimated(project, "--pilot", "100")
+        facts = project.estimated("--pilot", "100")
         pilot = stub.bill
         project.run("run", "job.toml", "--yes")
         low, expected, high = (Decimal(facts[f"{name}_usd"]) for name in ("low", "expected", "high"))
@@ -239,8 +235,8 @@ source = "{published.source}"
 def test_counts_that_differ_from_the_bill_are_set_right_by_the_pilot(project, stub):
     project.rows(texts(200))
     project.job()
-    before = estimated(project)
-    facts = estimated(project, "--pilot", "100")
+    before = project.estimated()
+    facts = project.estimated("--pilot", "100")
     asked = project.sql("select sum(input_tokens) / sum(counted_tokens) as ratio from attempts")
     assert facts["billed_ratio"] == pytest.approx(asked[0]["ratio"], abs=1e-6)
     assert facts["billed_ratio"] < 0.9 < before["billed_ratio"] == 1
@@ -252,7 +248,7 @@ def test_counts_that_differ_from_the_bill_are_set_right_by_the_pilot(project, st
 def test_the_share_of_answers_that_were_cut_off_is_told_with_the_price_of_a_higher_limit(project, stub):
     project.rows(texts(300))
     project.job(model="max_tokens = 30")
-    facts = estimated(project, "--pilot", "100")
+    facts = project.estimated("--pilot", "100")
     assert 0.1 < facts["output"]["truncated_share"] < 0.4
     longer = Decimal(repr(facts["output"]["truncated_share"])) * 200 * 30 * Decimal(2) / 1_000_000
     again = facts["cut_off"] * (60 * Decimal(2) + 12 * Decimal("0.25")) / 1_000_000
@@ -274,7 +270,7 @@ def test_repairs_and_reasoning_are_part_of_what_a_request_uses(project, stub):
     project.rows(texts(200))
     schema = '[output]\nrepair = 1\nschema = { type = "object", required = ["n"] }\n[stop]\ninvalid_share = 1.0'
     project.job(more=schema)
-    facts = estimated(project, "--pilot", "60")
+    facts = project.estimated("--pilot", "60")
     tokens = project.value("select sum(output_tokens)::bigint from attempts")
     assert project.value("select count(distinct key) from attempts") == 60
     assert len(calls) == 120
@@ -284,17 +280,17 @@ def test_repairs_and_reasoning_are_part_of_what_a_request_uses(project, stub):
 def test_the_job_s_own_answers_stand_in_for_a_pilot(project, stub):
     project.rows(texts(300))
     project.job()
-    assert estimated(project)["output"]["basis"] == "limit"
+    assert project.estimated()["output"]["basis"] == "limit"
     project.run("run", "job.toml", "--yes", "--limit", "80")
-    output = estimated(project)["output"]
+    output = project.estimated()["output"]
     assert (output["basis"], output["observed"], output["rough"]) == ("history", 80, False)
-    assert estimated(project, "--set", "model.temperature=1.0")["output"]["basis"] == "limit"
+    assert project.estimated("--set", "model.temperature=1.0")["output"]["basis"] == "limit"
 
 
 def test_without_max_tokens_and_without_answers_the_output_is_unknown_not_zero(project, stub):
     project.rows(texts(10))
     project.job(model="")
-    facts = estimated(project)
+    facts = project.estimated()
     assert facts["output"] is None
     assert facts["expected_usd"] is facts["high_usd"] is facts["ceiling_usd"] is None
     assert Decimal(facts["low_usd"]) > 0
