@@ -40,8 +40,8 @@ LARGEST_FIRST_SECONDS = 90.0
 """So long a row larger than all others is tried first after each pause."""
 APART_SECONDS = 3.0
 """Where too few others pass, so far apart are rows tried that are refused while others pass."""
-SUSPECTS_APART = 1000
-"""So many suspects don't count as open: rows that never pass must not keep the others from going out."""
+WAITING_APART = 1000
+"""So many rows that wait for themselves alone don't count as open: they must not keep the others from going out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,9 @@ class Doorman:
         self._silent = False
         """What came back last was a failure of the server's own."""
         self._apart_from = 0.0
+        self._apart_is_next = False
+        self._waiting = 0
+        """Rows that were refused by chance and wait for themselves alone."""
         self._started: set[str] = set()
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
@@ -154,6 +157,15 @@ class Doorman:
     def again_apart(self, ticket: Ticket, wait_seconds: float) -> None:
         """Queue a retry that is refused while others pass: it keeps nobody waiting, and few calls are spent on it."""
         asyncio.get_running_loop().call_later(wait_seconds, self._ready_apart, ticket)
+
+    def again_by_itself(self, ticket: Ticket, wait_seconds: float) -> None:
+        """Queue a retry that was refused by chance: it alone waits, and keeps no fresh row from going out."""
+        self._waiting += 1
+        asyncio.get_running_loop().call_later(wait_seconds, self._waited_by_itself, ticket)
+
+    def _waited_by_itself(self, ticket: Ticket) -> None:
+        self._waiting -= 1
+        self._ready_again(ticket)
 
     def _ready_apart(self, ticket: Ticket) -> None:
         now = asyncio.get_running_loop().time()
@@ -252,9 +264,11 @@ class Doorman:
     def _picked(self) -> Ticket | None:
         if self._stopping:
             return None
-        if self._retries:
+        if self._retries and not (self._apart and self._apart_is_next):
+            self._apart_is_next = self._no_more and not self._fresh  # a few that are refused must not starve them
             return self._retries.popleft()
-        if self._apart and (self._suspects.may_try or not self._fresh_may_go):
+        if self._apart and (self._apart_is_next or self._suspects.may_try or not self._fresh_may_go):
+            self._apart_is_next = False
             self._suspects.tried()
             return self._apart.popleft()
         if self._fresh_may_go:
@@ -268,7 +282,7 @@ class Doorman:
         if not self._fresh:
             return False
         beyond = len(self._started) - self._limits.most_open
-        return beyond < 0 or beyond < min(self._suspects.count, SUSPECTS_APART)
+        return beyond < 0 or beyond < min(self._suspects.count + self._waiting, WAITING_APART)
 
     async def _pick(self) -> Ticket | None:
         while not self._stopping:
@@ -349,6 +363,8 @@ class Doorman:
             self._no_longer_behind()
         if isinstance(result, Failure):
             return self._refused(ticket, result) if result.closes_door else HONEST
+        if self._pace.wants_answers:
+            self._pace.passed(self._out[ticket.request.key], ticket.tokens)
         if self._suspects.doubted:
             key, now = ticket.request.key, asyncio.get_running_loop().time()
             self._suspects.passed(key, now, self._out[key].number, ticket.tokens)
@@ -360,7 +376,8 @@ class Doorman:
         standing = self._suspects.refused(key, now, sent.at, sent.number, ticket.tokens, last=last)
         if standing.apart:
             return standing
-        self._pace.limited(now, sent, failure.hint)
+        if not self._pace.limited(now, sent, failure.hint, ticket.tokens):
+            return standing._replace(by_chance=True)
         self._gives_back = self._gives_back and self._minute is None
         return standing._replace(steps_back=standing.refusals > 1 and self._another_goes_first(ticket, standing))
 

@@ -32,6 +32,8 @@ DOUBLING_SECONDS = 0.25
 FULL_RAMP = 10_000.0
 """Requests per second from which a ramp limits nobody any more."""
 RAMP_SECONDS = DOUBLING_SECONDS * math.log2(FULL_RAMP / START)
+CLIMB_SECONDS = 1.0
+"""Until the rate has doubled that goes out after 429s were found to come by chance."""
 NO_RAMP_UP_TO = 4
 """So few slots can't hurt a server: they need no ramp."""
 
@@ -143,6 +145,23 @@ class _Curve:
         return self.good * (1 + (1 - BACK_TO) * x**3)
 
 
+@dataclass(slots=True)
+class _Climb:
+    start: float
+    begin: float
+    """Requests per second."""
+    limits: bool = True
+    """Whether it still limits anybody."""
+
+    def rate(self, now: float) -> float | None:
+        doublings = (now - self.start) / CLIMB_SECONDS
+        self.limits = self.limits and doublings < math.log2(max(FULL_RAMP / self.begin, 1.0))
+        if not self.limits:
+            return None
+        rate: float = self.begin * 2.0**doublings
+        return rate
+
+
 class Pace:
     """What is known about a server's limits. All times are seconds of one clock, all rates per second."""
 
@@ -162,6 +181,7 @@ class Pace:
         """How long a 429 takes to come back."""
         self._slots = Slots()
         self._chance = Chance()
+        self._climb: _Climb | None = None
         self._hints = {"requests": _Ceiling(), "tokens": _Ceiling()}
         self.closed_in_a_row = 0
         """Closings since the server last let a request through."""
@@ -180,23 +200,35 @@ class Pace:
         self._slots.sent(now, self._number, in_flight)
         return Sent(now, self._number, in_flight)
 
-    def limited(self, now: float, sent: Sent, hint: RateHint | None = None) -> None:
-        """Learn from a 429. Of the requests that went out together only the first one counts."""
-        self._chance.refused()
+    def limited(self, now: float, sent: Sent, hint: RateHint | None = None, tokens: int = 0) -> bool:
+        """Learn from a 429. Of the requests that went out together only the first one counts.
+
+        True is returned if it is a limit for everybody, False if it came by chance and is the row's own.
+        """
+        at_once = hint is not None and hint.at_once
+        curve = self._curve
+        probing = self._ramp is not None or (curve is not None and curve.rate(sent.at) > curve.good)
+        by_chance = self._chance.refused(sent.number, tokens, explained=at_once or probing)
+        if self._chance.at_work:
+            return False
+        self._climb = None
         if sent.number < self._opened_number:
-            return
+            return True
         if self._closed:
             self._earlier(sent)
-            return
+            return True
+        if by_chance:
+            return False
         self._closed = True
+        self._chance.shut()
         self._answer_seconds += 0.5 * (now - sent.at - self._answer_seconds)
         accepted = sent.number - self._opened_number
         if accepted == 0 or (self._closing is not None and accepted < FEW):
             self._goes_on(sent.at, accepted)
-            return
+            return True
         self.closed_in_a_row = 1
         self._chance.closed(accepted)
-        certain = self._slots.limited(sent, accepted, said=hint is not None and hint.at_once)
+        certain = self._slots.limited(sent, accepted, said=at_once)
         since_last = None if self._closing is None else sent.at - self._closing.at
         seconds = sent.at - self._opened_at
         # Where most of what was let through is still on the wire, it may be their number that is limited.
@@ -205,6 +237,11 @@ class Pace:
         self._closing = _Closing(
             sent.at, sent.number, self._good(sent), accepted, seconds, since_last, at_once, certain, last_at=sent.at
         )
+        return True
+
+    def passed(self, sent: Sent, tokens: int) -> None:
+        """Note that a request was answered; needed only while `wants_answers`."""
+        self._chance.passed(sent.number, tokens)
 
     def shut(self, until: float) -> None:
         """Note that nothing goes out before this moment."""
@@ -218,15 +255,18 @@ class Pace:
     # -- what follows from them ---------------------------------------------------------------------
 
     @property
+    def wants_answers(self) -> bool:
+        """Whether `passed` need be called."""
+        return self._chance.wants_answers
+
+    @property
     def may_limit(self) -> bool:
         """Whether anything that was learned, or a ramp, may limit the next request."""
-        return (
-            self._ramp is not None
-            or self._curve is not None
-            or self.closed_in_a_row > 0
-            or self._hints["requests"].per_second is not None
-            or self._hints["tokens"].per_second is not None
-        )
+        if self._chance.at_work:
+            learned = self._climb is None or self._climb.limits
+        else:
+            learned = self._ramp is not None or self._curve is not None or self.closed_in_a_row > 0
+        return learned or self._hints["requests"].per_second is not None or self._hints["tokens"].per_second is not None
 
     @property
     def ramps(self) -> bool:
@@ -239,7 +279,8 @@ class Pace:
 
     def learned_per_second(self, now: float) -> float | None:
         """Return the rate in force now if the server taught it: a ramp is no knowledge."""
-        return lowest(self._hints["requests"].per_second, None if self._ramp is not None else self._in_force(now))
+        unknown = self._ramp is not None or self._chance.at_work
+        return lowest(self._hints["requests"].per_second, None if unknown else self._in_force(now))
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -266,7 +307,16 @@ class Pace:
 
     def _in_force(self, now: float) -> float | None:
         if self._chance.at_work:
-            return None
+            return self._climbed(now)
+        return self._learned(now)
+
+    def _climbed(self, now: float) -> float | None:
+        """Leave a rate behind that chance has taught, no faster than a limit would show that there is one after all."""
+        if self._climb is None:
+            self._climb = _Climb(now, self._learned(now) or START)
+        return self._climb.rate(now)
+
+    def _learned(self, now: float) -> float | None:
         if self._ramp is not None:
             return self._ramped(now, self._ramp)
         if self._curve is None:

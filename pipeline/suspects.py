@@ -39,6 +39,8 @@ class Standing(NamedTuple):
     """Others passed meanwhile: this 429 says nothing about them, and only this row waits."""
     suspect: bool = False
     """It is probably the row's own."""
+    by_chance: bool = False
+    """So are those of others, now and then: it alone waits, and is held against nobody."""
     steps_back: bool = False
     """Another one goes first when the door opens: whether that one passes tells whose fault it is."""
     given_up: str | None = None

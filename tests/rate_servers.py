@@ -6,7 +6,7 @@ time, windows that start anew, requests at once. `send_all` is the run: the door
 
 import asyncio
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -61,11 +61,11 @@ class Window:
 class Dice:
     """Refuses a share of the requests whatever their rate: a gateway that is overloaded by others."""
 
-    def __init__(self, share, seed=1):
-        self.share, self.dice = share, random.Random(seed)
+    def __init__(self, share, seed=1, *, wait=0.01):
+        self.share, self.dice, self.wait = share, random.Random(seed), wait
 
     def admit(self, now, ticket, in_flight):
-        return 0.01 if self.dice.random() < self.share else None
+        return self.wait if self.dice.random() < self.share else None
 
 
 class Refunding(Window):
@@ -171,6 +171,8 @@ class Record:
     """(when it went out, its tokens) of those that passed."""
     refused: list[float] = field(default_factory=list)
     """When the refused ones went out."""
+    tries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """When each row went out."""
     outcomes: Counter = field(default_factory=Counter)
     given_up: dict[str, str] = field(default_factory=dict)
     """Why rows were."""
@@ -216,6 +218,8 @@ def _again(door, again):
         door.step_back(again.ticket)
     elif again.queue == "apart":
         door.again_apart(again.ticket, again.wait_seconds)
+    elif again.queue == "own":
+        door.again_by_itself(again.ticket, again.wait_seconds)
     else:
         door.again(again.ticket, 0.0)
 
@@ -260,6 +264,7 @@ async def _night(server, rows, seed, until, limits):
     while loop.time() < until and (ticket := await door.next()) is not None:
         now = loop.time()
         record.sent.append(now)
+        record.tries[ticket.request.key].append(now)
         record.most_in_flight = max(record.most_in_flight, door.in_flight)
         record.most_waiting = max(record.most_waiting, len(door._retries))
         seconds, result = server.answer(now, ticket, dice)

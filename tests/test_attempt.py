@@ -239,6 +239,7 @@ def test_a_row_that_is_refused_while_others_pass_waits_for_itself():
     assert (again.shuts_door, again.queue, again.wait_seconds) == (False, "apart", 2.0), "longer than the server says"
     assert refused(Standing(refusals=4, apart=True), wait_seconds=30.0).wait_seconds == 30.0
     assert refused(Standing(refusals=2, steps_back=True))[2:] == (True, "second")
+    assert refused(Standing(refusals=1, by_chance=True), wait_seconds=5.0)[1:] == (5.0, False, "own")
 
 
 def test_a_row_that_never_passes_is_rejected_and_told_what_helps():

@@ -328,6 +328,51 @@ def test_a_retry_may_go_out_when_no_fresh_row_may():
     run(day())
 
 
+def test_rows_that_wait_for_themselves_alone_keep_no_fresh_row_from_going_out():
+    async def day():
+        door, _ = door_with(concurrency=1)
+        door._fresh.extend(ticket(n) for n in range(10))
+        open_ones = []
+        watching = asyncio.create_task(_never_ending(door, open_ones))
+        await settle()
+        for n in range(3):
+            door.again_by_itself(ticket(n, attempt=2, kind="retry"), 5.0)
+        door.ended("k3")
+        await asyncio.sleep(0.1)
+        assert open_ones[4:] == ["k4", "k5", "k6", "k7"], (
+            "one for the row that has ended, and three for those that wait"
+        )
+        await asyncio.sleep(5.0)
+        assert sorted(open_ones[8:]) == ["k0", "k1", "k2"]
+        watching.cancel()
+
+    run(day())
+
+
+def test_when_only_refused_rows_are_left_those_apart_have_their_turn():
+    async def day():
+        door, _ = door_with(concurrency=1)
+        door._fresh.extend(ticket(n) for n in range(3))
+        door.no_more()
+        open_ones = []
+        watching = asyncio.create_task(_never_ending(door, open_ones))
+        await settle()
+        door.again_apart(ticket(0, attempt=2, kind="retry"), 0.0)
+        await asyncio.sleep(0.1)
+        assert open_ones[3:] == ["k0"], "nothing else is left"
+        for _ in range(4):
+            door.shut_for(10.0)
+            for n in (1, 2):
+                door.again(ticket(n, attempt=2, kind="retry"), 0.0)
+            door.again_apart(ticket(0, attempt=2, kind="retry"), 5.0)
+            await asyncio.sleep(11.0)
+        assert open_ones[4:].count("k0") == 4
+        assert open_ones.index("k0", 4) < len(open_ones) - 6, "in between, and not after all the others"
+        watching.cancel()
+
+    run(day())
+
+
 def test_retries_go_ahead_of_fresh_rows_and_sleep_outside():
     async def day():
         door, _ = door_with(requests_per_minute=60, concurrency=MANY)

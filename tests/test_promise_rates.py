@@ -5,6 +5,7 @@ run the command against a real server.
 """
 
 import random
+from itertools import pairwise
 
 import pytest
 from project import Project, texts
@@ -178,13 +179,38 @@ def test_an_unstated_limit_is_found_with_few_calls_wasted_and_little_time(name, 
     assert record.seconds < 1.2 * ideal
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("share", [0.02, 0.05, 0.2])
-def test_refusals_that_come_by_chance_do_not_slow_a_run_down_for_long(share, seed):
+BY_CHANCE = {None: 330, 1.0: 330, 5.0: 1200}
+"""The wait that each 429 names; the most seconds that a run may be longer than without any."""
+
+
+@pytest.mark.parametrize("wait", BY_CHANCE, ids=lambda wait: f"says {wait} s")
+@pytest.mark.parametrize("share", [0.002, 0.01, 0.02, 0.05, 0.2])
+@pytest.mark.parametrize("limits", [{}, {"requests_per_minute": 6000}], ids=["unstated", "stated"])
+def test_refusals_that_come_by_chance_do_not_slow_a_run_down_for_long(limits, share, wait):
     """Slowing down would help nobody; a rate learned from them once fell to a few requests a minute."""
-    record = send_all(silent(Dice(share, seed)), 3000, seed=seed, concurrency=32)
+    server = Server(Dice(share, wait=wait or 0.01), says_when=wait is not None, refusal=0.05)
+    record = send_all(server, 6000, concurrency=32, **limits)
+    ideal = 60 if limits else 6000 * 0.05 / 32
     assert record.lost == 0
-    assert record.seconds < 300
+    assert record.waste < 1.2 * share
+    assert record.seconds < ideal + BY_CHANCE[wait]
+
+
+def test_a_row_that_is_refused_by_chance_waits_as_long_as_the_server_says():
+    server = Server(Dice(0.02, wait=5.0), refusal=0.05)
+    record = send_all(server, 20_000, concurrency=32)
+    waits = [again - before for times in record.tries.values() for before, again in pairwise(times)]
+    assert len(waits) > 300
+    assert min(waits) >= 5.0
+
+
+def test_a_limit_that_comes_when_429s_came_by_chance_is_found_within_a_few_calls():
+    record = send_all(silent(Changing([(60, Dice(0.02)), (1e9, Bucket(50, 10))])), 40_000, concurrency=32)
+    assert record.lost == 0
+    after = [when for when in record.refused if when >= 60]
+    assert len([when for when in after if when < 63]) < 60
+    assert len([when for when in after if when >= 63]) < 0.02 * record.accepted_between(63, record.seconds)
+    assert record.accepted_between(70, 100) >= 0.8 * 50 * 30
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -303,6 +303,8 @@ class Desk:
             self._door.step_back(step.ticket)
         elif step.queue == "apart":
             self._door.again_apart(step.ticket, step.wait_seconds)
+        elif step.queue == "own":
+            self._door.again_by_itself(step.ticket, step.wait_seconds)
         else:
             self._door.again(step.ticket, 0.0 if step.shuts_door else step.wait_seconds)
 

@@ -43,8 +43,8 @@ class Again(NamedTuple):
     wait_seconds: float
     shuts_door: bool = False
     """A rate limit or an outage: everybody waits, not only this request."""
-    queue: Literal["first", "second", "apart"] = "first"
-    """Where it waits: ahead of fresh rows, behind one other, or where it keeps nobody waiting."""
+    queue: Literal["first", "second", "apart", "own"] = "first"
+    """Where it waits: ahead of fresh rows, behind one other, where it keeps nobody waiting, or for itself."""
 
 
 class Halt(NamedTuple):
@@ -231,12 +231,13 @@ class Exchanger:
 def after_refusal(
     policy: RetryPolicy, ticket: Ticket, failure: Failure, standing: Standing, *, streak: int, jitter: float
 ) -> Again:
-    """Say when a row goes out again that a rate limit refused: with everybody, or alone if it is suspected."""
-    if standing.apart:
+    """Say when a row goes out again that was refused: with everybody, or alone if the 429 says nothing of others."""
+    if standing.apart or standing.by_chance:
         wait = policy.wait_for_suspect(standing.refusals, failure, jitter)
-        return Again(ticket._replace(attempt=ticket.attempt + 1, kind="retry"), wait, queue="apart")
-    again = _before_the_door(ticket, policy.wait_for_door(streak, failure, jitter))
-    return again._replace(queue="second" if standing.steps_back else "first")
+        again = ticket._replace(attempt=ticket.attempt + 1, kind="retry")
+        return Again(again, wait, queue="apart" if standing.apart else "own")
+    with_all = _before_the_door(ticket, policy.wait_for_door(streak, failure, jitter))
+    return with_all._replace(queue="second" if standing.steps_back else "first")
 
 
 def _before_the_door(ticket: Ticket, wait_seconds: float) -> Again:
