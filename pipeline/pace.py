@@ -208,10 +208,12 @@ class Pace:
         at_once = hint is not None and hint.at_once
         curve = self._curve
         probing = self._ramp is not None or (curve is not None and curve.rate(sent.at) > curve.good)
+        thought_so = self._chance.at_work
         by_chance = self._chance.refused(sent.number, tokens, explained=at_once or probing)
         if self._chance.at_work:
             return False
-        self._climb = None
+        if thought_so:  # what was let through meanwhile says more than what chance had taught
+            self._ramp = self._curve = self._climb = None
         if sent.number < self._opened_number:
             return True
         if self._closed:

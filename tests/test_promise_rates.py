@@ -213,6 +213,14 @@ def test_a_limit_that_comes_when_429s_came_by_chance_is_found_within_a_few_calls
     assert record.accepted_between(70, 100) >= 0.8 * 50 * 30
 
 
+def test_a_limit_is_found_again_beside_429s_that_come_by_chance():
+    """Its rate was once taken from the one that chance had taught before: a twentieth of it."""
+    record = send_all(silent(Both((Dice(0.02), Bucket(200, 50)))), 20_000, concurrency=32)
+    assert record.lost == 0
+    assert record.waste < 0.05
+    assert record.seconds < 500
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_sizes_of_any_kind_share_an_unstated_token_limit(seed):
     dice = random.Random(seed)
