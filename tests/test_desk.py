@@ -19,7 +19,7 @@ from pipeline.retry import RetryPolicy
 from pipeline.runners._ahead import Ahead
 from pipeline.runners._desk import Arrival, Desk
 from pipeline.runners._tally import Tally
-from pipeline.runners.attempt import Done
+from pipeline.runners.attempt import Again, Done
 
 COST = Decimal("0.001")
 WORST = Decimal("0.01")
@@ -33,12 +33,15 @@ class Judge:
     spec, meter = ModelSpec("stub", "m", max_tokens=50), SimpleNamespace(is_free=False, charged=False)
     policy = RetryPolicy(attempts=1)
 
-    def __init__(self, *, bug=(), no_line=()):
-        self.bug, self.no_line = bug, no_line
+    def __init__(self, *, bug=(), no_line=(), alone=()):
+        self.bug, self.no_line, self.alone = bug, no_line, alone
 
     def next_step(self, ticket, attempt, result, **more):
         if attempt.key in self.bug:
             raise AssertionError("a bug of our own")
+        if isinstance(result, Failure) and result.closes_door:
+            alone = attempt.key in self.alone
+            return Again(ticket, 5.0, shuts_door=not alone, queue="own" if alone else "first")
         error = NO_TEXT if attempt.key in self.no_line else None
         return Done(Outcome(attempt.key, "ok", 1, 7, 1, 50, error=error))
 
@@ -69,7 +72,7 @@ class Booth:
         for ticket, (key, result) in zip(tickets, results, strict=True):
             said = result.text if isinstance(result, Reply) else None
             attempt = Attempt(
-                key=key, attempt=1, kind="first", result="ok" if said else "rejected", sent_at=time.time(),
+                key=key, attempt=1, kind="first", result="ok" if said else result.result, sent_at=time.time(),
                 latency_ms=1.0, reserved_usd=WORST, computed_usd=COST, http_status=200, output=said,
             )  # fmt: skip
             self.desk.arrive(Arrival(ticket, attempt, result, 0))
@@ -132,6 +135,19 @@ async def test_an_answer_is_kept_though_judging_it_shows_a_bug(booth):
     ends = loading.LooseEnds()
     ends.hear_rest(desk.journal.path)
     assert [fields["key"] for fields in ends.unended if not fields.get("held")] == ["b"], "loading books its row"
+
+
+LIMITED = Failure("retry", "rate_limited", "rate_limit_exceeded", "slow down", 429, closes_door=True)
+
+
+async def test_a_429_shuts_the_door_for_everybody_or_is_counted_as_one_rows_own(booth):
+    desk = booth(alone="b")
+    await desk.arrive(("b", LIMITED))
+    assert (desk.tally.rate_limited, desk.tally.limited_alone, desk.door.shut_seconds) == (0, 1, 0.0)
+    await desk.arrive(("a", LIMITED))
+    assert (desk.tally.rate_limited, desk.tally.limited_alone) == (1, 1)
+    assert desk.tally.shut_seconds == pytest.approx(5.0)
+    assert desk.door.shut_seconds > 4.0
 
 
 DOWN = Failure("retry", "unavailable", "http_503", "Service Unavailable (HTTP 503)", 503)

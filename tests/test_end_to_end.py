@@ -63,9 +63,10 @@ def test_a_429_shuts_the_door_for_everybody_and_uses_up_no_attempts(project, stu
     stub.faults = first(3, status(429, "slow down", retry_after=0.05))
     project.rows(texts(10))
     project.job(concurrency=2, more="[retry]\nattempts = 1")
-    project.run("run", "job.toml", "--yes")
+    facts = json.loads(project.run("run", "job.toml", "--yes", "--json").stdout)
     assert project.value("select count(*) from results where status = 'ok'") == 10
-    assert project.value("select count(*) from attempts where result = 'rate_limited'") == 3
+    assert project.value("select count(*) from attempts where result = 'rate_limited'") == facts["rate_limited"] == 3
+    assert 0.05 <= facts["shut_seconds"] < facts["seconds"]
 
 
 def test_a_run_that_rate_limits_held_down_says_so_at_its_end_and_in_its_log(project, stub):

@@ -15,7 +15,7 @@ from stub_faults import reasoned_away, status
 from pipeline import api
 from pipeline.cli import group
 from pipeline.cli._progress import Progress
-from pipeline.cli._sending import _sentence
+from pipeline.cli._sending import _advice, _sentence
 from pipeline.cli._show import table
 from pipeline.cli._status_line import StatusLine
 from pipeline.reports._settings import carried
@@ -222,6 +222,15 @@ def test_the_progress_line_says_what_rate_limits_hold_the_run_to():
     run.tally.rate_limited = 213
     line = Progress(quiet=False).line(run, now=0.0)
     assert "  slowed down by 213 rate limits, at most 1,500 requests/min now  0.0 rows/s" in line
+
+
+def test_the_end_says_how_many_429s_had_only_their_own_rows_wait_unless_they_are_few():
+    def advice(alone):
+        tally = Tally(sent=1000, limited_alone=alone)
+        return _advice(SimpleNamespace(tally=tally, left_over=None, paused=None, seconds=9.0, requests_per_minute=None))
+
+    assert advice(10) == []
+    assert advice(11) == ["11 answers said to slow down (429) while other requests passed: only their own rows waited"]
 
 
 def test_trouble_stands_before_figures_in_the_progress_line():

@@ -206,6 +206,9 @@ def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limi
             "spent_usd": None if report.spent is None else as_booked(report.spent),
             "uncertain_usd": as_booked(report.uncertain), "unknown_unbounded": report.unbounded,
             "plan_spent_usd": as_booked(report.plan_spent),
+            "rate_limited": tally.rate_limited + tally.limited_alone,
+            "shut_seconds": round(tally.shut_seconds, 3),
+            "requests_per_minute": None if report.requests_per_minute is None else round(report.requests_per_minute, 1),
             "paused": report.paused, "seconds": round(report.seconds, 3), "exit_code": report.exit_code,
         }  # fmt: skip
         shown = as_json_text(facts, indent=None)
@@ -286,6 +289,9 @@ def how_to_go_on(paused: str) -> str:
 HELD_SHARE = 0.1
 """Rate limits that kept the door shut for less of a run than this are not worth a line, if they taught no rate."""
 
+ALONE_SHARE = 0.01
+"""Of the attempts; fewer that had their own rows alone wait are not worth a line."""
+
 
 def _held_down(report: "RunReport") -> str | None:
     """Say why a run was slow, if rate limits are the reason."""
@@ -306,4 +312,9 @@ def _advice(report: "RunReport") -> list[str]:
         lines.append(f"paused: {report.paused}. {how_to_go_on(report.paused)}.")
     if held := _held_down(report):
         lines.append(held)
+    alone = report.tally.limited_alone
+    if alone > ALONE_SHARE * report.tally.sent:
+        lines.append(
+            f"{plural(alone, 'answer')} said to slow down (429) while other requests passed: only their own rows waited"
+        )
     return lines

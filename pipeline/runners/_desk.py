@@ -299,6 +299,8 @@ class Desk:
                 self._tally.rate_limited += 1
                 self._tally.shut_seconds += self._door.shut_seconds - before
             _log.door_shut(step.wait_seconds)
+        elif limited:
+            self._tally.limited_alone += 1
         if step.queue == "second":
             self._door.step_back(step.ticket)
         elif step.queue == "apart":

@@ -30,6 +30,8 @@ class Tally:
     """Answers of this run that told everybody to slow down."""
     shut_seconds: float = 0.0
     """How long nothing went out because of them."""
+    limited_alone: int = 0
+    """Answers that told only their own rows to: others passed at the time."""
     _ended: defaultdict[str, KeySet] = field(default_factory=lambda: defaultdict(KeySet))
     """The keys that ended, by status: the statuses are few, so no key needs to say its own."""
     _waiting: dict[str, int] = field(default_factory=dict)
