@@ -647,6 +647,17 @@ def _mispriced(row: Mapping[str, Any]) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Respend:
+    """What attempts cost, and would have cost."""
+
+    table: Table
+    totals: Sequence[Mapping[str, Any]]
+    """The same over the whole ledger, a line for each target."""
+    warnings: list[str]
+    """Where a cache would have saved nothing."""
+
+
 def respend(
     ledger: Ledger,
     targets: Sequence[str] = (),
@@ -655,8 +666,8 @@ def respend(
     days: Sequence[date] = (),
     cached: str | None = None,
     price_file: Path | None = None,
-) -> tuple[Table, list[str]]:
-    """Return what the ledger's attempts cost, and would have cost; and for whom a cache would have saved nothing.
+) -> Respend:
+    """Return what the ledger's attempts cost, and would have cost.
 
     As MODEL[@PROVIDER][:LANE], else as they are; on one day, or on two; with READ[,WRITTEN] of the input in the cache.
     Raises UserError.
@@ -666,7 +677,7 @@ def respend(
     parsed = [Target.parse(text) for text in targets]
     caching = None if cached is None else Caching.parse(cached)
     found = repricing.reprice(ledger, price_file, parsed, by=by, days=days, caching=caching)
-    return Table(tuple(found.lines[0]) if found.lines else (), found.lines), found.warnings
+    return Respend(Table(tuple(found.lines[0]) if found.lines else (), found.lines), found.totals, found.warnings)
 
 
 def prices(

@@ -5,7 +5,7 @@ ones at once). What can't be known stays NULL.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -64,6 +64,8 @@ class Repriced:
     """What the attempts of each group cost, beside what they would have cost."""
 
     lines: list[dict[str, Any]]
+    totals: list[dict[str, Any]]
+    """The same over all groups, a line for each target; what they were grouped by is None."""
     warnings: list[str]
 
 
@@ -74,6 +76,13 @@ class _Sum:
     unknown_cost: int = 0
     as_usd: Decimal | None = None
     as_unknown: int = 0
+
+    def add(self, other: "_Sum") -> None:
+        self.attempts += other.attempts
+        self.cost_usd = _plus(self.cost_usd, other.cost_usd)
+        self.unknown_cost += other.unknown_cost
+        self.as_usd = _plus(self.as_usd, other.as_usd)
+        self.as_unknown += other.as_unknown
 
 
 def reprice(
@@ -113,7 +122,21 @@ def reprice(
                 if offer is not None and offer.is_idle and caching is not None and caching.read:
                     warnings[_IDLE.format(named)] = None
     lines = sorted(sums.items(), key=lambda item: [_nulls_last(part) for part in item[0][:-1]])
-    return Repriced([_line([*by, "as"], place, totals, days) for place, totals in lines], list(warnings))
+    return Repriced(
+        [_line([*by, "as"], place, totals, days) for place, totals in lines],
+        [_line([*by, "as"], place, totals, days) for place, totals in _whole(sums).items()],
+        list(warnings),
+    )
+
+
+def _whole(sums: Mapping[tuple[Any, ...], list[_Sum]]) -> dict[tuple[Any, ...], list[_Sum]]:
+    """Add up all groups of each target."""
+    whole: dict[tuple[Any, ...], list[_Sum]] = {}
+    for (*groups, target), totals in sums.items():
+        place = (*[None] * len(groups), target)
+        for total, more in zip(whole.setdefault(place, [_Sum() for _ in totals]), totals, strict=True):
+            total.add(more)
+    return whole
 
 
 def _nulls_last(part: Any) -> tuple[bool, Any]:
@@ -194,7 +217,10 @@ def _add(total: _Sum, group: dict[str, Any], offer: _Offer | None, lane: str, ca
     if group["unbilled"] and not may_be_billed(group["http_status"], group["error_type"]):
         return  # it would have cost nothing anywhere
     if offer is None or group["input_tokens"] is None or group["output_tokens"] is None:
-        total.as_unknown += count
+        if offer is not None and offer.price.is_free:  # whatever its tokens were
+            total.as_usd = _plus(total.as_usd, ZERO)
+        else:
+            total.as_unknown += count
         return
     usage = Usage(
         group["input_tokens"], group["output_tokens"], group["cached_input_tokens"] or 0,

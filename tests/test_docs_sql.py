@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 import pytest
-from bookings import Booked, ask
+from bookings import PRICE, Booked, ask
 from pages import ROOT, blocks
 
 from pipeline.records import Outcome, Usage
@@ -98,6 +98,37 @@ def test_a_thousand_rows_cost_what_those_do_whose_cost_is_known(tmp_path):
 def test_a_row_has_one_answer_of_each_plan(path):
     answers = asked(path, "select p.plan_id, w.row_id")
     assert len(answers) == len({row[:2] for row in answers}) == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [("as at_most_more", 1), ("split_part(job", 2), ("as as_usd", 1), ("as cached_usd", 1), ("as estimated_by_run", 6)],
+)
+def test_where_nothing_is_known_but_of_refused_requests_no_sum_is_zero(tmp_path, words, place):
+    run = Booked(tmp_path / "work.duckdb", "nop")
+    run.attempt("v1a", cost=None)
+    run.attempt("v1b", result="rate_limited", cost=D(0), usage=None, output=None)
+    run.load(estimate={"run_id": run.run_id, "plan_id": run.plan_id, "rows": 2, "requests": 2, "input_tokens": 50,
+                       "count_method": "exact"})  # fmt: skip
+    run.end(4)
+    ((*facts,),) = asked(tmp_path / "work.duckdb", words)
+    assert facts[place] is None
+
+
+def test_the_price_of_a_run_is_the_one_that_its_attempts_were_priced_with(tmp_path):
+    later = PRICE | {"price_id": "p2", "input": "9", "effective_from": "2027-01-01T00:00:00+00:00"}
+    run = Booked(tmp_path / "work.duckdb", "j", later_prices=(later,))
+    run.attempt("v1a", price_id="p1")
+    run.end()
+    assert [row[6] for row in asked(tmp_path / "work.duckdb", "p.effective_from, p.input")] == [D("0.25")]
+
+
+def test_a_job_without_a_bill_has_no_dearest_rows(tmp_path):
+    run = Booked(tmp_path / "work.duckdb", "orders")
+    run.answer("v1a", cost=D(0))
+    run.rows("v1a")
+    run.end()
+    assert {row[2] for row in asked(tmp_path / "work.duckdb", "as percent_of_bill")} == {None}
 
 
 def test_a_job_that_was_interrupted_stands_beside_its_first_whole_estimate(tmp_path):

@@ -162,6 +162,8 @@ def test_what_was_cut_off_at_a_free_model_is_unknown_at_a_paid_one(project, book
     never, cut = spend_as(project, "--as", "tiered@q")
     assert (never["as_unknown"], D(never["difference_usd"])) == (0, D("0.001"))
     assert (cut["as_unknown"], cut["as_usd"], cut["difference_usd"]) == (len(maybe), None, None)
+    for row in spend_as(project, "--as", "smollm2-135m-instruct@local"):
+        assert (row["as_unknown"], D(row["as_usd"]), D(row["difference_usd"])) == (0, D(0), D(0))
 
 
 def test_a_prompt_that_a_filter_refused_before_it_was_read_costs_nothing_anywhere(project, book):
@@ -204,6 +206,23 @@ def test_a_line_for_each_job_and_target(project, book):
         ("a", "tiered@q"), ("a", "old@anthropic:batch"), ("b", "tiered@q"), ("b", "old@anthropic:batch"),
     ]  # fmt: skip
     assert "as_usd" in project.run("spend", "--as", "tiered@q").stdout
+
+
+def test_more_than_one_group_ends_with_a_total_for_each_target(project, book):
+    for job, cost in (("a", D("0.5")), ("b", D("0.25"))):
+        run = book(job)
+        run.attempt("v1" + job, usage=Usage(1000, 0), cost=cost)
+        run.attempt("v1lost" + job, usage=None, cost=None if job == "b" else D(0), result="unavailable", output=None)
+        run.end()
+    shown = project.run("spend", "--as", "tiered@q", "--as", "smollm2-135m-instruct@local").stdout.splitlines()
+    assert [line.split() for line in shown[-2:]] == [
+        ["total", "tiered@q", "4", "0.75", "1", "0.002", "2"],
+        ["total", "smollm2-135m-instruct@local", "4", "0.75", "1", "0", "0"],
+    ]
+    assert "total" not in project.run("spend", "--as", "tiered@q", "--as", "old:batch", "--by", "provider").stdout
+    on_two_days = project.run("spend", "--at", "2026-11-03", "--at", "2026-11-02", "--as", "old").stdout
+    assert on_two_days.splitlines()[-1].split()[:2] == ["total", "old@anthropic"]
+    assert len(spend_as(project, "--as", "tiered@q")) == 2, "JSON holds groups alone"
 
 
 @pytest.mark.parametrize(

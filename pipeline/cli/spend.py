@@ -11,9 +11,8 @@ from pipeline.cli._options import json_option, ledger_option, open_ledger, price
 from pipeline.cli._show import print_chosen, print_rows
 
 if TYPE_CHECKING:
-    from pipeline.api import Spend
+    from pipeline.api import Respend, Spend
     from pipeline.ledger import Ledger
-    from pipeline.reports import Table
 
 
 @click.command("spend", short_help="Money and tokens, by job, model, day and more.")
@@ -84,10 +83,8 @@ def command(
         print_rows(table.columns, table.rows, as_json=as_json)
     elif what_if:
         days = [moment.date() for moment in moments]
-        table, warnings = api.respend(ledger, targets, by=names, days=days, cached=cached, price_file=price_file())
-        for warning in warnings:
-            warn(warning)
-        _respend(table, names, days, as_json=as_json)
+        found = api.respend(ledger, targets, by=names, days=days, cached=cached, price_file=price_file())
+        _respend(found, names, days, as_json=as_json)
     else:
         _spend(api.spend(ledger, names), names, as_json=as_json)
     return 0
@@ -107,19 +104,23 @@ def _spend(found: "Spend", by: tuple[str, ...], *, as_json: bool) -> None:
     print_chosen([*rows, *total], headings, always=(*by, *ALWAYS), kept=KEPT)
 
 
-def _respend(table: "Table", by: tuple[str, ...], days: "Sequence[date]", *, as_json: bool) -> None:
+def _respend(found: "Respend", by: tuple[str, ...], days: "Sequence[date]", *, as_json: bool) -> None:
     from pipeline.reports import reprice as report
 
+    for warning in found.warnings:
+        warn(warning)
+    table, totals = found.table, [{**line, by[0]: "total"} for line in found.totals]
     if as_json or not table.rows:
         print_rows(table.columns, table.rows, as_json=as_json)
         return
+    rows = [*table.rows, *totals] if len(table.rows) > len(totals) else table.rows
     headings = {name: name for name in by}
     named = ("as",) if table.rows[0]["as"] else ()
     if len(days) > 1:
         headings |= report.shown_of_two(days)
-        print_chosen(table.rows, headings, always=(*by, *named, *report.ALWAYS_OF_TWO), kept=report.KEPT_OF_TWO)
+        print_chosen(rows, headings, always=(*by, *named, *report.ALWAYS_OF_TWO), kept=report.KEPT_OF_TWO)
     else:
-        print_chosen(table.rows, headings | report.SHOWN, always=(*by, *named, *report.ALWAYS), kept=report.KEPT)
+        print_chosen(rows, headings | report.SHOWN, always=(*by, *named, *report.ALWAYS), kept=report.KEPT)
 
 
 def _forecast(ledger: "Ledger", *, as_json: bool) -> None:
