@@ -38,7 +38,7 @@ from pipeline.reports import forecast as forecast_report
 from pipeline.reports import results as results_report
 from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
-from pipeline.reports._earlier import earlier_answers, kept_answers
+from pipeline.reports._earlier import earlier_answers, kept_answers, no_list
 from pipeline.reports._settings import as_it_ran, as_options, as_that_retry, carried, changed, ledger_option
 from pipeline.repricing import Caching
 from pipeline.runners._lock import live_runs
@@ -731,6 +731,9 @@ def results(
     require_job(ledger, name)
     exporting.require_spare(output, ledger, name, job, {} if now is None else now.config)
     if now is None or not with_input:
+        unlisted = no_list(ledger, name)
+        if unlisted is not None:
+            raise UsageError(f"{unlisted}. {output} is not written: --with-input finds the answers without the list")
         return exporting.export(ledger, name, output)
     return exporting.export_with_input(ledger, now, output)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from decimal import Decimal
@@ -104,6 +105,43 @@ def test_sql_reads_its_query_from_standard_input(tmp_path, stub):
     project.job()
     project.run("run", "job.toml", "--yes")
     assert "2" in project.run("sql", stdin="select count(*) from results").stdout
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+def test_sql_works_in_utc_wherever_it_is_asked(tmp_path, stub, zone):
+    project = Project(tmp_path, stub.base_url)
+    project.environ["TZ"] = zone
+    project.rows(texts(2))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    asked = project.start(
+        "sql", "--json", "select count(*) n from attempts where sent_at between now() - interval 1 hour and now()"
+    )
+    assert json.loads(asked.communicate(timeout=30)[0]) == [{"n": 2}]
+
+
+def test_json_says_that_times_are_utc_and_null_for_what_is_no_number(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(1))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    shown = project.sql(
+        "select timestamp '2026-11-29 01:02:03' t, 1e308 * 10 i, 'nan'::double n, [0.5, 'nan'::double] l"
+    )
+    assert shown == [{"t": "2026-11-29T01:02:03Z", "i": None, "n": None, "l": [0.5, None]}]
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_a_closed_stream_keeps_no_run_from_its_work(tmp_path, stub, closed):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(3))
+    project.job()
+    command = f"{shlex.join(COMMAND)} run job.toml --yes --json {closed}"
+    done = subprocess.run(command, shell=True, check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done
+    assert done.stderr == ("" if "2>" in closed else "promptmill: new ledger promptmill.duckdb\n")
+    assert ('"ok": 3' in done.stdout) == ("1>" not in closed)
+    assert project.value("select count(*) from results where status = 'ok'") == 3
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,29 @@ def with_input(project, job, *args):
     return [json.loads(line) for line in (project.folder / "w.jsonl").read_text().splitlines()]
 
 
+def test_an_input_column_stands_for_no_result_column_in_whatever_case(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows([{"id": "a", "text": "t", "Status": "open", "STATUS": "shut", "input_status": "x", "Key": 1}])
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    (row,) = with_input(project, "job.toml")
+    assert (row["status"], row["input_Key"], row["input_status"]) == ("ok", 1, "x")
+    assert sorted(name.casefold() for name in row) == sorted({name.casefold() for name in row})
+    assert {"open", "shut"} <= {value for name, value in row.items() if name.casefold().endswith("input_status")}
+
+
+def test_with_input_too_it_is_said_that_an_earlier_plan_has_more_answers(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(6))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    other = ("--set", "model.temperature=1")
+    project.run("run", "job.toml", "--yes", "--limit", "1", *other)
+    said = project.run("results", "job.toml", "--with-input", "-o", "w.jsonl", *other).stderr
+    assert "plan 1 (run 1) has 6 rows that ended well, the newest one (run 2) 1" in said
+    assert project.run("results", "job.toml", "--with-input", "-o", "w.jsonl").stderr == "", "all have their answers"
+
+
 def test_with_input_finds_the_answers_of_every_plan_of_the_job(tmp_path, stub):
     project = Project(tmp_path, stub.base_url)
     project.rows([*texts(6), *texts(2)])

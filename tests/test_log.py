@@ -100,6 +100,14 @@ def test_a_rate_limit_and_its_wait_are_in_the_log(project, stub):
     assert 0.3 <= float(re.search(r"for ([\d.]+) s", line)[1]) < 1
 
 
+def test_an_outage_is_no_rate_limit_in_the_log(project, stub):
+    stub.faults = lambda n, _: status(503, retry_after=0.1) if n <= 12 else None
+    project.run("run", "job.toml", "--yes", "--log", "night.log", "--set", "limits.concurrency=2", code=None)
+    lines = lines_of(project)
+    assert any("provider down: nothing goes out for" in line for line in lines)
+    assert not any("rate limited" in line for line in lines)
+
+
 def test_what_the_user_is_told_is_in_the_log_too(project):
     project.run("run", "job.toml", "--log", "night.log", "--price", "1,2", code=2)
     assert "nothing was sent: without a terminal" in lines_of(project)[-1]

@@ -5,6 +5,7 @@ import re
 import shlex
 
 import pytest
+from bookings import Booked
 from project import Project, texts
 
 OTHER = ("--set", "model.temperature=0.7")
@@ -148,9 +149,14 @@ def test_rows_that_come_and_go_with_the_input_are_nothing_to_be_told_of(project,
 
 def test_a_ledger_made_again_from_its_journals_says_how_its_rows_come_back(project, stub):
     (project.folder / "promptmill.duckdb").unlink()
-    for said in kept(project):
-        assert said.count("job: its answers and costs are here, but no list of its rows, which no journal holds:") == 1
+    (project.folder / "out.jsonl").write_text("yesterday's")
+    for command in (("status",), ("errors", "job.toml"), ("results", "job.toml", "-o", "out.jsonl")):
+        said = project.run(*command, code=None).stderr
+        assert (
+            said.count("job: its answers and costs are here, but no list of its rows in run 1, the newest, which") == 1
+        )
         assert "`promptmill run job.toml` makes it again from the input and sends nothing that is answered" in said
+    assert (project.folder / "out.jsonl").read_text() == "yesterday's", "and not a file without a row"
     assert project.run("results", "job.toml", "--with-input", "-o", "w.jsonl").stdout == (
         "8 rows -> w.jsonl (6 ok, 2 invalid)\n"
     )
@@ -158,6 +164,21 @@ def test_a_ledger_made_again_from_its_journals_says_how_its_rows_come_back(proje
     project.run("run", "job.toml", "--yes", code=3)
     assert stub.calls == calls
     assert kept(project)[0] == ""
+
+
+def test_a_run_that_was_killed_before_its_rows_were_listed_replaces_no_results(tmp_path):
+    """The list of rows is in no journal; the plan of the day before has one, and is not the newest any more."""
+    for key, fingerprint in (("v1a", "yesterday"), ("v1b", "today")):
+        run = Booked(tmp_path / "promptmill.duckdb", fingerprint=fingerprint)
+        run.answer(key)
+        if fingerprint == "yesterday":
+            run.rows("v1a")
+        run.end(4)
+    project = Project(tmp_path)
+    (tmp_path / "out.jsonl").write_text("yesterday's")
+    said = project.run("results", "j", "-o", "out.jsonl", code=2).stderr
+    assert "j: its answers and costs are here, but no list of its rows in run 2, the newest" in said
+    assert (tmp_path / "out.jsonl").read_text() == "yesterday's"
 
 
 def test_a_fresh_run_says_which_rows_keep_the_better_answer_they_had(project, stub):

@@ -131,7 +131,13 @@ def _tell(error: OSError, secrets: list[str]) -> None:
 
 
 def _cope_with_any_terminal() -> None:
-    """Write what the terminal has no letter for as an escape, instead of ending with an error."""
+    """Write what the terminal has no letter for as an escape, instead of ending with an error.
+
+    A closed stdin, stdout or stderr becomes one that leads nowhere: else a file that we open would get its number.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "w" if number else "r", closefd=False))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

@@ -3,6 +3,7 @@
 Everything that a command prints goes through `say`, a table or JSON; nothing here or elsewhere echoes data itself.
 """
 
+import math
 import select
 import shutil
 import sys
@@ -166,11 +167,24 @@ def _line_width(names: Sequence[str], headings: Mapping[str, str], rows: Sequenc
 
 
 def as_json_text(value: Any, *, indent: int | None = 2) -> str:
-    """Return JSON: money as exact decimal strings, times in ISO form."""
+    """Return JSON: money as exact decimal strings, times in ISO form, and null for what is no number."""
+    unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    return json_text(_numbers(value), _json_value, indent=indent, only_ascii=not unicode)
+
+
+def _json_value(value: Any) -> Any:
     from pipeline.exporting import json_value
 
-    unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
-    return json_text(value, json_value, indent=indent, only_ascii=not unicode)
+    # The ledger's times have no zone, and are UTC.
+    return f"{value.isoformat()}Z" if isinstance(value, datetime) and value.tzinfo is None else json_value(value)
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _numbers(each) for name, each in value.items()}
+    return [_numbers(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:

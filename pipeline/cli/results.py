@@ -41,7 +41,7 @@ def command(job: str, output: Path, with_input: bool, settings: tuple[str, ...],
     ledger = open_ledger(ledger_path)
     written = api.results(ledger, job, output, now=now, with_input=with_input)
     told = now is not None and not with_input and _compare(ledger, now)
-    if not told and not with_input and ("pending" in written.statuses or not written.complete):
+    if not told and ("pending" in written.statuses or not written.complete):
         earlier = api.earlier(ledger, job)
         if earlier is not None:
             warn(earlier)

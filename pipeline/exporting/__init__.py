@@ -1,10 +1,10 @@
 """Results as files, in input order: written in pieces beside the target, and moved into place when whole."""
 
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,9 @@ def export_with_input(ledger: Ledger, job: Job, output: Path) -> Exported:
     """Write input columns and results side by side, joined by key: an edited input can't shift answers.
 
     A row has the outcome that a run would find: whatever plan of the job it is of, or lent by another job. A result
-    column wins over an input column of the same name, which is then called `input_NAME`. The columns of a .parquet or
-    .csv file, and their types, depend on all rows: its pieces wait on the disk for the last one.
+    column wins over an input column of the same name, which is then called `input_NAME`: in whatever case, as most
+    readers of such files tell no `Status` from a `status`. The columns of a .parquet or .csv file, and their types,
+    depend on all rows: its pieces wait on the disk for the last one.
     """
     require_writable(output)
     plan = Plan(job)
@@ -120,11 +121,14 @@ def _joined(row: PlannedRow, by_key: Mapping[str, Mapping[str, Any]], columns: t
         result |= {"cost_usd": as_booked(ZERO), "attempts": 0, "reused": True}
     taken = {"row_index", "row_id", *columns}
     values = row.values or {}
-    own = {_free_name(name, taken | values.keys()) if name in taken else name: v for name, v in values.items()}
+    own: dict[str, Any] = {}
+    for name, value in values.items():
+        clashes = name.casefold() in taken
+        own[_free_name(name, taken.union(map(str.casefold, chain(values, own)))) if clashes else name] = value
     return own | {"row_index": row.index, "row_id": row.id} | result
 
 
-def _free_name(name: str, taken: set[str]) -> str:
-    while name in taken:
+def _free_name(name: str, taken: Collection[str]) -> str:
+    while name.casefold() in taken:
         name = f"input_{name}"
     return name

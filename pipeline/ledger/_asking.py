@@ -54,6 +54,7 @@ def answer(connection: duckdb.DuckDBPyConnection, query: str, *, on_disk: bool =
         connection.execute(f"set max_temp_directory_size = '{MOST_ON_DISK}'")
     else:
         connection.execute("set disabled_filesystems = 'LocalFileSystem'")
+    connection.execute("set timezone = 'UTC'")  # as the ledger's times are: `now()` and `current_date` go with them
     connection.execute("set lock_configuration = true")
     # In a thread of its own: this one hears Ctrl-C, which a query under way may never look at.
     with ThreadPoolExecutor(1, thread_name_prefix="sql") as thread:

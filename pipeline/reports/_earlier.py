@@ -43,11 +43,8 @@ def earlier_answers(ledger: Ledger, job: str) -> str | None:
     """
     newest, *others = run_report(ledger, _PLANS, [job]).rows
     now = json.loads(newest["config"])
-    if newest["answered"] and not any(plan["listed"] for plan in (newest, *others)):
-        return (
-            f"{job}: its answers and costs are here, but no list of its rows, which no journal holds:"
-            f" {_command(ledger, newest, now)} makes it again from the input and sends nothing that is answered"
-        )
+    if _is_unlisted(newest):
+        return _unlisted(ledger, job, newest, now)
     unlike = [
         (plan, config)
         for plan, config in ((plan, json.loads(plan["config"])) for plan in others)
@@ -66,6 +63,24 @@ def earlier_answers(ledger: Ledger, job: str) -> str | None:
         f"{job}: plan {plan['plan_id']} (run {plan['run_id']}) has {most:,} rows that ended well, the newest one"
         f" (run {newest['run_id']}) {few:,}; between them changed: {difference}. Those answers are kept:"
         f" {_command(ledger, plan, config)} lists them again and sends nothing that is answered"
+    )
+
+
+def no_list(ledger: Ledger, job: str) -> str | None:
+    """Say that nobody knows the rows of the job's newest plan, though there are answers, if it is so."""
+    newest = run_report(ledger, _PLANS, [job]).rows[0]
+    return _unlisted(ledger, job, newest, json.loads(newest["config"])) if _is_unlisted(newest) else None
+
+
+def _is_unlisted(plan: Mapping[str, Any]) -> bool:
+    return bool(plan["answered"] and not plan["listed"])
+
+
+def _unlisted(ledger: Ledger, job: str, plan: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    return (
+        f"{job}: its answers and costs are here, but no list of its rows in run {plan['run_id']}, the newest, which no"
+        f" journal holds: {_command(ledger, plan, config)} makes it again from the input and sends nothing that is"
+        " answered"
     )
 
 

@@ -15,6 +15,7 @@ sum(wasted_repaired_usd) as wasted_repaired_usd, sum(wasted_truncated_usd) as wa
 sum(wasted_invalid_usd) as wasted_invalid_usd, sum(wasted_refused_usd) as wasted_refused_usd,
 sum(unknown_cost)::bigint as unknown_cost,
 case when sum(unknown_unbounded) = 0 then sum(unknown_at_most_usd) end as unknown_at_most_usd,
+sum(unknown_unbounded)::bigint as unknown_unbounded,
 sum(billed_usd) as billed_usd, sum(billed_computed_usd) as billed_computed_usd,
 round(100 * (sum(billed_usd) / nullif(sum(billed_computed_usd), 0) - 1), 2) as billed_drift_percent
 """

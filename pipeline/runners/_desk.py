@@ -298,7 +298,7 @@ class Desk:
             if limited:
                 self._tally.rate_limited += 1
                 self._tally.shut_seconds += self._door.shut_seconds - before
-            _log.door_shut(step.wait_seconds)
+            _log.door_shut(step.wait_seconds, limited=limited)
         elif limited:
             self._tally.limited_alone += 1
         if step.queue == "second":

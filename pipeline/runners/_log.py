@@ -81,9 +81,10 @@ def exchange(attempt: Attempt) -> None:
         LOGGER.info("not well: %s", _pairs(_facts(attempt)), extra={"sparing": kind})
 
 
-def door_shut(seconds: float) -> None:
-    """Tell that a rate limit keeps everybody waiting."""
-    LOGGER.info("rate limited: nothing goes out for %.3g s", seconds, extra={"sparing": "rate limited"})
+def door_shut(seconds: float, *, limited: bool) -> None:
+    """Tell that a rate limit, or an outage, keeps everybody waiting."""
+    why = "rate limited" if limited else "provider down"
+    LOGGER.info("%s: nothing goes out for %.3g s", why, seconds, extra={"sparing": why})
 
 
 def pausing(reason: str) -> None:
