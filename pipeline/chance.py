@@ -39,6 +39,8 @@ WORSE_FACTOR, WORSE_SPREADS, WORSE_COUNT = 2.0, 2.0, 3.0
 """More 429s than so many times what is to be expected, so many times its spread, and so many: there is a limit."""
 PROVEN = 2000
 """A conclusion that held for so many requests was right, and is soon drawn again."""
+PATIENCE_MOST = 2
+"""Each wrong one doubles what the next one needs, up to so many times."""
 
 
 @dataclass(slots=True)
@@ -61,6 +63,9 @@ class Chance:
         """How many passed behind a refused request, less what refusals take back; below 0 a limit has been seen."""
         self._closings = 0
         self._between: deque[int] = deque(maxlen=CLOSINGS)
+        self._uneven = 0
+        """How often in a row they were."""
+        self._patience = 1
         self._number = 0
         """Of the last request that went out."""
         self._last_refused = -1
@@ -111,8 +116,8 @@ class Chance:
         refused = self._refused_before(number)
         if refused is None or tokens < refused.tokens:
             return
-        self._passed += 1
-        if self._passed >= NEEDED and max(self._refused, COST_SHARE * self._sent) >= COST:
+        self._passed = min(self._passed + 1, NEEDED)
+        if self._passed >= NEEDED and max(self._refused, COST_SHARE * self._sent) >= COST * self._patience:
             self._conclude((self._refused + 1) / (self._sent + 1))
 
     def shut(self) -> None:
@@ -131,7 +136,9 @@ class Chance:
         if len(self._between) < CLOSINGS:
             return
         mean = fmean(self._between)
-        if mean <= OFTEN and pstdev(self._between) > UNEVEN * mean:
+        uneven = mean <= OFTEN and pstdev(self._between) > UNEVEN * mean
+        self._uneven = self._uneven + 1 if uneven else 0
+        if self._uneven >= self._patience:
             self._conclude(1 / (1 + mean))
 
     def _refused_before(self, number: int) -> _Refused | None:
@@ -147,7 +154,11 @@ class Chance:
         if self._refused <= WORSE_FACTOR * expected + WORSE_SPREADS * expected**0.5 + WORSE_COUNT:
             return
         self.at_work = False
-        self._passed = 0.0 if self._held >= PROVEN else -NEEDED
+        if self._held >= PROVEN:
+            self._passed, self._patience = 0.0, 1
+        else:
+            self._passed, self._patience = -NEEDED, min(2 * self._patience, PATIENCE_MOST)
+        self._uneven = 0
         self._between.clear()
         self._count_anew()
 

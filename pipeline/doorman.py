@@ -121,6 +121,8 @@ class Doorman:
         self._apart_is_next = False
         self._waiting = 0
         """Rows that were refused by chance and wait for themselves alone."""
+        self._alone_until: dict[str, float] = {}
+        """These and the ones apart, and when each may go out again."""
         self._started: set[str] = set()
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
@@ -156,18 +158,25 @@ class Doorman:
 
     def again_apart(self, ticket: Ticket, wait_seconds: float) -> None:
         """Queue a retry that is refused while others pass: it keeps nobody waiting, and few calls are spent on it."""
-        asyncio.get_running_loop().call_later(wait_seconds, self._ready_apart, ticket)
+        self._wait_alone(ticket, wait_seconds, self._ready_apart)
 
     def again_by_itself(self, ticket: Ticket, wait_seconds: float) -> None:
         """Queue a retry that was refused by chance: it alone waits, and keeps no fresh row from going out."""
         self._waiting += 1
-        asyncio.get_running_loop().call_later(wait_seconds, self._waited_by_itself, ticket)
+        self._wait_alone(ticket, wait_seconds, self._waited_by_itself)
+
+    def _wait_alone(self, ticket: Ticket, seconds: float, then: Callable[[Ticket], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self._alone_until[ticket.request.key] = loop.time() + seconds
+        loop.call_later(seconds, then, ticket)
 
     def _waited_by_itself(self, ticket: Ticket) -> None:
+        del self._alone_until[ticket.request.key]
         self._waiting -= 1
         self._ready_again(ticket)
 
     def _ready_apart(self, ticket: Ticket) -> None:
+        del self._alone_until[ticket.request.key]
         now = asyncio.get_running_loop().time()
         if self._apart_from > now and not self._suspects.may_try:
             self.again_apart(ticket, self._apart_from - now)
@@ -434,6 +443,12 @@ class Doorman:
     def shut_seconds(self) -> float:
         """How much longer the door stays shut."""
         return max(0.0, self._shut_until - asyncio.get_running_loop().time())
+
+    @property
+    def waiting_alone(self) -> tuple[int, float]:
+        """How many rows wait for themselves alone while others pass, and in how many seconds the first may go out."""
+        now = asyncio.get_running_loop().time()
+        return len(self._alone_until), max(min(self._alone_until.values(), default=now) - now, 0.0)
 
     @property
     def requests_per_minute(self) -> float | None:

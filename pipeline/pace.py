@@ -219,7 +219,7 @@ class Pace:
         if self._closed:
             self._earlier(sent)
             return True
-        if by_chance:
+        if by_chance and sent.number - self._opened_number >= FEW:  # a pause is not over with its first request
             return False
         self._closed = True
         self._chance.shut()

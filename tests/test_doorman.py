@@ -338,12 +338,14 @@ def test_rows_that_wait_for_themselves_alone_keep_no_fresh_row_from_going_out():
         for n in range(3):
             door.again_by_itself(ticket(n, attempt=2, kind="retry"), 5.0)
         door.ended("k3")
+        assert door.waiting_alone == (3, 5.0)
         await asyncio.sleep(0.1)
         assert open_ones[4:] == ["k4", "k5", "k6", "k7"], (
             "one for the row that has ended, and three for those that wait"
         )
         await asyncio.sleep(5.0)
         assert sorted(open_ones[8:]) == ["k0", "k1", "k2"]
+        assert door.waiting_alone == (0, 0.0)
         watching.cancel()
 
     run(day())

@@ -194,7 +194,14 @@ def test_a_number_in_a_table_is_never_cut(monkeypatch):
 def watched(**facts):
     tally = seen(1024, 762)
     tally.ended("k1000", "failed")
-    usual = {"in_flight": 32, "free": False, "spent": Decimal("0.0771234"), "projected": Decimal("1.5"), "down": False}
+    usual = {
+        "waiting_alone": (0, 0.0),
+        "in_flight": 32,
+        "free": False,
+        "spent": Decimal("0.0771234"),
+        "projected": Decimal("1.5"),
+        "down": False,
+    }
     return SimpleNamespace(tally=tally, **usual | {"shut_seconds": 0, "ledger_problem": None} | facts)
 
 
@@ -231,6 +238,13 @@ def test_the_end_says_how_many_429s_had_only_their_own_rows_wait_unless_they_are
 
     assert advice(10) == []
     assert advice(11) == ["11 answers said to slow down (429) while other requests passed: only their own rows waited"]
+
+
+def test_where_only_rows_that_a_429_refused_are_left_the_progress_line_says_until_when_they_wait():
+    waits = watched(in_flight=0, waiting_alone=(112, 58.4), requests_per_minute=None)
+    assert "112 rows refused (429), going on in 58 s" in Progress(quiet=False).line(waits, now=0.0)
+    busy = watched(in_flight=1, waiting_alone=(112, 58.4), requests_per_minute=None)
+    assert "429" not in Progress(quiet=False).line(busy, now=0.0)
 
 
 def test_trouble_stands_before_figures_in_the_progress_line():

@@ -179,21 +179,31 @@ def test_an_unstated_limit_is_found_with_few_calls_wasted_and_little_time(name, 
     assert record.seconds < 1.2 * ideal
 
 
-BY_CHANCE = {None: 330, 1.0: 330, 5.0: 1200}
+BY_CHANCE = {None: 120, 1.0: 120, 5.0: 1900}
 """The wait that each 429 names; the most seconds that a run may be longer than without any."""
 
 
 @pytest.mark.parametrize("wait", BY_CHANCE, ids=lambda wait: f"says {wait} s")
-@pytest.mark.parametrize("share", [0.002, 0.01, 0.02, 0.05, 0.2])
+@pytest.mark.parametrize("share", [0.002, 0.01, 0.02, 0.05, 0.1])
 @pytest.mark.parametrize("limits", [{}, {"requests_per_minute": 6000}], ids=["unstated", "stated"])
-def test_refusals_that_come_by_chance_do_not_slow_a_run_down_for_long(limits, share, wait):
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_refusals_that_come_by_chance_do_not_slow_a_run_down_for_long(limits, share, wait, seed):
     """Slowing down would help nobody; a rate learned from them once fell to a few requests a minute."""
-    server = Server(Dice(share, wait=wait or 0.01), says_when=wait is not None, refusal=0.05)
-    record = send_all(server, 6000, concurrency=32, **limits)
+    server = Server(Dice(share, seed, wait=wait or 0.01), says_when=wait is not None, refusal=0.05)
+    record = send_all(server, 6000, seed=seed, concurrency=32, **limits)
     ideal = 60 if limits else 6000 * 0.05 / 32
     assert record.lost == 0
-    assert record.waste < 1.2 * share
+    assert record.waste < 1.3 * share
     assert record.seconds < ideal + BY_CHANCE[wait]
+
+
+def test_an_outage_when_429s_came_by_chance_leaves_the_rate_as_it_was():
+    """Its probes, each refused right after the pause, were once taken for chance, and the rate sank to nothing."""
+    chance = Changing([(12.0, Dice(0.03, 2)), (600, Outage(1e9)), (1e9, Bucket(1e9, 1e9))])
+    record = send_all(Server(chance, latency=0.1, refusal=0.02, says_when=False), 2000, seed=2, concurrency=8)
+    assert record.lost == 0
+    assert record.accepted_between(600, 660) > 500
+    assert len(record.refused) < 100
 
 
 def test_a_row_that_is_refused_by_chance_waits_as_long_as_the_server_says():
@@ -292,7 +302,7 @@ def test_an_hour_of_429s_costs_few_calls_and_little_memory_and_no_row():
     assert len(during) < 150
     assert record.most_waiting <= OPEN_PER_SLOT * 32
     assert record.seconds < 3620 + 90 + 40, "it asks once a minute, and knows the rate from before"
-    assert len([when for when in record.refused if when >= 3620]) < 10
+    assert len([when for when in record.refused if when >= 3620]) < 15, "about one wrong guess, after 600 requests"
 
 
 def test_after_an_outage_the_slots_do_not_all_run_into_the_wall_at_once():

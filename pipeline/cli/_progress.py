@@ -52,6 +52,9 @@ class Progress:
         if run.shut_seconds > 1:
             why = "provider down, trying again" if run.down else "rate limited, going on"
             parts.append(f"{why} in {duration(run.shut_seconds)}")
+        if not run.in_flight and run.shut_seconds <= 1 and (waiting := run.waiting_alone)[0]:
+            rows, seconds = waiting
+            parts.append(f"{plural(rows, 'row')} refused (429), going on in {duration(seconds)}")
         if run.ledger_problem:
             parts.append(f"waiting to load: {run.ledger_problem}")
         parts.append(f"{tally.statuses['ok']:,} ok")

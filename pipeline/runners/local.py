@@ -158,6 +158,11 @@ class LocalRun:
         return self._health.down
 
     @property
+    def waiting_alone(self) -> tuple[int, float]:
+        """How many rows a rate limit refused while others passed, and seconds until the first is sent again."""
+        return self._door.waiting_alone
+
+    @property
     def requests_per_minute(self) -> float | None:
         """How many requests a minute are let out at most, as the server taught; None is no limit learned."""
         return self._door.requests_per_minute
