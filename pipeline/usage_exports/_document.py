@@ -28,7 +28,7 @@ class Document:
     header: tuple[str, ...] = ()
     rows: tuple[Mapping[str, str], ...] = ()
     pages: tuple[Mapping[str, Any], ...] = ()
-    """What an admin API answered, one object per page."""
+    """What an admin API answered, one object with `data` per page."""
     buckets: tuple[Mapping[str, Any], ...] = ()
     """The pages' `data`, or the buckets that stand in the file by themselves."""
     lines: tuple[int, ...] = ()
@@ -81,7 +81,7 @@ def _json(path: Path, digest: str, text: str) -> Document:
     for value in _values(path, text):
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, dict) and isinstance(one.get("data"), list):
-                pages.append({key: said for key, said in one.items() if key != "data"})
+                pages.append(one)
                 buckets += [bucket for bucket in one["data"] if isinstance(bucket, dict)]
             elif isinstance(one, dict):
                 buckets.append(one)
@@ -116,11 +116,19 @@ def _csv(path: Path, digest: str, text: str) -> Document:
     if not table:
         raise InputError(f"{path} is empty")
     header = tuple(name.strip() for name in table[0][0])
-    filled = [(_row(header, cells), line) for cells, line in table[1:] if any(cell.strip() for cell in cells)]
-    rows, lines = tuple(row for row, _ in filled), tuple(line for _, line in filled)
-    return Document(path, digest, delimiter, header, rows, lines=lines)
+    if twice := [name for name in dict.fromkeys(header) if name and header.count(name) > 1]:
+        raise InputError(f"{path} has several columns called {twice[0]!r}; rename or remove all but one")
+    document = Document(path, digest, delimiter, header)
+    filled = [(cells, line) for cells, line in table[1:] if any(cell.strip() for cell in cells)]
+    rows = tuple(_row(cells, replace(document, line=line)) for cells, line in filled)
+    return replace(document, rows=rows, lines=tuple(line for _, line in filled))
 
 
-def _row(header: tuple[str, ...], cells: list[str]) -> dict[str, str]:
-    """Name the cells; a row that is cut short has empty ones."""
-    return dict.fromkeys(header, "") | dict(zip(header, cells, strict=False))
+def _row(cells: list[str], document: Document) -> dict[str, str]:
+    """Name the cells. Raises InputError if their number isn't the header's, as when a comma stands inside a number."""
+    header = document.header
+    more = any(cell.strip() for cell in cells[len(header) :])
+    if more or len(cells) < len(header):
+        advice = f"put quotes around a cell that holds a {document.delimiter!r}" if more else "export it again"
+        raise InputError(f"{document.place}: {len(cells):,} cells under {len(header):,} columns; {advice}")
+    return dict(zip(header, cells, strict=False))
