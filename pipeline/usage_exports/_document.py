@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from hashlib import sha256
@@ -26,7 +26,8 @@ class Document:
     """Equal for files that hold the same text."""
     delimiter: str = ""
     header: tuple[str, ...] = ()
-    rows: tuple[Mapping[str, str], ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    """The cells of those that aren't empty."""
     pages: tuple[Mapping[str, Any], ...] = ()
     """What an admin API answered, one object with `data` per page."""
     buckets: tuple[Mapping[str, Any], ...] = ()
@@ -42,8 +43,18 @@ class Document:
         return str(self.path) if self.line is None else f"{self.path}, line {self.line:,}"
 
     def by_line(self) -> Iterator[tuple[Mapping[str, str], "Document"]]:
-        """List the rows of a CSV, each with this document at its line."""
-        return ((row, replace(self, line=line)) for row, line in zip(self.rows, self.lines, strict=True))
+        """List the rows of a CSV, each with this document at its line.
+
+        Raises InputError for a row that hasn't as many cells as the header, as when a comma stands inside a number.
+        """
+        for cells, line in zip(self.rows, self.lines, strict=True):
+            at_line = replace(self, line=line)
+            more = any(cell.strip() for cell in cells[len(self.header) :])
+            if more or len(cells) < len(self.header):
+                advice = f"put quotes around a cell that holds a {self.delimiter!r}" if more else "export it again"
+                said = f"{len(cells):,} cells under {len(self.header):,} columns"
+                raise InputError(f"{at_line.place}: {said}; {advice}")
+            yield dict(zip(self.header, cells, strict=False)), at_line
 
     @property
     def keys(self) -> str:
@@ -106,29 +117,23 @@ def _after_space(text: str, at: int) -> int:
 
 
 def _csv(path: Path, digest: str, text: str) -> Document:
-    first = text.partition("\n")[0]
+    first = text.lstrip("\r\n").partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first.count)
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        table = [(cells, reader.line_num) for cells in reader]
+        table = [(tuple(cells), reader.line_num) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as error:
         raise InputError(f"{path} is a broken CSV ({error}); export it again") from error
     if not table:
         raise InputError(f"{path} is empty")
-    header = tuple(name.strip() for name in table[0][0])
-    if twice := [name for name in dict.fromkeys(header) if name and header.count(name) > 1]:
+    header = _trimmed(table[0][0])
+    if twice := [name for name in header if name and header.count(name) > 1]:
         raise InputError(f"{path} has several columns called {twice[0]!r}; rename or remove all but one")
-    document = Document(path, digest, delimiter, header)
-    filled = [(cells, line) for cells, line in table[1:] if any(cell.strip() for cell in cells)]
-    rows = tuple(_row(cells, replace(document, line=line)) for cells, line in filled)
-    return replace(document, rows=rows, lines=tuple(line for _, line in filled))
+    rows, lines = tuple(cells for cells, _ in table[1:]), tuple(line for _, line in table[1:])
+    return Document(path, digest, delimiter, header, rows, lines=lines)
 
 
-def _row(cells: list[str], document: Document) -> dict[str, str]:
-    """Name the cells. Raises InputError if their number isn't the header's, as when a comma stands inside a number."""
-    header = document.header
-    more = any(cell.strip() for cell in cells[len(header) :])
-    if more or len(cells) < len(header):
-        advice = f"put quotes around a cell that holds a {document.delimiter!r}" if more else "export it again"
-        raise InputError(f"{document.place}: {len(cells):,} cells under {len(header):,} columns; {advice}")
-    return dict(zip(header, cells, strict=False))
+def _trimmed(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a header without the empty names behind its last one."""
+    filled = [number for number, name in enumerate(names, 1) if name.strip()]
+    return tuple(name.strip() for name in names[: filled[-1]])

@@ -19,6 +19,8 @@ _NO_FIGURE = re.compile(
 )
 """Columns whose numbers say who or when."""
 
+_UNNAMED = "a column without a name"
+
 
 @dataclass(frozen=True, slots=True)
 class UsageLine:
@@ -204,7 +206,7 @@ def _notes(kind: Kind, read: Sequence[tuple[Said, UsageLine]], document: Documen
     names = dict.fromkeys(name for one, _ in read for name in one)
     unread = [name for name in names if name not in used and not _NO_FIGURE.fullmatch(name)]
     if ignored := [name for name in unread if any(is_figure(one.get(name)) for one, _ in read)]:
-        yield f"{document.path}: not compared: {', '.join(ignored)}"
+        yield f"{document.path}: not compared: {', '.join(name or _UNNAMED for name in ignored)}"
     lines = [line for _, line in read if not line.is_blank]
     for figure, keys in kind.figures.items():
         empty = sum(getattr(line, figure) is None for line in lines)

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from pipeline.usage_exports._shape import FIGURES, Export, Page
 from pipeline.usage_exports._values import A_DAY, Span, day_of, midnight_before
@@ -48,20 +48,36 @@ def _goes_on(page: Page, pages: Iterable[Page]) -> bool:
     )
 
 
-def _told_twice(exports: Iterable[Export]) -> list[str]:
+def _told_twice(exports: Sequence[Export]) -> list[str]:
     """Return notes on figures of one day and model in two files: of two projects, or exported twice."""
-    by_first: dict[tuple[date, str | None, str], Export] = {}
-    twice: dict[tuple[str, str], set[tuple[date, str]]] = defaultdict(set)
-    for export in exports:
+    by_first: dict[tuple[date, str | None, str], int] = {}
+    twice: dict[tuple[int, int], dict[date, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for number, export in enumerate(exports):
         for place in dict.fromkeys((line.day, line.model, figure) for line in export.lines for figure in line.told):
-            first = by_first.setdefault(place, export)
-            if first is not export:
-                twice[str(first.path), str(export.path)].add((place[0], place[2]))
-    return [
-        f"{first} and {second} both tell {_figures_text(figure for _, figure in told)} of"
-        f" {days_text(day for day, _ in told)}: added up; leave one out if it is the same usage"
-        for (first, second), told in twice.items()
-    ]
+            first = by_first.setdefault(place, number)
+            if first != number:
+                twice[first, number][place[0]].add(place[2])
+    notes = []
+    for (one, other), figures in twice.items():
+        first_file, second_file = exports[one], exports[other]
+        if days := [day for day in figures if _overlap(first_file, second_file, day)]:
+            notes.append(
+                f"{first_file.path} and {second_file.path} both tell"
+                f" {_figures_text(figure for day in days for figure in figures[day])} of {days_text(days)}: added up;"
+                " leave one out if it is the same usage"
+            )
+    return notes
+
+
+def _overlap(first: Export, second: Export, day: date) -> bool:
+    """Tell whether two exports speak about the same hours of a day."""
+    reached = dict.fromkeys((False, True), datetime.min.replace(tzinfo=UTC))
+    parts = [(span, export is second) for export in (first, second) for span in export.spans if day_of(span) == day]
+    for (begins, ends), is_second in sorted(parts):
+        if begins < reached[not is_second]:
+            return True
+        reached[is_second] = max(reached[is_second], ends)
+    return False
 
 
 def _told_in_part(exports: Iterable[Export]) -> list[str]:
