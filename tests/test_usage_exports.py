@@ -178,6 +178,7 @@ def test_a_csv_with_our_own_names_needs_none_and_all_providers_are_compared(proj
         ('{"error": {"message": "no"}}', (), "JSON with the keys error"),
         (page([costs(1, currency="eur")]), (), "amounts in eur"),
         (page([], []), (), "no usage in it"),
+        ("day,usd\n9999-12-31,1\n", (), "'9999-12-31' is no day"),
         ("day,usd\n2026-W47,1\n", (), "'2026-W47' is no day"),
         ("day,usd\n2026-11-20,0.7_5\n", (), "'0.7_5' is no number"),
         ("day,usd\n2026-11-20,\uff11\n", (), "'\uff11' is no number"),

@@ -12,8 +12,8 @@ Span = tuple[datetime, datetime]
 """From a moment up to another, within one UTC day."""
 A_DAY, A_SECOND = timedelta(days=1), timedelta(seconds=1)
 
-_SLASHED = re.compile(r"([0-9]{4})/([0-9]{1,2})/([0-9]{1,2})")
-_ISO = re.compile(r"[0-9]{4}(-[0-9]{2}-[0-9]{2}|[0-9]{4})([T ][ -~]+)?")
+_SLASHED = re.compile(r"(2[0-9]{3})/([0-9]{1,2})/([0-9]{1,2})")
+_ISO = re.compile(r"2[0-9]{3}(-[0-9]{2}-[0-9]{2}|[0-9]{4})([T ][ -~]+)?")
 """A week (`2026-W47`) is no day, though Python takes it for its Monday."""
 _EPOCH = re.compile(r"[0-9]{9,11}(\.0*)?")
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
