@@ -8,16 +8,18 @@ go one way are too much for it. Where the ledger knows nothing of a figure it sa
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
+from dataclasses import dataclass, replace
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.budget import dollars
 from pipeline.errors import UsageError
 from pipeline.ledger import Ledger, rows_of
+from pipeline.providers import may_be_billed
 from pipeline.reports import reconcile as report
-from pipeline.usage_exports import FIGURES, Export, read_export
+from pipeline.usage_exports import FIGURES, Export, by_days, covered, cut_off, notes_of, read_export
 
 Verdict = Literal["agrees", "differs", "only ledger", "only provider", "unknown"]
 Number = int | Decimal
@@ -68,11 +70,15 @@ class Reconciled:
     totals: Sequence[Line]
     """The same figures over the whole period."""
     notes: Sequence[str]
+    not_told: Sequence[str]
+    """Figures that no file tells: they were not compared."""
+    is_cut_off: bool
+    """A page says that another follows, which no file holds."""
 
     @property
     def agrees(self) -> bool:
-        """Tell whether every line and every total does."""
-        return all(line.verdict == "agrees" for line in (*self.lines, *self.totals))
+        """Tell whether every line and every total does, and no page is missing."""
+        return not self.is_cut_off and all(line.verdict == "agrees" for line in (*self.lines, *self.totals))
 
 
 def reconcile(
@@ -82,15 +88,18 @@ def reconcile(
 
     Without `provider` the exports say whose they are, and attempts that went to another address than that vendor's own
     are left out; a plain CSV doesn't say, so it is compared with all attempts. Raises InputError for a file of no known
-    shape, UsageError if the ledger has nothing of this provider.
+    shape, UsageError if the ledger has nothing of this provider or no file has the columns.
     """
     exports, notes = _once([read_export(path, columns) for path in files])
+    if columns and all(export.provider is not None for export in exports):
+        named, shapes = ", ".join(columns.values()), " and ".join(dict.fromkeys(export.shape for export in exports))
+        raise UsageError(f"--columns: no file has all of {named}; without it this is {shapes}")
     whose = provider or _provider_of(exports)
     days = [day for export in exports for day in export.days]
     first, last = min(days), max(days)
     with ledger.read() as connection:
         known = [row["provider"] for row in rows_of(connection, report.PROVIDERS)]
-        booked = rows_of(connection, report.SQL, [whose, first, last])
+        booked = [_certain(row) for row in rows_of(connection, report.SQL, [whose, first, last])]
     if whose is not None and whose not in known:
         listed = ", ".join(known) or "none"
         raise UsageError(f"the ledger {ledger.path} has no attempts at {whose!r} (providers: {listed}); see --provider")
@@ -102,7 +111,8 @@ def reconcile(
                 f"attempts at {whose} that went to another address (base_url) are left out: {elsewhere:,};"
                 f" --provider {whose} takes them in"
             )
-    lines, totals = _compare(exports, booked, tolerance)
+    told = covered(exports)
+    lines, totals = _compare(exports, booked, told, tolerance)
     return Reconciled(
         provider=whose,
         shapes=tuple(dict.fromkeys(export.shape for export in exports)),
@@ -110,7 +120,9 @@ def reconcile(
         last_day=last,
         lines=lines,
         totals=totals,
-        notes=(*notes, *(note for export in exports for note in export.notes)),
+        notes=(*notes, *notes_of(exports), *_beyond(told, booked)),
+        not_told=tuple(figure for figure in FIGURES if figure not in told),
+        is_cut_off=bool(cut_off(exports)),
     )
 
 
@@ -132,27 +144,53 @@ def _provider_of(exports: Iterable[Export]) -> str | None:
     return next(iter(found), None)
 
 
+def _certain(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what the ledger says without what attempts may add that can't have been billed.
+
+    A free model's attempts cost nothing, whether they were answered or not; how they ended tells.
+    """
+    if not row["unbilled"] or may_be_billed(row["http_status"], row["error_type"]):
+        return row
+    return row | {name: 0 for name in row if name.startswith(("more_", "endless_"))}
+
+
+def _beyond(told: Mapping[str, set[date]], booked: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return notes on the ledger's days between the first and the last of the files that no file tells."""
+    used = {row["day"] for row in booked}
+    missing = {figure: used - told[figure] for figure in FIGURES if figure in told}
+    notes = []
+    for figures, days, on_them in by_days(missing):
+        rows = [row for row in booked if row["day"] in on_them]
+        attempts = sum(row["attempts"] for row in rows)
+        usd = sum((row["usd"] for row in rows if row["usd"]), Decimal(0))
+        notes.append(
+            f"{figures}: no file tells {days}; what the ledger has there is not compared:"
+            f" attempts {attempts:,}, known cost {dollars(usd)}"
+        )
+    return notes
+
+
 def _compare(
-    exports: Sequence[Export], booked: Sequence[Mapping[str, Any]], tolerance: Decimal
+    exports: Sequence[Export], booked: Sequence[Mapping[str, Any]], told: Mapping[str, set[date]], tolerance: Decimal
 ) -> tuple[list[Line], list[Line]]:
     """Return the lines, by day and model, and the totals."""
     said = _said(exports)
-    listed: dict[date, set[str]] = defaultdict(set)
-    for (day, model), figures in said.items():
-        if model is not None and figures:
-            listed[day].add(model)
-    covered = _covered(exports)
-    named = [(row, _names_of(row, listed)) for row in booked]
+    every_name = {model for _, model in said if model is not None}
     lines: list[Line] = []
     totals: list[Line] = []
-    for figure in (figure for figure in FIGURES if figure in covered):
+    for figure in (figure for figure in FIGURES if figure in told):
         theirs = {key: figures[figure] for key, figures in said.items() if figure in figures}
-        by_model = any(model is not None for _, model in theirs)
-        rows = [(row, names if by_model else (None,)) for row, names in named if row["day"] in covered[figure]]
+        listed: dict[date, set[str]] = defaultdict(set)
+        for day, model in theirs:
+            if model is not None:
+                listed[day].add(model)
+        within = [row for row in booked if row["day"] in told[figure]]
+        rows = [(row, _names_of(row, listed) if listed else (None,)) for row in within]
         found = list(_lines_of(figure, theirs, rows, tolerance))
-        lines += found
+        names = set().union(*listed.values())
+        lines += (replace(line, model=_shown(line.model, names, every_name)) for line in found)
         if found:
-            totals.append(_total(figure, found, [row for row, _ in rows], tolerance))
+            totals.append(_total(figure, found, within, tolerance))
     return sorted(lines, key=lambda line: (line.day, line.model or "", FIGURES.index(line.figure))), totals
 
 
@@ -174,7 +212,8 @@ def _lines_of(
         if place not in theirs and (low, high) == (0, 0):
             continue  # attempts that used nothing
         stated = theirs.get(place, _nothing(figure))
-        verdict = _verdict(figure, low, high, stated, tolerance)
+        is_on_both = place in theirs and place in ours
+        verdict = _verdict(figure, low, high, stated, tolerance, roundings=int(is_on_both))
         if verdict == "differs" and not (place in theirs and place in only):
             verdict = "only provider" if place in theirs else "only ledger"
         yield Line(*place, figure, low, high, stated, verdict)
@@ -186,7 +225,7 @@ def _total(figure: str, lines: Sequence[Line], rows: Iterable[Mapping[str, Any]]
     stated = _nothing(figure)
     for line in lines:
         stated += line.provider
-    verdict = _verdict(figure, low, high, stated, tolerance, lines=len(lines))
+    verdict = _verdict(figure, low, high, stated, tolerance, roundings=len(lines))
     if verdict == "agrees" and any(line.verdict == "unknown" for line in lines):
         verdict = "unknown"
     return Line(None, None, figure, low, high, stated, verdict)
@@ -204,17 +243,6 @@ def _said(exports: Iterable[Export]) -> dict[tuple[date, str | None], dict[str, 
     return sums
 
 
-def _covered(exports: Iterable[Export]) -> dict[str, set[date]]:
-    """Return the days for which the files tell each figure: from a file's first day to its last."""
-    days: dict[str, set[date]] = defaultdict(set)
-    for export in exports:
-        first, count = min(export.days), (max(export.days) - min(export.days)).days + 1
-        for figure in FIGURES:
-            if any(getattr(line, figure) is not None for line in export.lines):
-                days[figure].update(first + timedelta(days=n) for n in range(count))
-    return days
-
-
 def _names_of(row: Mapping[str, Any], listed: Mapping[date, set[str]]) -> Sequence[str]:
     """Return the name under which an export lists a model; several for attempts that were lost and may be of any.
 
@@ -224,21 +252,28 @@ def _names_of(row: Mapping[str, Any], listed: Mapping[date, set[str]]) -> Sequen
     snapshots = _snapshots(row["model"], today)
     if len(snapshots) > 1 and not (row["model_returned"] or row["requests"] or row["usd"]):
         return snapshots
-    return [_name_among(set().union(*listed.values()), today, row)]
+    return [_name_among(today, row) or _name_among(set().union(*listed.values()), row) or _own_name(row)]
 
 
-def _name_among(names: set[str], today: set[str], row: Mapping[str, Any]) -> str:
+def _own_name(row: Mapping[str, Any]) -> str:
+    return str(row["model_returned"] or row["model"])
+
+
+def _name_among(names: set[str], row: Mapping[str, Any]) -> str | None:
     """Return how an export calls a model: as it answered, as it was asked for, dated or undated."""
     asked, returned = row["model"], row["model_returned"]
     candidates = [name for name in (returned, asked) if name]
     undated = [_DATED.sub("", name) for name in candidates]
-    dated = _snapshots(asked, today) or _snapshots(asked, names)
+    dated = _snapshots(asked, names)
     if len(dated) > 1 or _DATED.search(returned or ""):  # a snapshot that answered is no other one
         dated = []
-    for name in (*candidates, *undated, *dated):
-        if name in names:
-            return str(name)
-    return str(returned or asked)
+    return next((str(name) for name in (*candidates, *undated, *dated) if name in names), None)
+
+
+def _shown(name: str | None, names: set[str], every_name: set[str]) -> str | None:
+    """Return one name of a model for all figures: its snapshot's, where other figures list only that one."""
+    snapshots = _snapshots(name, every_name - {name}) if name is not None else []
+    return snapshots[0] if len(snapshots) == 1 and snapshots[0] not in names else name
 
 
 def _snapshots(model: str, names: Iterable[str]) -> list[str]:
@@ -268,13 +303,13 @@ def _nothing(figure: str) -> Number:
 
 
 def _verdict(
-    figure: str, low: Number | None, high: Number | None, stated: Number, tolerance: Decimal, *, lines: int = 1
+    figure: str, low: Number | None, high: Number | None, stated: Number, tolerance: Decimal, *, roundings: int
 ) -> Verdict:
-    """Judge a figure, or the total of so many lines."""
+    """Judge a figure, or a total, in which the provider rounded so often. What only one side has is no rounding."""
     slack = abs(Decimal(stated)) * tolerance / 100
     if figure == "usd":
         # Roundings go up and down, so those of many lines add up to a cent times the square root of their number.
-        slack = max(slack, DOLLAR_SLACK * Decimal(lines).sqrt()) if tolerance else LAST_DIGIT * lines
+        slack = max(slack, DOLLAR_SLACK * Decimal(roundings).sqrt()) if tolerance else LAST_DIGIT * roundings
     if stated < (low or 0) - slack:
         return "differs"
     if high is None:

@@ -1,79 +1,21 @@
 """`promptmill reconcile`: the ledger and a provider's export, figure by figure."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 from bookings import PRICE, Booked
 from project import Project, texts
 from stub_faults import CUT, every
+from usage_pages import DAY, NEXT, SNAPSHOT, TWO_DAYS, book, compared, costs, count, last_day, lose, page, save, usage
 
-from pipeline.records import Usage
-
-DAY, NEXT = datetime(2026, 11, 20, 9, tzinfo=UTC), datetime(2026, 11, 21, 23, 59, 59, tzinfo=UTC)
-SNAPSHOT = "gpt-4o-mini-2024-07-18"
+FREE = {**PRICE, "input": "0", "output": "0"}
 
 
 @pytest.fixture
 def project(tmp_path):
     return Project(tmp_path)
-
-
-def book(project, *attempts, provider="openai", model="gpt-4o-mini", end=True, returned=None, **run):
-    """A run whose attempts are (day, tokens in, of which cached, tokens out, dollars)."""
-    returned = returned or (SNAPSHOT if provider == "openai" else "claude-opus-4-5-20251101")
-    booked = Booked(project.folder / "promptmill.duckdb", provider=provider, model=model, **run)
-    for number, (day, tokens, cached, out, usd) in enumerate(attempts):
-        usage = None if tokens is None else Usage(tokens, out, cached_input_tokens=cached)
-        cost = None if usd is None else Decimal(usd)
-        booked.attempt(f"k{booked.run_id}-{number}", usage=usage, cost=cost, sent_at=day.timestamp(),
-                       model_returned=returned)  # fmt: skip
-    booked.end() if end else booked.die()
-
-
-TWO_DAYS = ((DAY, 1000, 400, 200, "0.50"), (DAY, 500, 0, 100, "0.25"), (NEXT, 300, 0, 60, "0.10"))
-
-
-def usage(model=SNAPSHOT, **changes):
-    return {"object": "organization.usage.completions.result", "model": model, "input_tokens": 1500,
-            "input_cached_tokens": 400, "output_tokens": 300, "num_model_requests": 2, **changes}  # fmt: skip
-
-
-def last_day(**changes):
-    return usage(**{"input_tokens": 300, "input_cached_tokens": 0, "output_tokens": 60, "num_model_requests": 1,
-                    **changes})  # fmt: skip
-
-
-def costs(usd, line_item=f"{SNAPSHOT}, input", currency="usd"):
-    return {"object": "organization.costs.result", "amount": {"value": usd, "currency": currency},
-            "line_item": line_item}  # fmt: skip
-
-
-def page(*days, **more):
-    """OpenAI's page: one bucket per day, from DAY on."""
-    start = int(DAY.replace(hour=0).timestamp())
-    buckets = [
-        {"object": "bucket", "start_time": start + n * 86400, "end_time": start + (n + 1) * 86400, "results": results}
-        for n, results in enumerate(days)
-    ]
-    return {"object": "page", "data": buckets, "has_more": False, **more}
-
-
-def save(project, content, name="export"):
-    (project.folder / name).write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
-    return name
-
-
-def compared(project, content, *args, code=0):
-    """The lines that don't agree, as (day, model, figure, ledger, provider, verdict)."""
-    done = project.run("reconcile", save(project, content), "--json", *args, code=code)
-    lines = [line for line in json.loads(done.stdout)["lines"] if line["verdict"] != "agrees"]
-    return [tuple(line[name] for name in ("day", "model", "figure", "ledger", "provider", "verdict")) for line in lines]
-
-
-def count(project, content, *args):
-    return len(json.loads(project.run("reconcile", save(project, content), "--json", *args).stdout)["lines"])
 
 
 # -- what is compared -------------------------------------------------------------------------------
@@ -159,14 +101,6 @@ def test_a_model_is_found_by_the_name_it_answered_with_and_by_the_one_it_was_ask
     assert compared(project, page([usage(name)], [last_day(model=name)])) == []
 
 
-def lose(project, day=DAY, *, price=PRICE, **facts):
-    """An attempt that was cut off: nobody knows what it cost, nor which snapshot of the model would have answered."""
-    booked = Booked(project.folder / "promptmill.duckdb", provider="openai", model="gpt-4o-mini", price=price)
-    lost = {"usage": None, "cost": None, "output": None, "result": "unavailable", "sent_at": day.timestamp()}
-    booked.attempt("lost", **lost | facts)
-    booked.end()
-
-
 def test_an_attempt_that_was_lost_belongs_to_the_snapshot_of_the_model_it_was_sent_to(project):
     book(project, *TWO_DAYS)
     lose(project)
@@ -232,6 +166,41 @@ def test_an_answer_of_another_snapshot_is_not_that_of_the_listed_one(project):
     ]
 
 
+OPUS = "claude-opus-4-5"
+
+
+def of_anthropic(tokens, cost):
+    """Its usage CSV, which has dated names, and its cost CSV, which has undated ones."""
+    columns = "usage_date_utc,model_version,usage_input_tokens_no_cache,usage_output_tokens"
+    return (
+        f"{columns}\n2026-11-20,{OPUS}-20251101,{tokens},97\n",
+        f"usage_date_utc,model,token_type,cost_usd\n2026-11-20,Claude Opus 4.5,output,{cost}\n",
+    )
+
+
+def test_a_model_with_a_dated_name_in_one_file_and_an_undated_one_in_another_is_one(project):
+    book(project, (DAY, 504, 0, 97, "1.23"), provider="anthropic", model=OPUS)
+    for tokens, cost, differing in ((504, "1.23", []), (600, "2.00", ["input_tokens", "usd"])):
+        files = [save(project, content, f"f{n}") for n, content in enumerate(of_anthropic(tokens, cost))]
+        done = project.run("reconcile", *files, "--json", code=3 if differing else 0)
+        lines = json.loads(done.stdout)["lines"]
+        assert {line["model"] for line in lines} == {f"{OPUS}-20251101"}
+        assert [line["figure"] for line in lines] == ["input_tokens", "output_tokens", "usd"]
+        assert [line["figure"] for line in lines if line["verdict"] != "agrees"] == differing
+
+
+def test_a_snapshot_and_its_undated_name_that_one_file_lists_stay_two(project):
+    book(project, (DAY, 10, 0, 1, "0.50"))
+    book(project, (DAY, 10, 0, 1, "0.50"), returned="gpt-4o-mini")
+    said = f"day,model,requests\n2026-11-20,{SNAPSHOT},1\n2026-11-20,gpt-4o-mini,1\n"
+    assert count(project, said) == 2
+
+
+def test_a_day_on_which_an_export_has_another_name_of_a_model_is_looked_up_in_that_day_first(project):
+    book(project, *TWO_DAYS)
+    assert compared(project, f"day,model,usd\n2026-11-20,{SNAPSHOT},0.75\n2026-11-21,gpt-4o-mini,0.10\n") == []
+
+
 # -- tolerance and what is unknown ------------------------------------------------------------------
 
 
@@ -245,6 +214,14 @@ def test_half_a_percent_of_the_provider_s_figure_is_tolerated_and_no_more(projec
 def test_a_cent_is_tolerated_in_dollars_and_no_more(project, usd, code):
     book(project, *TWO_DAYS)
     project.run("reconcile", save(project, page([costs(usd)])), code=code)
+
+
+def test_what_only_one_side_has_is_no_rounding_however_small(project):
+    book(project, (DAY, 10, 0, 1, "0.004"))
+    assert compared(project, "day,model,usd\n2026-11-20,gpt-9,0.004\n", code=3) == [
+        ("2026-11-20", SNAPSHOT, "usd", "0.004000000000", "0", "only ledger"),
+        ("2026-11-20", "gpt-9", "usd", "0", "0.004", "only provider"),
+    ]
 
 
 @pytest.mark.parametrize(("usd", "code"), [("0.754", 0), ("0.75", 0), ("0.7541", 3), ("0.7499", 3)])
@@ -311,6 +288,18 @@ def test_input_that_was_not_counted_exactly_may_be_as_much_as_its_dollars_bound(
     assert found["lines"][0]["ledger_at_most"] == (None if price is None else 15_700)
 
 
+@pytest.mark.parametrize(
+    ("ended", "code"),
+    [({"http_status": None, "error_type": "read"}, 0), ({"http_status": 504}, 0), ({"http_status": 429}, 3),
+     ({"http_status": None, "error_type": "connect"}, 3)],
+)  # fmt: skip
+def test_a_free_model_s_answers_that_were_lost_may_have_been_counted(project, ended, code):
+    book(project, (DAY, 500, 0, 100, "0"), price=FREE)
+    lose(project, price=FREE, cost=Decimal(0), worst=Decimal(0), **ended)
+    said = f"day,model,requests,input_tokens,output_tokens\n2026-11-20,{SNAPSHOT},2,550,200\n"
+    assert len(compared(project, said, code=code)) == code
+
+
 @pytest.mark.parametrize("usd", ["3", "0.008", "0"])
 def test_an_unknown_price_never_agrees_with_a_bill(project, usd):
     booked = Booked(project.folder / "promptmill.duckdb", provider="openai", model="gpt-4o-mini", price=None)
@@ -345,192 +334,6 @@ def test_nothing_known_with_a_bound_is_no_zero_and_agrees_up_to_the_bound(projec
     lose(project)
     found = json.loads(project.run("reconcile", save(project, page([costs("0.004")])), "--json").stdout)
     assert [found["totals"][0][key] for key in ("ledger", "ledger_at_most")] == [None, "0.004000000000"]
-
-
-# -- shapes -----------------------------------------------------------------------------------------
-
-
-def test_costs_that_are_not_grouped_are_compared_by_day(project):
-    book(project, *TWO_DAYS)
-    assert compared(project, page([costs(0.75, None)], [costs(0.9, None)]), code=3) == [
-        ("2026-11-21", None, "usd", "0.100000000000", "0.9", "differs")
-    ]
-
-
-@pytest.mark.parametrize(
-    ("item", "model"),
-    [
-        ("priority | gpt-5.6-sol, output, long context", "gpt-5.6-sol"),
-        ("gpt-audio-mini-2025-12-15 audio, input", "gpt-audio-mini-2025-12-15"),
-        ("web search tool calls", "web search tool calls"),
-    ],
-)
-def test_a_line_item_names_its_model(project, item, model):
-    book(project, *TWO_DAYS)
-    assert ("2026-11-20", model, "usd", "0", "5", "only provider") in compared(project, page([costs(5, item)]), code=3)
-
-
-def test_usage_and_costs_in_several_files_are_one_export(project):
-    book(project, *TWO_DAYS)
-    files = [save(project, page([usage()], [last_day()]), "usage.json"), save(project, page([costs(0.75)]), "costs")]
-    found = json.loads(project.run("reconcile", *files, "--json").stdout)
-    assert [line["figure"] for line in found["totals"]] == [
-        "requests", "input_tokens", "cached_input_tokens", "output_tokens", "usd",
-    ]  # fmt: skip
-    assert (found["first_day"], found["last_day"]) == ("2026-11-20", "2026-11-21")
-
-
-@pytest.mark.parametrize("join", [json.dumps, lambda pages: "\n".join(map(json.dumps, pages))])
-def test_pages_may_stand_in_a_list_or_one_after_the_other(project, join):
-    book(project, *TWO_DAYS)
-    second = page([], [last_day()])
-    pages = [page([usage()], has_more=True, next_page="x"), {**second, "data": second["data"][1:]}]
-    assert count(project, join(pages)) == 8
-
-
-def test_an_export_whose_last_page_is_missing_says_so(project):
-    book(project, *TWO_DAYS)
-    done = project.run("reconcile", save(project, page([usage()], has_more=True)))
-    assert "has_more: days are missing" in done.stderr
-
-
-def test_results_of_other_kinds_are_left_out_and_counted(project):
-    book(project, *TWO_DAYS)
-    other = {"object": "organization.usage.embeddings.result", "input_tokens": 5, "num_model_requests": 1}
-    done = project.run("reconcile", save(project, page([usage(), other])))
-    assert "1 results of other kinds are left out" in done.stderr
-
-
-CSV_USAGE = f"""start_time,end_time,start_time_iso,end_time_iso,project_id,num_model_requests,model,input_tokens,\
-output_tokens,input_cached_tokens
-1763596800,1763683200,2025-11-20T00:00:00+00:00,,,,,,,
-1795132800,1795219200,2026-11-20T00:00:00+00:00,,p,1.0,{SNAPSHOT},1000,200,400
-1795132800,1795219200,2026-11-20T00:00:00+00:00,,q,1.0,{SNAPSHOT},500,100,0
-"""
-CSV_COSTS = f"""start_time,end_time,start_time_iso,end_time_iso,amount_value,amount_currency,line_item
-1795132800,,,,0.500000000000000000000000,usd,"{SNAPSHOT}, input"
-1795132800,,,,2.5e-1,usd,"{SNAPSHOT}, output"
-1795219200,,,,,,
-"""
-
-
-def test_openai_s_csv_exports_are_read(project):
-    book(project, *TWO_DAYS)
-    assert compared(project, CSV_USAGE, "--tolerance", "0") == []
-    lines = compared(project, CSV_COSTS, "--tolerance", "0", code=3)
-    assert lines == [("2026-11-21", SNAPSHOT, "usd", "0.100000000000", "0", "only ledger")]
-
-
-def anthropic_page(*results):
-    return {"data": [{"starting_at": "2026-11-20T00:00:00Z", "ending_at": "2026-11-21T00:00:00Z",
-                      "results": list(results)}], "has_more": False, "next_page": None}  # fmt: skip
-
-
-def test_anthropic_s_reports_are_read_cache_tokens_added_and_cents_made_dollars(project):
-    book(project, (DAY, 1627, 1000, 97, "1.235"), provider="anthropic", model="claude-opus-4-5")
-    said = {"uncached_input_tokens": 504, "cache_read_input_tokens": 1000, "output_tokens": 97,
-            "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 23},
-            "model": "claude-opus-4-5-20251101"}  # fmt: skip
-    assert count(project, anthropic_page(said), "--tolerance", "0") == 3
-    money = {"amount": "123.45", "currency": "USD", "description": "Opus - Input", "model": "claude-opus-4-5"}
-    assert count(project, anthropic_page(money)) == 1
-    assert compared(project, anthropic_page({**money, "amount": "1.2345"}), code=3)
-
-
-def test_anthropic_s_csv_exports_are_read(project):
-    book(project, (DAY, 1627, 1000, 97, "1.23"), provider="anthropic", model="claude-opus-4-5")
-    tokens = (
-        "usage_date_utc,model_version,api_key,usage_input_tokens_no_cache,usage_input_tokens_cache_write_5m,"
-        "usage_input_tokens_cache_write_1h,usage_input_tokens_cache_read,usage_output_tokens\n"
-        "2026-11-20,claude-opus-4-5-20251101,key,504,100,23,1000,97\n"
-    )
-    assert count(project, tokens, "--tolerance", "0") == 3
-    money = (
-        "usage_date_utc,model,token_type,cost_usd\n2026-11-20,Claude Opus 4.5,input_no_cache,1.20\n"
-        "2026-11-20,Claude Opus 4.5,output,0.03\n"
-    )
-    assert count(project, money, "--tolerance", "0") == 1
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        f"date,name,prompt,cost\n2026-11-20,{SNAPSHOT},1500,0.75\n2026/11/21,{SNAPSHOT},300,$0.10\n",
-        f"\ufeffdate;name;prompt;cost\n2026-11-20T23:30:00-00:00;{SNAPSHOT};1,500;0.75\n1795219200;{SNAPSHOT};300;.1\n",
-        f'date\tname\tprompt\tcost\n2026-11-21T01:00:00+02:00\t{SNAPSHOT}\t"1500"\t0.75\n2026-11-21\t{SNAPSHOT}\t300\t0.1',
-    ],
-)
-def test_any_csv_can_be_read_when_its_columns_are_named(project, content):
-    book(project, *TWO_DAYS)
-    columns = "day=date,model=name,input_tokens=prompt,usd=cost"
-    assert count(project, content, "--columns", columns, "--tolerance", "0") == 4
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        'day,usd\n2026-11-20,"1,500"\n',  # here a comma has to be quoted, and nobody quotes a decimal one
-        "day;usd\n2026-11-20;1,500.00\n",
-        "day\tusd\tinput_tokens\n2026-11-20\t1500.0\t1,500\n",  # a count has no decimals
-    ],
-)
-def test_thousands_may_be_separated_where_a_comma_can_be_nothing_else(project, content):
-    book(project, (DAY, 1500, 0, 10, "1500"))
-    assert compared(project, content, "--tolerance", "0") == []
-
-
-def test_a_csv_with_our_own_names_needs_none_and_all_providers_are_compared(project):
-    book(project, *TWO_DAYS)
-    book(project, (DAY, 10, 0, 10, "1"), provider="groq")
-    assert count(project, "day,usd\n2026-11-20,1.75\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("content", "args", "message"),
-    [
-        (
-            "when,what\n1,2\n",
-            (),
-            "Found: the columns when, what. Known:\n  Anthropic's usage and costs (JSON): buckets",
-        ),
-        ("when,what\n1,2\n", ("--columns", "day=date,usd=what"), "there is no column 'date'; found: when, what"),
-        ("day,usd\n11/20/2026,1\n", (), ", line 2: '11/20/2026' is no day"),
-        ("day,usd\n2026-11-20,1\n\n2026-11-20,much\n", (), ", line 4: 'much' is no number"),
-        ("day,usd\n2026-11-20,1e999999999\n", (), "'1e999999999' is no number"),
-        ("day;usd\n2026-11-20;0,75\n", (), "'0,75' is no number"),
-        ("day;usd\n2026-11-20;0,750\n", (), "line 2: '0,750' is no number; write decimals after a point"),
-        ('day,usd\n2026-11-20,"0,750"\n', (), "'0,750' is no number"),
-        ("day;usd\n2026-11-20;-012,345\n", (), "'-012,345' is no number"),
-        ("day;usd\n2026-11-20;1,750\n", (), "'1,750' may be 1.750 or 1750"),
-        ("day\tusd\n2026-11-20\t$1,750\n", (), "'$1,750' may be 1.750 or 1750"),
-        ("day;requests\n2026-11-20;0,003\n", (), "'0,003' is no number"),
-        ("day,requests\n2026-11-20,1.5\n", (), "'1.5' is no whole number"),
-        ("day,usd\n", (), "no usage in it"),
-        ("", (), "is empty"),
-        ('{"data": [', (), "is broken JSON"),
-        ('{"error": {"message": "no"}}', (), "JSON with the keys error"),
-        (page([costs(1, currency="eur")]), (), "amounts in eur"),
-        (page([], []), (), "no usage in it"),
-        ("day,usd\n2026-11-20,1\n", ("--columns", "date=day"), "with a name of day, model, requests"),
-        ("day,usd\n2026-11-20,1\n", ("--columns", "day"), "write NAME=COLUMN"),
-    ],
-)
-def test_what_is_no_export_is_refused_with_what_was_found(project, content, args, message):
-    book(project, *TWO_DAYS)
-    assert message in project.run("reconcile", save(project, content), *args, code=2).stderr
-
-
-def test_a_file_that_is_missing_or_not_text_is_named(project):
-    book(project, *TWO_DAYS)
-    assert "nowhere.csv can't be read: No such file" in project.run("reconcile", "nowhere.csv", code=2).stderr
-    (project.folder / "sheet.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")
-    assert "is not UTF-8 text" in project.run("reconcile", "sheet.xlsx", code=2).stderr
-
-
-def test_files_of_two_vendors_are_not_taken_together(project):
-    book(project, *TWO_DAYS)
-    files = [save(project, page([usage()])), save(project, anthropic_page({"amount": "1"}), "other")]
-    assert "the files are of anthropic and openai" in project.run("reconcile", *files, code=2).stderr
 
 
 # -- for people, and with a vendor that bills ---------------------------------------------------------

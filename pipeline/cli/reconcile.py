@@ -1,5 +1,6 @@
 """`promptmill reconcile FILE...`."""
 
+import math
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,20 +29,52 @@ class Columns(click.ParamType):  # type: ignore[type-arg]  # generic only in cli
         """Read it."""
         from pipeline.usage_exports.plain import COLUMNS
 
-        pairs = [pair.partition("=") for pair in str(value).split(",")]
-        for ours, _, theirs in pairs:
-            if ours.strip() not in COLUMNS or not theirs.strip():
+        named: dict[str, str] = {}
+        for pair in str(value).split(","):
+            ours, _, theirs = (part.strip() for part in pair.partition("="))
+            if ours not in COLUMNS or not theirs:
                 self.fail(f"{ours!r}: write NAME=COLUMN, with a name of {', '.join(COLUMNS)}", param, ctx)
-        return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+            if ours in named:
+                self.fail(f"{ours} is named twice: {named[ours]} and {theirs}", param, ctx)
+            named[ours] = theirs
+        return named
+
+
+class Percent(click.FloatRange):
+    """A number in a range; click's own lets `nan` pass, which is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
+
+
+def _joined(ctx: click.Context, param: click.Parameter, said: tuple[dict[str, str], ...]) -> dict[str, str]:
+    """Take several --columns as one."""
+    joined: dict[str, str] = {}
+    for named in said:
+        if twice := joined.keys() & named.keys():
+            raise click.BadParameter(f"{min(twice)} is named twice", ctx, param)
+        joined |= named
+    return joined
 
 
 @click.command("reconcile", short_help="Compare the ledger with a provider's usage export.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--provider", help="Compare all attempts at this provider; default: those at the export's vendor.")
-@click.option("--columns", type=Columns(), metavar="NAME=COLUMN,...", help="Which column of another CSV is which.")
+@click.option(
+    "--columns",
+    type=Columns(),
+    multiple=True,
+    callback=_joined,
+    metavar="NAME=COLUMN,...",
+    help="Which column of another CSV is which.",
+)
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0, 100),
+    type=Percent(0, 100),
     default=0.5,
     show_default=True,
     metavar="PERCENT",
@@ -53,7 +86,7 @@ class Columns(click.ParamType):  # type: ignore[type-arg]  # generic only in cli
 def command(
     files: tuple[Path, ...],
     provider: str | None,
-    columns: dict[str, str] | None,
+    columns: dict[str, str],
     tolerance: float,
     show_all: bool,
     ledger_path: Path,
@@ -68,7 +101,7 @@ def command(
     from pipeline import api
 
     percent = Decimal(str(tolerance))
-    found = api.reconcile(open_ledger(ledger_path), files, columns=columns or {}, provider=provider, tolerance=percent)
+    found = api.reconcile(open_ledger(ledger_path), files, columns=columns, provider=provider, tolerance=percent)
     for note in found.notes:
         warn(note)
     if as_json:
@@ -87,6 +120,7 @@ def _facts(found: "Reconciled", tolerance: Decimal) -> dict[str, Any]:
         "tolerance_percent": float(tolerance),
         "agrees": found.agrees,
         "notes": found.notes,
+        "not_told": found.not_told,
         "lines": [_row(line) for line in found.lines],
         "totals": [_row(line) for line in found.totals],
     }
@@ -109,6 +143,10 @@ def _show(found: "Reconciled", tolerance: Decimal, *, show_all: bool) -> None:
         parts = [line for line in found.lines if line.figure == total.figure]
         if total.verdict != "agrees" and all(part.verdict == "agrees" for part in parts):
             click.echo(_why(total))
+    if found.not_told:
+        click.echo(f"not compared, as the files don't tell them: {', '.join(found.not_told)}")
+    if found.is_cut_off:
+        click.echo("pages of the export are missing: what agrees is not all of it")
 
 
 def _why(total: "Line") -> str:

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from hashlib import sha256
@@ -26,9 +26,10 @@ class Document:
     """Equal for files that hold the same text."""
     delimiter: str = ""
     header: tuple[str, ...] = ()
-    rows: tuple[Mapping[str, str], ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    """The cells of those that aren't empty."""
     pages: tuple[Mapping[str, Any], ...] = ()
-    """What an admin API answered, one object per page."""
+    """What an admin API answered, one object with `data` per page."""
     buckets: tuple[Mapping[str, Any], ...] = ()
     """The pages' `data`, or the buckets that stand in the file by themselves."""
     lines: tuple[int, ...] = ()
@@ -42,8 +43,18 @@ class Document:
         return str(self.path) if self.line is None else f"{self.path}, line {self.line:,}"
 
     def by_line(self) -> Iterator[tuple[Mapping[str, str], "Document"]]:
-        """List the rows of a CSV, each with this document at its line."""
-        return ((row, replace(self, line=line)) for row, line in zip(self.rows, self.lines, strict=True))
+        """List the rows of a CSV, each with this document at its line.
+
+        Raises InputError for a row that hasn't as many cells as the header, as when a comma stands inside a number.
+        """
+        for cells, line in zip(self.rows, self.lines, strict=True):
+            at_line = replace(self, line=line)
+            more = any(cell.strip() for cell in cells[len(self.header) :])
+            if more or len(cells) < len(self.header):
+                advice = f"put quotes around a cell that holds a {self.delimiter!r}" if more else "export it again"
+                said = f"{len(cells):,} cells under {len(self.header):,} columns"
+                raise InputError(f"{at_line.place}: {said}; {advice}")
+            yield dict(zip(self.header, cells, strict=False)), at_line
 
     @property
     def keys(self) -> str:
@@ -81,7 +92,7 @@ def _json(path: Path, digest: str, text: str) -> Document:
     for value in _values(path, text):
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, dict) and isinstance(one.get("data"), list):
-                pages.append({key: said for key, said in one.items() if key != "data"})
+                pages.append(one)
                 buckets += [bucket for bucket in one["data"] if isinstance(bucket, dict)]
             elif isinstance(one, dict):
                 buckets.append(one)
@@ -106,21 +117,23 @@ def _after_space(text: str, at: int) -> int:
 
 
 def _csv(path: Path, digest: str, text: str) -> Document:
-    first = text.partition("\n")[0]
+    first = text.lstrip("\r\n").partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first.count)
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        table = [(cells, reader.line_num) for cells in reader]
+        table = [(tuple(cells), reader.line_num) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as error:
         raise InputError(f"{path} is a broken CSV ({error}); export it again") from error
     if not table:
         raise InputError(f"{path} is empty")
-    header = tuple(name.strip() for name in table[0][0])
-    filled = [(_row(header, cells), line) for cells, line in table[1:] if any(cell.strip() for cell in cells)]
-    rows, lines = tuple(row for row, _ in filled), tuple(line for _, line in filled)
+    header = _trimmed(table[0][0])
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise InputError(f"{path} has several columns called {twice[0]!r}; rename or remove all but one")
+    rows, lines = tuple(cells for cells, _ in table[1:]), tuple(line for _, line in table[1:])
     return Document(path, digest, delimiter, header, rows, lines=lines)
 
 
-def _row(header: tuple[str, ...], cells: list[str]) -> dict[str, str]:
-    """Name the cells; a row that is cut short has empty ones."""
-    return dict.fromkeys(header, "") | dict(zip(header, cells, strict=False))
+def _trimmed(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a header without the empty names behind its last one."""
+    filled = [number for number, name in enumerate(names, 1) if name.strip()]
+    return tuple(name.strip() for name in names[: filled[-1]])

@@ -1,26 +1,25 @@
-"""What a shape of export is, and how its values are read."""
+"""What a shape of export is, and how its results or rows are read: what is not compared is named, never dropped."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InputError
 from pipeline.usage_exports._document import Document, results_of
+from pipeline.usage_exports._values import Span, day_of, is_figure, moment_of, span_of
 
 FIGURES = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "usd")
 """What is compared: numbers of one UTC day and model."""
 
-_SLASHED = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})")
-_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
-"""A decimal comma is none: 0,75 must not become 75, nor 0,750."""
-_EITHER = re.compile(r"-?\d{1,3},\d{3}")
-"""Thousands, or three decimals after a comma."""
-_TOO_LONG = 18
-"""Digits before the point of what no provider counts or bills."""
-_EPOCH = re.compile(r"\d{9,11}(\.0*)?")
+_NO_FIGURE = re.compile(
+    r"(.*[._ ])?(ids?|keys?|name|account|user|(time)?stamp|time|hour|day|date|month|utc|iso|at)", re.IGNORECASE
+)
+"""Columns whose numbers say who or when."""
+
+_UNNAMED = "a column without a name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +36,71 @@ class UsageLine:
     output_tokens: int | None = None
     usd: Decimal | None = None
 
+    @property
+    def told(self) -> list[str]:
+        """The figures that it has."""
+        return [figure for figure in FIGURES if getattr(self, figure) is not None]
+
+    @property
+    def is_blank(self) -> bool:
+        """Tell whether it only stands for a day without usage."""
+        return self.model is None and not self.told
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer of an admin API."""
+
+    kinds: frozenset[str]
+    """Of its results."""
+    first: datetime
+    """When its first bucket begins."""
+    last: datetime
+    """When its last one does."""
+    has_more: bool
+    """Whether the vendor says that another follows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a shape reads out of a document."""
 
     lines: Sequence[UsageLine]
-    days: frozenset[date] = frozenset()
-    """Days that are covered beside those of the lines."""
-    notes: Sequence[str] = field(default=())
+    spans: frozenset[Span]
+    """What the document speaks about, also where nothing was used."""
+    notes: Sequence[str]
+    pages: Sequence[Page] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What a file says."""
+
+    path: Path
+    digest: str
+    """Equal for files that hold the same."""
+    shape: str
+    """The shape's name, for people."""
+    provider: str | None
+    """Whose it is, by the name of our preset; None: a plain CSV doesn't say."""
+    lines: Sequence[UsageLine]
+    """In the file's order; several may be about the same day and model."""
+    spans: frozenset[Span]
+    """What the file speaks about, also where nothing was used."""
+    notes: Sequence[str]
+    """What is known to be missing from it, or is not compared."""
+    pages: Sequence[Page]
+
+    @property
+    def days(self) -> set[date]:
+        """The UTC days that it speaks about."""
+        return set(map(day_of, self.spans))
+
+    @property
+    def figures(self) -> list[str]:
+        """What it tells of any of them."""
+        told = {figure for line in self.lines for figure in line.told}
+        return [figure for figure in FIGURES if figure in told]
 
 
 Matches = Callable[[Document, Mapping[str, str]], bool]
@@ -64,6 +119,25 @@ class Shape:
     read: Reads
 
 
+Said = Mapping[str, Any]
+"""A row, or a result in which what is nested has both keys: `amount.value`."""
+LineOf = Callable[[Said, date, Document], UsageLine]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Results or rows of one kind, and which of their keys are read."""
+
+    name: str
+    line_of: LineOf
+    figures: Mapping[str, Sequence[str]]
+    """The keys that hold each figure."""
+    beside: frozenset[str] = frozenset()
+    """Keys with numbers that are a part of a figure, or none at all."""
+    is_one: Callable[[Said], bool] = lambda _: True
+    """Tells results of this kind from others."""
+
+
 def has_columns(names: frozenset[str]) -> Matches:
     """Return a test for a CSV that has all these columns."""
     return lambda document, _: names <= set(document.header)
@@ -74,112 +148,92 @@ def has_buckets(start: str) -> Matches:
     return lambda document, _: any(start in bucket for bucket in document.buckets)
 
 
-LineOf = Callable[[Mapping[str, Any], date, Document], UsageLine | None]
-"""Reads one result or row of a day; None: it is of another kind, or empty."""
-
-
-def reads_pages(start: str, line_of: LineOf, kinds: str) -> Reads:
-    """Return a reader of such pages. `kinds` names the results of other kinds, which are left out and noted."""
-
-    def read(document: Document, _: Mapping[str, str]) -> Found:
-        dated = [(day_of(bucket.get(start), document), results_of(bucket)) for bucket in document.buckets]
-        lines = [line_of(result, day, document) for day, results in dated for result in results]
-        kept = [line for line in lines if line is not None]
-        notes = (*_cut_off(document), *_left_out(len(lines) - len(kept), kinds))
-        return Found(kept, frozenset(day for day, _ in dated), notes)
-
-    return read
-
-
-def reads_rows(start: Callable[[Mapping[str, str]], str], line_of: LineOf) -> Reads:
-    """Return a reader of a CSV; `start` tells the day of a row, which counts also where the row is empty."""
-
-    def read(document: Document, _: Mapping[str, str]) -> Found:
-        dated = [(day_of(start(row), at_line), row, at_line) for row, at_line in document.by_line()]
-        lines = (line_of(row, day, at_line) for day, row, at_line in dated)
-        return Found([line for line in lines if line is not None], frozenset(day for day, _, _ in dated))
-
-    return read
-
-
 def columns_text(names: Iterable[str]) -> str:
     """List columns for a message."""
     return f"columns {', '.join(sorted(names))}"
 
 
-def day_of(value: Any, document: Document) -> date:
-    """Read a UTC day: ISO date or time, YYYY/MM/DD, or epoch seconds. Raises InputError."""
-    text = str(value).strip()
-    try:
-        if _EPOCH.fullmatch(text):
-            return datetime.fromtimestamp(int(text.partition(".")[0]), UTC).date()
-        if slashed := _SLASHED.fullmatch(text):
-            return date(int(slashed[1]), int(slashed[2]), int(slashed[3]))
-        moment = datetime.fromisoformat(text)
-    except (ValueError, OverflowError, OSError) as error:
-        raise InputError(
-            f"{document.place}: {text!r} is no day; wanted: 2026-11-23, a time, or epoch seconds"
-        ) from error
-    return (moment if moment.tzinfo is None else moment.astimezone(UTC)).date()
+def reads_pages(start: str, end: str, kinds: Sequence[Kind], others: str) -> Reads:
+    """Return a reader of such pages. `others` names the results of other kinds, which are left out and noted."""
+
+    def read(document: Document, _: Mapping[str, str]) -> Found:
+        spans = [span_of(bucket.get(start), bucket.get(end), document) for bucket in document.buckets]
+        said = [
+            (flat, day_of(span), document)
+            for span, bucket in zip(spans, document.buckets, strict=True)
+            for flat in map(_flat, results_of(bucket))
+        ]
+        known = [(kind, *one) for one in said if (kind := _kind_of(one[0], kinds))]
+        lines, notes = _read(known, document)
+        if len(known) < len(said):
+            notes.append(f"{len(said) - len(known):,} results of other kinds are left out ({others})")
+        return Found(lines, frozenset(spans), notes, _pages(document, start, kinds))
+
+    return read
 
 
-def number_of(value: Any, document: Document) -> Decimal | None:
-    """Read a number as it is written, `$` and thousands separators apart; None for an empty cell.
+def reads_rows(kind: Kind, starts: Sequence[str], ends: Sequence[str] = ()) -> Reads:
+    """Return a reader of a CSV. Of the columns that say when a row begins, or ends, the first that is filled counts."""
 
-    Raises InputError, also for a comma that may be either: where commas don't separate the columns, they are decimal
-    ones in much of the world.
-    """
-    number = _number(value, document)
-    if number is not None and document.delimiter not in {"", ","} and _EITHER.fullmatch(_bare(value)):
-        point, none = _bare(value).replace(",", "."), _bare(value).replace(",", "")
-        raise InputError(f"{document.place}: {str(value)!r} may be {point} or {none}; write it without the comma")
-    return number
+    def read(document: Document, _: Mapping[str, str]) -> Found:
+        rows = list(document.by_line())
+        spans = [span_of(_first_of(row, starts), _first_of(row, ends), at_line) for row, at_line in rows]
+        said = [(kind, row, day_of(span), at_line) for span, (row, at_line) in zip(spans, rows, strict=True)]
+        lines, notes = _read(said, document)
+        return Found(lines, frozenset(spans), notes)
 
-
-def count_of(value: Any, document: Document) -> int | None:
-    """Read a count; vendors also write `3.0`, and it has no decimals after a comma. Raises InputError."""
-    number = _number(value, document)
-    if number is not None and number != number.to_integral_value():
-        raise InputError(f"{document.place}: {str(value)!r} is no whole number")
-    return None if number is None else int(number)
+    return read
 
 
-def _number(value: Any, document: Document) -> Decimal | None:
-    text = _bare(value)
-    if not text:
-        return None
-    try:
-        number = Decimal(text.replace(",", "") if _THOUSANDS.fullmatch(text) else text)
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if not number.is_finite() or number.adjusted() >= _TOO_LONG:
-        advice = "; write decimals after a point" if "," in text else ""
-        raise InputError(f"{document.place}: {str(value)!r} is no number{advice}")
-    return number
+def _first_of(row: Said, names: Iterable[str]) -> str:
+    return next((row[name] for name in names if row.get(name)), "")
 
 
-def _bare(value: Any) -> str:
-    return "" if value is None else str(value).replace("$", "").strip()
+def _read(said: Iterable[tuple[Kind, Said, date, Document]], document: Document) -> tuple[list[UsageLine], list[str]]:
+    """Return the lines, and notes on what they leave out."""
+    read = [(kind, one, kind.line_of(one, day, place)) for kind, one, day, place in said]
+    kinds = {kind.name: kind for kind, *_ in read}
+    notes = [
+        note
+        for name, kind in kinds.items()
+        for note in _notes(kind, [(one, line) for its, one, line in read if its.name == name], document)
+    ]
+    return [line for _, _, line in read if not line.is_blank], notes
 
 
-def check_currency(value: Any, document: Document) -> None:
-    """Raise InputError for money that isn't US dollars."""
-    if value and str(value).strip().lower() != "usd":
-        raise InputError(f"{document.place}: amounts in {value}; the ledger knows US dollars only")
+def _notes(kind: Kind, read: Sequence[tuple[Said, UsageLine]], document: Document) -> Iterator[str]:
+    used = kind.beside.union(*kind.figures.values())
+    names = dict.fromkeys(name for one, _ in read for name in one)
+    unread = [name for name in names if name not in used and not _NO_FIGURE.fullmatch(name)]
+    if ignored := [name for name in unread if any(is_figure(one.get(name)) for one, _ in read)]:
+        yield f"{document.path}: not compared: {', '.join(name or _UNNAMED for name in ignored)}"
+    lines = [line for _, line in read if not line.is_blank]
+    for figure, keys in kind.figures.items():
+        empty = sum(getattr(line, figure) is None for line in lines)
+        if empty and not names.keys().isdisjoint(keys):
+            yield f"{document.path}: {figure} is empty in {empty:,} of {len(lines):,} {kind.name} lines"
 
 
-def model_of(value: Any) -> str | None:
-    """Read a model's name; None where the file is not grouped by model."""
-    return str(value).strip() or None if value is not None else None
+def _flat(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring what is nested to the top."""
+    found: dict[str, Any] = {}
+    for key, value in said.items():
+        found |= {f"{key}.{inner}": one for inner, one in value.items()} if isinstance(value, dict) else {key: value}
+    return found
 
 
-def _cut_off(document: Document) -> list[str]:
-    """Return a note if the file's last page says that more follow."""
-    if document.pages and all(page.get("has_more") is True for page in document.pages):
-        return [f"{document.path}: its last page says has_more: days are missing; fetch the next pages too"]
-    return []
+def _kind_of(said: Said, kinds: Iterable[Kind]) -> Kind | None:
+    return next((kind for kind in kinds if kind.is_one(said)), None)
 
 
-def _left_out(results: int, kinds: str) -> list[str]:
-    """Return a note about results that are no chat usage."""
-    return [f"{results:,} results of other kinds are left out ({kinds})"] if results else []
+def _pages(document: Document, start: str, kinds: Sequence[Kind]) -> list[Page]:
+    """Return the pages that hold buckets."""
+    pages = []
+    for said in document.pages:
+        buckets = [bucket for bucket in said["data"] if isinstance(bucket, dict)]
+        starts = [moment_of(bucket.get(start), document) for bucket in buckets]
+        held = (_kind_of(_flat(result), kinds) for bucket in buckets for result in results_of(bucket))
+        names = frozenset(kind.name for kind in held if kind)
+        if starts:
+            pages.append(Page(names, min(starts), max(starts), said.get("has_more") is True))
+    return pages

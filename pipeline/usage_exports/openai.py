@@ -4,24 +4,22 @@ Cached tokens are part of the input tokens. Costs name the model in their line i
 """
 
 import re
-from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
 from pipeline.usage_exports._document import Document
 from pipeline.usage_exports._shape import (
+    Kind,
+    Said,
     Shape,
     UsageLine,
-    check_currency,
     columns_text,
-    count_of,
     has_buckets,
     has_columns,
-    model_of,
-    number_of,
     reads_pages,
     reads_rows,
 )
+from pipeline.usage_exports._values import check_currency, count_of, model_of, number_of
 
 _COMPLETIONS = "organization.usage.completions.result"
 _USAGE = frozenset({"input_tokens", "output_tokens", "num_model_requests"})
@@ -30,26 +28,11 @@ _LINE_ITEM = re.compile(r"(?:[^|]*\|)?\s*([^\s,|]+)(?: [^,]*)?,.*")
 """`gpt-4o-mini-2024-07-18, cached input`, `priority | gpt-5, output, long context`, `gpt-audio audio, input`."""
 
 
-def _line(said: Mapping[str, Any], day: date, document: Document) -> UsageLine | None:
-    amount = said.get("amount")
-    if isinstance(amount, dict):
-        check_currency(amount.get("currency"), document)
-        return UsageLine(day, _model_in(said.get("line_item")), usd=number_of(amount.get("value"), document))
-    is_chat = said.get("object", _COMPLETIONS) == _COMPLETIONS and "input_tokens" in said
-    return _usage(said, day, document) if is_chat else None
+def _is_chat(said: Said) -> bool:
+    return said.get("object", _COMPLETIONS) == _COMPLETIONS and "input_tokens" in said
 
 
-def _row_of_usage(row: Mapping[str, Any], day: date, document: Document) -> UsageLine | None:
-    return _usage(row, day, document) if row.get("num_model_requests") else None
-
-
-def _row_of_costs(row: Mapping[str, Any], day: date, document: Document) -> UsageLine | None:
-    check_currency(row.get("amount_currency"), document)
-    usd = number_of(row.get("amount_value"), document)
-    return None if usd is None else UsageLine(day, _model_in(row.get("line_item")), usd=usd)
-
-
-def _usage(said: Mapping[str, Any], day: date, document: Document) -> UsageLine:
+def _usage(said: Said, day: date, document: Document) -> UsageLine:
     return UsageLine(
         day,
         model_of(said.get("model")),
@@ -60,8 +43,14 @@ def _usage(said: Mapping[str, Any], day: date, document: Document) -> UsageLine:
     )
 
 
-def _started(row: Mapping[str, str]) -> str:
-    return row.get("start_time") or row.get("start_time_iso") or ""
+def _costs(said: Said, day: date, document: Document) -> UsageLine:
+    check_currency(said.get("amount.currency"), document)
+    return UsageLine(day, _model_in(said.get("line_item")), usd=number_of(said.get("amount.value"), document))
+
+
+def _row_of_costs(row: Said, day: date, document: Document) -> UsageLine:
+    check_currency(row.get("amount_currency"), document)
+    return UsageLine(day, _model_in(row.get("line_item")), usd=number_of(row.get("amount_value"), document))
 
 
 def _model_in(line_item: Any) -> str | None:
@@ -72,18 +61,46 @@ def _model_in(line_item: Any) -> str | None:
     return named[1] if named else str(line_item).strip()
 
 
+_TOKENS = Kind(
+    "usage",
+    _usage,
+    {
+        "requests": ("num_model_requests",),
+        "input_tokens": ("input_tokens",),
+        "cached_input_tokens": ("input_cached_tokens",),
+        "output_tokens": ("output_tokens",),
+    },
+    # The text of what is compared, and whether it went by batch.
+    frozenset(
+        {"input_uncached_tokens", "input_text_tokens", "input_cached_text_tokens", "output_text_tokens", "batch"}
+    ),
+    _is_chat,
+)
+# A cost's quantity is what it was charged for: tokens, of which the usage export tells.
+_MONEY = Kind("costs", _costs, {"usd": ("amount.value",)}, frozenset({"quantity"}), lambda said: "amount.value" in said)
+_MONEY_ROWS = Kind("costs", _row_of_costs, {"usd": ("amount_value",)}, frozenset({"quantity"}))
+_STARTED, _ENDED = ("start_time", "start_time_iso"), ("end_time", "end_time_iso")
+
 SHAPES = (
     Shape(
         "OpenAI's usage and costs (JSON)",
         "openai",
         "buckets with start_time and results, from /v1/organization/usage/completions or /v1/organization/costs",
         has_buckets("start_time"),
-        reads_pages("start_time", _line, "embeddings, images and so on"),
+        reads_pages("start_time", "end_time", (_MONEY, _TOKENS), "embeddings, images and so on"),
     ),
     Shape(
-        "OpenAI's usage (CSV)", "openai", columns_text(_USAGE), has_columns(_USAGE), reads_rows(_started, _row_of_usage)
+        "OpenAI's usage (CSV)",
+        "openai",
+        columns_text(_USAGE),
+        has_columns(_USAGE),
+        reads_rows(_TOKENS, _STARTED, _ENDED),
     ),
     Shape(
-        "OpenAI's costs (CSV)", "openai", columns_text(_COSTS), has_columns(_COSTS), reads_rows(_started, _row_of_costs)
+        "OpenAI's costs (CSV)",
+        "openai",
+        columns_text(_COSTS),
+        has_columns(_COSTS),
+        reads_rows(_MONEY_ROWS, _STARTED, _ENDED),
     ),
 )

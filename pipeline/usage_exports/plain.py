@@ -1,16 +1,21 @@
 """Any CSV whose columns are named for it, by `--columns` or because they have our names."""
 
 from collections.abc import Mapping
+from datetime import date
 
 from pipeline.usage_exports._document import Document
-from pipeline.usage_exports._shape import FIGURES, Found, Shape, UsageLine, count_of, day_of, model_of, number_of
+from pipeline.usage_exports._shape import FIGURES, Found, Kind, Said, Shape, UsageLine, reads_rows
+from pipeline.usage_exports._values import check_currency, count_of, model_of, number_of
 
 COLUMNS = ("day", "model", *FIGURES)
+_CURRENCY = "currency"
 
 
 def _named(document: Document, columns: Mapping[str, str]) -> dict[str, str]:
     """Return which of the file's columns is which; those that are not said may have our names."""
     ours = {name: name for name in COLUMNS if name in document.header}
+    if "day" not in ours and "date" in document.header:
+        ours["day"] = "date"
     return ours | dict(columns)
 
 
@@ -22,13 +27,22 @@ def _is_plain(document: Document, columns: Mapping[str, str]) -> bool:
 
 def _read(document: Document, columns: Mapping[str, str]) -> Found:
     named = _named(document, columns)
-    rows = document.by_line()
-    return Found([_line({name: row.get(column) for name, column in named.items()}, at_line) for row, at_line in rows])
+    currencies = [name for name in document.header if name.lower().endswith(_CURRENCY) and "usd" in named]
+
+    def line_of(row: Said, day: date, place: Document) -> UsageLine:
+        said = {name: row[column] for name, column in named.items()}
+        for name in currencies if said.get("usd") else ():
+            check_currency(row[name], place)
+        return _line(said, day, place)
+
+    figures = {figure: (named[figure],) for figure in FIGURES if figure in named}
+    beside = frozenset(named[name] for name in ("day", "model") if name in named)
+    return reads_rows(Kind("usage", line_of, figures, beside), (named["day"],))(document, columns)
 
 
-def _line(said: Mapping[str, str | None], document: Document) -> UsageLine:
+def _line(said: Mapping[str, str], day: date, document: Document) -> UsageLine:
     return UsageLine(
-        day_of(said["day"], document),
+        day,
         model_of(said.get("model")),
         requests=count_of(said.get("requests"), document),
         input_tokens=count_of(said.get("input_tokens"), document),
