@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -21,7 +22,7 @@ from pipeline import comparing, exporting, reconciling, repricing
 from pipeline.budget import dollars
 from pipeline.comparing import Compared, Contradiction, Load, Work
 from pipeline.counting import Counting
-from pipeline.errors import PriceError, UsageError, UserError
+from pipeline.errors import LedgerError, PriceError, UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, Sample, Scan, Tick, TooLong
 from pipeline.forecasting import Outputs
 from pipeline.job import Job, job_name, load_job, overridden
@@ -38,7 +39,7 @@ from pipeline.reports import forecast as forecast_report
 from pipeline.reports import results as results_report
 from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
-from pipeline.reports._earlier import earlier_answers, kept_answers, no_list
+from pipeline.reports._earlier import earlier_answers, kept_answers, left_behind, no_list
 from pipeline.reports._settings import as_it_ran, as_options, as_that_retry, carried, changed, ledger_option
 from pipeline.repricing import Caching
 from pipeline.runners._lock import live_runs
@@ -376,15 +377,25 @@ def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
         window=_window(job) if options.confirm is None else None,
     )
     report = launch(prepared, key, how)
-    if options.selection.fresh and report.tally.bad and report.left_over is None:
-        kept = kept_answers(ledger, report.run_id)
-        if kept is not None:
-            options.notify(kept)
+    _tell_of_rows(job, ledger, report, options)
+    return report
+
+
+def _tell_of_rows(job: Job, ledger: Ledger, report: RunReport, options: RunOptions) -> None:
+    """Tell after a run what became of rows that its figures don't show."""
+    said: list[str | None] = []
+    with suppress(LedgerError):  # somebody holds the ledger: the run has ended as it has all the same
+        if options.selection.fresh and report.tally.bad and report.left_over is None:
+            said.append(kept_answers(ledger, report.run_id))
+        if options.selection.retry is None and report.complete and report.left_over is None:
+            said.append(left_behind(ledger, report.run_id))
     if report.duplicate_ids and options.confirm is None:  # who was asked has seen that in the estimate
         part = options.limit is not None or report.tally.already  # a run that goes on passes over what is done
         among = ", among the rows that this run read" if part else ""
-        options.notify(repeated_ids(report.duplicate_ids, job.input.id) + among)
-    return report
+        said.append(repeated_ids(report.duplicate_ids, job.input.id) + among)
+    for each in said:
+        if each is not None:
+            options.notify(each)
 
 
 def _require_earlier_requests(prepared: Prepared, ledger: Ledger) -> None:

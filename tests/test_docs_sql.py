@@ -96,7 +96,7 @@ def test_a_thousand_rows_cost_what_those_do_whose_cost_is_known(tmp_path):
 
 
 def test_a_row_has_one_answer_of_each_plan(path):
-    answers = asked(path, "select p.plan_id, w.row_id")
+    answers = asked(path, "p.plan_id, w.row_id, a.output")
     assert len(answers) == len({row[:2] for row in answers}) == 8
 
 

@@ -7,6 +7,7 @@ import shlex
 import pytest
 from bookings import Booked
 from project import Project, texts
+from stub_faults import status
 
 OTHER = ("--set", "model.temperature=0.7")
 
@@ -164,6 +165,20 @@ def test_a_ledger_made_again_from_its_journals_says_how_its_rows_come_back(proje
     project.run("run", "job.toml", "--yes", code=3)
     assert stub.calls == calls
     assert kept(project)[0] == ""
+
+
+def test_unfinished_rows_that_a_replaced_input_no_longer_has_are_told_once(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(10))
+    project.job()
+    stub.faults = lambda n, _: status(400) if n == 2 else None
+    project.run("run", "job.toml", "--yes", "--limit", "5", code=None)
+    project.rows(texts(12))
+    assert "never ended well" not in project.run("run", "job.toml", "--yes", "--limit", "3", code=None).stderr
+    project.rows([{"id": "new", "text": "another day"}])
+    said = project.run("run", "job.toml", "--yes").stderr
+    assert "the input has changed since plan 2, and 1 row that never ended well is not in it any more" in said, said
+    assert "never ended well" not in project.run("run", "job.toml", "--yes").stderr
 
 
 def test_a_run_that_was_killed_before_its_rows_were_listed_replaces_no_results(tmp_path):

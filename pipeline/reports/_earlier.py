@@ -34,6 +34,17 @@ select count(*) as rows from rows w join run_starts s on s.plan_id = w.plan_id a
 where w.key in (select key from outcomes where run_id = $1 and status <> 'ok')
   and w.key in (select o.key from outcomes o join run_starts r using (run_id) where r.job = s.job and o.status = 'ok')
 """
+_BEFORE = """
+select max(e.plan_id) as plan_id from run_starts s join run_starts e using (job, prompt_id)
+where s.run_id = $1 and e.plan_id < s.plan_id
+  and not exists (from run_starts o where o.plan_id = s.plan_id and o.run_id < s.run_id)
+"""
+_LEFT_BEHIND = """
+select count(*) as rows from rows w
+where w.plan_id = $2 and w.key not in (select n.key from rows n join run_starts s using (plan_id) where s.run_id = $1)
+  and w.key not in (select o.key from outcomes o join run_starts r using (run_id)
+                    join run_starts s on s.run_id = $1 and s.job = r.job where o.status = 'ok')
+"""
 
 
 def earlier_answers(ledger: Ledger, job: str) -> str | None:
@@ -99,6 +110,23 @@ def kept_answers(ledger: Ledger, run_id: int) -> str | None:
     if found["rows"] == 1:
         rows = "1 row ended badly this time and keeps the good answer that it had"
     return f"{rows}: results, status and errors show that one"
+
+
+def left_behind(ledger: Ledger, run_id: int) -> str | None:
+    """Say, of a run that began a plan of another input, how many unfinished rows of the one before are not in it."""
+    (before,) = run_report(ledger, _BEFORE, [run_id]).rows
+    if before["plan_id"] is None:
+        return None
+    (found,) = run_report(ledger, _LEFT_BEHIND, [run_id, before["plan_id"]]).rows
+    if not found["rows"]:
+        return None
+    rows = (
+        "1 row that never ended well is" if found["rows"] == 1 else f"{found['rows']:,} rows that never ended well are"
+    )
+    return (
+        f"the input has changed since plan {before['plan_id']}, and {rows} not in it any more: no run or retry asks for"
+        f" them as it is now (`from rows where plan_id = {before['plan_id']}` in `promptmill sql`)"
+    )
 
 
 def _command(ledger: Ledger, plan: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -261,7 +261,10 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
     make_room_for(job.limits.concurrency)
     with stoppable() as asked, job_lock(how.ledger.folder, job.name, account_of(job)) as others:
         if others and not _is_bundled(job):
-            how.notify(f"{', '.join(others)} runs on the same account: the stated limits are not shared between jobs")
+            how.notify(
+                f"{', '.join(others)} runs on the same account: the stated limits are not shared between jobs,"
+                " and of what both ask now each pays its own"
+            )
         started = how.ledger.begin(_request(prepared, how))
         asked.begun = True
         _log.started(prepared, started, how.ledger.path)
