@@ -578,7 +578,8 @@ def errors(ledger: Ledger, job: str) -> Errors:
     bad = sum(row["rows"] for row in table.rows)
     rest = command + limit if retry is None else command  # a retry's higher limit was for its rows alone
     standing = errors_report.standing(bad, counts, newest, pid, rest, retry=retry)
-    hidden = None if errors_report.is_done(counts, newest) else earlier_answers(ledger, name)
+    told = live is not None or errors_report.is_done(counts, newest)
+    hidden = None if told else earlier_answers(ledger, name)
     return Errors(table, standing, advice + note + ([] if hidden is None else [hidden]))
 
 
@@ -742,11 +743,22 @@ def results(
     require_job(ledger, name)
     exporting.require_spare(output, ledger, name, job, {} if now is None else now.config)
     if now is None or not with_input:
-        unlisted = no_list(ledger, name)
-        if unlisted is not None:
-            raise UsageError(f"{unlisted}. {output} is not written: --with-input finds the answers without the list")
+        _require_list(ledger, name, output)
         return exporting.export(ledger, name, output)
     return exporting.export_with_input(ledger, now, output)
+
+
+def _require_list(ledger: Ledger, job: str, output: Path) -> None:
+    """Refuse to write a file without a row because nobody knows the rows yet. Raises UsageError."""
+    unlisted = no_list(ledger, job)
+    live = live_runs(ledger.folder).get(job)
+    if unlisted is not None and live is not None:
+        raise UsageError(
+            f"{job} is running (process {live.get('pid')}) and has not listed its rows yet; ask again in a few seconds."
+            f" {output} is not written"
+        )
+    if unlisted is not None:
+        raise UsageError(f"{unlisted}. {output} is not written: --with-input finds the answers without the list")
 
 
 def changed_since(ledger: Ledger, job: Job) -> str | None:

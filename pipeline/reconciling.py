@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.budget import dollars
-from pipeline.errors import UsageError
+from pipeline.errors import InputError, UsageError
 from pipeline.ledger import Ledger, rows_of
 from pipeline.providers import may_be_billed
 from pipeline.reports import reconcile as report
@@ -91,9 +91,7 @@ def reconcile(
     shape, UsageError if the ledger has nothing of this provider or no file has the columns.
     """
     exports, notes = _once([read_export(path, columns) for path in files])
-    if columns and all(export.provider is not None for export in exports):
-        named, shapes = ", ".join(columns.values()), " and ".join(dict.fromkeys(export.shape for export in exports))
-        raise UsageError(f"--columns: no file has all of {named}; without it this is {shapes}")
+    _require_figures(exports, columns)
     whose = provider or _provider_of(exports)
     days = [day for export in exports for day in export.days]
     first, last = min(days), max(days)
@@ -124,6 +122,16 @@ def reconcile(
         not_told=tuple(figure for figure in FIGURES if figure not in told),
         is_cut_off=bool(cut_off(exports)),
     )
+
+
+def _require_figures(exports: Sequence[Export], columns: Mapping[str, str]) -> None:
+    """Refuse columns that no file has, and files with nothing to compare. Raises UsageError, InputError."""
+    if columns and all(export.provider is not None for export in exports):
+        named, shapes = ", ".join(columns.values()), " and ".join(dict.fromkeys(export.shape for export in exports))
+        raise UsageError(f"--columns: no file has all of {named}; without it this is {shapes}")
+    if not any(export.figures for export in exports):
+        first = exports[0]
+        raise InputError(f"{first.path}: {first.shape}, but no usage in it; export a period that has some")
 
 
 def _once(exports: Iterable[Export]) -> tuple[list[Export], list[str]]:

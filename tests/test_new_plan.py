@@ -1,6 +1,7 @@
 """Beside a finished plan a new one begins: nothing that was paid for looks lost."""
 
 import json
+import os
 import re
 import shlex
 
@@ -8,6 +9,8 @@ import pytest
 from bookings import Booked
 from project import Project, texts
 from stub_faults import status
+
+from pipeline.runners._lock import job_lock
 
 OTHER = ("--set", "model.temperature=0.7")
 
@@ -189,10 +192,24 @@ def test_a_run_that_was_killed_before_its_rows_were_listed_replaces_no_results(t
         if fingerprint == "yesterday":
             run.rows("v1a")
         run.end(4)
+    Booked(tmp_path / "promptmill.duckdb", "new").end(4)
     project = Project(tmp_path)
     (tmp_path / "out.jsonl").write_text("yesterday's")
-    said = project.run("results", "j", "-o", "out.jsonl", code=2).stderr
-    assert "j: its answers and costs are here, but no list of its rows in run 2, the newest" in said
+    for job, says in (
+        ("j", "j: its answers and costs are here, but no list of its rows in run 2, the newest"),
+        ("new", "new: nothing has its outcome, and there is no list of its rows in run 3, the newest"),
+    ):
+        assert says in project.run("results", job, "-o", "out.jsonl", code=2).stderr
+        assert (tmp_path / "out.jsonl").read_text() == "yesterday's"
+
+
+def test_results_of_a_run_that_has_only_begun_ask_for_patience(tmp_path):
+    run = Booked(tmp_path / "promptmill.duckdb", "new")
+    (tmp_path / "out.jsonl").write_text("yesterday's")
+    with job_lock(run.ledger.folder, "new", "an account"):
+        said = Project(tmp_path).run("results", "new", "-o", "out.jsonl", code=2).stderr
+    run.end(4)
+    assert f"new is running (process {os.getpid()}) and has not listed its rows yet; ask again in a few seconds" in said
     assert (tmp_path / "out.jsonl").read_text() == "yesterday's"
 
 

@@ -131,6 +131,37 @@ def test_the_next_page_may_be_in_the_same_file_or_in_another(project, contents):
     assert found(project, *contents)["notes"] == []
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_page_in_the_middle_may_not_be_missing(project, together):
+    book(project, *TWO_DAYS)
+    pages = page([usage()], [last_day()], [], [])["data"]
+    first, third = ({"data": pages[:1], "has_more": True}, {"data": pages[3:], "has_more": False})
+    said = found(project, *([[first, third]] if together else [first, third]), code=3)
+    assert NOTE in said["notes"]
+    whole = {"data": pages[1:3], "has_more": True}
+    assert found(project, first, whole, third)["notes"] == []
+
+
+def test_a_page_on_which_nothing_was_used_is_a_page(project):
+    book(project, *TWO_DAYS)
+    quiet = {"data": page([usage()], [], [])["data"][1:], "has_more": False}
+    said = found(project, CUT_OFF, quiet, code=3)
+    assert said["notes"] == []
+    only_ours = {(line["day"], line["figure"]) for line in said["lines"] if line["verdict"] == "only ledger"}
+    assert ("2026-11-21", "input_tokens") in only_ours, "the page says that nothing was used on its days"
+    assert (
+        "no usage in it; export a period that has some" in project.run("reconcile", save(project, quiet), code=2).stderr
+    )
+
+
+def test_a_csv_with_our_own_names_may_stand_beside_one_whose_columns_are_named(project):
+    book(project, *TWO_DAYS)
+    save(project, "on,cost\n2026-11-20,0.75\n", "a.csv")
+    save(project, "day,usd,project\n2026-11-21,0.10,42\n", "b.csv")
+    done = project.run("reconcile", "a.csv", "b.csv", "--columns", "day=on,usd=cost", "--json")
+    assert json.loads(done.stdout)["notes"] == []
+
+
 # -- twice ------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import select
 import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TextIO
 
@@ -175,8 +175,10 @@ def as_json_text(value: Any, *, indent: int | None = 2) -> str:
 def _json_value(value: Any) -> Any:
     from pipeline.exporting import json_value
 
-    # The ledger's times have no zone, and are UTC.
-    return f"{value.isoformat()}Z" if isinstance(value, datetime) and value.tzinfo is None else json_value(value)
+    if not isinstance(value, datetime):
+        return json_value(value)
+    utc = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)  # the ledger's have no zone
+    return f"{utc.isoformat()}Z"
 
 
 def _numbers(value: Any) -> Any:

@@ -54,7 +54,7 @@ def earlier_answers(ledger: Ledger, job: str) -> str | None:
     """
     newest, *others = run_report(ledger, _PLANS, [job]).rows
     now = json.loads(newest["config"])
-    if _is_unlisted(newest):
+    if newest["answered"] and not newest["listed"]:
         return _unlisted(ledger, job, newest, now)
     unlike = [
         (plan, config)
@@ -78,20 +78,16 @@ def earlier_answers(ledger: Ledger, job: str) -> str | None:
 
 
 def no_list(ledger: Ledger, job: str) -> str | None:
-    """Say that nobody knows the rows of the job's newest plan, though there are answers, if it is so."""
+    """Say that nobody knows the rows of the job's newest plan, if it is so: no plan is without any."""
     newest = run_report(ledger, _PLANS, [job]).rows[0]
-    return _unlisted(ledger, job, newest, json.loads(newest["config"])) if _is_unlisted(newest) else None
-
-
-def _is_unlisted(plan: Mapping[str, Any]) -> bool:
-    return bool(plan["answered"] and not plan["listed"])
+    return None if newest["listed"] else _unlisted(ledger, job, newest, json.loads(newest["config"]))
 
 
 def _unlisted(ledger: Ledger, job: str, plan: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    there = "its answers and costs are here, but no" if plan["answered"] else "nothing has its outcome, and there is no"
     return (
-        f"{job}: its answers and costs are here, but no list of its rows in run {plan['run_id']}, the newest, which no"
-        f" journal holds: {_command(ledger, plan, config)} makes it again from the input and sends nothing that is"
-        " answered"
+        f"{job}: {there} list of its rows in run {plan['run_id']}, the newest, which no journal holds:"
+        f" {_command(ledger, plan, config)} makes it again from the input and sends nothing that is answered"
     )
 
 

@@ -19,15 +19,14 @@ __all__ = ["FIGURES", "Export", "UsageLine", "by_days", "covered", "cut_off", "n
 def read_export(path: Path, columns: Mapping[str, str] | None = None) -> Export:
     """Read a provider's export; `columns` says which column of a CSV holds the day, the model and the figures.
 
-    A file without these columns may still be a vendor's own. Raises InputError for a file of no known shape, one that
-    can't be read to its end, or one that tells no figure.
+    A file without these columns may still have our names, or be a vendor's own. Raises InputError for a file of no
+    known shape, one that can't be read to its end, or one without a figure that is no page on which nothing was used.
     """
     document = read_document(path)
-    for shape in _shapes(named=bool(columns)):
-        said = columns or {} if shape.provider is None else {}
+    for shape, said in _ways(columns or {}):
         if shape.matches(document, said):
             found = shape.read(document, said)
-            if not any(line.told for line in found.lines):
+            if not found.pages and not any(line.told for line in found.lines):
                 raise InputError(f"{path}: {shape.name}, but no usage in it; export a period that has some")
             return Export(
                 path, document.digest, shape.name, shape.provider, found.lines, found.spans, found.notes, found.pages
@@ -35,11 +34,18 @@ def read_export(path: Path, columns: Mapping[str, str] | None = None) -> Export:
     raise InputError(_unknown(document, columns or {}))
 
 
-def _shapes(*, named: bool = False) -> list[Shape]:
-    """Every vendor's shapes; the plain CSV last, since it takes what has our names, or first for what was named."""
+def _ways(columns: Mapping[str, str]) -> list[tuple[Shape, Mapping[str, str]]]:
+    """Return what a file is tried as: first as a plain CSV with the columns that were named, if any were."""
+    shapes = _shapes()
+    named = [(shape, columns) for shape in shapes if shape.provider is None and columns]
+    return [*named, *((shape, {}) for shape in shapes)]
+
+
+def _shapes() -> list[Shape]:
+    """Every vendor's shapes; the plain CSV last, since it takes what has our names."""
     names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
     found = [shape for name in names for shape in importlib.import_module(f"{__name__}.{name}").SHAPES]
-    return sorted(found, key=lambda shape: (shape.provider is None) != named)
+    return sorted(found, key=lambda shape: shape.provider is None)
 
 
 def _unknown(document: Document, columns: Mapping[str, str]) -> str:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.usage_exports._document import Document, results_of
-from pipeline.usage_exports._values import Span, day_of, is_figure, moment_of, span_of
+from pipeline.usage_exports._values import Span, day_of, is_figure, span_of
 
 FIGURES = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "usd")
 """What is compared: numbers of one UTC day and model."""
 
 _NO_FIGURE = re.compile(
-    r"(.*[._ ])?(ids?|keys?|name|account|user|(time)?stamp|time|hour|day|date|month|utc|iso|at)", re.IGNORECASE
+    r"(.*[._ ])?(ids?|keys?|name|account|user|project|workspace|organi[sz]ation|team"
+    r"|(time)?stamp|time|hour|day|date|month|utc|iso|at)",
+    re.IGNORECASE,
 )
 """Columns whose numbers say who or when."""
 
@@ -55,8 +57,8 @@ class Page:
     """Of its results."""
     first: datetime
     """When its first bucket begins."""
-    last: datetime
-    """When its last one does."""
+    end: datetime
+    """When its last one ends."""
     has_more: bool
     """Whether the vendor says that another follows."""
 
@@ -167,7 +169,7 @@ def reads_pages(start: str, end: str, kinds: Sequence[Kind], others: str) -> Rea
         lines, notes = _read(known, document)
         if len(known) < len(said):
             notes.append(f"{len(said) - len(known):,} results of other kinds are left out ({others})")
-        return Found(lines, frozenset(spans), notes, _pages(document, start, kinds))
+        return Found(lines, frozenset(spans), notes, _pages(document, start, end, kinds))
 
     return read
 
@@ -226,14 +228,15 @@ def _kind_of(said: Said, kinds: Iterable[Kind]) -> Kind | None:
     return next((kind for kind in kinds if kind.is_one(said)), None)
 
 
-def _pages(document: Document, start: str, kinds: Sequence[Kind]) -> list[Page]:
+def _pages(document: Document, start: str, end: str, kinds: Sequence[Kind]) -> list[Page]:
     """Return the pages that hold buckets."""
     pages = []
     for said in document.pages:
         buckets = [bucket for bucket in said["data"] if isinstance(bucket, dict)]
-        starts = [moment_of(bucket.get(start), document) for bucket in buckets]
+        spans = [span_of(bucket.get(start), bucket.get(end), document) for bucket in buckets]
         held = (_kind_of(_flat(result), kinds) for bucket in buckets for result in results_of(bucket))
         names = frozenset(kind.name for kind in held if kind)
-        if starts:
-            pages.append(Page(names, min(starts), max(starts), said.get("has_more") is True))
+        if spans:
+            begins, ends = min(first for first, _ in spans), max(last for _, last in spans)
+            pages.append(Page(names, begins, ends, said.get("has_more") is True))
     return pages

@@ -11,11 +11,16 @@ _DAYS_TOLD = 3
 
 
 def covered(exports: Iterable[Export]) -> dict[str, set[date]]:
-    """Return the days for which exports tell each figure: from a file's first day to its last."""
+    """Return the days for which exports tell each figure: from a file's first day to its last.
+
+    Pages on which nothing was used tell that of whatever the others do.
+    """
+    exports = list(exports)
     days: dict[str, set[date]] = defaultdict(set)
+    every_figure = {figure for export in exports if export.pages for figure in export.figures}
     for export in exports:
         first, count = min(export.days), (max(export.days) - min(export.days)).days + 1
-        for figure in export.figures:
+        for figure in export.figures or every_figure:
             days[figure].update(first + timedelta(days=n) for n in range(count))
     return days
 
@@ -41,9 +46,13 @@ def cut_off(exports: Iterable[Export]) -> list[str]:
 
 
 def _goes_on(page: Page, pages: Iterable[Page]) -> bool:
-    """Tell whether there is a later page of its kind. A page without results may be of any."""
+    """Tell whether there is the next page of its kind: vendors list days without usage, too.
+
+    A page without results may be of any kind.
+    """
     return any(
-        other.first > page.last and (not (other.kinds and page.kinds) or not other.kinds.isdisjoint(page.kinds))
+        other.first <= page.end < other.end
+        and (not (other.kinds and page.kinds) or not other.kinds.isdisjoint(page.kinds))
         for other in pages
     )
 
