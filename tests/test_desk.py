@@ -146,7 +146,7 @@ async def test_a_429_shuts_the_door_for_everybody_or_is_counted_as_one_rows_own(
     assert (desk.tally.rate_limited, desk.tally.limited_alone, desk.door.shut_seconds) == (0, 1, 0.0)
     await desk.arrive(("a", LIMITED))
     assert (desk.tally.rate_limited, desk.tally.limited_alone) == (1, 1)
-    assert desk.tally.shut_seconds == pytest.approx(5.0)
+    assert desk.tally.shut_seconds == pytest.approx(5.0, abs=0.5)
     assert desk.door.shut_seconds > 4.0
 
 
