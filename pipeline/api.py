@@ -387,7 +387,7 @@ def _tell_of_rows(job: Job, ledger: Ledger, report: RunReport, options: RunOptio
     with suppress(LedgerError):  # somebody holds the ledger: the run has ended as it has all the same
         if options.selection.fresh and report.tally.bad and report.left_over is None:
             said.append(kept_answers(ledger, report.run_id))
-        if options.selection.retry is None and report.complete and report.left_over is None:
+        if report.another_plan and report.complete and report.left_over is None:
             said.append(left_behind(ledger, report.run_id))
     if report.duplicate_ids and options.confirm is None:  # who was asked has seen that in the estimate
         part = options.limit is not None or report.tally.already  # a run that goes on passes over what is done

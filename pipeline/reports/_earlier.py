@@ -37,7 +37,6 @@ where w.key in (select key from outcomes where run_id = $1 and status <> 'ok')
 _BEFORE = """
 select max(e.plan_id) as plan_id from run_starts s join run_starts e using (job, prompt_id)
 where s.run_id = $1 and e.plan_id < s.plan_id
-  and not exists (from run_starts o where o.plan_id = s.plan_id and o.run_id < s.run_id)
 """
 _LEFT_BEHIND = """
 select count(*) as rows from rows w

@@ -279,7 +279,8 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
             )
         try:
             with asyncio.Runner(loop_factory=_new_loop) as runner:
-                return runner.run(_run(prepared, key, started, how, asked))
+                report = runner.run(_run(prepared, key, started, how, asked))
+                return replace(report, another_plan=started.plan.new and not started.plan.new_job)
         finally:
             started.journal.close()
 

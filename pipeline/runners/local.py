@@ -69,6 +69,8 @@ class RunReport:
     """Rows that repeat the id of an earlier one, among those that were read."""
     requests_per_minute: float | None
     """What the server's limits had taught at the end, None if they taught nothing."""
+    another_plan: bool = False
+    """The run began a plan of a job that had one before."""
 
 
 class LocalRun:
