@@ -190,8 +190,8 @@ BY_CHANCE = {None: 120, 1.0: 120, 5.0: 1900}
 def test_refusals_that_come_by_chance_do_not_slow_a_run_down_for_long(limits, share, wait, seed):
     """Slowing down would help nobody; a rate learned from them once fell to a few requests a minute."""
     server = Server(Dice(share, seed, wait=wait or 0.01), says_when=wait is not None, refusal=0.05)
-    record = send_all(server, 3000, seed=seed, concurrency=32, **limits)
-    ideal = 30 if limits else 3000 * 0.05 / 32
+    record = send_all(server, 2000, seed=seed, concurrency=32, **limits)
+    ideal = 20 if limits else 2000 * 0.05 / 32
     assert record.lost == 0
     assert record.waste < 1.4 * share
     assert record.seconds < ideal + BY_CHANCE[wait]
@@ -215,7 +215,7 @@ def test_a_row_that_is_refused_by_chance_waits_as_long_as_the_server_says():
 
 
 def test_a_limit_that_comes_when_429s_came_by_chance_is_found_within_a_few_calls():
-    record = send_all(silent(Changing([(60, Dice(0.02)), (1e9, Bucket(50, 10))])), 40_000, concurrency=32)
+    record = send_all(silent(Changing([(60, Dice(0.02)), (1e9, Bucket(50, 10))])), 32_000, concurrency=32)
     assert record.lost == 0
     after = [when for when in record.refused if when >= 60]
     assert len([when for when in after if when < 63]) < 60
