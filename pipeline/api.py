@@ -751,14 +751,15 @@ def results(
 def _require_list(ledger: Ledger, job: str, output: Path) -> None:
     """Refuse to write a file without a row because nobody knows the rows yet. Raises UsageError."""
     unlisted = no_list(ledger, job)
+    if unlisted is None:
+        return
     live = live_runs(ledger.folder).get(job)
-    if unlisted is not None and live is not None:
-        raise UsageError(
-            f"{job} is running (process {live.get('pid')}) and has not listed its rows yet; ask again in a few seconds."
-            f" {output} is not written"
-        )
-    if unlisted is not None:
+    if live is None:
         raise UsageError(f"{unlisted}. {output} is not written: --with-input finds the answers without the list")
+    raise UsageError(
+        f"{job} is running (process {live.get('pid')}) and has not listed its rows yet; ask again in a few seconds."
+        f" {output} is not written"
+    )
 
 
 def changed_since(ledger: Ledger, job: Job) -> str | None:

@@ -289,11 +289,7 @@ def test_slots_are_never_exceeded_and_all_are_used():
 
 def test_at_most_four_requests_per_slot_are_open():
     async def day():
-        door, _ = door_with(concurrency=2)
-        door._fresh.extend(ticket(n) for n in range(100))
-        open_ones = []
-        watching = asyncio.create_task(_never_ending(door, open_ones))
-        await settle()
+        door, open_ones, watching = await _without_outcomes(100, concurrency=2)
         assert len(open_ones) == OPEN_PER_SLOT * 2
         for _ in range(3):
             door.ended(open_ones.pop(0))
@@ -302,6 +298,16 @@ def test_at_most_four_requests_per_slot_are_open():
         watching.cancel()
 
     run(day())
+
+
+async def _without_outcomes(rows, *, concurrency):
+    """A door, the keys that it has let out, and the task that lets them out: their rows stay open."""
+    door, _ = door_with(concurrency=concurrency)
+    door._fresh.extend(ticket(n) for n in range(rows))
+    open_ones = []
+    watching = asyncio.create_task(_never_ending(door, open_ones))
+    await settle()
+    return door, open_ones, watching
 
 
 async def _never_ending(door, open_ones):
@@ -314,11 +320,7 @@ async def _never_ending(door, open_ones):
 
 def test_a_retry_may_go_out_when_no_fresh_row_may():
     async def day():
-        door, _ = door_with(concurrency=1)
-        door._fresh.extend(ticket(n) for n in range(10))
-        open_ones = []
-        watching = asyncio.create_task(_never_ending(door, open_ones))
-        await settle()
+        door, open_ones, watching = await _without_outcomes(10, concurrency=1)
         assert open_ones == ["k0", "k1", "k2", "k3"]
         door.again(ticket(2, attempt=2, kind="retry"), 0.0)
         await asyncio.sleep(0.1)
@@ -330,11 +332,7 @@ def test_a_retry_may_go_out_when_no_fresh_row_may():
 
 def test_rows_that_wait_for_themselves_alone_keep_no_fresh_row_from_going_out():
     async def day():
-        door, _ = door_with(concurrency=1)
-        door._fresh.extend(ticket(n) for n in range(10))
-        open_ones = []
-        watching = asyncio.create_task(_never_ending(door, open_ones))
-        await settle()
+        door, open_ones, watching = await _without_outcomes(10, concurrency=1)
         for n in range(3):
             door.again_by_itself(ticket(n, attempt=2, kind="retry"), 5.0)
         door.ended("k3")
@@ -353,12 +351,8 @@ def test_rows_that_wait_for_themselves_alone_keep_no_fresh_row_from_going_out():
 
 def test_when_only_refused_rows_are_left_those_apart_have_their_turn():
     async def day():
-        door, _ = door_with(concurrency=1)
-        door._fresh.extend(ticket(n) for n in range(3))
+        door, open_ones, watching = await _without_outcomes(3, concurrency=1)
         door.no_more()
-        open_ones = []
-        watching = asyncio.create_task(_never_ending(door, open_ones))
-        await settle()
         door.again_apart(ticket(0, attempt=2, kind="retry"), 0.0)
         await asyncio.sleep(0.1)
         assert open_ones[3:] == ["k0"], "nothing else is left"
