@@ -264,15 +264,45 @@ def test_a_run_that_looked_while_the_last_one_was_about_to_die_looks_again(path,
 def test_a_run_of_a_caught_up_ledger_opens_it_twice(path, monkeypatch):
     Booked(path).end()
     ask(path, "select 1")
-    real, opened = _connect._open, []
+    real, opened = _connect.Engine.attach, []
 
-    def open_and_count(*args, **how):
-        opened.append(how["read_only"])
-        return real(*args, **how)
+    def attach_and_count(engine, where, *, read_only):
+        opened.append(read_only)
+        return real(engine, where, read_only=read_only)
 
-    monkeypatch.setattr(_connect, "_open", open_and_count)
+    monkeypatch.setattr(_connect.Engine, "attach", attach_and_count)
     Booked(path)
     assert opened == [True, False]
+
+
+def test_whoever_opens_a_ledger_often_makes_one_engine_and_readers_bound_its_memory_for_themselves(path, monkeypatch):
+    Booked(path).end()
+    real, made = duckdb.connect, []
+
+    def connect_and_count(*args, **how):
+        made.append(args)
+        return real(*args, **how)
+
+    monkeypatch.setattr(duckdb, "connect", connect_and_count)
+    engine, said = _connect.Engine(), "select current_setting('memory_limit')"
+    limits = []
+    for opens in (_connect.reading, _connect.writing, _connect.reading):
+        with opens(path, engine=engine) as connection:
+            limits.append(connection.execute(said).fetchone())
+    assert made == [()]
+    assert limits[0] == limits[2] == ("1.8 GiB",)
+    assert limits[1] != limits[0]
+
+
+def test_an_engine_in_which_anything_failed_is_not_used_again(path):
+    Booked(path).end()
+    engine = _connect.Engine()
+    for opens in (_connect.reading, _connect.writing):
+        with pytest.raises(ZeroDivisionError), opens(path, engine=engine) as broken:
+            1 / 0  # noqa: B018 -- the error is what it is for
+        with opens(path, engine=engine) as connection:
+            assert connection is not broken
+            assert connection.execute("select count(*) from runs").fetchall() == [(1,)]
 
 
 def test_the_lock_of_a_killed_process_is_gone_with_it(path):

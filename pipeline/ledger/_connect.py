@@ -10,8 +10,9 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Self
@@ -20,8 +21,8 @@ import duckdb
 
 from pipeline.errors import LedgerBusy, LedgerError
 
-BOUNDED = {"memory_limit": "2GB"}
-"""How our own questions are asked: what is larger goes to the disk. Without it DuckDB takes most of the machine."""
+BOUNDED = "2GB"
+"""Memory in which our own questions are answered: what is larger goes to the disk. DuckDB takes most of the machine."""
 ROW_GROUP = 6144
 """Rows that are compressed together. Each burst writes the last, unfinished group of every table anew: with DuckDB's
 own 122,880 rows that takes twice the processor time and three times the memory, and reading is no faster."""
@@ -77,17 +78,25 @@ def reading(
     *,
     patience: float | None = None,
     waiting: Waiting | None = None,
+    engine: "Engine | None" = None,
     config: dict[str, str] | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open the ledger read-only; fetch everything you need, then leave. Raises LedgerBusy or LedgerError."""
+    """Open the ledger read-only; fetch everything you need, then leave. Raises LedgerBusy or LedgerError.
+
+    With a `config` the file is opened by itself, not in the `engine`: such settings hold for all of a DuckDB.
+    """
     with _in_this_process:
-        connection = _patiently(path, read_only=True, patience=patience, waiting=waiting, report=waiting, config=config)
-        with _translated(path), closing(connection):
+        engine = engine or Engine()
+        opens = partial(engine.attach, path, read_only=True)
+        if config is not None:
+            opens = partial(duckdb.connect, str(path), read_only=True, config=dict(config))
+        connection = _patiently(path, opens, read_only=True, patience=patience, waiting=waiting, report=waiting)
+        with _translated(path), engine.lending(connection) if config is None else closing(connection):
             yield connection
 
 
 class Engine:
-    """DuckDB without a file. Making one takes 16 ms of the processor, opening a ledger in it 3: bursts share one.
+    """DuckDB without a file. Making one takes 16 ms of the processor, opening a ledger in it 3: a command makes one.
 
     It is for one ledger, and is thrown away when anything fails: DuckDB may be beyond use then.
     """
@@ -95,14 +104,25 @@ class Engine:
     def __init__(self) -> None:
         self._idle: duckdb.DuckDBPyConnection | None = None
 
-    def take(self, path: Path) -> duckdb.DuckDBPyConnection:
-        """Return a connection without a file, for the ledger at this path."""
-        idle, self._idle = self._idle, None
-        return idle or duckdb.connect(config={"temp_directory": f"{path}.tmp"})
-
-    def give_back(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Keep a connection that has no file open."""
-        self._idle = connection
+    def attach(self, path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        """Return a connection that has the ledger open. Raises DuckDB's errors; the file is not open then."""
+        connection, self._idle = self._idle, None
+        if connection is None:
+            connection = duckdb.connect(config={"temp_directory": f"{path}.tmp"})
+        try:
+            file = str(path).replace("'", "''")
+            # A file that is opened by itself would have row groups of DuckDB's own size: nothing remembers ours.
+            how = "read_only" if read_only else f"row_group_size {ROW_GROUP}"
+            connection.execute(f"attach '{file}' as ledger ({how})")  # not under the file's own name: some are reserved
+            connection.execute("use ledger")
+            connection.execute(f"set memory_limit = '{BOUNDED}'" if read_only else "reset memory_limit")
+        except BaseException as error:
+            if _LOCKED in str(error):
+                self._idle = connection  # for the next try
+            else:
+                connection.close()
+            raise
+        return connection
 
     @contextmanager
     def lending(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
@@ -115,7 +135,7 @@ class Engine:
         except BaseException:
             connection.close()
             raise
-        self.give_back(connection)
+        self._idle = connection
 
 
 @contextmanager
@@ -133,10 +153,12 @@ def writing(
     again and again brings an `engine`.
     """
     with _in_this_process:
+        engine = engine or Engine()
+        opens = partial(engine.attach, path, read_only=False)
         connection = _patiently(
-            path, read_only=False, patience=patience, waiting=waiting, report=report or waiting, engine=engine
+            path, opens, read_only=False, patience=patience, waiting=waiting, report=report or waiting
         )
-        with _translated(path), closing(connection) if engine is None else engine.lending(connection):
+        with _translated(path), engine.lending(connection):
             yield connection
 
 
@@ -154,13 +176,12 @@ def _translated(path: Path) -> Iterator[None]:
 
 def _patiently(
     path: Path,
+    opens: Callable[[], duckdb.DuckDBPyConnection],
     *,
     read_only: bool,
     patience: Patience | None,
     waiting: Waiting | None,
     report: Waiting | None,
-    config: dict[str, str] | None = None,
-    engine: Engine | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Poll for the file's lock. Readers pass the gate only to open; a writer closes the gate after a while."""
     start = time.monotonic()
@@ -171,7 +192,7 @@ def _patiently(
             try:
                 try:
                     gate.shut_or_open(waited, reader=read_only)
-                    return _open(path, read_only=read_only, config=config, engine=engine)
+                    return _open(path, opens)
                 except _BadWal:
                     if gate.absent:
                         raise
@@ -258,35 +279,12 @@ class _Gate:
             self._shut = False
 
 
-def _open(
-    path: Path, *, read_only: bool, config: dict[str, str] | None, engine: Engine | None = None
-) -> duckdb.DuckDBPyConnection:
+def _open(path: Path, opens: Callable[[], duckdb.DuckDBPyConnection]) -> duckdb.DuckDBPyConnection:
     try:
-        connection = _reader(path, config or BOUNDED) if read_only else _writer(path, engine or Engine())
+        connection = opens()
     except duckdb.Error as error:
         raise translate(path, error) from error
     connection.execute("set enable_progress_bar = false")  # it would be drawn on standard output, into the results
-    return connection
-
-
-def _reader(path: Path, config: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(str(path), read_only=True, config=dict(config))
-
-
-def _writer(path: Path, engine: Engine) -> duckdb.DuckDBPyConnection:
-    """Attach the file instead of opening it: the size of row groups can't be said otherwise, and is not remembered."""
-    connection = engine.take(path)
-    try:
-        file = str(path).replace("'", "''")
-        # Not under the file's own name: some are reserved.
-        connection.execute(f"attach '{file}' as ledger (row_group_size {ROW_GROUP})")
-        connection.execute("use ledger")
-    except BaseException as error:
-        if _LOCKED in str(error):
-            engine.give_back(connection)  # for the next try
-        else:
-            connection.close()
-        raise
     return connection
 
 
@@ -296,7 +294,7 @@ def _set_wal_aside(path: Path, report: Waiting | None) -> None:
     While the log is damaged nobody can open the ledger, so the log can't be one that a process is writing.
     """
     try:
-        _open(path, read_only=True, config=None).close()
+        _open(path, partial(Engine().attach, path, read_only=True)).close()
     except _BadWal as bad:
         aside = _free_name(bad.wal)
         try:

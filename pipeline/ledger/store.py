@@ -146,7 +146,7 @@ class Ledger:
         """
         late: list[Path] = []
         if self.path.exists():
-            with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
+            with _connect.reading(self.path, waiting=self._notify, engine=self._engine, config=config) as connection:
                 if loading.schema_step(connection) == schema.NEWEST:
                     late = self._late(connection)
                     if not late:
@@ -159,7 +159,7 @@ class Ledger:
             self.catch_up(ends)
         else:
             self._catch_up_if_possible(ends)
-        with _connect.reading(self.path, waiting=self._notify, config=config) as connection:
+        with _connect.reading(self.path, waiting=self._notify, engine=self._engine, config=config) as connection:
             yield connection
 
     def _catch_up_if_possible(self, ends: loading.Ends) -> None:
@@ -182,14 +182,14 @@ class Ledger:
         self, ends: loading.Ends = MappingProxyType({}), patience: Patience | None = None
     ) -> list[_journals.Unattributable]:
         self._check_writable()
-        with _connect.writing(self.path, patience=patience, waiting=self._notify) as connection:
+        with _connect.writing(self.path, patience=patience, waiting=self._notify, engine=self._engine) as connection:
             return self._prepare(connection, ends)
 
     def _explain(self, error: Unwritable) -> None:
         """Say what a reader will not see. Raises the error again if there is nothing that can be shown."""
         if not self.path.exists():
             raise Unwritable(f"the ledger is gone and can't be made again from its journals here: {error}") from error
-        with _connect.reading(self.path, waiting=self._notify) as connection:
+        with _connect.reading(self.path, waiting=self._notify, engine=self._engine) as connection:
             if loading.schema_step(connection) != schema.NEWEST:
                 raise Unwritable(f"an older promptmill made this ledger, and it can't be updated: {error}") from error
             late = _journals.behind(_journals.states(connection), self.folder)
@@ -290,7 +290,7 @@ class Ledger:
         self._check_writable()
         while True:
             known, loaded = self._known_to(request)
-            with _connect.writing(self.path, waiting=self._notify) as connection:
+            with _connect.writing(self.path, waiting=self._notify, engine=self._engine) as connection:
                 for refused in self._prepare(connection):
                     raise refused
                 if queries.loaded(connection, request.job) == loaded:
