@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH := benchmarks
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Empty is unset: a machine that keeps no compiled modules compiles them anew for each of the tests' processes.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test check promises forecasts torture bench bench-quick bench-large format clean
 

@@ -24,9 +24,13 @@ def printable_lines(text: str) -> str:
 
 
 def json_text(value: Any, default: Callable[[Any], Any], *, indent: int | None = None, only_ascii: bool = False) -> str:
-    """Return JSON in which such characters stand as escapes: exact for a program, harmless on a screen."""
+    """Return JSON in which such characters stand as escapes: exact for a program, harmless on a screen.
+
+    Raises ValueError where a float is no number.
+    """
+    text = json.dumps(value, default=default, indent=indent, ensure_ascii=only_ascii, allow_nan=False)
     # What json leaves raw outside ASCII, and DEL, can only stand inside of strings.
-    return _SUSPECT.sub(_escaped, json.dumps(value, default=default, indent=indent, ensure_ascii=only_ascii))
+    return _SUSPECT.sub(_escaped, text)
 
 
 def _visible(match: re.Match[str]) -> str:

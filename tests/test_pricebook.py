@@ -314,13 +314,13 @@ def test_the_rules_for_batches_agree_with_every_batch_price_that_the_package_kno
 def test_every_price_taken_from_the_package_charges_what_the_package_does():
     days = [datetime(*day, 3, 30, tzinfo=UTC) for day in ((2025, 1, 6), (2026, 10, 10), (2026, 11, 24))]
     usages = [Usage(1000, 50), Usage(300_001, 9, 1000, 10)]
-    compared = 0
+    book, compared = Prices(), 0
     for provider in _genai._data():
         for model in provider.models:
             if _genai._model(provider.id, model.id) is not model:
                 continue
             for at in days:
-                price = Prices().quotes_of(provider.id, model.id, at)
+                price = book.quotes_of(provider.id, model.id, at)
                 price = next((quote.price for quote in price if quote.where == _genai.source()), None)
                 if price is None:
                     continue

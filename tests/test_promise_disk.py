@@ -194,7 +194,7 @@ def test_reading_commands_work_on_a_read_only_file_system_and_say_what_they_cann
         ("status",), ("errors", "job"), ("spend",), ("sql", "select 1"), ("results", "job", "-o", "r.csv"),
     ]  # fmt: skip
     for command in commands:
-        done = project.process(*command)
+        done = project.run(*command)
         if behind:
             (told,) = [line for line in done.stderr.splitlines() if "NOT shown" in line]
             assert "holds beyond the ledger is NOT shown" in told
@@ -230,7 +230,7 @@ def test_on_a_read_only_file_system_a_ledger_is_read_with_the_log_that_a_kill_le
     without_the_log = copied(device, tmp_path / "less", ("l.duckdb",))
     assert answer_of(committed_so_far, question) != answer_of(without_the_log, question)
     make_read_only(device)
-    rows = json.loads(project.process("sql", "--json", question).stdout)
+    rows = json.loads(project.run("sql", "--json", question).stdout)
     assert rows == answer_of(committed_so_far, question)
     assert rows[0]["n"] == ROWS
 
@@ -268,7 +268,7 @@ def test_a_ledger_that_is_gone_cannot_be_made_again_on_a_read_only_file_system_a
     project.run("run", "job.toml", "--yes", "--limit", "5")
     (device / "l.duckdb").unlink()
     make_read_only(device)
-    done = project.process("status", code=2)
+    done = project.run("status", code=2)
     assert "the ledger is gone and can't be made again from its journals here" in done.stderr
 
 
@@ -279,7 +279,7 @@ def test_reading_commands_on_a_full_disk_show_what_is_there(disk, stub):
     killed_with_answers_on_file(project, stub)
     (disk / "l.journal").joinpath(files(disk, "*.reserve")[0]).unlink()
     fill(disk)
-    done = project.process("sql", "--json", "select count(*) n from results where status = 'ok'")
+    done = project.run("sql", "--json", "select count(*) n from results where status = 'ok'")
     assert json.loads(done.stdout) == [{"n": 5}]
     assert "holds beyond the ledger is NOT shown" in done.stderr
     assert "the disk is full; make room" in done.stderr
@@ -300,13 +300,13 @@ def test_results_that_do_not_fit_leave_no_half_file_and_keep_the_old_one(tmp_pat
     target = disk / f"results.{ending}"
     target.write_text("the old results")
     fill(disk, leave=16 * 1024)
-    done = project.process("results", "job", "-o", str(target), code=2)
+    done = project.run("results", "job", "-o", str(target), code=2)
     assert f"-o {target} can't be written" in done.stderr
     assert "No space left" in done.stderr
     assert target.read_text() == "the old results"
     assert files(disk, "*part*") == []
     make_room(disk)
-    project.process("results", "job", "-o", str(target))
+    project.run("results", "job", "-o", str(target))
     assert target.stat().st_size > ROWS * 4000
 
 
@@ -314,7 +314,7 @@ def test_results_are_written_elsewhere_while_the_ledgers_disk_is_full(disk, stub
     project = project_on(disk, stub)
     project.run("run", "job.toml", "--yes")
     fill(disk)
-    project.process("results", "job", "-o", "r.jsonl")
+    project.run("results", "job", "-o", "r.jsonl")
     assert len((project.folder / "r.jsonl").read_text().splitlines()) == ROWS
 
 

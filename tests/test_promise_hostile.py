@@ -609,8 +609,8 @@ def test_sql_that_names_the_ledgers_file_leaves_its_lock_in_place(answered, monk
     assert "Could not set lock on file" in tried.stderr
 
 
-def test_sql_gives_a_million_rows_if_asked(answered):
-    assert len(answered.sql("select range as r from range(1000000)")) == 1_000_000
+def test_sql_gives_as_many_rows_as_are_asked_for(answered):
+    assert len(answered.sql("select range as r from range(200000)")) == 200_000
 
 
 @pytest.mark.parametrize(

@@ -325,8 +325,7 @@ def test_no_record_shows_a_key_when_it_is_printed():
 
 
 @pytest.mark.parametrize("wire", ["auto", "native", "httpx"])
-@pytest.mark.parametrize("number", [302, 307])
-@pytest.mark.parametrize("in_body", [False, True], ids=["header", "body"])
+@pytest.mark.parametrize(("number", "in_body"), [(302, False), (307, True)], ids=["header", "body"])
 def test_a_redirect_carries_the_key_nowhere(tmp_path, wire, number, in_body):
     with ExitStack() as stack:
         stub, project = marked(tmp_path, stack, wire, PREFIXED, in_body=in_body)

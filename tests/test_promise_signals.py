@@ -45,6 +45,16 @@ def opened_elsewhere(path):
         holder.communicate("go\n", timeout=60)
 
 
+@contextlib.contextmanager
+def hangup(handler):
+    """Let children inherit what SIGHUP does to them."""
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def wait_for(happened):
     """Look until it has happened; a file says nothing by itself."""
     for _ in range(3000):
@@ -78,7 +88,8 @@ def test_a_closed_terminal_stops_a_run_as_ctrl_c_does(project, stub):
     stub.hold()
     ours, theirs = os.openpty()
     command = [*COMMAND, "run", "job.toml", "--yes", "--log", "night.log"]
-    run = subprocess.Popen(command, cwd=project.folder, stdin=theirs, stdout=theirs, stderr=theirs)
+    with hangup(signal.SIG_DFL):  # whatever these tests were started with
+        run = subprocess.Popen(command, cwd=project.folder, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     stub.wait_for_in_flight(4)
     os.close(ours)
@@ -97,11 +108,8 @@ def test_a_run_that_is_to_outlive_its_terminal_does(project, stub):
     project.rows(texts(8))
     project.job(concurrency=4)
     stub.hold()
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; children inherit it
-    try:
+    with hangup(signal.SIG_IGN):  # as nohup does
         run = project.start("run", "job.toml", "--yes")
-    finally:
-        signal.signal(signal.SIGHUP, before)
     stub.wait_for_in_flight(4)
     run.send_signal(signal.SIGHUP)
     stub.release()

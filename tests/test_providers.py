@@ -159,7 +159,7 @@ bodies = anything | errors | completions | st.lists(errors, max_size=2)
 statuses = st.sampled_from([200, 202, 301, 400, 401, 403, 404, 429, 500]) | st.integers(100, 999)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=100)
 @given(bodies, statuses, st.dictionaries(st.sampled_from(["retry-after", "x-should-retry", "location"]), st.text()))
 def test_no_json_can_break_the_decoder_and_what_it_gives_can_be_journaled(body, status, headers):
     raw = json.dumps(body).encode()

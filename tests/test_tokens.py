@@ -489,8 +489,9 @@ def test_the_fast_library_measures_whatever_is_odd_exactly_as_tiktoken_does(name
         "broken \ud83d text \udc00", "\ud83d\ude42", "", " ", "\x00", "a" * 70_000, "漢字" * 20_000, "\u0301" * 5_000,
         *(" " * size for size in SIZES), *("=-" * (size // 2) for size in SIZES), *HARD_CASES,
     ]  # fmt: skip
-    assert fast.measure_all(odd) == plain.measure_all(odd)
-    assert [fast.measure_all([text])[0] for text in odd] == plain.measure_all(odd)
+    counts = plain.measure_all(odd)
+    assert fast.measure_all(odd) == counts
+    assert [fast.measure_all([text])[0] for text in odd] == counts
     assert fast.problem is None
 
 

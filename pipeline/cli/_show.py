@@ -169,7 +169,10 @@ def _line_width(names: Sequence[str], headings: Mapping[str, str], rows: Sequenc
 def as_json_text(value: Any, *, indent: int | None = 2) -> str:
     """Return JSON: money as exact decimal strings, times in ISO form, and null for what is no number."""
     unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
-    return json_text(_numbers(value), _json_value, indent=indent, only_ascii=not unicode)
+    try:
+        return json_text(value, _json_value, indent=indent, only_ascii=not unicode)
+    except ValueError:  # somewhere in it is a float that JSON has no number for
+        return json_text(_numbers(value), _json_value, indent=indent, only_ascii=not unicode)
 
 
 def _json_value(value: Any) -> Any:
