@@ -214,20 +214,21 @@ def test_the_columns_of_a_file_are_those_of_all_rows_however_they_are_cut(tmp_pa
         assert pl.read_parquet(cut).equals(pl.read_parquet(whole))
 
 
-@pytest.mark.parametrize("piece_rows", [1, 50_000])
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("one", "other", "piece_rows"),
     [
-        ({"a": 1}, "text"),
-        (1, [1]),
-        ({"a": 1}, {"a": {"b": 1}}),
-        ({"a": {"b": 1}}, {"a": [1]}),
-        ({"a": {"b": 1}}, {"a": "text"}),
-        ([{"a": 1}], [1]),
-        ([{"a": 1}], [[1]]),
-        (["text"], [{"a": 1}]),
-        (["text"], {"a": 1}),
-        (1, 2**130),
+        ({"a": 1}, "text", 1),
+        ({"a": 1}, "text", 50_000),
+        (1, [1], 1),
+        ({"a": 1}, {"a": {"b": 1}}, 50_000),
+        ({"a": {"b": 1}}, {"a": [1]}, 1),
+        ({"a": {"b": 1}}, {"a": "text"}, 50_000),
+        ([{"a": 1}], [1], 1),
+        ([{"a": 1}], [[1]], 50_000),
+        (["text"], [{"a": 1}], 1),
+        (["text"], {"a": 1}, 50_000),
+        (1, 2**130, 1),
+        (1, 2**130, 50_000),
     ],
 )
 def test_what_no_type_holds_is_an_error_that_names_the_column(tmp_path, monkeypatch, one, other, piece_rows):

@@ -441,7 +441,11 @@ spellings = [
     "k",
 ]
 texts = st.sampled_from(spellings) | st.lists(st.sampled_from(spellings)).map("".join)
-facts = st.recursive(texts | st.just(7), lambda some: st.lists(some) | st.dictionaries(texts, some))
+facts = st.recursive(
+    texts | st.just(7),
+    lambda some: st.lists(some, max_size=4) | st.dictionaries(texts, some, max_size=4),
+    max_leaves=20,
+)
 
 
 @settings(deadline=None, max_examples=400)
