@@ -28,7 +28,6 @@ from pipeline.slots import Sent
 from pipeline.suspects import HONEST, Standing, Suspects
 from pipeline.taps import RequestTap, TokenTap
 
-RAISE_IT = "raise it with --budget, or [budget] usd"
 """The end of what is said when the budget is used up."""
 QUEUED_LEAST = 256
 """Fresh tickets that may always wait; for many slots twice their number."""
@@ -315,7 +314,8 @@ class Doorman:
                 if left < 0:  # an earlier run had a larger one
                     what_is_left = f"{dollars(self._budget.spent)} is spent already, and the budget is {dollars(cap)}"
                 raise BudgetExhausted(
-                    f"the next request may cost up to {dollars(worst_case)}, but {what_is_left}; {RAISE_IT}"
+                    f"the next request may cost up to {dollars(worst_case)}, but {what_is_left}; raise it with"
+                    " --budget, or [budget] usd"
                 )
             await self._wait_for_change()
         return True

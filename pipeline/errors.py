@@ -18,7 +18,30 @@ A failure of a request is not an exception but a value, `records.Failure`: it be
 
 import difflib
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
+
+PauseKind = Literal[
+    "stopped", "time", "budget", "bill", "fatal", "unavailable", "rate_limited", "rejections", "answers", "input",
+    "disk", "ledger", "bug",
+]  # fmt: skip
+"""What made a run pause, for scripts: docs/cli.md says what each means."""
+
+
+class Pause(NamedTuple):
+    """Why a run lets nothing more out."""
+
+    kind: PauseKind
+    why: str
+    """A clause for people: what happened, and often what helps."""
+
+
+def condition_of(kind: str | None) -> str:
+    """Say when or how the same command brings a run further that paused for this; empty: at once, as it is."""
+    if kind in {None, "stopped", "time"}:  # None: an older promptmill didn't say
+        return ""
+    return {"budget": "with a higher budget", "answers": "with --set stop.invalid_share=1"}.get(
+        kind, "when that is over or put right"
+    )
 
 
 class PromptmillError(Exception):
@@ -70,9 +93,24 @@ class LedgerBusy(LedgerError):
 class RunPaused(PromptmillError):
     """The run stopped letting requests out; nothing is lost and the same command goes on."""
 
+    kind: PauseKind = "disk"
+
 
 class BudgetExhausted(RunPaused):
     """The next request's worst case does not fit into what is left of the budget."""
+
+    kind = "budget"
+
+
+def pause_of(error: PromptmillError) -> Pause:
+    """Say what a run that meets this error has to tell."""
+    if isinstance(error, RunPaused):
+        return Pause(error.kind, str(error))
+    if isinstance(error, InputError):
+        return Pause("input", str(error))
+    if isinstance(error, LedgerError):
+        return Pause("ledger", str(error))
+    return Pause("unavailable", str(error))  # a model on this machine that doesn't start
 
 
 class WireError(PromptmillError):

@@ -8,6 +8,7 @@ import re
 from collections import deque
 from dataclasses import dataclass, replace
 
+from pipeline.errors import Pause
 from pipeline.records import Failure, Reply, Status
 
 LEAST_FAILING_ROWS = 8
@@ -21,8 +22,6 @@ REFUSED_SECONDS = 3600.0
 """So long may a rate limit refuse everybody until the user should know. A quota by the day does, and is waited for."""
 LEAST_ANSWERS = 50
 """Before that many answers their quality says nothing about the job."""
-REGARDLESS = "invalid_share = 1 goes on regardless"
-"""How the sentence ends that pauses a run over worthless answers."""
 RECENT_ANSWERS = 1000
 _WORTHLESS: tuple[Status, ...] = ("invalid", "truncated")
 _ANSWERED: tuple[Status, ...] = ("ok", *_WORTHLESS)
@@ -58,7 +57,7 @@ class Heard:
     """Something else than such a failure came back: those in doubt so far were their rows' own."""
     outage: int = 0
     """Not 0: the provider is down, and this failure is not its row's fault. Probes so far, from 1."""
-    pause: str | None = None
+    pause: Pause | None = None
     """Why the run must pause now."""
     notice: str | None = None
     """What the user should know."""
@@ -196,9 +195,12 @@ class Health:
             return Heard(hold=True)
         return Heard(
             hold=True,
-            pause=f"the first {self._rejections} requests were all rejected for one reason, so the job is to blame and"
-            f" not its rows, which stay pending: {failure.message}. Put the job right; if the rows are to blame after"
-            " all, set [stop] same_rejections = 0",
+            pause=Pause(
+                "rejections",
+                f"the first {self._rejections} requests were all rejected for one reason, so the job is to blame and"
+                f" not its rows, which stay pending: {failure.message}. Put the job right; if the rows are to blame"
+                " after all, set [stop] same_rejections = 0",
+            ),
         )
 
     def _other_model(self, model: str | None) -> str | None:
@@ -220,7 +222,7 @@ class Health:
             f" what they cost, as {self._asked}'s; `promptmill spend --by model,model_returned` shows both names"
         )
 
-    def ended(self, status: Status) -> str | None:
+    def ended(self, status: Status) -> Pause | None:
         """Take in how a row ended that was sent; return why the run must pause, if it must."""
         if status not in _ANSWERED:
             return None
@@ -233,9 +235,11 @@ class Health:
         if not worthless or answers < LEAST_ANSWERS or worthless <= self._rules.invalid_share * answers:
             return None
         each = " and ".join(f"{self._counts[one]:,} {one}" for one in _WORTHLESS if self._counts[one])
-        return (
+        return Pause(
+            "answers",
             f"of the last {answers:,} answers {each}, more than [stop] invalid_share = {self._rules.invalid_share:g}"
-            f" allows. A clearer prompt, which asks every row anew, or a larger max_tokens helps; {REGARDLESS}"
+            " allows. A clearer prompt, which asks every row anew, or a larger max_tokens helps; invalid_share = 1 goes"
+            " on regardless",
         )
 
 
@@ -250,12 +254,14 @@ def _words(model: str) -> set[str]:
     return set(_WORD.findall(name))
 
 
-def _down(failure: Failure, since: str) -> str:
+def _down(failure: Failure, since: str) -> Pause:
     if failure.not_sent:
         return unreachable(failure)
-    return f"the provider is down ({since}, the last with: {failure.message}); no row is given up for that"
+    why = f"the provider is down ({since}, the last with: {failure.message}); no row is given up for that"
+    return Pause("unavailable", why)
 
 
-def unreachable(failure: Failure) -> str:
+def unreachable(failure: Failure) -> Pause:
     """Say that no connection can be made, and what to look at."""
-    return f"the provider can't be reached: {failure.message}; check the address and the network"
+    why = f"the provider can't be reached: {failure.message}; check the address and the network"
+    return Pause("unavailable", why)

@@ -73,7 +73,7 @@ def test_a_pilot_sends_so_many_rows_keeps_them_and_never_pays_for_them_again(pro
     assert stub.calls == 60
     assert again["pilot"] == {
         "requests": 60, "run_id": None, "sent": 0, "spent_usd": "0.000000000000", "uncertain_usd": "0.000000000000",
-        "unknown_unbounded": 0, "paused": None,
+        "unknown_unbounded": 0, "paused": None, "pause_kind": None,
     }  # fmt: skip
     assert again["expected_usd"] == facts["expected_usd"]
     project.run("run", "job.toml", "--yes")

@@ -191,6 +191,7 @@ def test_output_beyond_max_tokens_pauses_a_run_with_a_budget_even_if_its_dollars
     project.job(concurrency=1, model="max_tokens = 50")
     done = project.run("run", "job.toml", "--yes", "--price=1,2", "--budget=5", code=4)
     assert "an answer has 60 output tokens, and max_tokens is 50: the budget can't be held" in done.stderr
+    assert project.value("select pause_kind from runs") == "bill"
     assert stub.calls <= 2
 
 

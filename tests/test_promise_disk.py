@@ -95,6 +95,7 @@ def test_a_full_disk_pauses_the_run_and_keeps_every_answer_that_was_on_its_way(d
     assert f"the journal {disk}/l.journal/" in told
     assert "can't be written: the disk is full; make room, then run the same command again" in told
     assert Decimal(project.value("select sum(cost_usd) from attempts")) == stub.bill
+    assert project.value("select pause_kind from runs") == "disk"
     nothing_left_over(disk)
     make_room(disk)
     goes_on(project, stub, calls=ROWS)

@@ -201,6 +201,7 @@ def test_a_run_stops_at_the_time_it_was_given_and_goes_on_later(project, stub):
     until = (datetime.now().astimezone() + timedelta(seconds=1)).isoformat()
     done = project.run("run", "job.toml", "--yes", "--until", until, code=4)
     assert "the time given with --until has come" in done.stderr
+    assert project.value("select pause_kind from runs") == "time"
     assert 0 < stub.calls < 500
     stub.latency = 0
     project.run("run", "job.toml", "--yes")

@@ -77,6 +77,7 @@ def test_ctrl_c_waits_for_what_is_in_flight_and_the_same_command_goes_on(project
     _, err = run.communicate(timeout=60)
     assert run.returncode == 4
     assert "paused: stopped by Ctrl-C. The same command goes on from here." in err
+    assert project.value("select pause_kind from runs") == "stopped"
     assert project.value("select count(*) from results where status = 'ok'") == 4
     project.run("run", "job.toml", "--yes")
     assert stub.calls == 40

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.budget import ZERO, about, as_booked
 from pipeline.cli._histogram import histogram
-from pipeline.cli._show import duration, money, plural, table
+from pipeline.cli._show import duration, money, pause_facts, plural, table
 
 if TYPE_CHECKING:
     from pipeline.api import Piloted
@@ -142,7 +142,7 @@ def _pilot_facts(piloted: "Piloted") -> dict[str, Any]:
         "spent_usd": None if spent is None else as_booked(spent),
         "uncertain_usd": as_booked(uncertain),
         "unknown_unbounded": 0 if report is None else report.unbounded,
-        "paused": None if report is None else report.paused,
+        **pause_facts(None if report is None else report.paused),
     }
 
 

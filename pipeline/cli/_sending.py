@@ -11,8 +11,9 @@ import click
 
 from pipeline.budget import about, as_booked
 from pipeline.cli._options import hear_ctrl_c, keep_secret, open_ledger, warn
-from pipeline.cli._show import as_json_text, duration, money, plural, say, status_counts
+from pipeline.cli._show import as_json_text, duration, money, pause_facts, plural, say, status_counts
 from pipeline.cli._ticker import Ticker
+from pipeline.errors import condition_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.api import Overrides
+    from pipeline.errors import Pause
     from pipeline.estimating import Estimate
     from pipeline.job import Job
     from pipeline.ledger import Ledger
@@ -209,7 +211,7 @@ def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limi
             "rate_limited": tally.rate_limited + tally.limited_alone,
             "shut_seconds": round(tally.shut_seconds, 3),
             "requests_per_minute": None if report.requests_per_minute is None else round(report.requests_per_minute, 1),
-            "paused": report.paused, "seconds": round(report.seconds, 3), "exit_code": report.exit_code,
+            **pause_facts(report.paused), "seconds": round(report.seconds, 3), "exit_code": report.exit_code,
         }  # fmt: skip
         shown = as_json_text(facts, indent=None)
     else:
@@ -271,19 +273,11 @@ def spent_in_words(report: "RunReport") -> str:
     return f"{money(report.spent)} spent (and {told})" if told else f"{money(report.spent)} spent"
 
 
-def how_to_go_on(paused: str) -> str:
-    """Say what brings a paused run further: the same command only where it wouldn't meet the same end at once."""
-    from pipeline.doorman import RAISE_IT
-    from pipeline.health import REGARDLESS
-    from pipeline.runners.local import BY_CLOCK
-
-    if paused.endswith(RAISE_IT):
-        return "With a higher budget the same command goes on from here"
-    if paused.endswith(REGARDLESS):
-        return "With --set stop.invalid_share=1 the same command goes on from here"
-    if paused.startswith("stopped ") or paused == BY_CLOCK:
-        return "The same command goes on from here"
-    return "When that is over or put right, the same command goes on from here"
+def why_paused(paused: "Pause") -> str:
+    """Say why a run paused and what brings it further: the same command only where it wouldn't meet the same end."""
+    condition = condition_of(paused.kind)
+    goes_on = f"{condition} the same command" if condition else "the same command"
+    return f"paused: {paused.why}. {goes_on[0].upper()}{goes_on[1:]} goes on from here"
 
 
 HELD_SHARE = 0.1
@@ -309,7 +303,7 @@ def _advice(report: "RunReport") -> list[str]:
     if report.left_over:
         lines.append(report.left_over)
     if report.paused:
-        lines.append(f"paused: {report.paused}. {how_to_go_on(report.paused)}.")
+        lines.append(f"{why_paused(report.paused)}.")
     if held := _held_down(report):
         lines.append(held)
     alone = report.tally.limited_alone

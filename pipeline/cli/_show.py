@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import click
 
 from pipeline.budget import dollars
+from pipeline.errors import Pause
 from pipeline.text import json_text, printable, printable_lines
 
 _WIDEST, _NARROWEST = 60, 8
@@ -199,6 +200,11 @@ def print_rows(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, as_
         click.echo(as_json_text(chosen))
     else:
         click.echo(table(columns, rows))
+
+
+def pause_facts(paused: Pause | None) -> dict[str, str | None]:
+    """Return why a run paused as JSON says it: for people, and for programs."""
+    return {"paused": None, "pause_kind": None} if paused is None else {"paused": paused.why, "pause_kind": paused.kind}
 
 
 def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:

@@ -136,7 +136,7 @@ def _tell(job: "Job", ledger: "Ledger", piloted: "Piloted") -> int:
         warn(f"pilot: {requests} had their answers already: nothing was sent")
         return 0
     from pipeline import api
-    from pipeline.cli._sending import how_to_go_on, spent_in_words
+    from pipeline.cli._sending import spent_in_words, why_paused
 
     spent, bad = spent_in_words(report), report.tally.bad
     badly = f", {plural(bad, 'row')} did not end well (promptmill errors {api.named(job.file, ledger)})" if bad else ""
@@ -144,5 +144,5 @@ def _tell(job: "Job", ledger: "Ledger", piloted: "Piloted") -> int:
     if report.left_over:
         warn(report.left_over)
     if report.paused:
-        warn(f"paused: {report.paused}. {how_to_go_on(report.paused)}; the estimate stands on what was answered.")
+        warn(f"{why_paused(report.paused)}; the estimate stands on what was answered.")
     return report.exit_code if report.paused else 0

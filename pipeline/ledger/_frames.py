@@ -99,7 +99,7 @@ RUN_STARTS = _table(
     run_id="int", plan_id="int", job="text", command="text", max_tokens="int", config="text", code_version="text",
     pid="int", started_at="time", journal_id="text", prompt_id="text",
 )  # fmt: skip
-RUN_ENDS = _table("run_ends", run_id="int", exit_code="int", reason="text", ended_at="time")
+RUN_ENDS = _table("run_ends", run_id="int", exit_code="int", reason="text", ended_at="time", pause_kind="text")
 ATTEMPTS = _table(
     "attempts",
     run_id="int", key="text", attempt="int", kind="text", lane="text", provider="text", model="text",
@@ -207,7 +207,8 @@ def _book_price(bundle: Bundle, run: RunFacts, _: str, line: Mapping[str, Any]) 
 
 
 def _book_end(bundle: Bundle, run: RunFacts, _: str, line: Mapping[str, Any]) -> None:
-    bundle.add(RUN_ENDS, (run.run_id, line["exit_code"], line.get("reason"), microseconds(line["at"])))
+    ended_at = microseconds(line["at"])
+    bundle.add(RUN_ENDS, (run.run_id, line["exit_code"], line.get("reason"), ended_at, line.get("pause_kind")))
 
 
 _BOOKERS: dict[str, Callable[[Bundle, RunFacts, str, Mapping[str, Any]], None]] = {

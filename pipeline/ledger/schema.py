@@ -419,6 +419,15 @@ create or replace macro reprice(input_tokens, cached_input_tokens, cache_write_t
         + tokens_usd(output_tokens - reasoning_tokens, output) + tokens_usd(reasoning_tokens, reasoning)) end;
 """
 
+_PAUSE_KINDS = """
+-- What made a run pause, in one word, for scripts. NULL: it finished, was killed, or an older promptmill ran it.
+alter table run_ends add column pause_kind varchar;
+create or replace view runs as
+select s.run_id, s.plan_id, s.job, s.command, s.max_tokens, s.prompt_id, s.config, s.code_version, s.pid, s.started_at,
+       e.ended_at, e.exit_code, e.reason, e.pause_kind, s.journal_id
+from run_starts s left join run_ends e using (run_id);
+"""
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "views", _VIEWS),
@@ -432,5 +441,6 @@ MIGRATIONS = (
     Migration(10, "unknown costs never look like zero", _NEVER_ZERO),
     Migration(11, "re-pricing with a share from the cache", _REPRICE_CACHED),
     Migration(12, "re-pricing with no more than all of the input", _REPRICE_SHARES),
+    Migration(13, "what made a run pause", _PAUSE_KINDS),
 )
 NEWEST = MIGRATIONS[-1].step

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pipeline.errors import condition_of
+
 SQL = """
 with unknown as (select a.key, count(*) as attempts from attempts a join run_starts r using (run_id)
                  where r.job = $1 and a.cost_usd is null group by a.key)
@@ -28,7 +30,7 @@ As in `status` an estimate has counted rows that no run has listed yet."""
 
 JOB_FILE = "select max(job_file) as file from jobs where job = $1"
 NEWEST_RUN = """
-select r.run_id, r.config, r.ended_at, r.exit_code, r.reason, coalesce(p.complete, false) as complete
+select r.run_id, r.config, r.ended_at, r.exit_code, r.reason, r.pause_kind, coalesce(p.complete, false) as complete
 from runs r left join plans p using (plan_id) where r.job = $1 order by r.run_id desc limit 1
 """
 UNFINISHED_RETRY = """
@@ -123,7 +125,8 @@ def _why(newest: Mapping[str, Any], pid: int | None, job: str) -> str:
         return f"{run} was killed; `promptmill run {job}` goes on"
     if newest["exit_code"] in {0, 3}:
         return f"{run} was asked for no more; `promptmill run {job}` sends the rest"
-    return f"{run} paused: {newest['reason']}. `promptmill run {job}` goes on"
+    condition = condition_of(newest["pause_kind"])
+    return f"{run} paused: {newest['reason']}. `promptmill run {job}` goes on{condition and ' '}{condition}"
 
 
 def _first_the_retry(newest: Mapping[str, Any], retry: str, job: str | None) -> str:

@@ -2,7 +2,8 @@
 
 SQL = """
 with newest_run as (select job, arg_max(struct_pack(run_id := run_id, started_at := started_at, ended_at := ended_at,
-                                                    exit_code := exit_code, reason := reason), run_id) as run
+                                                    exit_code := exit_code, reason := reason,
+                                                    pause_kind := pause_kind), run_id) as run
                     from runs group by job),
      counts as (select job, count(*) as rows, count(*) filter (where status = 'ok') as ok,
                        count(*) filter (where status = 'pending') as pending,
@@ -19,7 +20,7 @@ select j.job, greatest(coalesce(c.rows, 0), coalesce(e.rows, 0)) as rows, coales
        case when m.job is null then 0 else m.cost_usd end as cost_usd,
        coalesce(m.unknown_cost, 0) as unknown_cost,
        r.run.run_id as run_id, r.run.started_at as started_at, r.run.ended_at as ended_at,
-       r.run.exit_code as exit_code, r.run.reason as reason
+       r.run.exit_code as exit_code, r.run.reason as reason, r.run.pause_kind as pause_kind
 from jobs j left join counts c using (job) left join money m using (job) left join newest_run r using (job)
 left join complete p using (job) left join counted e on e.plan_id = p.plan_id
 order by r.run.run_id desc

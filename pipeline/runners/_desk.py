@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pipeline.budget import ZERO, Budget, dollars
 from pipeline.doorman import Doorman, Ticket
-from pipeline.errors import PromptmillError, RunPaused
+from pipeline.errors import Pause, PromptmillError, RunPaused, pause_of
 from pipeline.health import Health, Heard
 from pipeline.journal import Journal
 from pipeline.records import Attempt, Failure, Outcome, Reply, Usage
@@ -59,7 +59,7 @@ class Desk:
         tally: Tally,
         ahead: Ahead,
         notify: Callable[[str], None],
-        stop: Callable[[str], None],
+        stop: Callable[[Pause], None],
         fail: Callable[[BaseException], None],
         proven: bool,
     ) -> None:
@@ -115,7 +115,7 @@ class Desk:
             try:
                 self._settle(arrival, verdict)
             except RunPaused as error:
-                self._stop(str(error))
+                self._stop(pause_of(error))
             except BaseException as error:  # noqa: BLE001 -- the station's edge: a bug (or a panic) must stop the run
                 self._fail(error)
         self.home.set()
@@ -168,7 +168,7 @@ class Desk:
 
     def _not_written(self, error: BaseException) -> None:
         if isinstance(error, RunPaused):
-            self._stop(str(error))
+            self._stop(pause_of(error))
         else:
             self._fail(error)
 
@@ -276,7 +276,7 @@ class Desk:
         elif isinstance(step, Done):
             self._ended(arrival.ticket, step.outcome, heard)
         else:
-            self._stop(step.reason)
+            self._stop(step.pause)
 
     def _ended(self, ticket: Ticket, outcome: Outcome, heard: Heard) -> None:
         self._door.ended(outcome.key)
@@ -314,8 +314,10 @@ class Desk:
         """Pause when what is booked can't be trusted any more: a broken ledger, a bill that breaks its bound."""
         broken = self._loader.broken
         if broken is not None:
-            said = isinstance(broken, PromptmillError)
-            self._stop(str(broken) if said else f"the ledger can't be written: {broken}")
+            if isinstance(broken, PromptmillError):
+                self._stop(pause_of(broken))
+            else:
+                self._stop(Pause("ledger", f"the ledger can't be written: {broken}"))
         self._watch_bill(arrival)
 
     def _watch_bill(self, arrival: Arrival) -> None:
@@ -323,10 +325,11 @@ class Desk:
         attempt = arrival.attempt
         cost, worst_case, usage = attempt.cost_usd, attempt.reserved_usd, attempt.usage
         if self._budget.cap is not None and cost is not None and worst_case is not None and cost > worst_case:
-            self._stop(
+            why = (
                 f"an attempt cost {dollars(cost)}, and could cost {dollars(worst_case)} at most: the budget can't be"
                 f" held; {self._dearer_by(arrival, worst_case)}"
             )
+            self._stop(Pause("bill", why))
         elif self._most_output is not None and usage is not None and usage.output_tokens > self._most_output:
             self._watch_length(usage)
 
@@ -352,7 +355,8 @@ class Desk:
         """Hear of an answer beyond max_tokens. Its dollars may fit: the input's bound is often far from its tokens."""
         said = self._length(usage)
         if self._budget.cap is not None:
-            self._stop(f"{said}: the budget can't be held; does this provider honour max_tokens?")
+            why = f"{said}: the budget can't be held; does this provider honour max_tokens?"
+            self._stop(Pause("bill", why))
             return
         self._most_output = None  # told once
         self._notify(f"{said}: the run may cost more than was estimated; does this provider honour max_tokens?")

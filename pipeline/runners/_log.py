@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from pipeline.budget import dollars
-from pipeline.errors import PromptmillError, UsageError
+from pipeline.errors import Pause, PromptmillError, UsageError
 from pipeline.providers import hide
 from pipeline.records import Attempt
 from pipeline.text import printable
@@ -87,9 +87,9 @@ def door_shut(seconds: float, *, limited: bool) -> None:
     LOGGER.info("%s: nothing goes out for %.3g s", why, seconds, extra={"sparing": why})
 
 
-def pausing(reason: str) -> None:
+def pausing(pause: Pause) -> None:
     """Tell why nothing more is let out."""
-    LOGGER.warning("stopping: %s", reason)
+    LOGGER.warning("stopping: %s", pause.why)
 
 
 def _progress(run: "LocalRun", rate: float) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def listen(run: LocalRun, asked: Asked, notify: Callable[[str], None], longest: 
             return
         before = run.paused
         run.stop(f"stopped by {name}")  # first of all: saying so may fail
-        what = "letting nothing more out" if before is None else f"stopping already ({before})"
+        what = "letting nothing more out" if before is None else f"stopping already ({before.why})"
         waiting = f"waiting for {run.in_flight} in flight, at most {longest:g} s" if run.in_flight else "leaving"
         notify(f"{name}: {what}, {waiting} ({leave} leaves now)")
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 from pipeline.doorman import Limits, Ticket
-from pipeline.errors import WireError
+from pipeline.errors import Pause, WireError
 from pipeline.health import unreachable
 from pipeline.planning import Meter
 from pipeline.pricing import Price, cost_usd
@@ -50,7 +50,7 @@ class Again(NamedTuple):
 class Halt(NamedTuple):
     """No request will pass now: pause the run and leave this row pending."""
 
-    reason: str
+    pause: Pause
 
 
 Step = Done | Again | Halt
@@ -158,7 +158,7 @@ class Exchanger:
 
     def _never_passes(self, ticket: Ticket, attempt: Attempt, standing: Standing) -> Step:
         if standing.given_up is None:
-            return Halt(f"{standing.hopeless}. It says: {attempt.error}")
+            return Halt(Pause("rate_limited", f"{standing.hopeless}. It says: {attempt.error}"))
         advice = (
             f"a quota may be too small for its {ticket.tokens:,} tokens (input + max_tokens). A shorter row, a smaller"
             " max_tokens or a larger quota helps; `promptmill retry JOB --status rejected` tries again"
@@ -171,7 +171,7 @@ class Exchanger:
 
     def _after_failure(self, ticket: Ticket, attempt: Attempt, failure: Failure, jitter: float) -> Step:
         if failure.action == "pause":
-            return Halt(failure.message)
+            return Halt(Pause("fatal", failure.message))
         if failure.action == "reject":
             status: Status = "refused" if failure.result == "refused" else "rejected"
             return Done(self._outcome(ticket, attempt, status))

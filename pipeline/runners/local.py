@@ -15,7 +15,7 @@ from decimal import Decimal
 
 from pipeline.budget import ZERO, Budget
 from pipeline.doorman import Doorman, Limits, Ticket
-from pipeline.errors import PromptmillError, RunPaused
+from pipeline.errors import Pause, PromptmillError, RunPaused, pause_of
 from pipeline.estimating import Estimate, Forecast
 from pipeline.health import Health, StopRules
 from pipeline.journal import Journal
@@ -33,7 +33,7 @@ from pipeline.runners.attempt import Exchanger
 CLOCK_SECONDS = 1.0
 """How often the wall clock is looked at: it may be set, and stands still for a sleeping laptop's timers."""
 STOPPED = "stopped on request"
-BY_CLOCK = "the time given with --until has come"
+BY_CLOCK = Pause("time", "the time given with --until has come")
 FINISHED = "finished"
 LEFT = 130
 """Exit code of a run that was left before all was home, or before all of it was in the ledger."""
@@ -57,7 +57,7 @@ class RunReport:
     """Exchanges of unknown cost that have no upper bound; their cost is in no other figure."""
     plan_spent: Decimal
     """Dollars all runs of the plan spent, this one included, as the budget counts: unknown costs at their worst."""
-    paused: str | None
+    paused: Pause | None
     """Why the run paused, None if it finished."""
     left_over: str | None
     """What is not in the ledger yet, and why."""
@@ -134,7 +134,7 @@ class LocalRun:
             # Rows that somebody asks for again were looked at: if they are rejected again, the job is not news.
             proven=planner.selection.retry is not None,
         )
-        self.paused: str | None = None
+        self.paused: Pause | None = None
         """Why the run is on its way out, None while it goes on."""
 
     # -- for whoever watches ------------------------------------------------------------------------
@@ -200,13 +200,13 @@ class LocalRun:
     def stop(self, reason: str = STOPPED) -> None:
         """Let nothing more out; what is in flight may come home. A run that is over stays what it is: finished, say."""
         if not self.over:
-            self._pause(reason)
+            self._pause(Pause("stopped", reason))
 
-    def _pause(self, reason: str) -> None:
+    def _pause(self, pause: Pause) -> None:
         """Let nothing more out; the first reason stays."""
         if self.paused is None:
-            _log.pausing(reason)
-        self.paused = self.paused or reason
+            _log.pausing(pause)
+        self.paused = self.paused or pause
         self._abandoned.set()
         self._door.stop()
         if self._dispatcher is not None:
@@ -269,7 +269,8 @@ class LocalRun:
             return
         while (left := self._until - time.time()) > 0:  # noqa: ASYNC110 -- a clock on the wall sends no events
             await asyncio.sleep(min(CLOCK_SECONDS, left))
-        self.stop(BY_CLOCK)
+        if not self.over:
+            self._pause(BY_CLOCK)
 
     async def _run_stations(self) -> None:
         loop = asyncio.get_running_loop()
@@ -299,13 +300,14 @@ class LocalRun:
         try:
             if self.paused is None:  # too few to blame the job
                 self._desk.book_held()
+            kind, why = self.paused or (None, FINISHED)
             self._journal.append(
                 "end",
-                {"exit_code": self._exit_code(), "reason": self.paused or FINISHED, "at": time.time()},
+                {"exit_code": self._exit_code(), "reason": why, "pause_kind": kind, "at": time.time()},
                 came_back=True,
             )
         except RunPaused as error:
-            self.paused = self.paused or str(error)
+            self.paused = self.paused or pause_of(error)
         return await asyncio.to_thread(self._loader.finish)
 
     def _exit_code(self) -> int:
@@ -320,7 +322,8 @@ class LocalRun:
     def _fail(self, error: BaseException) -> None:
         """Stop on a bug of our own: what is in flight may come home, then the bug shows."""
         self._bug = self._bug or error
-        self._pause(redact(f"internal error: {type(error).__name__}: {error}", self._exchanger.secrets))
+        said = redact(f"internal error: {type(error).__name__}: {error}", self._exchanger.secrets)
+        self._pause(Pause("bug", said))
 
     async def _dispatch(self) -> None:
         """Fetch from the doorman, write the `sent` lines, hand over to workers."""
@@ -331,7 +334,7 @@ class LocalRun:
                 for each in tickets:
                     self._hand_over(each)
         except PromptmillError as error:
-            self._pause(str(error))
+            self._pause(pause_of(error))
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 -- the station's edge: a bug (or a panic) must stop the run
@@ -402,7 +405,7 @@ class LocalRun:
         """Hear, in the loop, how the scan ended; a broken line behind the checked rows pauses the run."""
         try:
             if isinstance(error, PromptmillError):
-                self._pause(str(error))
+                self._pause(pause_of(error))
             elif error is not None and not self._abandoned.is_set():
                 self._fail(error)
             elif error is None and self.paused is None:
