@@ -620,6 +620,33 @@ def test_sql_shows_its_own_columns_to_nobody(answered, query):
     assert "promptmill size" not in answered.run("sql", query).stdout
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select timestamp 'infinity' as x",
+        "select timestamptz '-infinity' as x",
+        "select date 'infinity' as x",
+        "select timestamp '10000-01-01' as x",
+        "select [date '2026-01-01', date 'infinity'] as x",
+        "select {'a': timestamp 'infinity'} as x",
+    ],
+)
+def test_a_date_that_is_none_is_asked_for_as_text(answered, query):
+    assert '"x" has dates that are infinite or beyond the years 1 to 9999' in answered.run("sql", query, code=2).stderr
+    (row,) = answered.sql(query.replace(" as x", "::varchar as x"))
+    assert any(said in row["x"] for said in ("infinity", "10000"))
+    assert answered.sql("select date '0001-01-01' as a, date '9999-12-31' as b, null::timestamp as c") == [
+        {"a": "0001-01-01", "b": "9999-12-31", "c": None}
+    ]
+
+
+@pytest.mark.parametrize(("before", "told"), [("select 1; ", True), ("", False)])
+def test_answers_that_are_not_shown_are_told(answered, before, told):
+    done = answered.run("sql", "--json", f"{before}create temp table t as select 7 as x; from t")
+    assert json.loads(done.stdout) == [{"x": 7}]
+    assert ("of 3 statements only the last one's answer is shown" in done.stderr) is told
+
+
 def test_ctrl_c_ends_a_query_that_never_ends(answered):
     asked = answered.start("sql", "select sum(a.range * b.range) from range(100000000) a, range(1000000) b")
     with contextlib.suppress(subprocess.TimeoutExpired):

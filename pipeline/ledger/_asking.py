@@ -11,6 +11,7 @@ that forgets its `limit`, must end with a sentence and not with the machine's me
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 
 import duckdb
 import polars as pl
@@ -32,6 +33,9 @@ LOCKED_DOWN = {
 MOST_ON_DISK = "8GB"
 """A large sort goes to the disk, but doesn't fill it."""
 _SIZE, _SUM = '"promptmill size"', '"promptmill sum"'
+_A_DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+_FIRST_DAY, _LAST_DAY = (day.toordinal() - date(1970, 1, 1).toordinal() for day in (date.min, date.max))
+"""That Python knows, as Polars counts them."""
 _UNBOUNDED = ("VARCHAR", "BLOB", "JSON", "STRUCT", "MAP", "[")
 """In the names of types whose values may be long."""
 
@@ -80,6 +84,14 @@ def answer(connection: duckdb.DuckDBPyConnection, query: str, *, on_disk: bool =
             raise
 
 
+def unshown(connection: duckdb.DuckDBPyConnection, query: str) -> list[str]:
+    """Say so if answers are not shown: those of statements before the last. The query is one that was answered."""
+    before = [statement.type for statement in connection.extract_statements(query)][:-1]
+    if not {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}.intersection(before):
+        return []
+    return [f"SQL: of {len(before) + 1} statements only the last one's answer is shown; ask them one by one"]
+
+
 def _only_reads(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
     """Tell whether it is one `select`. Of several statements, those behind the one that failed were not looked at."""
     return [statement.type for statement in connection.extract_statements(query)] == [duckdb.StatementType.SELECT]
@@ -87,7 +99,27 @@ def _only_reads(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
 
 def _answer(connection: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
     found = connection.sql(query)
-    return pl.DataFrame() if found is None else _whole(_bounded(presentable(found).limit(MOST_ROWS + 1)))
+    frame = pl.DataFrame() if found is None else _bounded(presentable(found).limit(MOST_ROWS + 1))
+    for name in frame.columns:
+        _require_dates(name, frame[name])
+    return _whole(frame)
+
+
+def _require_dates(name: str, values: pl.Series) -> None:
+    """Raise UsageError where a date is none that a program knows: infinity, or beyond the year 9999."""
+    kind = values.dtype
+    if isinstance(kind, pl.List | pl.Array):
+        _require_dates(name, values.explode())
+    elif isinstance(kind, pl.Struct):
+        for field in kind.fields:
+            _require_dates(name, values.struct.field(field.name))
+    elif isinstance(kind, pl.Date | pl.Datetime):
+        days = values.to_physical() // (_A_DAY[kind.time_unit] if isinstance(kind, pl.Datetime) else 1)
+        if not days.is_between(_FIRST_DAY, _LAST_DAY).all():
+            raise UsageError(
+                f'SQL: "{name}" has dates that are infinite or beyond the years 1 to 9999; ask for them as text, with'
+                " ::varchar behind"
+            )
 
 
 def _whole(frame: pl.DataFrame) -> pl.DataFrame:

@@ -210,7 +210,9 @@ class Ledger:
         """Answer a person's SQL: read-only, without access to other files or the network. Raises UsageError."""
         try:
             with self.read(_asking.in_memory()) as connection:
-                return _asking.answer(connection, query)
+                found = _asking.answer(connection, query)
+                self._tell(_asking.unshown(connection, query))
+                return found
         except _asking.NeedsDisk:
             with self.read(_asking.LOCKED_DOWN) as connection:
                 return _asking.answer(connection, query, on_disk=True)

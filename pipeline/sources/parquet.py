@@ -1,7 +1,8 @@
 """Parquet. Values come as JSON has them, exactly, apart from decimals, which stay `Decimal`.
 
-Dates, times and durations are ISO 8601 text, binary is base64 text, categories are text, a 32-bit float is the
-shortest number that means it (0.1, not 0.10000000149), lists and structs are lists and dicts.
+Dates, times and durations are ISO 8601 text (`infinity` and `-infinity` where a database wrote that), binary is base64
+text, categories are text, a 32-bit float is the shortest number that means it (0.1, not 0.10000000149), lists and
+structs are lists and dicts.
 """
 
 import base64
@@ -109,8 +110,10 @@ def _as_json(schema: Mapping[str, pl.DataType]) -> Iterator[pl.Expr]:
     for name, dtype in schema.items():
         column = pl.col(name)
         if dtype == pl.Datetime:
-            yield column.dt.to_string("iso:strict")
-        elif dtype in (pl.Date, pl.Time, pl.Duration):
+            yield _or_infinity(column, 2**63 - 1, "iso:strict")
+        elif dtype == pl.Date:
+            yield _or_infinity(column, 2**31 - 1, "iso")
+        elif dtype in (pl.Time, pl.Duration):
             yield column.dt.to_string("iso")
         elif dtype in (pl.Categorical, pl.Enum):
             yield column.cast(pl.String)
@@ -118,6 +121,19 @@ def _as_json(schema: Mapping[str, pl.DataType]) -> Iterator[pl.Expr]:
             yield column.bin.encode("base64")
         elif dtype == pl.Float32:
             yield column.cast(pl.String).cast(pl.Float64)
+
+
+def _or_infinity(column: pl.Expr, infinity: int, form: str) -> pl.Expr:
+    """Write dates as text. The largest number that fits means infinity to databases, and is no date to Polars."""
+    number = column.to_physical()
+    return (
+        pl.when(number == infinity)
+        .then(pl.lit("infinity"))
+        .when(number <= -infinity)
+        .then(pl.lit("-infinity"))
+        .otherwise(pl.when(number.abs() < infinity).then(column).dt.to_string(form))
+        .alias(column.meta.output_name())
+    )
 
 
 def _items(frame: pl.DataFrame, position: str, schema: Mapping[str, pl.DataType]) -> Iterator[Item]:
