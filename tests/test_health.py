@@ -43,8 +43,8 @@ class Run:
 def test_a_provider_that_never_answered_pauses_the_run_when_the_first_rows_all_fail(failure, says):
     *before, last = Run().hear_all(*[failure] * LEAST_FAILING_ROWS)
     assert not any(heard.pause for heard in before)
-    assert says in last.pause
-    assert failure.message in last.pause
+    assert says in last.pause.why
+    assert failure.message in last.pause.why
 
 
 def test_a_provider_that_had_answered_is_probed_instead():
@@ -131,7 +131,7 @@ def test_an_outage_pauses_the_run_when_it_has_lasted_too_long():
     run.now += 299
     assert run.hear(DOWN).pause is None
     run.now += 1
-    assert "no answer for 5 minutes" in run.hear(DOWN).pause
+    assert "no answer for 5 minutes" in run.hear(DOWN).pause.why
 
 
 def test_without_patience_an_outage_pauses_at_once():
@@ -176,14 +176,14 @@ def test_equal_rejections_from_the_start_are_held_back_and_then_blamed_on_the_jo
     *before, last = Run(same_rejections=10).hear_all(*[WRONG] * 10)
     assert all(heard.hold and not heard.pause for heard in before)
     assert last.hold
-    assert "the job is to blame" in last.pause
-    assert WRONG.message in last.pause
+    assert "the job is to blame" in last.pause.why
+    assert WRONG.message in last.pause.why
 
 
 @pytest.mark.parametrize("code", ["ERR-{:x}7", "req_{}", "6b1f9c2e-aaaa-bbbb-cccc-{:012x}", "{}"])
 def test_codes_that_name_the_request_are_one_reason(code):
     *_, last = Run(same_rejections=10).hear_all(*[WRONG._replace(error_type=code.format(n * 1001)) for n in range(10)])
-    assert "the job is to blame" in last.pause
+    assert "the job is to blame" in last.pause.why
 
 
 def test_those_still_on_their_way_are_held_back_too():
@@ -223,12 +223,12 @@ def test_same_rejections_0_blames_every_row():
 
 
 def ended(run, **counts):
-    """Tell how rows ended, mixed evenly; the first reason to pause and after how many answers."""
+    """Tell how rows ended, mixed evenly; the first pause and after how many answers."""
     order = sorted((n / count, status) for status, count in counts.items() for n in range(count))
     for number, (_, status) in enumerate(order, 1):
-        reason = run.health.ended(status)
-        if reason:
-            return number, reason
+        pause = run.health.ended(status)
+        if pause:
+            return number, pause
     return None
 
 
@@ -237,9 +237,9 @@ def test_no_share_is_taken_of_a_few_answers():
 
 
 def test_a_share_above_the_limit_pauses():
-    number, reason = ended(Run(), invalid=30, truncated=20)
+    number, pause = ended(Run(), invalid=30, truncated=20)
     assert number == LEAST_ANSWERS
-    assert "of the last 50 answers 30 invalid and 20 truncated" in reason
+    assert "of the last 50 answers 30 invalid and 20 truncated" in pause.why
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,9 @@ def test_errors_does_not_call_a_job_well_of_which_nothing_has_ended(project, stu
     project.run("run", "job.toml", "--yes", code=4)
     done = project.run("errors", "job.toml")
     assert done.stdout == "no row has ended yet: 4 pending\n"
-    assert re.fullmatch(r"run 1 paused: .*no credit.* `promptmill run job.toml` goes on\n", done.stderr)
+    assert re.fullmatch(
+        r"run 1 paused: .*no credit.* `promptmill run job.toml` goes on when that is over or put right\n", done.stderr
+    )
     assert project.run("errors", "job", "--json").stdout == "[]\n"
 
 
@@ -456,7 +458,7 @@ def test_a_run_that_pauses_over_bad_answers_names_the_command_that_shows_them(pr
     project.job()
     said = project.run("run", "job.toml", "--yes", code=4).stderr
     assert "allows. A clearer prompt, which asks every row anew, or a larger max_tokens helps; invalid_share" in said
-    assert "With --set stop.invalid_share=1 the same command goes on from here." in said
+    assert "With --set stop.invalid_share=1, the same command goes on from here." in said
     calls = stub.calls
     project.run("run", "job.toml", "--yes", "--set", "stop.invalid_share=1", code=3)
     assert stub.calls <= 60 + 8, calls

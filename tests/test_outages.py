@@ -77,8 +77,8 @@ class Night:
             stop=self.stop, fail=self.fail, proven=False,
         )  # fmt: skip
 
-    def stop(self, reason):
-        self.paused = self.paused or reason
+    def stop(self, pause):
+        self.paused = self.paused or pause
         self.door.stop()
 
     def fail(self, error):
@@ -132,7 +132,7 @@ def test_in_an_outage_no_row_is_given_up_at_any_rate(night, concurrency, per_min
     per_second = (per_minute or 60_000) / 60
     held = night(1000, Server(down=5 / per_second + 1), concurrency=concurrency, requests_per_minute=per_minute)
     assert held.statuses["failed"] == 0
-    assert "no row is given up for that" in held.paused
+    assert "no row is given up for that" in held.paused.why
 
 
 @pytest.mark.parametrize(("concurrency", "per_minute"), RATES)
@@ -154,7 +154,7 @@ def test_few_attempts_give_no_row_up_in_an_outage_either(night, concurrency, att
 
 def test_an_outage_under_a_low_rate_is_told_after_a_minute_however_many_slots_there_are(night):
     held = night(1000, Server(down=15.0), concurrency=256, requests_per_minute=20, outage_minutes=0)
-    assert "no row is given up for that" in held.paused
+    assert "no row is given up for that" in held.paused.why
     assert sum(held.server.sent.values()) <= 5 + 21 + 2
 
 

@@ -20,7 +20,7 @@ def test_the_budget_is_never_exceeded_and_a_higher_one_goes_on(project, stub):
     project.rows(texts(200))
     project.job(concurrency=16)
     done = project.run("run", "job.toml", "--yes", "--budget", "0.004", code=4)
-    assert "raise it with --budget, or [budget] usd. With a higher budget the same command goes on" in done.stderr
+    assert "raise it with --budget, or [budget] usd. With a higher budget, the same command goes on" in done.stderr
     worst_case = Decimal(project.value("select max(reserved_usd) from attempts"))
     assert Decimal("0.004") - worst_case < stub.bill <= Decimal("0.004")
     more = project.run("run", "job.toml", "--yes", "--budget", "1")
