@@ -41,6 +41,7 @@ from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
 from pipeline.reports._earlier import earlier_answers, kept_answers, left_behind, no_list
 from pipeline.reports._settings import as_it_ran, as_options, as_that_retry, carried, changed, ledger_option
+from pipeline.reports.spend import ALWAYS_AND_EVER, Period, require_dimensions
 from pipeline.repricing import Caching
 from pipeline.runners._lock import live_runs
 from pipeline.runners._tally import ENDED_BADLY
@@ -637,15 +638,14 @@ class Spend:
     """Where the provider's own bill says that the price is wrong."""
 
 
-def spend(ledger: Ledger, by: Sequence[str] = ("job",)) -> Spend:
+def spend(ledger: Ledger, by: Sequence[str] = ("job",), *, period: Period = ALWAYS_AND_EVER) -> Spend:
     """Return money and tokens by dimensions (see reports/spend.py). Raises UsageError."""
-    if not by:
-        raise UsageError(f"--by: name at least one of {', '.join(spend_report.DIMENSIONS)}")
-    for name in by:
-        if name not in spend_report.DIMENSIONS:
-            raise UsageError(f"--by {name}: choose from {', '.join(spend_report.DIMENSIONS)}")
+    require_dimensions(by)
     table, total, mispriced = run_reports(
-        ledger, spend_report.SQL.format(by=", ".join(by)), spend_report.TOTAL, spend_report.MISPRICED
+        ledger,
+        spend_report.SQL.format(by=", ".join(by), where=period.condition),
+        spend_report.TOTAL.format(where=period.condition),
+        spend_report.MISPRICED,
     )
     return Spend(table, total.rows[0], [_mispriced(row) for row in mispriced.rows])
 
@@ -665,7 +665,7 @@ class Respend:
 
     table: Table
     totals: Sequence[Mapping[str, Any]]
-    """The same over the whole ledger, a line for each target."""
+    """The same over all groups, a line for each target."""
     warnings: list[str]
     """Where a cache would have saved nothing."""
 
@@ -678,17 +678,17 @@ def respend(
     days: Sequence[date] = (),
     cached: str | None = None,
     price_file: Path | None = None,
+    period: Period = ALWAYS_AND_EVER,
 ) -> Respend:
     """Return what the ledger's attempts cost, and would have cost.
 
     As MODEL[@PROVIDER][:LANE], else as they are; on one day, or on two; with READ[,WRITTEN] of the input in the cache.
     Raises UserError.
     """
-    if not by:
-        raise UsageError(f"--by: name at least one of {', '.join(spend_report.DIMENSIONS)}")
+    require_dimensions(by)
     parsed = [Target.parse(text) for text in targets]
     caching = None if cached is None else Caching.parse(cached)
-    found = repricing.reprice(ledger, price_file, parsed, by=by, days=days, caching=caching)
+    found = repricing.reprice(ledger, price_file, parsed, by=by, days=days, caching=caching, period=period)
     return Respend(Table(tuple(found.lines[0]) if found.lines else (), found.lines), found.totals, found.warnings)
 
 

@@ -21,7 +21,7 @@ from pipeline.pricing import Price, cost_usd
 from pipeline.providers import may_be_billed
 from pipeline.records import Usage
 from pipeline.reports import reprice as report
-from pipeline.reports.spend import DIMENSIONS
+from pipeline.reports.spend import ALWAYS_AND_EVER, Period
 
 _SHARE = re.compile(r"0|1|[01]?\.[0-9]{1,12}|1\.0+")
 
@@ -93,21 +93,19 @@ def reprice(
     by: Sequence[str],
     days: Sequence[date] = (),
     caching: Caching | None = None,
+    period: Period = ALWAYS_AND_EVER,
 ) -> Repriced:
     """Return the cost of each group beside what it would have been, a line for each target.
 
     Without a target each attempt keeps its model, provider and lane. Prices are those in force when the attempts were
     sent, or on a day; of two days a line has both, and the difference. Raises UsageError, PriceError.
     """
-    for name in by:
-        if name not in DIMENSIONS:
-            raise UsageError(f"--by {name}: choose from {', '.join(DIMENSIONS)}")
     if len(days) > 2 or len(set(days)) < len(days):  # noqa: PLR2004 -- one, or two to compare
         raise UsageError("--at: name one day, or two different ones to compare their prices")
     days = sorted(days)
     lists = _Lists(price_file)
     sold = list(dict.fromkeys(_sold(target, lists.all) for target in targets))  # X and X@P may be the same
-    groups = _groups(ledger, lists.all, sold, by)
+    groups = _groups(ledger, lists.all, sold, by, period)
     sums: dict[tuple[Any, ...], list[_Sum]] = {}
     warnings: dict[str, None] = {}
     for target in sold or (None,):
@@ -195,7 +193,9 @@ class _Lists:
         self.find = find
 
 
-def _groups(ledger: Ledger, prices: Prices, sold: Sequence[Target], by: Sequence[str]) -> list[dict[str, Any]]:
+def _groups(
+    ledger: Ledger, prices: Prices, sold: Sequence[Target], by: Sequence[str], period: Period
+) -> list[dict[str, Any]]:
     """Return attempts by what decides their price: the hour of sending, too, where a price depends on it."""
     with ledger.read() as connection:
         if sold:
@@ -204,7 +204,10 @@ def _groups(ledger: Ledger, prices: Prices, sold: Sequence[Target], by: Sequence
             names = [(row["provider"], row["model"]) for row in rows_of(connection, report.MODELS)]
         hours = any(prices.has_hours(*name) for name in names)
         query = report.SQL.format(
-            by=", ".join(by), own="" if sold else report.OWN, moment=report.EXACTLY if hours else report.THE_DAY
+            by=", ".join(by),
+            own="" if sold else report.OWN,
+            moment=report.EXACTLY if hours else report.THE_DAY,
+            where=period.condition,
         )
         return rows_of(connection, query)
 

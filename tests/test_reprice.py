@@ -343,6 +343,37 @@ def test_runs_are_listed_in_their_order(project, book):
 
 
 @pytest.mark.parametrize(
+    ("options", "attempts"),
+    [
+        ((), 5),
+        (("--since", "2026-11-01"), 4),
+        (("--since", "2026-11-30", "--before", "2026-12-01"), 2),
+        (("--before", "2026-11-01"), 1),
+        (("--since", "2027-01-01"), 0),
+    ],
+)
+def test_money_of_some_days_is_what_was_sent_from_one_midnight_utc_to_another(project, book, options, attempts):
+    run = book(model="tiered", provider="p")
+    moments = [(2026, 10, 31, 23, 59, 59), (2026, 11, 1), (2026, 11, 30), (2026, 11, 30, 23, 59, 59), (2026, 12, 1)]
+    for number, moment in enumerate(moments):
+        run.attempt(f"v1{number}", usage=Usage(1_000_000, 0), cost=D("0.5"), sent_at=sent(*moment))
+    run.end()
+    for what_if in ((), ("--as", "tiered@q")):
+        rows = spend_as(project, *what_if, *options)
+        assert sum(row["attempts"] for row in rows) == attempts
+        if rows:
+            assert D(rows[0]["cost_usd"]) == attempts * D("0.5")
+    months = spend_as(project, "--by", "month", "--since", "2026-11-01", "--as", "tiered@q")
+    assert [(row["month"], row["attempts"], row["as_usd"]) for row in months] == [
+        ("2026-11", 3, "3.000000000000"), ("2026-12", 1, "1.000000000000"),
+    ]  # fmt: skip
+    shown = project.run("spend", "--by", "month").stdout
+    assert [line.split()[:2] for line in shown.splitlines()[2:]] == [
+        ["2026-10", "1"], ["2026-11", "3"], ["2026-12", "1"], ["total", "5"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
     ("args", "message"),
     [
         (("--as", "tiered"), "tiered has several sellers; write tiered@ and one of p, q"),
@@ -363,6 +394,10 @@ def test_runs_are_listed_in_their_order(project, book):
         (("--cached", "-0.1"), "write a share of the input from 0 to 1"),
         (("--cached", "0.1,0.1,0.1"), "write a share of the input from 0 to 1"),
         (("--cached", "0.9,0.2"), "can't be more than all of the input"),
+        (("--since", "2026-11-03", "--forecast"), "--since and --before go with --by"),
+        (("--before", "2026-11-03", "--drift"), "--since and --before go with --by"),
+        (("--since", "2026-11-03", "--before", "2026-11-03"), "no day lies between"),
+        (("--since", "yesterday"), "'yesterday' does not match the format '%Y-%m-%d'"),
     ],
 )
 def test_a_mistake_is_a_sentence(project, book, args, message):

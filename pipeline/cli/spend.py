@@ -15,14 +15,19 @@ if TYPE_CHECKING:
     from pipeline.ledger import Ledger
 
 
+_DAY = click.DateTime(["%Y-%m-%d"])
+
+
 @click.command("spend", short_help="Money and tokens, by job, model, day and more.")
 @click.option(
     "--by",
     default="job",
     show_default=True,
     metavar="NAMES",
-    help="Comma-separated: job, plan_id, run_id, provider, model, model_returned, lane, day.",
+    help="Comma-separated: job, plan_id, run_id, provider, model, model_returned, lane, day, month.",
 )
+@click.option("--since", type=_DAY, metavar="DATE", help="Only what was sent on this UTC day or later: 2026-11-01.")
+@click.option("--before", type=_DAY, metavar="DATE", help="Only what was sent before this UTC day: 2026-12-01.")
 @click.option("--forecast", is_flag=True, help="Each run's estimate against what the run cost, instead.")
 @click.option("--drift", is_flag=True, help="Our token counts against the usage that providers report, instead.")
 @click.option(
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
 @click.option(
     "--at",
     "moments",
-    type=click.DateTime(["%Y-%m-%d"]),
+    type=_DAY,
     multiple=True,
     metavar="DATE",
     help="The same at the prices of this UTC day, such as 2026-11-03; given twice: on both days, and the difference.",
@@ -51,6 +56,8 @@ if TYPE_CHECKING:
 def command(
     context: click.Context,
     by: str,
+    since: datetime | None,
+    before: datetime | None,
     forecast: bool,
     drift: bool,
     targets: tuple[str, ...],
@@ -65,6 +72,7 @@ def command(
     shows the columns that say something; --json has them all.
     """
     from pipeline import api
+    from pipeline.reports.spend import ALWAYS_AND_EVER, Period
 
     given = context.get_parameter_source("by") is not click.core.ParameterSource.DEFAULT
     if forecast + drift + given > 1:
@@ -74,6 +82,9 @@ def command(
         raise click.UsageError(
             "--as, --at and --cached re-price what was spent: they go with --by, not with --forecast or --drift"
         )
+    period = Period(since and since.date(), before and before.date())
+    if period != ALWAYS_AND_EVER and (forecast or drift):
+        raise click.UsageError("--since and --before go with --by, not with --forecast or --drift")
     ledger = open_ledger(ledger_path)
     names = tuple(name.strip() for name in by.split(",") if name.strip())
     if forecast:
@@ -83,10 +94,10 @@ def command(
         print_rows(table.columns, table.rows, as_json=as_json)
     elif what_if:
         days = [moment.date() for moment in moments]
-        found = api.respend(ledger, targets, by=names, days=days, cached=cached, price_file=price_file())
+        found = api.respend(ledger, targets, by=names, days=days, cached=cached, price_file=price_file(), period=period)
         _respend(found, names, days, as_json=as_json)
     else:
-        _spend(api.spend(ledger, names), names, as_json=as_json)
+        _spend(api.spend(ledger, names, period=period), names, as_json=as_json)
     return 0
 
 

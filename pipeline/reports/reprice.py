@@ -11,7 +11,8 @@ select {by}, {own} {moment} as sent_at,
        coalesce(input_tokens is null and cost_usd = 0, false) as unbilled,
        case when unbilled then http_status end as http_status, case when unbilled then error_type end as error_type,
        count(*) as attempts, sum(cost_usd) as cost_usd, count(*) filter (where cost_usd is null) as unknown_cost
-from (select a.*, r.job, r.plan_id, r.whose, a.sent_at::date as day
+from (select a.*, r.job, r.plan_id, r.whose, a.sent_at::date as day,
+             strftime(a.sent_at, '%Y-%m') as month
       from attempts a
       join (select s.run_id, s.job, s.plan_id,
                    case when json_exists(s.config, '$.price') or p.run_id is not null then 'none'
@@ -19,9 +20,11 @@ from (select a.*, r.job, r.plan_id, r.whose, a.sent_at::date as day
                         else 'any list' end as whose
             from run_starts s
             left join (select distinct run_id from prices where source = '--price') p using (run_id)) r using (run_id))
+where {where}
 group by all
 """
-"""`{by}` is filled with names from spend.DIMENSIONS, `{own}` with OWN or nothing, `{moment}` with EXACTLY or THE_DAY.
+"""`{by}` is filled with names from spend.DIMENSIONS, `{own}` with OWN or nothing, `{moment}` with EXACTLY or THE_DAY,
+`{where}` with the condition of a spend.Period.
 
 An attempt without usage and without cost is `unbilled`. With a free price that also holds where an answer was, or may
 have been, generated; its status and type of error tell. `whose` lists speak about a run's own price: none where its

@@ -1,6 +1,43 @@
-"""Money and tokens of the whole ledger, by any of a few dimensions."""
+"""Money and tokens of the whole ledger or some days of it, by any of a few dimensions."""
 
-DIMENSIONS = ("job", "plan_id", "run_id", "provider", "model", "model_returned", "lane", "day")
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+
+from pipeline.errors import UsageError
+
+DIMENSIONS = ("job", "plan_id", "run_id", "provider", "model", "model_returned", "lane", "day", "month")
+
+
+def require_dimensions(by: Iterable[str]) -> None:
+    """Raise UsageError unless it is one of DIMENSIONS or more."""
+    names = list(by)
+    if not names:
+        raise UsageError(f"--by: name at least one of {', '.join(DIMENSIONS)}")
+    for name in names:
+        if name not in DIMENSIONS:
+            raise UsageError(f"--by {name}: choose from {', '.join(DIMENSIONS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """The UTC days on which requests were sent: from `since` on, and before `before`. Raises UsageError if none is."""
+
+    since: date | None = None
+    before: date | None = None
+
+    def __post_init__(self) -> None:
+        if self.since is not None and self.before is not None and self.before <= self.since:
+            raise UsageError(f"--since {self.since} --before {self.before}: no day lies between")
+
+    @property
+    def condition(self) -> str:
+        """The same in SQL, of a column `day`."""
+        since = "true" if self.since is None else f"day >= date '{self.since}'"
+        return since if self.before is None else f"{since} and day < date '{self.before}'"
+
+
+ALWAYS_AND_EVER = Period()
 
 _SUMS = """
 sum(attempts)::bigint as attempts, sum(ok)::bigint as ok,
@@ -20,9 +57,10 @@ sum(billed_usd) as billed_usd, sum(billed_computed_usd) as billed_computed_usd,
 round(100 * (sum(billed_usd) / nullif(sum(billed_computed_usd), 0) - 1), 2) as billed_drift_percent
 """
 
-SQL = f"select {{by}}, {_SUMS} from spend group by {{by}} order by {{by}}"  # noqa: S608 -- constants
-"""`{by}` is filled with names from DIMENSIONS only."""
-TOTAL = f"select {_SUMS} from spend"  # noqa: S608 -- constants
+_OF = "from (select *, strftime(day, '%Y-%m') as month from spend) where {where}"
+SQL = f"select {{by}}, {_SUMS} {_OF} group by {{by}} order by {{by}}"
+"""`{by}` is filled with names from DIMENSIONS only, `{where}` with the condition of a Period."""
+TOTAL = f"select {_SUMS} {_OF}"
 
 SHOWN = {
     "attempts": "attempts", "ok": "ok", "input_tokens": "input", "cached_input_percent": "cached %",
