@@ -645,7 +645,7 @@ def spend(ledger: Ledger, by: Sequence[str] = ("job",), *, period: Period = ALWA
         ledger,
         spend_report.SQL.format(by=", ".join(by), where=period.condition),
         spend_report.TOTAL.format(where=period.condition),
-        spend_report.MISPRICED,
+        spend_report.MISPRICED.format(where=period.condition),
     )
     return Spend(table, total.rows[0], [_mispriced(row) for row in mispriced.rows])
 

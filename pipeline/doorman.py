@@ -28,7 +28,6 @@ from pipeline.slots import Sent
 from pipeline.suspects import HONEST, Standing, Suspects
 from pipeline.taps import RequestTap, TokenTap
 
-"""The end of what is said when the budget is used up."""
 QUEUED_LEAST = 256
 """Fresh tickets that may always wait; for many slots twice their number."""
 OPEN_PER_SLOT = 4

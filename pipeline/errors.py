@@ -10,6 +10,7 @@
      |   |- LedgerError         the ledger or a journal can't be used
      |       |- LedgerBusy      another process holds it
      |- RunPaused               the run can't go on now; the same command goes on later: exit 4
+     |   |- RunStopped          by a signal, before it has begun
      |   |- BudgetExhausted
      |- WireError               an exchange failed below HTTP
 
@@ -37,11 +38,13 @@ class Pause(NamedTuple):
 
 def condition_of(kind: str | None) -> str:
     """Say when or how the same command brings a run further that paused for this; empty: at once, as it is."""
-    if kind in {None, "stopped", "time"}:  # None: an older promptmill didn't say
+    if kind in {None, "stopped"}:  # None: an older promptmill didn't say
         return ""
-    return {"budget": "with a higher budget", "answers": "with --set stop.invalid_share=1"}.get(
-        kind, "when that is over or put right"
-    )
+    return {
+        "time": "with a later --until, or none",
+        "budget": "with a higher budget",
+        "answers": "with --set stop.invalid_share=1",
+    }.get(kind, "when that is over or put right")
 
 
 class PromptmillError(Exception):
@@ -94,6 +97,12 @@ class RunPaused(PromptmillError):
     """The run stopped letting requests out; nothing is lost and the same command goes on."""
 
     kind: PauseKind = "disk"
+
+
+class RunStopped(RunPaused):
+    """Somebody asked for it before the run had begun."""
+
+    kind = "stopped"
 
 
 class BudgetExhausted(RunPaused):

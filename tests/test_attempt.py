@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import planning
 from pipeline.doorman import Limits, Ticket
-from pipeline.errors import WireError
+from pipeline.errors import Pause, WireError
 from pipeline.pricing import Price, cost_usd
 from pipeline.providers import find
 from pipeline.records import Failure, ModelSpec, Reply, Request, Usage, WireReply
@@ -214,7 +214,7 @@ def test_a_row_is_never_failed_for_want_of_a_connection():
     no_connection = FAILED._replace(error_type="connect", message="nobody there", not_sent=True)
     halt = step(exchanger(attempts=1), no_connection)
     assert isinstance(halt, Halt)
-    assert "can't be reached: nobody there" in halt.reason
+    assert "can't be reached: nobody there" in halt.pause.why
 
 
 def test_a_rate_limit_shuts_the_door_and_uses_up_nothing():
@@ -258,7 +258,9 @@ def test_a_repair_that_never_passes_leaves_the_answer_that_was_to_be_repaired():
 
 
 def test_rows_that_nobody_can_judge_halt_the_run():
-    assert refused(Standing(hopeless="nothing else is left")) == Halt("nothing else is left. It says: slow down")
+    assert refused(Standing(hopeless="nothing else is left")) == Halt(
+        Pause("rate_limited", "nothing else is left. It says: slow down")
+    )
 
 
 def test_a_rejection_ends_the_row_and_a_dead_quota_halts_the_run():
@@ -267,7 +269,7 @@ def test_a_rejection_ends_the_row_and_a_dead_quota_halts_the_run():
     assert rejected.outcome.status == "rejected"
     refused = step(exchanger(), FAILED._replace(action="reject", result="refused"))
     assert refused.outcome.status == "refused"
-    assert step(exchanger(), FAILED._replace(action="pause", result="fatal")) == Halt("busy")
+    assert step(exchanger(), FAILED._replace(action="pause", result="fatal")) == Halt(Pause("fatal", "busy"))
 
 
 BAD = Reply('{"n": "x"}', "stop", "stop", Usage(1, 1))

@@ -12,8 +12,9 @@ from project import Project, texts
 from stub import StubServer
 from stub_faults import status
 
-from pipeline import exporting
+from pipeline import api, exporting
 from pipeline.exporting import _write
+from pipeline.ledger import Ledger
 
 
 @pytest.fixture
@@ -245,6 +246,18 @@ def test_what_no_type_holds_is_an_error_that_names_the_column(tmp_path, monkeypa
     assert not [path.name for path in tmp_path.iterdir() if "out" in path.name]
     project.run("results", "job.toml", "--with-input", "-o", "out.jsonl")
     assert [json.loads(line)["odd"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [one, other]
+
+
+def test_a_program_exports_one_ledger_again_and_again(tmp_path):
+    with StubServer() as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.rows(texts(3))
+        project.job()
+        project.run("run", "job.toml", "--yes")
+    ledger = Ledger(tmp_path / "promptmill.duckdb")
+    for number in range(2):
+        api.results(ledger, "job", tmp_path / f"{number}.jsonl")
+    assert (tmp_path / "0.jsonl").read_text() == (tmp_path / "1.jsonl").read_text()
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet", "csv"])

@@ -294,6 +294,22 @@ def test_whoever_opens_a_ledger_often_makes_one_engine_and_readers_bound_its_mem
     assert limits[1] != limits[0]
 
 
+def test_a_session_leaves_nothing_to_the_next(path):
+    Booked(path).end()
+    engine = _connect.Engine()
+    asked = "select current_setting('threads'), current_setting('preserve_insertion_order'), getvariable('v')"
+    with _connect.reading(path, engine=engine) as connection:
+        before = connection.execute(asked).fetchone()
+        connection.execute("create temp table t as select 1")
+        connection.execute("set threads = 1; set preserve_insertion_order = false; set variable v = 'x'; begin")
+        connection.execute("select * from range(10)").fetchone()
+    with _connect.writing(path, engine=engine) as connection:
+        assert connection.execute(asked).fetchone() == before
+        assert connection.execute("select count(*) from duckdb_tables() where temporary").fetchone() == (0,)
+        connection.begin()
+        connection.commit()
+
+
 def test_an_engine_in_which_anything_failed_is_not_used_again(path):
     Booked(path).end()
     engine = _connect.Engine()

@@ -74,6 +74,16 @@ def test_errors_says_what_brings_a_paused_run_further(project, stub, kind, condi
     assert f"`promptmill run job.toml` goes on {condition}\n" in project.run("errors", "job.toml").stderr
 
 
+def test_errors_says_what_brings_a_paused_retry_further(project, stub):
+    project.rows(texts(40))
+    project.job(more=SCHEMA + "\n[stop]\ninvalid_share = 1")
+    project.run("run", "job.toml", "--yes", code=3)
+    spent = project.value("select sum(cost_usd)::double from attempts")
+    project.run("retry", "job.toml", "--yes", "--budget", f"{spent + 0.0005:.6f}", code=4)
+    said = project.run("errors", "job.toml").stderr
+    assert re.search(r"`promptmill retry job\.toml --budget [\d.]+` goes on with the retry with a higher budget", said)
+
+
 def test_every_word_is_on_the_page_and_no_other():
     section = PAGE.partition("## Why a run pauses")[2].partition("\n## ")[0]
     assert tuple(re.findall(r"^\| `(\w+)` \| [^|]* \| [^|]* \|$", section, re.MULTILINE)[1:]) == get_args(PauseKind)

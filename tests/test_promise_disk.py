@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from decimal import Decimal
 
 import duckdb
@@ -286,6 +288,26 @@ def test_reading_commands_on_a_full_disk_show_what_is_there(disk, stub):
     assert "the disk is full; make room" in done.stderr
     make_room(disk)
     assert project.value("select count(*) from attempts where result = 'ok'") == 5 + IN_FLIGHT
+
+
+def test_a_ledger_that_can_not_be_tidied_up_when_a_run_begins_keeps_no_run_from_its_work(tmp_path, stub):
+    """It was once booked as begun and then given up, because DuckDB had no room to tidy up what it had committed."""
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(ROWS))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    project.rows(texts(ROWS + 1))
+    most = (tmp_path / "promptmill.duckdb").stat().st_size // 1024 * 1024
+    script = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most}))\n"
+        "from pipeline.cli import main\nmain(['run', 'job.toml', '--yes'])"
+    )
+    command = [sys.executable, "-W", "error", "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env=project._env(), capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert stub.calls == ROWS + 1
+    assert project.value("select count(*) from results where status = 'ok'") == ROWS + 1
+    assert project.value("select count(*) from runs where ended_at is null") == 0
 
 
 # -- results on a full disk -------------------------------------------------------------------------

@@ -15,7 +15,9 @@ import subprocess
 import sys
 import tracemalloc
 import zlib
+from datetime import date, datetime
 
+import duckdb
 import polars as pl
 import pytest
 from project import COMMAND, Project, texts
@@ -629,22 +631,48 @@ def test_sql_shows_its_own_columns_to_nobody(answered, query):
         "select timestamp '10000-01-01' as x",
         "select [date '2026-01-01', date 'infinity'] as x",
         "select {'a': timestamp 'infinity'} as x",
+        "select map{'a': [date 'infinity']} as x",
+        "select timestamp_s '-infinity' as x",
+        "select [timestamp_s 'infinity'] as x",
+        "select timestamp_ns 'infinity' as x",
     ],
 )
 def test_a_date_that_is_none_is_asked_for_as_text(answered, query):
     assert '"x" has dates that are infinite or beyond the years 1 to 9999' in answered.run("sql", query, code=2).stderr
     (row,) = answered.sql(query.replace(" as x", "::varchar as x"))
     assert any(said in row["x"] for said in ("infinity", "10000"))
-    assert answered.sql("select date '0001-01-01' as a, date '9999-12-31' as b, null::timestamp as c") == [
-        {"a": "0001-01-01", "b": "9999-12-31", "c": None}
-    ]
 
 
-@pytest.mark.parametrize(("before", "told"), [("select 1; ", True), ("", False)])
+def test_dates_that_a_program_knows_are_shown():
+    with duckdb.connect() as connection:
+        query = (
+            "select date '0001-01-01' as a, date '9999-12-31' as b, null::timestamp as c,"
+            " timestamp_s '2026-01-02' as d, [timestamp_s '2026-01-02'] as e, map{'k': timestamp_ns '2026-01-02'} as f"
+        )
+        (row,) = _asking.answer(connection, query).iter_rows(named=True)
+    day = datetime(2026, 1, 2)  # noqa: DTZ001 -- the ledger's times have no zone
+    assert row == {"a": date.min, "b": date.max, "c": None, "d": day, "e": [day], "f": {"k": day}}
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [("select 1; ", True), ("call pragma_database_size(); ", True), ("create temp table u as select 1; ", False)],
+)
 def test_answers_that_are_not_shown_are_told(answered, before, told):
     done = answered.run("sql", "--json", f"{before}create temp table t as select 7 as x; from t")
     assert json.loads(done.stdout) == [{"x": 7}]
     assert ("of 3 statements only the last one's answer is shown" in done.stderr) is told
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("select map{'nan'::double: 1, 1.5::double: 2} as m", {"nan": 1, "1.5": 2}),
+        ("select map{date '2026-01-02': 'nan'::double} as m", {"2026-01-02": None}),
+    ],
+)
+def test_keys_that_json_does_not_know_are_text(answered, query, shown):
+    assert answered.sql(query) == [{"m": shown}]
 
 
 def test_ctrl_c_ends_a_query_that_never_ends(answered):

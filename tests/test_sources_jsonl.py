@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,10 @@ BROKEN = [
     (b'{"a":"secret \xff"}', "is not UTF-8 at byte 14 of the line"),
     (b'{"a":"\xed\xa0\x80"}', "is not UTF-8"),
     (b'{"a":%s}' % (b"1" * 5000), "number is infinity"),
-    (b'{"a":' + b"[" * 1020 + b"1" * 20 + b"]" * 1020 + b"}", "nested too deeply"),
+    *[
+        (b'{"a":' + b"[" * 1020 + b"1" * 20 + b"]" * 1020 + b"}", "nested too deeply")
+        for _ in range(sys.version_info < (3, 12))  # later Pythons read it
+    ],
     (b"[" * 2000 + b"]" * 2000, "depth limit exceeded"),
     (b'\x00{"a":1}', "is not JSON"),
 ]

@@ -113,6 +113,12 @@ def test_columns_may_have_any_names():
     assert [row.values for row in read()] == [frame.to_dicts()[0]]
 
 
+@pytest.mark.parametrize("name", ["^d$", "*", "d"])
+def test_a_column_may_have_a_name_that_looks_like_a_pattern(name):
+    pl.DataFrame({name: [dt.date(2026, 1, 2)], "other": [dt.date(2026, 1, 3)]}).write_parquet("data.parquet")
+    assert [row.values for row in read()] == [{name: "2026-01-02", "other": "2026-01-03"}]
+
+
 @pytest.mark.parametrize("content", [b"", b"not parquet at all, but long enough", b"PAR1" + b"x" * 50 + b"PAR1"])
 def test_what_is_not_parquet_is_named(content):
     Path("data.parquet").write_bytes(content)

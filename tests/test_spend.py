@@ -193,6 +193,7 @@ def test_a_bill_more_than_two_percent_off_says_that_the_price_table_is_wrong(pro
     billed(path, Decimal(usd), Decimal(usd))
     done = project.run("spend")
     assert ("the price table is wrong" in done.stderr) == warned
+    assert "the price table is wrong" not in project.run("spend", "--before", "2020-01-01").stderr
     (row,) = spend(project)
     assert row["billed_drift_percent"] == pytest.approx((float(usd) / 0.001 - 1) * 100, abs=0.01)
 

@@ -172,7 +172,7 @@ def as_json_text(value: Any, *, indent: int | None = 2) -> str:
     unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
     try:
         return json_text(value, _json_value, indent=indent, only_ascii=not unicode)
-    except ValueError:  # somewhere in it is a float that JSON has no number for
+    except (ValueError, TypeError):  # somewhere in it is a float that JSON has no number for, or a key that is no text
         return json_text(_numbers(value), _json_value, indent=indent, only_ascii=not unicode)
 
 
@@ -185,11 +185,16 @@ def _json_value(value: Any) -> Any:
     return f"{utc.isoformat()}Z"
 
 
+def _key(name: Any) -> str | int | bool | None:
+    """Return a key as JSON may have it: a map of the ledger's may have any."""
+    return name if isinstance(name, str | int | None) else str(_json_value(name))
+
+
 def _numbers(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {name: _numbers(each) for name, each in value.items()}
+        return {_key(name): _numbers(each) for name, each in value.items()}
     return [_numbers(each) for each in value] if isinstance(value, list | tuple) else value
 
 

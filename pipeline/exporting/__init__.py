@@ -53,7 +53,7 @@ def export(ledger: Ledger, job: str, output: Path) -> Exported:
 
     def fetched() -> Generator[pl.DataFrame]:
         nonlocal complete, counted
-        with ledger.read() as connection:
+        with ledger.read(much=True) as connection:
             prepare(connection, results_report.PLACES, job=job)
             found = rows_of(connection, results_report.STATUSES)
             statuses.update({row["status"]: row["rows"] for row in found})
@@ -78,7 +78,7 @@ def export_with_input(ledger: Ledger, job: Job, output: Path) -> Exported:
     """
     require_writable(output)
     plan = Plan(job)
-    with ledger.read() as connection:
+    with ledger.read(much=True) as connection:
         known = known_keys(connection, job.name, reuse=job.reuse)
         prepare(connection, results_report.ALL_KEYS, job=job.name)
         schema = frame_of(connection, results_report.OF_KEYS, [[]]).schema

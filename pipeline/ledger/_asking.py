@@ -36,6 +36,8 @@ _SIZE, _SUM = '"promptmill size"', '"promptmill sum"'
 _A_DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 _FIRST_DAY, _LAST_DAY = (day.toordinal() - date(1970, 1, 1).toordinal() for day in (date.min, date.max))
 """That Python knows, as Polars counts them."""
+_INFINITY = 2**63 - 1
+"""Also of nanoseconds, which else end in the year 2262."""
 _UNBOUNDED = ("VARCHAR", "BLOB", "JSON", "STRUCT", "MAP", "[")
 """In the names of types whose values may be long."""
 
@@ -84,12 +86,12 @@ def answer(connection: duckdb.DuckDBPyConnection, query: str, *, on_disk: bool =
             raise
 
 
-def unshown(connection: duckdb.DuckDBPyConnection, query: str) -> list[str]:
+def unshown(connection: duckdb.DuckDBPyConnection, query: str) -> str | None:
     """Say so if answers are not shown: those of statements before the last. The query is one that was answered."""
-    before = [statement.type for statement in connection.extract_statements(query)][:-1]
-    if not {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}.intersection(before):
-        return []
-    return [f"SQL: of {len(before) + 1} statements only the last one's answer is shown; ask them one by one"]
+    before = [statement.expected_result_type for statement in connection.extract_statements(query)][:-1]
+    if not any(kinds == [duckdb.ExpectedResultType.QUERY_RESULT] for kinds in before):
+        return None
+    return f"SQL: of {len(before) + 1} statements only the last one's answer is shown; ask them one by one"
 
 
 def _only_reads(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
@@ -108,14 +110,17 @@ def _answer(connection: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
 def _require_dates(name: str, values: pl.Series) -> None:
     """Raise UsageError where a date is none that a program knows: infinity, or beyond the year 9999."""
     kind = values.dtype
-    if isinstance(kind, pl.List | pl.Array):
+    if isinstance(kind, pl.Map):
+        _require_dates(name, values.cast(pl.List(pl.Struct({"key": kind.key, "value": kind.value}))))
+    elif isinstance(kind, pl.List | pl.Array):
         _require_dates(name, values.explode())
     elif isinstance(kind, pl.Struct):
         for field in kind.fields:
             _require_dates(name, values.struct.field(field.name))
     elif isinstance(kind, pl.Date | pl.Datetime):
-        days = values.to_physical() // (_A_DAY[kind.time_unit] if isinstance(kind, pl.Datetime) else 1)
-        if not days.is_between(_FIRST_DAY, _LAST_DAY).all():
+        numbers = values.to_physical().cast(pl.Int64)
+        days = numbers // (_A_DAY[kind.time_unit] if isinstance(kind, pl.Datetime) else 1)
+        if not (days.is_between(_FIRST_DAY, _LAST_DAY) & (numbers.abs() < _INFINITY)).all():
             raise UsageError(
                 f'SQL: "{name}" has dates that are infinite or beyond the years 1 to 9999; ask for them as text, with'
                 " ::varchar behind"

@@ -91,51 +91,67 @@ def reading(
         if config is not None:
             opens = partial(duckdb.connect, str(path), read_only=True, config=dict(config))
         connection = _patiently(path, opens, read_only=True, patience=patience, waiting=waiting, report=waiting)
-        with _translated(path), engine.lending(connection) if config is None else closing(connection):
+        session = engine.lending(connection, forgiving=True) if config is None else closing(connection)
+        with _translated(path), session:
             yield connection
 
 
 class Engine:
-    """DuckDB without a file. Making one takes 16 ms of the processor, opening a ledger in it 3: a command makes one.
+    """DuckDB without a file. Making one takes 16 ms of the processor, opening a ledger in it 3: a command makes few.
 
-    It is for one ledger, and is thrown away when anything fails: DuckDB may be beyond use then.
+    It is for one ledger. Each session has a connection of its own, and leaves no temporary tables, variables or
+    transactions to the next. What it keeps is memory that DuckDB took from the system: `drop` gives that back. When
+    anything fails it is thrown away, as DuckDB may be beyond use then.
     """
 
     def __init__(self) -> None:
-        self._idle: duckdb.DuckDBPyConnection | None = None
+        self._root: duckdb.DuckDBPyConnection | None = None
 
     def attach(self, path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         """Return a connection that has the ledger open. Raises DuckDB's errors; the file is not open then."""
-        connection, self._idle = self._idle, None
-        if connection is None:
-            connection = duckdb.connect(config={"temp_directory": f"{path}.tmp"})
+        if self._root is None:
+            self._root = duckdb.connect(config={"temp_directory": f"{path}.tmp"})
+        session = self._root.cursor()
         try:
+            for setting in ("memory_limit", "threads", "preserve_insertion_order"):
+                session.execute(f"reset {setting}")  # all of DuckDB's, whoever set them
             file = str(path).replace("'", "''")
             # A file that is opened by itself would have row groups of DuckDB's own size: nothing remembers ours.
             how = "read_only" if read_only else f"row_group_size {ROW_GROUP}"
-            connection.execute(f"attach '{file}' as ledger ({how})")  # not under the file's own name: some are reserved
-            connection.execute("use ledger")
-            connection.execute(f"set memory_limit = '{BOUNDED}'" if read_only else "reset memory_limit")
+            session.execute(f"attach '{file}' as ledger ({how})")  # not under the file's own name: some are reserved
+            session.execute("use ledger")
+            if read_only:
+                session.execute(f"set memory_limit = '{BOUNDED}'")
         except BaseException as error:
-            if _LOCKED in str(error):
-                self._idle = connection  # for the next try
-            else:
-                connection.close()
+            session.close()
+            if _LOCKED not in str(error):  # else there is a next try
+                self.drop()
             raise
-        return connection
+        return session
 
     @contextmanager
-    def lending(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        """Close the file at the end, and keep the engine if all went well."""
+    def lending(self, session: duckdb.DuckDBPyConnection, *, forgiving: bool) -> Iterator[None]:
+        """Close the file at the end. If `forgiving`, it matters to nobody that DuckDB can't tidy the file up."""
         try:
             yield
-            connection.complete()  # an answer that was not fetched to its end would hold the file
-            connection.execute("use memory")
-            connection.execute("detach ledger")
+            session.close()  # an answer that was not fetched to its end would hold the file
         except BaseException:
-            connection.close()
+            session.close()
+            self.drop()
             raise
-        self._idle = connection
+        try:
+            if self._root is not None:
+                self._root.execute("detach ledger")
+        except BaseException as error:  # on a full disk, say: what was committed is in the write-ahead log
+            self.drop()
+            if not forgiving or not isinstance(error, duckdb.Error):
+                raise
+
+    def drop(self) -> None:
+        """Throw DuckDB away, and the file with it; the next session makes a new one."""
+        root, self._root = self._root, None
+        if root is not None:
+            root.close()
 
 
 @contextmanager
@@ -146,11 +162,13 @@ def writing(
     waiting: Waiting | None = None,
     report: Waiting | None = None,
     engine: Engine | None = None,
+    forgiving: bool = True,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the ledger read-write, making the file if it is missing. Raises LedgerBusy or LedgerError.
 
     `waiting` hears who holds the file; `report` hears when a damaged write-ahead log was set aside. Who opens the file
-    again and again brings an `engine`.
+    again and again brings an `engine`. Unless `forgiving`, a file that can't be tidied up after all was committed is an
+    error, too.
     """
     with _in_this_process:
         engine = engine or Engine()
@@ -158,7 +176,7 @@ def writing(
         connection = _patiently(
             path, opens, read_only=False, patience=patience, waiting=waiting, report=report or waiting
         )
-        with _translated(path), engine.lending(connection):
+        with _translated(path), engine.lending(connection, forgiving=forgiving):
             yield connection
 
 

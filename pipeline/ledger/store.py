@@ -133,20 +133,22 @@ class Ledger:
         self.folder = path.with_name(path.name.removesuffix(".duckdb") + ".journal")
         self._notify = notify
         self._engine = _connect.Engine()
+        self._reader = _connect.Engine()
         self._told: set[str] = set()
 
     @contextmanager
     def read(
-        self, config: dict[str, str] | None = None, *, strict: bool = False
+        self, config: dict[str, str] | None = None, *, strict: bool = False, much: bool = False
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open read-only after catching up. Fetch everything, then leave: an open reader keeps runs waiting.
 
         On a read-only or full disk, where catching up is impossible, `notify` hears what is not shown; if `strict`,
-        that is an error, and so is a journal that can't be booked.
+        that is an error, and so is a journal that can't be booked. With `much`, memory is given back at the end.
         """
         late: list[Path] = []
+        engine = None if much else self._reader
         if self.path.exists():
-            with _connect.reading(self.path, waiting=self._notify, engine=self._engine, config=config) as connection:
+            with _connect.reading(self.path, waiting=self._notify, engine=engine, config=config) as connection:
                 if loading.schema_step(connection) == schema.NEWEST:
                     late = self._late(connection)
                     if not late:
@@ -159,7 +161,7 @@ class Ledger:
             self.catch_up(ends)
         else:
             self._catch_up_if_possible(ends)
-        with _connect.reading(self.path, waiting=self._notify, engine=self._engine, config=config) as connection:
+        with _connect.reading(self.path, waiting=self._notify, engine=engine, config=config) as connection:
             yield connection
 
     def _catch_up_if_possible(self, ends: loading.Ends) -> None:
@@ -189,7 +191,7 @@ class Ledger:
         """Say what a reader will not see. Raises the error again if there is nothing that can be shown."""
         if not self.path.exists():
             raise Unwritable(f"the ledger is gone and can't be made again from its journals here: {error}") from error
-        with _connect.reading(self.path, waiting=self._notify, engine=self._engine) as connection:
+        with _connect.reading(self.path, waiting=self._notify, engine=self._reader) as connection:
             if loading.schema_step(connection) != schema.NEWEST:
                 raise Unwritable(f"an older promptmill made this ledger, and it can't be updated: {error}") from error
             late = _journals.behind(_journals.states(connection), self.folder)
@@ -211,7 +213,9 @@ class Ledger:
         try:
             with self.read(_asking.in_memory()) as connection:
                 found = _asking.answer(connection, query)
-                self._tell(_asking.unshown(connection, query))
+                unshown = _asking.unshown(connection, query)
+                if unshown is not None and self._notify is not None:
+                    self._notify(unshown)
                 return found
         except _asking.NeedsDisk:
             with self.read(_asking.LOCKED_DOWN) as connection:
@@ -253,7 +257,7 @@ class Ledger:
         """Read what is answered already; nothing when there is no ledger yet."""
         if not self.exists():
             return Known()
-        with self.read() as connection:
+        with self.read(much=True) as connection:
             return known_keys(connection, job, reuse=reuse, fresh=fresh, retry=retry)
 
     def history(self, ask: HistoryRequest) -> History:
@@ -290,6 +294,7 @@ class Ledger:
         Only while the job's lock is held, so that nobody else runs the job. Raises LedgerError, LedgerBusy.
         """
         self._check_writable()
+        self._reader.drop()  # a run is long, and what it needs memory for is another engine's
         while True:
             known, loaded = self._known_to(request)
             with _connect.writing(self.path, waiting=self._notify, engine=self._engine) as connection:
@@ -308,7 +313,7 @@ class Ledger:
         """
         if not self.exists():
             return Known(), []
-        with self.read(strict=True) as connection:
+        with self.read(strict=True, much=True) as connection:
             plan = queries.plan_facts(connection, request.job, request.fingerprint)
             passed = plan.plan_id if request.passes_over and not plan.new else None
             known = known_keys(
@@ -390,7 +395,9 @@ class Ledger:
         """
         if not self.path.exists():  # DuckDB would make an empty one
             raise LedgerError(f"the ledger {self.path} is gone; the next command makes it again from {self.folder}")
-        with _connect.writing(self.path, patience=patience, report=self._notify, engine=self._engine) as connection:
+        with _connect.writing(
+            self.path, patience=patience, report=self._notify, engine=self._engine, forgiving=False
+        ) as connection:
             loading.set_up(connection)
             connection.execute("set threads = 1")  # more would compress more at once: memory and no less processor time
             state, burst = _what_is_new(connection, self.path, state, burst)

@@ -125,8 +125,12 @@ def _why(newest: Mapping[str, Any], pid: int | None, job: str) -> str:
         return f"{run} was killed; `promptmill run {job}` goes on"
     if newest["exit_code"] in {0, 3}:
         return f"{run} was asked for no more; `promptmill run {job}` sends the rest"
-    condition = condition_of(newest["pause_kind"])
-    return f"{run} paused: {newest['reason']}. `promptmill run {job}` goes on{condition and ' '}{condition}"
+    return f"{run} paused: {newest['reason']}. `promptmill run {job}` goes on{_condition(newest)}"
+
+
+def _condition(newest: Mapping[str, Any]) -> str:
+    said = condition_of(newest["pause_kind"])
+    return f" {said}" if said else ""
 
 
 def _first_the_retry(newest: Mapping[str, Any], retry: str, job: str | None) -> str:
@@ -134,6 +138,6 @@ def _first_the_retry(newest: Mapping[str, Any], retry: str, job: str | None) -> 
     how = "was killed; " if newest["ended_at"] is None else f"paused: {newest['reason']}. "
     rest = "" if job is None else f"; then `promptmill run {job}` sends the rest"
     return (
-        f"run {newest['run_id']} {how}{retry} goes on with the retry{rest}. After any other run or retry that ends"
-        " before, the retry asks all its rows again"
+        f"run {newest['run_id']} {how}{retry} goes on with the retry{_condition(newest)}{rest}. After any other run or"
+        " retry that ends before, the retry asks all its rows again"
     )

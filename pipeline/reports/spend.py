@@ -81,8 +81,9 @@ WRONG_PERCENT = 2
 """Above this the price table is wrong, not the rounding."""
 MISPRICED = f"""
 with billed as (
-    select provider, model, price_id, sent_at, billed_usd, computed_usd from attempts
-    where billed_usd is not null and computed_usd is not null and price_id is not null),
+    select provider, model, price_id, sent_at, sent_at::date as day, billed_usd, computed_usd from attempts
+    where billed_usd is not null and computed_usd is not null and price_id is not null
+      and {{where}}),
 newest as (select provider, model, arg_max(price_id, sent_at) as price_id from billed group by provider, model)
 select provider, model, sum(billed_usd) as billed_usd, sum(computed_usd) as computed_usd,
        round(100 * (sum(billed_usd) / nullif(sum(computed_usd), 0) - 1), 2) as percent
@@ -90,4 +91,4 @@ from billed join newest using (provider, model, price_id) group by provider, mod
 having abs(sum(billed_usd) - sum(computed_usd)) * 100 > {WRONG_PERCENT} * abs(sum(computed_usd))
 order by provider, model
 """  # noqa: S608 -- a constant
-"""Of each model's newest price alone: who has corrected an older one need not hear of it again."""
+"""Of each model's newest price of a Period (`{where}`): who has corrected an older one need not hear of it again."""

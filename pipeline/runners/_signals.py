@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from itertools import count
 from types import FrameType
 
-from pipeline.errors import RunPaused
+from pipeline.errors import RunStopped
 from pipeline.runners._loader import LAST_PATIENCE
 from pipeline.runners.local import LocalRun
 
@@ -41,7 +41,7 @@ class Asked:
 
 @contextmanager
 def stoppable() -> Iterator[Asked]:
-    """Hear requests to stop while a run begins. Raises RunPaused: nothing was sent.
+    """Hear requests to stop while a run begins. Raises RunStopped: nothing was sent.
 
     Enter it before the job's lock is taken: whoever sees that a job runs may stop it.
     """
@@ -54,7 +54,7 @@ def stoppable() -> Iterator[Asked]:
     except BaseException:  # DuckDB makes an error of its own of what ended its query
         if asked.reason is None or asked.begun:
             raise
-        raise RunPaused(f"{asked.reason} before anything was sent") from None
+        raise RunStopped(f"{asked.reason} before anything was sent") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from polars import selectors
 
 from pipeline.errors import InputError
 from pipeline.sources._formats import CHUNK_ROWS, Chunk, Item, Passed
@@ -108,11 +109,11 @@ def _missing(where: "Where", schema: Mapping[str, pl.DataType]) -> list[str]:
 
 def _as_json(schema: Mapping[str, pl.DataType]) -> Iterator[pl.Expr]:
     for name, dtype in schema.items():
-        column = pl.col(name)
+        column = _column(name)
         if dtype == pl.Datetime:
-            yield _or_infinity(column, 2**63 - 1, "iso:strict")
+            yield _or_infinity(name, 2**63 - 1, "iso:strict")
         elif dtype == pl.Date:
-            yield _or_infinity(column, 2**31 - 1, "iso")
+            yield _or_infinity(name, 2**31 - 1, "iso")
         elif dtype in (pl.Time, pl.Duration):
             yield column.dt.to_string("iso")
         elif dtype in (pl.Categorical, pl.Enum):
@@ -123,8 +124,14 @@ def _as_json(schema: Mapping[str, pl.DataType]) -> Iterator[pl.Expr]:
             yield column.cast(pl.String).cast(pl.Float64)
 
 
-def _or_infinity(column: pl.Expr, infinity: int, form: str) -> pl.Expr:
+def _column(name: str) -> pl.Expr:
+    """Return the column of this very name: `pl.col` takes `*` and `^...$` for patterns."""
+    return selectors.by_name(name).as_expr()
+
+
+def _or_infinity(name: str, infinity: int, form: str) -> pl.Expr:
     """Write dates as text. The largest number that fits means infinity to databases, and is no date to Polars."""
+    column = _column(name)
     number = column.to_physical()
     return (
         pl.when(number == infinity)
@@ -132,7 +139,7 @@ def _or_infinity(column: pl.Expr, infinity: int, form: str) -> pl.Expr:
         .when(number <= -infinity)
         .then(pl.lit("-infinity"))
         .otherwise(pl.when(number.abs() < infinity).then(column).dt.to_string(form))
-        .alias(column.meta.output_name())
+        .alias(name)
     )
 
 
