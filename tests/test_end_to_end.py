@@ -263,7 +263,7 @@ def test_a_server_nobody_here_wrote_calls_us_resilient_in_its_chaos_runs(tmp_pat
     server = llmock("--response-style", "echo", "--latency-ms", "5", *chaos)
     project = Project(tmp_path, server.base_url)
     project.rows(texts(80))
-    project.job(concurrency=16)
+    project.job(concurrency=16, more="[retry]\nattempts = 12")  # chance fails no row then
     rejecting = any("400=" in one for one in chaos)
     project.run("run", "job.toml", "--yes", code=3 if rejecting else 0)
     verdict = server.verdict()

@@ -297,11 +297,12 @@ def test_whoever_opens_a_ledger_often_makes_one_engine_and_readers_bound_its_mem
 def test_a_session_leaves_nothing_to_the_next(path):
     Booked(path).end()
     engine = _connect.Engine()
-    asked = "select current_setting('threads'), current_setting('preserve_insertion_order'), getvariable('v')"
-    with _connect.reading(path, engine=engine) as connection:
+    asked = "select current_setting('memory_limit'), current_setting('preserve_insertion_order'), getvariable('v')"
+    with _connect.writing(path, engine=engine) as connection:
         before = connection.execute(asked).fetchone()
+    with _connect.reading(path, engine=engine) as connection:
         connection.execute("create temp table t as select 1")
-        connection.execute("set threads = 1; set preserve_insertion_order = false; set variable v = 'x'; begin")
+        connection.execute("set preserve_insertion_order = false; set variable v = 'x'; begin")
         connection.execute("select * from range(10)").fetchone()
     with _connect.writing(path, engine=engine) as connection:
         assert connection.execute(asked).fetchone() == before

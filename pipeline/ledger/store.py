@@ -145,10 +145,16 @@ class Ledger:
         On a read-only or full disk, where catching up is impossible, `notify` hears what is not shown; if `strict`,
         that is an error, and so is a journal that can't be booked. With `much`, memory is given back at the end.
         """
+        with self._session(config, strict=strict) as connection:
+            yield connection
+        if much:
+            self._reader.drop()
+
+    @contextmanager
+    def _session(self, config: dict[str, str] | None, *, strict: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         late: list[Path] = []
-        engine = None if much else self._reader
         if self.path.exists():
-            with _connect.reading(self.path, waiting=self._notify, engine=engine, config=config) as connection:
+            with _connect.reading(self.path, waiting=self._notify, engine=self._reader, config=config) as connection:
                 if loading.schema_step(connection) == schema.NEWEST:
                     late = self._late(connection)
                     if not late:
@@ -161,7 +167,7 @@ class Ledger:
             self.catch_up(ends)
         else:
             self._catch_up_if_possible(ends)
-        with _connect.reading(self.path, waiting=self._notify, engine=engine, config=config) as connection:
+        with _connect.reading(self.path, waiting=self._notify, engine=self._reader, config=config) as connection:
             yield connection
 
     def _catch_up_if_possible(self, ends: loading.Ends) -> None:
@@ -294,7 +300,6 @@ class Ledger:
         Only while the job's lock is held, so that nobody else runs the job. Raises LedgerError, LedgerBusy.
         """
         self._check_writable()
-        self._reader.drop()  # a run is long, and what it needs memory for is another engine's
         while True:
             known, loaded = self._known_to(request)
             with _connect.writing(self.path, waiting=self._notify, engine=self._engine) as connection:
