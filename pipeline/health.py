@@ -113,7 +113,7 @@ class Health:
     ) -> Heard:
         """Take in an exchange. `now` is seconds of any steady clock, `began` the epoch in which it was sent.
 
-        `proven`: the plan has rows that ended well, so that the job can't be all wrong. `last`: a failure would use up
+        `proven`: equal rejections are no news, and not the job's fault. `last`: a failure would use up
         the row's attempts.
         """
         if isinstance(result, Failure):

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from pipeline.records import Failure
 
+LONGEST_WAIT = 1800.0
+"""Seconds. A server that asks for more (a daily limit) pauses the run instead of holding it."""
 _SERVER_SPREAD = 0.1
 """Added to a wait the server named, so that all who were told the same do not come back together."""
 

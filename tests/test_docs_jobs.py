@@ -23,7 +23,7 @@ from pipeline.prompts import KeyMaker, PromptSpec, Template
 from pipeline.providers import _errors
 from pipeline.providers.openai import _OPTIONS, _OURS, _OWN_TOOLS
 from pipeline.records import ModelSpec, Request, Row, WireReply
-from pipeline.retry import RetryPolicy
+from pipeline.retry import LONGEST_WAIT, RetryPolicy
 from pipeline.sources import InputSpec, open_source
 from pipeline.tokens import counter_for
 
@@ -288,7 +288,7 @@ def test_the_waits_are_those_that_the_page_says():
         f"For a rate limit: {closed[0]} seconds, a third longer each time in a row (35 %), up to {closed[-1]:g}" in text
     )
     assert all(later == pytest.approx(min(1.35 * earlier, 60)) for earlier, later in pairwise(closed))
-    assert f"more than {_errors.LONGEST_WAIT / 60:g} minutes" in text
+    assert f"more than {LONGEST_WAIT / 60:g} minutes" in text
 
 
 def test_what_is_called_an_outage_or_a_bad_share_is_what_the_page_says():

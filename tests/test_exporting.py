@@ -248,6 +248,18 @@ def test_what_no_type_holds_is_an_error_that_names_the_column(tmp_path, monkeypa
     assert [json.loads(line)["odd"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [one, other]
 
 
+def test_columns_may_have_names_that_look_like_patterns_in_every_format(tmp_path):
+    with StubServer() as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.rows([{"id": "1", "text": "a", "^x$": "=1", "*": "b"}])
+        project.job()
+        project.run("run", "job.toml", "--yes")
+    for ending in ("jsonl", "csv", "parquet"):
+        project.run("results", "job.toml", "--with-input", "-o", f"out.{ending}")
+    (row,) = csv.DictReader((tmp_path / "out.csv").read_text().splitlines())
+    assert (row["^x$"], row["*"]) == ("'=1", "b")
+
+
 def test_a_program_exports_one_ledger_again_and_again(tmp_path):
     with StubServer() as stub:
         project = Project(tmp_path, stub.base_url)

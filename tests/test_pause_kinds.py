@@ -13,7 +13,11 @@ from pipeline.errors import PauseKind
 
 PAGE = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
 SCHEMA = '[output]\nschema = { type = "object", required = ["name"] }'
-FAULTS = {"fatal": status(401, "no such key"), "rejections": status(400, "no such parameter")}
+FAULTS = {
+    "fatal": status(401, "no such key"),
+    "rejections": status(400, "no such parameter"),
+    "rate_limited": status(429, "come back tomorrow", retry_after=7200),
+}
 JOBS = {
     "budget": {"more": "[budget]\nusd = 0.0002"},
     "answers": {"more": SCHEMA},
@@ -21,6 +25,7 @@ JOBS = {
     "fatal": {},
     "rejections": {},
     "unavailable": {},
+    "rate_limited": {},
 }
 
 
@@ -81,7 +86,7 @@ def test_errors_says_what_brings_a_paused_retry_further(project, stub):
     spent = project.value("select sum(cost_usd)::double from attempts")
     project.run("retry", "job.toml", "--yes", "--budget", f"{spent + 0.0005:.6f}", code=4)
     said = project.run("errors", "job.toml").stderr
-    assert re.search(r"`promptmill retry job\.toml --budget [\d.]+` goes on with the retry with a higher budget", said)
+    assert re.search(r"`promptmill retry job\.toml --budget N` goes on with the retry with a higher budget", said)
 
 
 def test_every_word_is_on_the_page_and_no_other():

@@ -67,6 +67,18 @@ def test_equal_rejections_from_the_start_pause_the_run_and_are_not_booked_agains
     assert stub.calls - before == 200
 
 
+def test_equal_rejections_of_new_rows_pause_a_job_that_has_answers_too(project, stub):
+    """Rows appended every night were once all booked as rejected, and never asked for again, for one wrong night."""
+    project.rows(texts(20))
+    project.job(concurrency=4)
+    project.run("run", "job.toml", "--yes")
+    project.rows(texts(120))
+    stub.faults = every(1, status(400, "Unsupported parameter: temperature"))
+    project.run("run", "job.toml", "--yes", code=4)
+    assert stub.calls <= 20 + 10 + 4
+    assert project.value("select count(*) from results where status = 'pending'") == 100
+
+
 @pytest.mark.parametrize(("bad", "rows"), [(9, 30), (3, 3)], ids=["good ones follow", "there are no more"])
 def test_a_few_rejections_are_the_rows_own(project, stub, bad, rows):
     stub.faults = first(bad, status(400, "no such thing"))

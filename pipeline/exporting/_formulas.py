@@ -21,6 +21,7 @@ def guard(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
 
 def _guarded(texts: pl.Series) -> tuple[pl.Series, int]:
+    texts = texts.alias("")  # `^x$` and `*` are patterns to Polars
     runs = _runs(texts)
     return texts.zip_with(~runs, "'" + texts), int(runs.sum())
 

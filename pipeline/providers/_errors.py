@@ -19,12 +19,10 @@ from pipeline.providers._redact import clean, hide, redact
 from pipeline.providers._said import Said, said_by
 from pipeline.providers._waits import wait_from
 from pipeline.records import Failure, RateHint, Usage, WireReply
+from pipeline.retry import LONGEST_WAIT
 
 Verdict = Literal["retry", "door", "reject", "refuse", "pause"]
 """door: retry, and everybody waits."""
-
-LONGEST_WAIT = 1800.0
-"""Seconds. A server that asks for more (a daily limit) pauses the run instead of holding it."""
 
 
 def _table(words: dict[Verdict, tuple[str, ...]]) -> dict[str, Verdict]:

@@ -1,5 +1,6 @@
 """Rows of a job that did not end well, grouped by cause, with one example each; and how the others stand."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -41,6 +42,8 @@ where command like 'retry%' and run_id > (select coalesce(max(run_id), 0) from o
 order by run_id desc limit 1
 """
 """The newest retry that another like it would go on with: none of the job went to its end since."""
+
+_BUDGET = re.compile(r" --budget [\d.]+")
 
 _ADVICE = {
     "truncated": "promptmill retry {job} --status truncated --max-tokens N    (with a larger N)",
@@ -125,7 +128,12 @@ def _why(newest: Mapping[str, Any], pid: int | None, job: str) -> str:
         return f"{run} was killed; `promptmill run {job}` goes on"
     if newest["exit_code"] in {0, 3}:
         return f"{run} was asked for no more; `promptmill run {job}` sends the rest"
-    return f"{run} paused: {newest['reason']}. `promptmill run {job}` goes on{_condition(newest)}"
+    return f"{run} paused: {newest['reason']}. `promptmill run {_further(newest, job)}` goes on{_condition(newest)}"
+
+
+def _further(newest: Mapping[str, Any], command: str) -> str:
+    """Leave a place for the higher budget where the one that is used up stood."""
+    return _BUDGET.sub(" --budget N", command) if newest["pause_kind"] == "budget" else command
 
 
 def _condition(newest: Mapping[str, Any]) -> str:
@@ -138,6 +146,6 @@ def _first_the_retry(newest: Mapping[str, Any], retry: str, job: str | None) -> 
     how = "was killed; " if newest["ended_at"] is None else f"paused: {newest['reason']}. "
     rest = "" if job is None else f"; then `promptmill run {job}` sends the rest"
     return (
-        f"run {newest['run_id']} {how}{retry} goes on with the retry{_condition(newest)}{rest}. After any other run or"
-        " retry that ends before, the retry asks all its rows again"
+        f"run {newest['run_id']} {how}{_further(newest, retry)} goes on with the retry{_condition(newest)}{rest}. After"
+        " any other run or retry that ends before, the retry asks all its rows again"
     )

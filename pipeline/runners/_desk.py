@@ -63,7 +63,7 @@ class Desk:
         fail: Callable[[BaseException], None],
         proven: bool,
     ) -> None:
-        """Take the stations around it. `proven`: rows of the plan were answered before, so the job can't be all wrong.
+        """Take the stations around it. `proven`: somebody knows these rows, and asks for them again.
 
         `notify` hears news, `stop` why nothing more may go out, `fail` of a bug of our own.
         """
@@ -211,9 +211,8 @@ class Desk:
             self._notify(notice)
 
     def _hear(self, ticket: Ticket, result: Reply | Failure, epoch: int, now: float) -> Heard:
-        proven = self._proven or bool(self._tally.statuses["ok"])
         last = isinstance(result, Failure) and ticket.tries + 1 >= self._exchanger.policy.attempts
-        return self._health.heard(ticket.request.key, result, now, began=epoch, proven=proven, last=last)
+        return self._health.heard(ticket.request.key, result, now, began=epoch, proven=self._proven, last=last)
 
     def _next_step(self, arrival: Arrival, heard: Heard, standing: Standing) -> Step:
         ticket, attempt, result, _ = arrival
