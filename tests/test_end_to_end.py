@@ -251,7 +251,6 @@ def test_a_finished_job_needs_no_key(project, stub):
     "chaos",
     [
         ("--error-rate-429", "0.1"),
-        ("--error-rate-500", "0.15"),
         ("--error-rate-503", "0.15"),
         ("--error-rate", "429=0.1", "--error-rate", "500=0.05", "--error-rate", "503=0.05", "--error-rate", "408=0.05"),
         ("--error-rate", "529=0.1", "--error-rate", "502=0.05", "--error-rate", "504=0.05"),

@@ -57,7 +57,6 @@ def of(observed, sizes, max_tokens=None, seed=1, basis="pilot"):
         ("flat", 50),
         ("proportional", 100),
         ("heavy tail (lognormal 1.2)", 50),
-        ("heavy tail (lognormal 1.2)", 100),
         ("1 in 20 is 20 times longer", 100),
     ],
 )

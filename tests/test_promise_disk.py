@@ -135,8 +135,15 @@ def test_a_ledger_without_room_pauses_the_run_while_its_journal_keeps_everything
     nothing_left_over(disk)
 
 
-@pytest.mark.parametrize("leave", [0, 64 * 1024, 600 * 1024])
-@pytest.mark.parametrize("before", ["a new ledger", "a ledger with answers"])
+@pytest.mark.parametrize(
+    ("before", "leave"),
+    [
+        ("a new ledger", 0),
+        ("a new ledger", 600 * 1024),
+        ("a ledger with answers", 0),
+        ("a ledger with answers", 64 * 1024),
+    ],
+)
 def test_a_disk_that_is_full_before_anything_was_sent_is_a_mistake_that_is_told(disk, stub, leave, before):
     project = project_on(disk, stub)
     if before == "a ledger with answers":

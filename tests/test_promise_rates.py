@@ -47,7 +47,7 @@ MANY = 4000
     ids=["bucket of a tenth of a second", "minutes", "minutes, one of which ends at once", "seconds"],
 )
 def test_a_stated_request_limit_brings_no_429_and_is_used(per_minute, limit):
-    seconds = {60_000: 12, 300_000: 6}.get(per_minute, 30)  # nothing changes in what is left, but it takes long
+    seconds = {60_000: 12, 300_000: 4}.get(per_minute, 30)  # nothing changes in what is left, but it takes long
     record = send_all(
         Server(limit(per_minute), latency=0.2),
         int(1.1 * per_minute / 60 * seconds),

@@ -148,7 +148,7 @@ class Ledger:
         with self._session(config, strict=strict) as connection:
             yield connection
         if much:
-            self._reader.drop()
+            self._reader.give_back()
 
     @contextmanager
     def _session(self, config: dict[str, str] | None, *, strict: bool) -> Iterator[duckdb.DuckDBPyConnection]:
