@@ -13,7 +13,7 @@ from pipeline.budget import about, as_booked
 from pipeline.cli._options import hear_ctrl_c, keep_secret, open_ledger, warn
 from pipeline.cli._show import as_json_text, duration, money, pause_facts, plural, say, status_counts
 from pipeline.cli._ticker import Ticker
-from pipeline.errors import condition_of
+from pipeline.errors import Pause, condition_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.api import Overrides
-    from pipeline.errors import Pause
     from pipeline.estimating import Estimate
     from pipeline.job import Job
     from pipeline.ledger import Ledger
@@ -273,7 +272,7 @@ def spent_in_words(report: "RunReport") -> str:
     return f"{money(report.spent)} spent (and {told})" if told else f"{money(report.spent)} spent"
 
 
-def why_paused(paused: "Pause") -> str:
+def why_paused(paused: Pause) -> str:
     """Say why a run paused and what brings it further: the same command only where it wouldn't meet the same end."""
     condition = condition_of(paused.kind)
     goes_on = f"{condition}, the same command" if condition else "the same command"
