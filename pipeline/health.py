@@ -113,8 +113,8 @@ class Health:
     ) -> Heard:
         """Take in an exchange. `now` is seconds of any steady clock, `began` the epoch in which it was sent.
 
-        `proven`: equal rejections are no news, and not the job's fault. `last`: a failure would use up
-        the row's attempts.
+        `proven`: equal rejections are no news, and not the job's fault. `last`: a failure would use up the row's
+        attempts.
         """
         if isinstance(result, Failure):
             if result.result == "unavailable":

@@ -643,6 +643,12 @@ def test_a_date_that_is_none_is_asked_for_as_text(answered, query):
     assert any(said in row["x"] for said in ("infinity", "10000"))
 
 
+def test_an_interval_beside_whole_seconds_is_text_too(answered):
+    (row,) = answered.sql("select {'s': timestamp_s '2026-01-02', 'i': interval 3 days} as x")
+    assert "2026-01-02" in row["x"]
+    assert "3 days" in row["x"]
+
+
 def test_dates_that_a_program_knows_are_shown():
     with duckdb.connect() as connection:
         query = (

@@ -87,8 +87,9 @@ def reading(
     """
     with _in_this_process:
         engine = engine or Engine()
-        opens = partial(engine.attach, path, read_only=True)
-        if config is not None:
+        if config is None:
+            opens = partial(engine.attach, path, read_only=True)
+        else:
             opens = partial(duckdb.connect, str(path), read_only=True, config=dict(config))
         connection = _patiently(path, opens, read_only=True, patience=patience, waiting=waiting, report=waiting)
         session = engine.lending(connection, forgiving=True) if config is None else closing(connection)

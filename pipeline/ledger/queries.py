@@ -229,7 +229,7 @@ def presentable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
         alias = next(a for a in (name, *(f"{name}_{n}" for n in range(1, number + 1))) if a not in taken)
         taken.add(alias)
         cast = "::varchar" if any(odd in kind for odd in _FOREIGN_TO_POLARS) else ""
-        if _WHOLE_SECONDS in kind:  # Polars has milliseconds, and no room there for an infinite one
+        if not cast and _WHOLE_SECONDS in kind:  # Polars has milliseconds, and no room there for an infinite one
             cast = f"::{kind.replace(_WHOLE_SECONDS, 'TIMESTAMP')}"
         quoted = alias.replace('"', '""')
         columns.append(f'#{number}{cast} as "{quoted}"')
