@@ -164,6 +164,16 @@ def paid_for_nothing(rows: Sequence[PlannedRow], template: Template) -> list[str
     return said
 
 
+def as_base64(source: Source, template: Template) -> list[str]:
+    """Say which columns of the prompt hold bytes: text that was written so would be paid for and useless."""
+    names = [repr(name) for name in source.opaque_columns() if template.reads(name)]
+    if not names:
+        return []
+    hold, it = ("holds", "it is") if len(names) == 1 else ("hold", "they are")
+    said = f"{', '.join(names)} {hold} bytes, which the prompt has as base64"
+    return [f"{said}; where {it} text, write text into the file (in DuckDB: NAME::varchar)"]
+
+
 def _is_blank(message: Message) -> bool:
     content = message.get("content")
     return isinstance(content, str) and not content.strip()

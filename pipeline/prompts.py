@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.errors import InputError, JobFileError, MissingColumn, did_you_mean
 from pipeline.records import Message, ModelSpec, Row
+from pipeline.text import decimal_text
 
 _SYSTEM_LINE = "--- system ---"
 _USER_LINE = "--- user ---"
@@ -114,6 +116,7 @@ class Template:
         own = {self._column} if self._column is not None else set()
         self.columns: frozenset[str] = frozenset(names - {"row"} | own)
         """The columns that the template names."""
+        self._through_row = _through_row(trees)
 
     def _add(self, part: _Part, tree: nodes.Template, environment: jinja2.Environment) -> None:
         text = _plain_text(tree)
@@ -124,6 +127,11 @@ class Template:
         elif part.role == _SYSTEM and not text.strip():
             return
         self._fixed.append({"role": part.role, "content": text or ""})
+
+    def reads(self, column: str) -> bool:
+        """Tell whether the template may read this column."""
+        through_row = self._passes_row and (self._through_row is None or column in self._through_row)
+        return column in self.columns or through_row
 
     def render(self, row: Row) -> tuple[Message, ...]:
         """Return the messages for a row. Raises InputError that names the row."""
@@ -211,6 +219,22 @@ def _parse(environment: jinja2.Environment, part: _Part) -> nodes.Template:
         raise JobFileError(f"{part.place}, line {line}: {error.message}") from error
 
 
+def _through_row(trees: Sequence[nodes.Template]) -> frozenset[str] | None:
+    """Return which columns are read as `row.NAME` or `row["NAME"]`; None if it can be any."""
+    names: set[str] = set()
+    mentions = 0
+    for tree in trees:
+        mentions += sum(each.name == "row" for each in tree.find_all(nodes.Name))
+        found = [(each.node, each.attr) for each in tree.find_all(nodes.Getattr)]
+        found += [
+            (each.node, each.arg.value) for each in tree.find_all(nodes.Getitem) if isinstance(each.arg, nodes.Const)
+        ]
+        read = [name for base, name in found if isinstance(base, nodes.Name) and base.name == "row"]
+        names.update(read)
+        mentions -= len(read)
+    return None if mentions else frozenset(names)
+
+
 def _pieces(tree: nodes.Template) -> list[nodes.Node]:
     return [each for output in tree.body for each in output.iter_child_nodes()]
 
@@ -254,6 +278,8 @@ def _printed(value: Any) -> Any:
         return value  # an undefined name raises when it becomes text
     if value is None or isinstance(value, bool | dict | list | tuple):
         return _to_json(value)
+    if isinstance(value, Decimal):
+        return decimal_text(value)
     if callable(value):
         raise jinja2.TemplateRuntimeError("a function stands where a value should; add () or use another name")
     return value
@@ -263,7 +289,11 @@ def _to_json(value: Any, indent: int | None = None) -> str:
     """Plain JSON: Jinja's own filter writes `<` as an escape, which is for HTML."""
     if isinstance(value, jinja2.Undefined):
         return str(value)  # raises
-    return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+    return json.dumps(value, ensure_ascii=False, indent=indent, default=_json_text)
+
+
+def _json_text(value: Any) -> str:
+    return decimal_text(value) if isinstance(value, Decimal) else str(value)
 
 
 def _chat(row: Row, column: str) -> tuple[Message, ...]:

@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 _SHOWN = {"\n": "\u21b5", "\t": " "}
@@ -21,6 +22,11 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Do the same line by line: for messages that have several."""
     return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def decimal_text(value: Decimal) -> str:
+    """Write out all digits of a number: Python writes small ones with an exponent (`0E-10`)."""
+    return f"{value:f}"
 
 
 def json_text(value: Any, default: Callable[[Any], Any], *, indent: int | None = None, only_ascii: bool = False) -> str:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import polars as pl
 import pytest
 from project import Project, texts
 from stub_faults import status
@@ -141,6 +142,19 @@ def test_rows_whose_prompt_would_say_null_or_nothing_are_a_warning_before_they_a
     assert "'text' is null in 2 of the first 7 rows, and the prompt says null there" in done.stderr
     assert """leave such rows out with [input] where = "text is not null", or write {{ text or "" }}""" in done.stderr
     assert "the prompt is blank in 1 of the first 7 rows" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("check",), ("estimate",), ("run", "--yes")])
+@pytest.mark.parametrize("template", ["{{ text }}", "{{ row }}", "{{ row['text'] | upper }}", "{{ parts }}"])
+def test_bytes_that_the_prompt_would_have_as_base64_are_a_warning(project, stub, command, template):
+    frame = pl.DataFrame({"id": ["a"], "text": [b"hello"], "other": ["x"], "parts": [[{"n": 1, "b": b"x"}]]})
+    frame.write_parquet(project.folder / "rows.parquet")
+    project.job(data="rows.parquet")
+    edit(project, "{{ text }}", template)
+    said = project.run(command[0], "job.toml", *command[1:]).stderr
+    assert "bytes, which the prompt has as base64" in said
+    edit(project, template, "{{ other }} {{ row.id }}")
+    assert "bytes" not in project.run(command[0], "job.toml", *command[1:]).stderr
 
 
 @pytest.mark.parametrize("template", ["{{ text or '' }}!", "{% if text %}{{ text }}{% else %}-{% endif %}", "{{ id }}"])

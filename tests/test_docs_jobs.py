@@ -1,5 +1,6 @@
 """docs/jobs.md and docs/providers.md say what is true: keys, types, defaults, prices, counts, errors, waits."""
 
+import datetime as dt
 import inspect
 import json
 import re
@@ -10,6 +11,7 @@ from itertools import pairwise
 from typing import get_args
 
 import orjson
+import polars as pl
 import pytest
 from pages import ROOT, blocks, plain, prose, quoted, rows, sections
 
@@ -161,6 +163,18 @@ def test_the_where_examples_select_the_rows_that_the_page_says(tmp_path):
     (tmp_path / "rows.jsonl").write_text(shown.text)
     for where, selected in rows(JOBS, "where", "selects"):
         source = open_source(InputSpec(str(tmp_path / "rows.jsonl"), id="id", where=plain(where)))
+        assert [row.id for batch in source.batches() for row in batch] == selected.split(", "), where
+
+
+def test_the_where_examples_on_parquet_select_the_rows_that_the_page_says(tmp_path):
+    days = [dt.date(2026, 10, 31), dt.date(2026, 11, 1), dt.date(2026, 11, 2)]
+    at = [dt.datetime.combine(day, dt.time(6), dt.UTC) for day in days]
+    frame = pl.DataFrame({"day": days, "at": at}).with_columns(pl.col("at").dt.convert_time_zone("Europe/Berlin"))
+    frame.write_parquet(tmp_path / "rows.parquet")
+    examples = list(rows(JOBS, "where, in Parquet", "selects"))
+    assert len(examples) == 5
+    for where, selected in examples:
+        source = open_source(InputSpec(str(tmp_path / "rows.parquet"), where=plain(where)))
         assert [row.id for batch in source.batches() for row in batch] == selected.split(", "), where
 
 

@@ -5,6 +5,7 @@ import json
 from decimal import Decimal
 from itertools import chain
 
+import duckdb
 import polars as pl
 import pytest
 from bookings import child, finished
@@ -15,6 +16,10 @@ from stub_faults import status
 from pipeline import api, exporting
 from pipeline.exporting import _write
 from pipeline.ledger import Ledger
+
+
+def compact(value):
+    return json.dumps(value, separators=(",", ":"))
 
 
 @pytest.fixture
@@ -236,13 +241,79 @@ def test_what_no_type_holds_is_an_error_that_names_the_column(tmp_path, monkeypa
         project.rows([{"id": "1", "text": "a", "odd": one}, {"id": "2", "text": "b", "odd": other}])
         project.job()
         project.run("run", "job.toml", "--yes")
-    for ending in ("parquet", "csv"):
+    number = isinstance(other, int)
+    for ending in ("parquet", "csv") if number else ("parquet",):
         done = project.run("results", "job.toml", "--with-input", "-o", f"out.{ending}", code=2)
         assert "no type fits a column of the input ('odd'" in done.stderr
         assert "write .jsonl instead" in done.stderr
     assert not [path.name for path in tmp_path.iterdir() if "out" in path.name]
+    if not number:
+        project.run("results", "job.toml", "--with-input", "-o", "out.csv")
+        with (tmp_path / "out.csv").open(newline="") as file:
+            cells = [row["odd"] for row in csv.DictReader(file)]
+        assert cells == [each if isinstance(each, str) else compact(each) for each in (one, other)]
     project.run("results", "job.toml", "--with-input", "-o", "out.jsonl")
     assert [json.loads(line)["odd"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [one, other]
+
+
+def of_many_types(rows):
+    columns = {
+        "id": (pl.String, str),
+        "text": (pl.String, lambda n: f"text {n % 6}"),
+        "status": (pl.UInt64, lambda n: 2**63 + n),
+        "wide": (pl.Int128, lambda n: 10**20 + n),
+        "at": (pl.Datetime("ns", "UTC"), lambda n: n * 10**9 + 1),
+        "kind": (pl.Enum(["a", "b"]), lambda n: "ab"[n % 2]),
+        "short": (pl.Float32, lambda _: 0.1),
+        "price": (pl.Decimal(18, 10), Decimal),
+        "map": (pl.Map(pl.String, pl.Int64), lambda n: {f"k{n}": n}),
+        "parts": (pl.List(pl.Struct({"n": pl.UInt8, "b": pl.Binary})), lambda n: [{"n": n, "b": b"\xff"}]),
+    }
+    frame = pl.DataFrame({name: pl.Series([of(n) for n in rows], dtype=dtype) for name, (dtype, of) in columns.items()})
+    endless = pl.Series([2**31 - 1 if n == 4 else n for n in rows], dtype=pl.Int32)
+    return frame.with_columns(endless.cast(pl.Date).alias("day"))
+
+
+@pytest.mark.parametrize("piece_rows", [2, 50_000])
+def test_from_parquet_to_parquet_columns_keep_their_types(tmp_path, monkeypatch, piece_rows):
+    monkeypatch.setattr(exporting, "PIECE_ROWS", piece_rows)
+    (tmp_path / "data").mkdir()
+    for name, rows in (("a", range(3)), ("b", range(0)), ("c", range(3, 8))):
+        of_many_types(rows).write_parquet(tmp_path / f"data/{name}.parquet")
+    with StubServer(answer=lambda payload: payload["messages"][-1]["content"]) as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.job(data="data", more_input="where = \"id <> '2'\"")
+        project.run("run", "job.toml", "--yes")
+    project.run("results", "job.toml", "--with-input", "-o", "out.parquet")
+    given = of_many_types([0, 1, 3, 4, 5, 6, 7]).rename({"status": "input_status"})
+    given = given.with_columns(pl.col("wide").cast(pl.Decimal(38, 0)))
+    found = pl.read_parquet(tmp_path / "out.parquet")
+    own = found.select(given.columns)
+    assert own.schema == given.schema
+    assert own.with_columns(pl.col("day").to_physical()).equals(given.with_columns(pl.col("day").to_physical()))
+    assert found["row_index"].to_list() == [0, 1, 3, 4, 5, 6, 7]
+    assert found["reused"].to_list() == [False] * 5 + [True] * 2
+    assert found["output"].to_list() == given["text"].to_list()
+    columns = ", ".join(f"typeof({name})" for name in ("input_status", "wide", "map", "day"))
+    assert duckdb.sql(f"select {columns} from '{tmp_path}/out.parquet' limit 1").fetchall() == [
+        (
+            "UBIGINT",
+            "DECIMAL(38,0)",
+            "MAP(VARCHAR, BIGINT)",
+            "DATE",
+        )
+    ]
+
+
+def test_a_cell_of_a_csv_file_has_the_members_of_its_own_row_only(tmp_path):
+    with StubServer() as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.rows([{"id": str(n), "text": f"t{n}", "tags": {f"tag{n}": n}} for n in range(3)])
+        project.job()
+        project.run("run", "job.toml", "--yes")
+    project.run("results", "job.toml", "--with-input", "-o", "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert [row["tags"] for row in csv.DictReader(file)] == [f'{{"tag{n}":{n}}}' for n in range(3)]
 
 
 def test_columns_may_have_names_that_look_like_patterns_in_every_format(tmp_path):

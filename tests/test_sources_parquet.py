@@ -5,6 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import orjson
 import polars as pl
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.records import Row
 from pipeline.sources import InputSpec, open_source
+from pipeline.sources._footer import leaves
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +71,65 @@ def test_each_type_becomes_what_json_has_or_an_exact_decimal(series, expected):
     orjson.dumps(row.values, default=str, option=orjson.OPT_PASSTHROUGH_DATETIME) if expected != 2**100 else None
 
 
+def written_by_duckdb(columns: str, name: str = "data.parquet") -> None:
+    duckdb.execute(f"copy (select {columns}) to '{name}'")
+
+
+SOME_UUID = "3f333df6-90a4-4fda-8dd3-9485d27cee36"
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        ("""'{"a": "ä"}'::json""", '{"a": "ä"}'),
+        ("null::json", None),
+        (f"'{SOME_UUID}'::uuid", SOME_UUID),
+        ("null::uuid", None),
+        ("'x'::blob", "eA=="),
+        ("['[1]'::json, null]", ["[1]", None]),
+        (
+            f"{{'u': '{SOME_UUID}'::uuid, 'b': 'x'::blob, 'm': map {{'k': ['1'::json]}}}}",
+            {"u": SOME_UUID, "b": "eA==", "m": {"k": ["1"]}},
+        ),
+        ("map {date '2026-01-02': 1}", {"2026-01-02": 1}),
+        ("0::decimal(18, 10)", Decimal("0E-10")),
+    ],
+)
+def test_bytes_that_mean_text_are_text(column, expected):
+    written_by_duckdb(f"'{SOME_UUID}'::uuid as before, {column} as v, '2'::json as \"after\", 'b'::blob as b")
+    (row,) = read()
+    assert row.values == {"before": SOME_UUID, "v": expected, "after": "2", "b": "Yg=="}
+
+
+def test_a_condition_and_an_id_see_texts():
+    written_by_duckdb(
+        f"'{SOME_UUID}'::uuid as u, '[7]'::json as j, 0::decimal(18, 10) as d, {{'d': 0::decimal(9, 8)}} as s"
+    )
+    assert len(read(where=f"u = '{SOME_UUID}' and j like '%7%'")) == 1
+    assert read(where="j = '8'") == []
+    assert [read(id=name)[0].id for name in "ujds"] == [SOME_UUID, "[7]", "0.0000000000", '{"d": "0.00000000"}']
+
+
+@pytest.mark.parametrize(("value", "kind"), [("interval '1 day'", "an INTERVAL"), ("'[1]'::variant", "a VARIANT")])
+def test_a_type_that_polars_does_not_know_is_named_with_its_column_and_nothing_else_is_printed(value, kind, capfd):
+    written_by_duckdb(f'1 as id, {value} as "the odd one"')
+    with pytest.raises(
+        InputError, match=f"its column 'the odd one' holds {kind}, .* write the file without it, or as text"
+    ):
+        read()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_footer_that_lies_is_never_more_than_an_input_error():
+    written_by_duckdb(f"'{SOME_UUID}'::uuid as u, ['1'::json] as j, 'a' as t")
+    content = Path("data.parquet").read_bytes()
+    for at in range(len(content) - 8 - int.from_bytes(content[-8:-4], "little"), len(content)):
+        for damage in (0, 0x19, 0x7F, 0xFF):
+            Path("bad.parquet").write_bytes(content[:at] + bytes([damage]) + content[at + 1 :])
+            found = leaves(Path("bad.parquet"))
+            assert found is None or all(isinstance(leaf.column, str) for leaf in found)
+
+
 def test_a_condition_sees_the_true_types():
     days = [dt.date(2026, 1, day) for day in range(1, 31)]
     pl.DataFrame({"d": days, "v": [Decimal(n) / 2 for n in range(30)]}).write_parquet("data.parquet", row_group_size=7)
@@ -76,6 +137,22 @@ def test_a_condition_sees_the_true_types():
     assert [row.index for row in rows] == [9, 10, 11]
     assert rows[0].origin == "data.parquet#10"
     assert rows[0].values == {"d": "2026-01-10", "v": Decimal("4.5")}
+
+
+@pytest.mark.parametrize(
+    ("where", "advice"),
+    [
+        ("d > '2026-01-01'", "write date '2026-01-31', timestamp"),
+        ("zoned > timestamp '2026-01-01 00:00:00'", r"write cast\(NAME as timestamp\)"),
+        ("date(plain) = d", "x::date for date"),
+        ('"^x$" > 1', r"a column whose name looks like \^...\$ can't be named here"),
+    ],
+)
+def test_a_condition_that_can_not_be_used_comes_with_what_helps(where, advice):
+    times = {"plain": [utc(2026, 1, 1).replace(tzinfo=None)], "zoned": [utc(2026, 1, 1)]}
+    pl.DataFrame({"d": [dt.date(2026, 1, 1)], "^x$": [1], **times}).write_parquet("data.parquet")
+    with pytest.raises(InputError, match=f"can't be used: .*{advice}"):
+        read(where=where)
 
 
 @pytest.mark.parametrize("group", [700, 100_000])

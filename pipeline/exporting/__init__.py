@@ -13,11 +13,18 @@ import polars as pl
 from pipeline.budget import ZERO, as_booked
 from pipeline.exporting._formulas import guard
 from pipeline.exporting._spared import require_spare
-from pipeline.exporting._write import json_value, require_writable, write_frames, write_rows
+from pipeline.exporting._write import (
+    json_value,
+    require_writable,
+    together,
+    write_frames,
+    write_rows,
+)
 from pipeline.job import Job
 from pipeline.ledger import Known, Ledger, frame_of, known_keys, prepare, rows_of
 from pipeline.planning import Plan, PlannedRow, Selection, decide
 from pipeline.reports import results as results_report
+from pipeline.sources import Source
 
 __all__ = ["Exported", "export", "export_with_input", "guard", "json_value", "require_spare"]
 
@@ -74,7 +81,7 @@ def export_with_input(ledger: Ledger, job: Job, output: Path) -> Exported:
     A row has the outcome that a run would find: whatever plan of the job it is of, or lent by another job. A result
     column wins over an input column of the same name, which is then called `input_NAME`: in whatever case, as most
     readers of such files tell no `Status` from a `status`. The columns of a .parquet or .csv file, and their types,
-    depend on all rows: its pieces wait on the disk for the last one.
+    depend on all rows: its pieces wait on the disk for the last one. From Parquet to Parquet columns keep their types.
     """
     require_writable(output)
     plan = Plan(job)
@@ -84,16 +91,21 @@ def export_with_input(ledger: Ledger, job: Job, output: Path) -> Exported:
         schema = frame_of(connection, results_report.OF_KEYS, [[]]).schema
         statuses = Counter[str]()
 
-        def joined() -> Iterator[Iterable[dict[str, Any]]]:
+        def found() -> Iterator[tuple[Sequence[PlannedRow], list[dict[str, Any]]]]:
+            """Yield rows, a piece at a time, with what is beside them."""
             for rows in _batched(row for batch in plan.batches() for row in batch):
                 keys = list({row.key for row in rows})
                 own = frame_of(connection, results_report.OF_KEYS, [keys])
                 others = frame_of(connection, results_report.OF_OTHERS, _lent(known, keys, job.model.max_tokens))
                 by_key = {line["key"]: line for frame in (own, others) for line in frame.iter_rows(named=True)}
                 statuses.update(by_key.get(row.key, PENDING)["status"] for row in rows)
-                yield (_joined(row, by_key, tuple(schema)) for row in rows)
+                yield rows, [_result(row, by_key, tuple(schema)) for row in rows]
 
-        written = write_rows(output, joined(), schema)
+        beside = pl.Schema([("row_index", pl.Int64()), ("row_id", pl.String()), *schema.items()])
+        if plan.source.has_types and output.suffix == ".parquet":
+            written = write_frames(output, _with_types(output, plan.source, found(), beside))
+        else:
+            written = write_rows(output, (map(_joined, *piece) for piece in found()), beside)
     return Exported(statuses, plan.complete, guarded=written)
 
 
@@ -115,17 +127,36 @@ def _batched(rows: Iterator[PlannedRow]) -> Iterator[Sequence[PlannedRow]]:
         yield batch
 
 
-def _joined(row: PlannedRow, by_key: Mapping[str, Mapping[str, Any]], columns: tuple[str, ...]) -> dict[str, Any]:
+def _result(row: PlannedRow, by_key: Mapping[str, Mapping[str, Any]], columns: tuple[str, ...]) -> dict[str, Any]:
     result = dict.fromkeys(columns) | dict(by_key.get(row.key, PENDING | {"key": row.key}))
     if row.repeated:  # the first row of a key bears its cost
         result |= {"cost_usd": as_booked(ZERO), "attempts": 0, "reused": True}
-    taken = {"row_index", "row_id", *columns}
+    return {"row_index": row.index, "row_id": row.id} | result
+
+
+def _with_types(
+    output: Path, source: Source, found: Iterable[tuple[Sequence[PlannedRow], list[dict[str, Any]]]], beside: pl.Schema
+) -> Iterator[pl.DataFrame]:
+    for rows, results in found:
+        own = together(output, list(source.stored([row.index for row in rows])))
+        names = _own_names(own.columns, beside)
+        yield pl.concat([own.rename(names), pl.DataFrame(results, schema=beside)], how="horizontal")
+
+
+def _joined(row: PlannedRow, result: dict[str, Any]) -> dict[str, Any]:
     values = row.values or {}
-    own: dict[str, Any] = {}
-    for name, value in values.items():
-        clashes = name.casefold() in taken
-        own[_free_name(name, taken.union(map(str.casefold, chain(values, own)))) if clashes else name] = value
-    return own | {"row_index": row.index, "row_id": row.id} | result
+    return {name: values[old] for old, name in _own_names(values, result).items()} | result
+
+
+def _own_names(columns: Collection[str], beside: Collection[str]) -> dict[str, str]:
+    """Return what each of the input's columns is called beside the others."""
+    names: dict[str, str] = {}
+    for name in columns:
+        clashes = name.casefold() in beside
+        names[name] = (
+            _free_name(name, {*beside, *map(str.casefold, chain(columns, names.values()))}) if clashes else name
+        )
+    return names
 
 
 def _free_name(name: str, taken: Collection[str]) -> str:

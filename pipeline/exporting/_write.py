@@ -11,15 +11,19 @@ from typing import Any
 
 import orjson
 import polars as pl
+from polars import selectors
 
 from pipeline.errors import UserError
 from pipeline.exporting._formulas import guard
 from pipeline.exporting._pieces import pieces_beside
 from pipeline.exporting._shapes import Misfit, Shapes
+from pipeline.text import decimal_text
 
 Rows = Iterable[Mapping[str, Any]]
 Frames = Iterable[pl.DataFrame]
 ENDINGS = (".jsonl", ".parquet", ".csv")
+_WIDE = selectors.by_dtype(pl.Int128, pl.UInt128)
+"""Parquet has no such integers: other readers than Polars take them for bytes."""
 
 
 def require_writable(output: Path) -> None:
@@ -48,9 +52,19 @@ def write_rows(output: Path, pieces: Iterable[Rows], schema: pl.Schema) -> int:
     """
     if output.suffix == ".jsonl":
         return _whole(output, lambda part: _write_jsonl(part, (row for rows in pieces for row in rows)))
+    if output.suffix == ".csv":
+        pieces = (map(_with_nested_as_text, rows) for rows in pieces)
     shapes = Shapes(schema)
     frames = (_frame_of_rows(output, list(rows), schema, shapes) for rows in pieces)
     return _whole(output, lambda part: _write_uneven(output, part, frames))
+
+
+def together(output: Path, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Put frames behind each other, with all columns that any of them has. Raises UserError where types differ."""
+    try:
+        return pl.concat([pl.DataFrame(), *frames], how="diagonal_relaxed")
+    except pl.exceptions.SchemaError as error:
+        raise _no_type(output, error) from error
 
 
 def _write_jsonl(part: Path, rows: Rows) -> int:
@@ -73,10 +87,15 @@ def _with_json(row: Mapping[str, Any]) -> dict[str, Any]:
     return dict(row) | {"parsed": orjson.loads(parsed)} if isinstance(parsed, str) else dict(row)
 
 
+def _with_nested_as_text(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Write lists and objects as JSON, each with the members it has: a column of them would give all to each."""
+    return {name: _text(value) if isinstance(value, dict | list) else value for name, value in row.items()}
+
+
 def json_value(value: Any) -> Any:
     """Turn what JSON doesn't know into what it does: money to exact decimal strings, times to ISO form."""
     if isinstance(value, Decimal):
-        return f"{value:f}"
+        return decimal_text(value)
     if isinstance(value, datetime | date):
         return value.isoformat()
     return str(value)
@@ -94,7 +113,7 @@ def _write_uneven(output: Path, part: Path, frames: Frames) -> int:
             return _write_jsonl(part, (row for frame in pieces.frames() for row in frame.iter_rows(named=True)))
         if output.suffix == ".csv":
             return _write_csv(part, pieces.frames())
-        pieces.whole().sink_parquet(part, maintain_order=True)
+        pieces.whole().with_columns(_WIDE.cast(pl.Decimal(38, 0))).sink_parquet(part, maintain_order=True)
     return 0
 
 

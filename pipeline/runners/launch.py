@@ -19,7 +19,7 @@ from pipeline.errors import InputError, JobFileError, PriceError, UsageError, Us
 from pipeline.estimating import Estimate, Outlook, TooLong, ToSend
 from pipeline.job import Job
 from pipeline.ledger import Ledger, Retry, RunRequest, RunStart
-from pipeline.planning import Meter, Plan, Selection, paid_for_nothing, passes_over
+from pipeline.planning import Meter, Plan, Selection, as_base64, paid_for_nothing, passes_over
 from pipeline.pricing import Price
 from pipeline.prompts import KeyMaker
 from pipeline.providers import usual_key_env
@@ -77,7 +77,7 @@ def prepare(job: Job, *, limit: int | None = None) -> Prepared:
     first = plan.check_first_rows()
     if not first:
         raise InputError(f"{job.file}: no row of {job.input.path} is selected; look at [input] where")
-    warnings = paid_for_nothing(first, plan.template)
+    warnings = [*paid_for_nothing(first, plan.template), *as_base64(plan.source, plan.template)]
     if price is None:
         costs = "costs will be NULL, not zero"
         if job.provider.tells_costs:

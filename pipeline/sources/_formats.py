@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 from pipeline.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from pipeline.sources._where import Where
 
 CHUNK_ROWS = 1000
@@ -83,6 +85,9 @@ class Format(Protocol):
     """The file names it reads end with one of these, in lower case, with the dot."""
     MARK: str
     """What stands between file name and number in a row's origin: `:` before a line, `#` before a row."""
+    stored: "Callable[[Path, Sequence[int]], pl.DataFrame] | None"
+    """Returns the rows at these positions (ascending, at least one) with the file's own types, bytes that mean text as
+    text; None where a format has no types beyond JSON's."""
 
     def stream(self, file: Path, where: "Where | None", passed: Passed | None = None) -> Generator[Chunk, None, int]:
         """Yield the selected rows and all broken lines, in order; return how many rows the file has in all.
@@ -90,6 +95,10 @@ class Format(Protocol):
         Rows that are `passed` are left out, and change nothing about which others are selected. Raises InputError when
         the file can't be read.
         """
+        ...
+
+    def opaque(self, file: Path) -> Sequence[str]:
+        """Name the columns with bytes that are no text: they come as base64. Raises InputError."""
         ...
 
 

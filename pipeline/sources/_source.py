@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Generator, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from decimal import Decimal
 from itertools import chain, islice, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +16,11 @@ import orjson
 from pipeline.errors import InputError, did_you_mean
 from pipeline.records import BrokenRow, Row
 from pipeline.sources._formats import Broken, Chunk, Format, Item, Passed
+from pipeline.text import decimal_text
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from pipeline.sources._where import Where
 
 COLUMNS_FROM = 1000
@@ -46,6 +51,10 @@ class Source:
         self._where = where
         self._limit = limit
         self._reject = reject
+        self._starts: list[int] = []
+        """The index of the first row of each file that a scan has come to."""
+        self.has_types = reader.stored is not None
+        """Its columns have types of their own, beyond JSON's; see `stored`."""
         self.share: float | None = None
         """Which part of the input the newest scan has read, from 0 to 1; None if its format can't tell."""
 
@@ -75,6 +84,25 @@ class Source:
                 if not isinstance(values, Broken):
                     names.update(dict.fromkeys(values))
         return tuple(names)
+
+    def opaque_columns(self) -> Sequence[str]:
+        """Name the columns of the first file that hold bytes which are no text; they come as base64."""
+        return self._reader.opaque(self.files[0])
+
+    def stored(self, indices: Sequence[int]) -> "Iterator[pl.DataFrame]":
+        """Yield rows with the types of their files, one frame for each file; none if they have none.
+
+        The indices ascend, and the newest scan has yielded those rows. Raises InputError.
+        """
+        at = 0
+        while self._reader.stored is not None and at < len(indices):
+            file = bisect_right(self._starts, indices[at]) - 1
+            end = len(indices)
+            if file + 1 < len(self._starts):
+                end = bisect_left(indices, self._starts[file + 1])
+            start = self._starts[file]
+            yield self._reader.stored(self.files[file], [index - start for index in indices[at:end]])
+            at = end
 
     def fingerprint(self) -> str:
         """Return a hash that changes when the input does.
@@ -115,7 +143,8 @@ class Source:
         rows_before = 0
         sizes = [_size(file) for file in self.files]
         total, read = sum(sizes) or 1, 0
-        for file, size in zip(self.files, sizes, strict=True):
+        for number, (file, size) in enumerate(zip(self.files, sizes, strict=True)):
+            self._starts[number:] = [rows_before]
             prefix = f"{file}{self._reader.MARK}"
             left_out = None if passed is None else passed.of_file(rows_before)
             with closing(_Counted(self._reader.stream(file, where, left_out))) as chunks:
@@ -164,7 +193,9 @@ class _Counted:
 
 
 def _as_text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, _AS_JSON) else str(value)
+    if isinstance(value, _AS_JSON):
+        return json.dumps(value, ensure_ascii=False, default=_as_text)
+    return decimal_text(value) if isinstance(value, Decimal) else str(value)
 
 
 def _size(file: Path) -> int:

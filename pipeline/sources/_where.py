@@ -1,6 +1,7 @@
 """The filter of an input: Polars SQL, asked about one row at a time, so that it can be asked in batches."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,12 @@ _DTYPES: dict[Kind, type[pl.DataType]] = {
     "float": pl.Float64,
     "text": pl.String,
 }
+_ADVICE = (
+    (re.compile("to a string value"), "write date '2026-01-31', timestamp '2026-01-31 18:30:00' or time '18:30:00'"),
+    (re.compile(r"Datetime\('\w+', '"), "write cast(NAME as timestamp) for a column with a time zone: that is its UTC"),
+    (re.compile(r"cs\.matches\("), "a column whose name looks like ^...$ can't be named here"),
+)
+"""What helps where Polars says this."""
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -38,7 +45,9 @@ class Where:
         except FAILURES as error:
             raise self.error(reason(error)) from error
         if not alone:
-            raise self.error("it looks at more than one row; use no aggregates, windows or sub-queries")
+            raise self.error(
+                "it looks at more than one row; use no aggregates, windows or sub-queries, and x::date for date(x)"
+            )
         self._kinds: dict[str, Kind] = dict.fromkeys(self.names, "null")
 
     def learn(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -79,8 +88,9 @@ class Where:
         return self.error(f"it must be true or false for each row, and is {dtype}")
 
     def error(self, why: str) -> InputError:
-        """Return an error that shows the condition."""
-        return InputError(f"[input] where = {self._text!r} can't be used: {why}")
+        """Return an error that shows the condition, and what helps if that is known."""
+        advice = "".join(f"; {what}" for said, what in _ADVICE if said.search(why))
+        return InputError(f"[input] where = {self._text!r} can't be used: {why}{advice}")
 
 
 def _sees_one_row(expr: pl.Expr) -> bool:

@@ -6,7 +6,7 @@ Not Polars' `scan_ndjson`, which settles on one type per column, drops late colu
 import hashlib
 import json
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst")
 MARK = ":"
+stored = None
+"""See `Format.stored`."""
 
 _MANY_DIGITS = re.compile(r"[0-9]{19}")
 _LARGEST_EXACT = 2.0**63
@@ -50,6 +52,11 @@ def stream(file: Path, where: "Where | None", passed: Passed | None = None) -> G
         if items:
             yield Chunk(items, share)
     return rows
+
+
+def opaque(_: Path) -> Sequence[str]:
+    """See `Format.opaque`: JSON has no bytes."""
+    return ()
 
 
 def _is_blank(line: bytes | str) -> bool:

@@ -1,20 +1,25 @@
 """Parquet. Values come as JSON has them, exactly, apart from decimals, which stay `Decimal`.
 
-Dates, times and durations are ISO 8601 text (`infinity` and `-infinity` where a database wrote that), binary is base64
-text, categories are text, a 32-bit float is the shortest number that means it (0.1, not 0.10000000149), lists and
-structs are lists and dicts.
+Dates, times and durations are ISO 8601 text (`infinity` and `-infinity` where a database wrote that), JSON is its text,
+UUIDs are text, other bytes are base64 text, categories are text, a 32-bit float is the shortest number that means it
+(0.1, not 0.10000000149), lists, structs and maps are lists and dicts.
 """
 
 import base64
 import datetime as dt
-from collections.abc import Callable, Generator, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from polars import selectors
+from polars.datatypes import DataTypeClass
 
 from pipeline.errors import InputError
+from pipeline.sources._footer import Meaning, leaves
 from pipeline.sources._formats import CHUNK_ROWS, Chunk, Item, Passed
 from pipeline.sources._frames import FAILURES, reason
 
@@ -23,36 +28,95 @@ if TYPE_CHECKING:
 
 ENDINGS = (".parquet",)
 MARK = "#"
+Dtype = pl.DataType | DataTypeClass
 MOST_ROWS = 8 * CHUNK_ROWS
 PART_BYTES = 16 * 2**20
 """About how much of a file is read at a time, as Polars holds it; CHUNK_ROWS rows at least."""
+_UNREAD: Mapping[Meaning | None, str] = {"interval": "an INTERVAL", "variant": "a VARIANT"}
+"""Types that keep Polars from reading any column of a file."""
 
 
 def stream(file: Path, where: "Where | None", passed: Passed | None = None) -> Generator[Chunk, None, int]:
     """See `Format.stream`. The filter runs inside the scan, so that row groups it rules out are not read."""
+    with _failures_named(file, where):
+        table = _Table(file)
+        if where is not None:
+            _check(where, table)
+        first = 0 if passed is None else passed.first_other()
+        for frame in _frames(_query(table, where), first, table.rows):
+            if passed is not None:
+                frame = frame.filter([not passed.has(at) for at in frame.get_column(table.position)])  # noqa: PLW2901 -- what is left
+            items = list(_items(frame, table))
+            if items:
+                yield Chunk(items, items[-1][1] / table.rows)
+        return table.rows
+
+
+def stored(file: Path, positions: Sequence[int]) -> pl.DataFrame:
+    """See `Format.stored`."""
+    wanted = pl.Series(positions, dtype=pl.UInt32)
+
+    def read(at: int, rows: int) -> pl.LazyFrame:
+        some = wanted.filter(wanted.is_between(at, at + rows - 1))
+        return table.part(at, rows).filter(_column(table.position).is_in(some.implode()))
+
+    with _failures_named(file):
+        table = _Table(file)
+        frames = list(_frames(read, positions[0], positions[-1] + 1))
+        return pl.concat(frames).drop(table.position)
+
+
+def opaque(file: Path) -> list[str]:
+    """See `Format.opaque`."""
+    with _failures_named(file):
+        table = _Table(file)
+    return [name for name, dtype in table.schema.items() if _has_bytes(dtype, table.meanings(name))]
+
+
+@contextmanager
+def _failures_named(file: Path, where: "Where | None" = None) -> Iterator[None]:
+    """Raise InputError where Polars fails."""
     try:
-        return (yield from _stream(file, where, passed))
-    except FAILURES as error:
+        yield
+    except (*FAILURES, UnicodeDecodeError) as error:
         if where is not None and not isinstance(error, OSError) and not str(error).startswith("parquet"):
             raise where.error(f"{reason(error)} ({file})") from error
         raise InputError(f"{file} can't be read as Parquet: {reason(error)}") from error
 
 
-def _stream(file: Path, where: "Where | None", passed: Passed | None) -> Generator[Chunk, None, int]:
-    schema = pl.scan_parquet(file, glob=False, hive_partitioning=False).collect_schema()
-    position = _unused_name(schema)
-    scan = pl.scan_parquet(file, glob=False, hive_partitioning=False, row_index_name=position)
-    total: int = scan.select(pl.len()).collect().item()
-    if where is not None:
-        _check(where, scan, schema)
-    first = 0 if passed is None else passed.first_other()
-    for frame in _frames(_query(scan, where, schema), first, total):
-        if passed is not None:
-            frame = frame.filter([not passed.has(at) for at in frame.get_column(position)])  # noqa: PLW2901 -- what is left
-        items = list(_items(frame, position, schema))
-        if items:
-            yield Chunk(items, items[-1][1] / total)
-    return total
+class _Table:
+    """A file's columns: JSON and UUIDs are text, all others as Polars has them."""
+
+    def __init__(self, file: Path) -> None:
+        """Read its footer. Raises InputError, and what Polars raises."""
+        self._leaves = leaves(file) or []
+        for column, meaning in self._leaves:
+            if meaning in _UNREAD:
+                raise InputError(
+                    f"{file} can't be read: its column {column!r} holds {_UNREAD[meaning]}, a type that Polars does not"
+                    f" know; write the file without it, or as text (in DuckDB: {column}::varchar)"
+                )
+        written = pl.scan_parquet(file, glob=False, hive_partitioning=False).collect_schema()
+        self.position = _unused_name(written)
+        """The name of the column that says where in the file a row stands."""
+        self._scan = pl.scan_parquet(file, glob=False, hive_partitioning=False, row_index_name=self.position)
+        self._texts = dict(self._as_text(written))
+        self.schema: Mapping[str, pl.DataType] = {**written, **dict.fromkeys(self._texts, pl.String())}
+        self.rows: int = self._scan.select(pl.len()).collect().item()
+
+    def part(self, at: int, rows: int) -> pl.LazyFrame:
+        """Return some rows from a position on."""
+        return self._scan.slice(at, rows).with_columns(self._texts.values())
+
+    def meanings(self, name: str) -> Iterator[Meaning | None]:
+        """Yield what the plain values inside of a column mean, in order; None for what needs no word."""
+        return chain((leaf.meaning for leaf in self._leaves if leaf.column == name), repeat(None))
+
+    def _as_text(self, written: Mapping[str, pl.DataType]) -> Iterator[tuple[str, pl.Expr]]:
+        for name, dtype in written.items():
+            meaning = next(self.meanings(name))
+            if dtype == pl.Binary and meaning is not None:
+                yield name, _column(name).cast(pl.String) if meaning == "text" else _uuid(_column(name))
 
 
 def _frames(query: Callable[[int, int], pl.LazyFrame], first: int, total: int) -> Iterator[pl.DataFrame]:
@@ -69,15 +133,13 @@ def _frames(query: Callable[[int, int], pl.LazyFrame], first: int, total: int) -
         rows = max(CHUNK_ROWS, min(2 * rows, fitting, MOST_ROWS))
 
 
-def _query(
-    scan: pl.LazyFrame, where: "Where | None", schema: Mapping[str, pl.DataType]
-) -> Callable[[int, int], pl.LazyFrame]:
+def _query(table: _Table, where: "Where | None") -> Callable[[int, int], pl.LazyFrame]:
     """Return what reads some rows of the file from a position on: filtered, and with values as JSON has them."""
-    columns = list(_as_json(schema))
+    columns = list(_as_json(table.schema))
 
     def read(at: int, rows: int) -> pl.LazyFrame:
-        part = scan.slice(at, rows)
-        return (part if where is None else _filtered(part, where, schema)).with_columns(*columns)
+        part = table.part(at, rows)
+        return (part if where is None else _filtered(part, where, table.schema)).with_columns(*columns)
 
     return read
 
@@ -86,9 +148,10 @@ def _unused_name(schema: Mapping[str, pl.DataType]) -> str:
     return "_" + "".join(schema)
 
 
-def _check(where: "Where", scan: pl.LazyFrame, schema: Mapping[str, pl.DataType]) -> None:
+def _check(where: "Where", table: _Table) -> None:
     """Raise InputError if the filter is no condition."""
-    answer = _with_missing(scan, where, schema).select(where.expr.alias("answer")).collect_schema()["answer"]
+    part = _with_missing(table.part(0, 1), where, table.schema)
+    answer = part.select(where.expr.alias("answer")).collect_schema()["answer"]
     if answer not in (pl.Boolean, pl.Null):
         raise where.not_a_condition(answer)
 
@@ -143,21 +206,71 @@ def _or_infinity(name: str, infinity: int, form: str) -> pl.Expr:
     )
 
 
-def _items(frame: pl.DataFrame, position: str, schema: Mapping[str, pl.DataType]) -> Iterator[Item]:
-    nested = [name for name, dtype in schema.items() if dtype.is_nested()]
+def _uuid(column: pl.Expr) -> pl.Expr:
+    digits = column.bin.encode("hex")
+    parts = [digits.str.slice(start, length) for start, length in ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))]
+    return pl.concat_str(parts, separator="-")
+
+
+def _items(frame: pl.DataFrame, table: _Table) -> Iterator[Item]:
+    nested = [(name, _turn(dtype, table.meanings(name))) for name, dtype in table.schema.items() if dtype.is_nested()]
     for values in frame.iter_rows(named=True):
-        at = values.pop(position)
-        for name in nested:
-            values[name] = _plain(values[name])
+        at = values.pop(table.position)
+        for name, turn in nested:
+            values[name] = turn(values[name])
         yield at, at + 1, values
 
 
+def _has_bytes(dtype: Dtype, meanings: Iterator[Meaning | None]) -> bool:
+    """Tell whether any plain value is bytes that mean no text."""
+    return any(
+        leaf == pl.Binary and meaning is None for leaf, meaning in zip(_leaf_types(dtype), meanings, strict=False)
+    )
+
+
+def _leaf_types(dtype: Dtype) -> Iterator[Dtype]:
+    """Yield the types of plain values, in the order in which a footer has them."""
+    if isinstance(dtype, pl.Struct):
+        within: tuple[Dtype, ...] = tuple(field.dtype for field in dtype.fields)
+    elif isinstance(dtype, pl.List | pl.Array):
+        within = (dtype.inner,)
+    elif isinstance(dtype, pl.Map):
+        within = (dtype.key, dtype.value)
+    else:
+        yield dtype
+        return
+    for each in within:
+        yield from _leaf_types(each)
+
+
+def _turn(dtype: Dtype, meanings: Iterator[Meaning | None]) -> Callable[[Any], Any]:
+    """Return what turns nested values by hand, to the microsecond; Polars turns whole columns, to the last digit."""
+    if isinstance(dtype, pl.Struct):
+        fields = [(field.name, _turn(field.dtype, meanings)) for field in dtype.fields]
+        return _unless_none(lambda value: {name: turn(value[name]) for name, turn in fields})
+    if isinstance(dtype, pl.List | pl.Array):
+        element = _turn(dtype.inner, meanings)
+        return _unless_none(lambda value: [element(each) for each in value])
+    if isinstance(dtype, pl.Map):
+        key, content = _turn(dtype.key, meanings), _turn(dtype.value, meanings)
+        return _unless_none(lambda value: {key(name): content(each) for name, each in value.items()})
+    meaning = next(meanings)
+    return _plain if meaning is None else _unless_none(_text if meaning == "text" else _uuid_text)
+
+
+def _unless_none(turn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else turn(value)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _uuid_text(value: bytes) -> str:
+    return str(uuid.UUID(bytes=value))
+
+
 def _plain(value: Any) -> Any:
-    """Nested values by hand, to the microsecond; whole columns are turned by Polars, to the last digit."""
-    if isinstance(value, dict):
-        return {name: _plain(content) for name, content in value.items()}
-    if isinstance(value, list):
-        return [_plain(content) for content in value]
     if isinstance(value, dt.date | dt.time):
         return value.isoformat()
     if isinstance(value, dt.timedelta):
