@@ -616,15 +616,19 @@ def _as_it_ran(file: str, run_id: int, config: Mapping[str, Any]) -> tuple[str, 
     except UserError:  # it is gone, or in the making: a command will say so
         return quoted, "", []
     names, more = changed(config, now), carried(config, now)
-    if not names and not more:
-        return quoted, "", []
     options = as_options(config, names)
-    said = f"run {run_id} had other settings than {file} has now: {', '.join([*names, *more])}."
+    note = []
+    if names:  # a budget of the command line, say, is no news to who gives it each night
+        note.append(f"run {run_id} had other settings than {file} has now: {', '.join([*names, *more])}.")
+        note[0] += (
+            f" The rows above are that run's; a command for {file} looks at others"
+            if options is None
+            else " Without --set a command looks at other rows"
+        )
     if options is None:
-        return quoted, "", [f"{said} The rows above are that run's; a command for {file} looks at others"]
-    note = "Without --set a command looks at other rows" if names else "The commands above name them"
+        return quoted, "", note
     limit = more.pop("model.max_tokens", "")
-    return quoted + options + "".join(more.values()), limit, [f"{said} {note}"]
+    return quoted + options + "".join(more.values()), limit, note
 
 
 @dataclass(frozen=True, slots=True)

@@ -553,6 +553,26 @@ def test_sql_gives_sums_of_whole_numbers_as_numbers_and_dollars_as_text(answered
         'select sum(a) as "^s$", 1::hugeint as one from (values (9e18::hugeint), (9e18::hugeint)) t(a)'
     )
     assert row == {"^s$": "18000000000000000000", "one": 1}
+    assert answered.sql("""select date '2026-01-02' as "^s$", 2::hugeint ** 126 as "*" """)
+
+
+def test_sql_shows_every_value_exactly_in_a_table_and_in_json(answered):
+    most = {"hugeint": 2**127 - 1, "uhugeint": 2**128 - 1}
+    query = "select " + ", ".join(f"{value}::{kind} as {kind}" for kind, value in most.items())
+    assert answered.sql(query) == [{kind: str(value) for kind, value in most.items()}]
+    assert all(str(value) in answered.run("sql", query).stdout for value in most.values())
+    query = "select [1, null] as l, {'a': true, 'b': 'x''y'} as s, [date '2026-01-02'] as d, 'x\\xFF'::blob as b"
+    assert answered.sql(query) == [{"l": [1, None], "s": {"a": True, "b": "x'y"}, "d": ["2026-01-02"], "b": "x\\xFF"}]
+    cells = answered.run("sql", query).stdout.splitlines()[2].split("  ")
+    assert [cell.strip() for cell in cells if cell] == [
+        "[1, null]", '{"a": true, "b": "x\'y"}', '["2026-01-02"]', r"x\xFF"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("query", ["-- how many\nselect 7 as n", "--\nselect 7 as n", "--=\n/* c */ select 7 as n"])
+def test_a_query_that_begins_with_a_comment_is_no_option(answered, query):
+    assert answered.sql(query.replace("=", "")) == [{"n": 7}]
+    assert "No such option '--jsn'" in answered.run("sql", "--jsn", "select 1", code=2).stderr
 
 
 def test_sql_answers_with_the_last_of_several_statements(answered):

@@ -87,6 +87,8 @@ def cell(value: Any) -> str:
         return text.rstrip("0").rstrip(".") if "." in text else text
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, list | dict):
+        return as_json_text(value, indent=None)
     return printable(str(value))
 
 

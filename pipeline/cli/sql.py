@@ -1,6 +1,7 @@
 """`promptmill sql [QUERY]`."""
 
 import contextlib
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,19 @@ if TYPE_CHECKING:
     from pipeline.ledger import Ledger
 
 LEAVE = ("exit", "quit", ".exit", ".quit", "\\q")
+_COMMENT_FIRST = re.compile(r"--(\s|[^=\n]*\n)")
 HISTORY = Path("~/.promptmill_history")
 
 
-@click.command("sql", short_help="Ask the ledger in SQL, also while a job runs.")
+class _Command(click.Command):
+    """Takes a query that begins with a comment for what it is: `-- ...` looks like an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put a line break before such a query."""
+        return super().parse_args(ctx, [f"\n{arg}" if _COMMENT_FIRST.match(arg) else arg for arg in args])
+
+
+@click.command("sql", cls=_Command, short_help="Ask the ledger in SQL, also while a job runs.")
 @click.argument("query", required=False)
 @ledger_option
 @json_option

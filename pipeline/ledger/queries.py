@@ -11,7 +11,8 @@ import polars as pl
 from pipeline.ledger._known import HELD_BACK
 
 _WHOLE_SECONDS = "TIMESTAMP_S"
-_FOREIGN_TO_POLARS = ("INTERVAL", "UNION(", "BIT", "BIGNUM")
+_AS_TEXT = ("INTERVAL", "UNION(", "BIT", "BIGNUM", "UHUGEINT", "BLOB")
+"""Types that Polars refuses or gets wrong, and bytes, which only DuckDB knows how to write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +229,7 @@ def presentable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     for number, (name, kind) in enumerate(zip(relation.columns, map(str, relation.types), strict=True), 1):
         alias = next(a for a in (name, *(f"{name}_{n}" for n in range(1, number + 1))) if a not in taken)
         taken.add(alias)
-        cast = "::varchar" if any(odd in kind for odd in _FOREIGN_TO_POLARS) else ""
+        cast = "::varchar" if any(odd in kind for odd in _AS_TEXT) else ""
         if not cast and _WHOLE_SECONDS in kind:  # Polars has milliseconds, and no room there for an infinite one
             cast = f"::{kind.replace(_WHOLE_SECONDS, 'TIMESTAMP')}"
         quoted = alias.replace('"', '""')

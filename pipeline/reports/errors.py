@@ -49,7 +49,7 @@ _ADVICE = {
     "truncated": "promptmill retry {job} --status truncated --max-tokens N    (with a larger N)",
     "invalid": "promptmill retry {job} --status invalid    ({helps} more)",
     "refused": "the model or its filter refused: change the prompt or leave these rows out with [input] where",
-    "rejected": "the provider will never take these rows as they are: see the message",
+    "rejected": "promptmill retry {job} --status rejected    (helps only where what the message says was put right)",
     "failed": "promptmill retry {job} --status failed",
 }
 """The command, or the thought, that helps rows of a status."""
