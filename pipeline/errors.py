@@ -22,8 +22,8 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 PauseKind = Literal[
-    "stopped", "time", "budget", "bill", "fatal", "unavailable", "rate_limited", "rejections", "answers", "input",
-    "disk", "ledger", "bug",
+    "stopped", "time", "budget", "bill", "credit", "key", "fatal", "unavailable", "rate_limited", "rejections",
+    "answers", "input", "disk", "ledger", "bug",
 ]  # fmt: skip
 """What made a run pause, for scripts: docs/cli.md says what each means."""
 

@@ -63,6 +63,7 @@ class Heard:
     """What the user should know."""
 
 
+_MINUTE = 60
 _ALL_WELL = Heard(release=True, alive=True)
 _OFFER = re.compile(r"[-@:]latest$|:\w+$")
 """What a name ends with that says which offer of a model is asked for: `-latest`, or OpenRouter's `:free`."""
@@ -178,9 +179,10 @@ class Health:
         if began == self.epoch:
             self._probes += 1
             self.epoch += 1
-        minutes = (now - (self._down_since or now)) / 60
-        patient = minutes < self._rules.outage_minutes
-        pause = None if patient else _down(failure, f"no answer for {minutes:.0f} minutes")
+        seconds = now - (self._down_since or now)
+        patient = seconds < _MINUTE * self._rules.outage_minutes
+        since = f"{seconds / _MINUTE:.0f} minutes" if seconds >= 2 * _MINUTE else f"{seconds:.0f} s"
+        pause = None if patient else _down(failure, f"no answer for {since}")
         return Heard(outage=self._probes, pause=pause)
 
     def _rejected(self, failure: Failure, *, proven: bool) -> Heard:

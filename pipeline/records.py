@@ -160,6 +160,8 @@ class Failure(NamedTuple):
     hint: RateHint | None = None
     billed_usd: Decimal | None = None
     """What the provider says it charged; None where it says nothing."""
+    pause: Literal["credit", "key", "fatal", "rate_limited", "unavailable"] = "fatal"
+    """Of an action `pause`: the run's `pause_kind`."""
 
 
 class HttpRequest(NamedTuple):

@@ -47,6 +47,10 @@ def test_a_run_that_stays_cheaper_is_told_without_advice():
     assert told.endswith("it looks like $0.50 in all, below the estimate of $0.90 to $1.10")
 
 
+def test_a_run_of_which_nothing_is_answered_is_no_cheap_one():
+    assert notices(expecting(), ["0"] * 500) == []
+
+
 def test_a_run_that_stays_inside_is_never_told():
     assert notices(expecting(), ["0.001"] * 1000) == []
 

@@ -412,8 +412,8 @@ def test_errors_names_what_helps_each_cause_of_a_rejection(project, stub):
     project.run("run", "job.toml", "--yes", code=3)
     said = project.run("errors", "job.toml").stderr
     assert (
-        "rejected: promptmill retry job.toml --status rejected    (helps only where what the message says was put right)"
-        in said
+        "rejected: promptmill retry job.toml --status rejected"
+        "    (helps only where what the message says was put right)" in said
     )
     assert "rejected (bad_row): " in said
     assert "rejected (never_fits): a stated limit held these rows back" in said

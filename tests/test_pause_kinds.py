@@ -14,7 +14,9 @@ from pipeline.errors import PauseKind
 PAGE = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
 SCHEMA = '[output]\nschema = { type = "object", required = ["name"] }'
 FAULTS = {
-    "fatal": status(401, "no such key"),
+    "key": status(401, "no such key"),
+    "credit": status(429, "You exceeded your current quota", code="insufficient_quota"),
+    "fatal": status(404, "no such model"),
     "rejections": status(400, "no such parameter"),
     "rate_limited": status(429, "come back tomorrow", retry_after=7200),
 }
@@ -22,6 +24,8 @@ JOBS = {
     "budget": {"more": "[budget]\nusd = 0.0002"},
     "answers": {"more": SCHEMA},
     "input": {},
+    "key": {},
+    "credit": {},
     "fatal": {},
     "rejections": {},
     "unavailable": {},

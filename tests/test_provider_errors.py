@@ -243,6 +243,33 @@ def test_the_servers_order_to_retry_wins_over_the_status_but_not_over_a_code(sta
     assert (failure.action, failure.result, failure.closes_door) == expected
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "pause"),
+    [
+        *[(429, openai(code), "credit") for code in QUOTA],
+        (402, b"", "credit"),
+        (403, openai("billing_not_active"), "credit"),
+        (400, openai(None, "invalid_request_error", "Your credit balance is too low"), "credit"),
+        (200, openai(None, None, "out of funds"), "credit"),
+        (401, b"", "key"),
+        (403, b"", "key"),
+        (401, openai("invalid_api_key", "invalid_request_error"), "key"),
+        (400, openai("account_deactivated"), "key"),
+        (200, openai(None, None, "Incorrect API key provided"), "key"),
+        (200, openai(None, "PermissionDeniedError"), "key"),
+        (404, openai("model_not_found", "invalid_request_error"), "fatal"),
+        (403, openai("model_not_found"), "fatal"),
+        (200, openai(None, "NotFoundError"), "fatal"),
+        (404, b"", "fatal"),
+        (302, b"", "fatal"),
+        (407, b"", "fatal"),
+    ],
+)
+def test_a_pause_says_whether_credit_or_key_is_to_blame(status, body, pause):
+    failure = classify(status, body)
+    assert (failure.action, failure.pause) == ("pause", pause)
+
+
 def test_credit_that_is_being_topped_up_closes_the_door_instead_of_pausing():
     failure = classify(402, b"", retry_after="20")
     assert (failure.action, failure.closes_door, failure.wait_seconds) == ("retry", True, 20)

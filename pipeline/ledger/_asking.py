@@ -130,7 +130,7 @@ def _require_dates(name: str, values: pl.Series) -> None:
 
 
 def _whole(frame: pl.DataFrame) -> pl.DataFrame:
-    """Make whole numbers of their sums, which DuckDB hands over as decimals, if they fit; text of what nothing holds."""
+    """Make whole numbers of their sums, which DuckDB hands over as decimals, if they fit; text of the largest."""
     for name, kind in frame.schema.items():
         if isinstance(kind, pl.Decimal) and kind.scale == 0:
             with contextlib.suppress(pl.exceptions.InvalidOperationError):

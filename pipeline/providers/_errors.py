@@ -29,26 +29,25 @@ def _table(words: dict[Verdict, tuple[str, ...]]) -> dict[str, Verdict]:
     return {word: verdict for verdict, several in words.items() for word in several}
 
 
+_NO_CREDIT = (
+    "insufficient_quota",
+    "credit_balance_exhausted",
+    "organization_spend_limit_exceeded",
+    "project_spend_limit_exceeded",
+    "organization_usage_limit_exceeded",
+    "enforced_spend_limit_reached",
+    "contract_spend_limit_reached",
+    "billing_error",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "insufficient_credits",
+    "payment_required",
+)
+_BAD_KEY = ("invalid_api_key", "authentication_error", "account_deactivated")
+_BAD_KEY_TYPES = ("permission_error", "permissiondeniederror", "authenticationerror")
 _CODES = _table(
     {
-        "pause": (
-            "insufficient_quota",
-            "credit_balance_exhausted",
-            "organization_spend_limit_exceeded",
-            "project_spend_limit_exceeded",
-            "organization_usage_limit_exceeded",
-            "enforced_spend_limit_reached",
-            "contract_spend_limit_reached",
-            "billing_error",
-            "billing_hard_limit_reached",
-            "billing_not_active",
-            "insufficient_credits",
-            "payment_required",
-            "invalid_api_key",
-            "authentication_error",
-            "account_deactivated",
-            "model_not_found",
-        ),
+        "pause": (*_NO_CREDIT, *_BAD_KEY, "model_not_found"),
         "refuse": (
             "content_filter",
             "content_policy_violation",
@@ -74,13 +73,7 @@ _CODES = _table(
 # OpenAI calls a missing key (401) and a wrong path (404) `invalid_request_error` too: these say less than a status.
 _TYPES = _table(
     {
-        "pause": (
-            "permission_error",
-            "not_found_error",
-            "permissiondeniederror",
-            "notfounderror",
-            "authenticationerror",
-        ),
+        "pause": (*_BAD_KEY_TYPES, "not_found_error", "notfounderror"),
         "reject": ("invalid_request_error", "badrequesterror", "unprocessableentityerror"),
         "door": ("ratelimiterror",),
         "retry": ("server_error", "api_error", "internalservererror"),
@@ -103,6 +96,8 @@ _STATUSES: dict[int, Verdict] = {
     498: "door",
     499: "retry",
 }
+
+_KEY_STATUSES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 _MAYBE_BILLED = frozenset({408, 504, 522, 524})
 """Somebody on the way gave up waiting; the model may have worked on, and billed."""
@@ -127,9 +122,11 @@ _SPEND = re.compile(r"credit balance is too low|reached your .{0,20}usage limit|
 _FLAGGED = re.compile(r"(moderation|flagged|guardrail|content (policy|filter))", re.IGNORECASE)
 _AT_ONCE = re.compile(r"concurren|queued requests|simultaneous|in parallel", re.IGNORECASE)
 _NEVER_FITS = re.compile(r"request too large", re.IGNORECASE)
+_KEY = re.compile(r"(invalid|incorrect|missing) (api )?key|unauthori[sz]ed", re.IGNORECASE)
+_FUNDS = re.compile(r"(insufficient|not enough|out of) (credits?|balance|funds)", re.IGNORECASE)
 _WORDING: tuple[tuple[re.Pattern[str], Verdict], ...] = (
-    (re.compile(r"(invalid|incorrect|missing) (api )?key|unauthori[sz]ed", re.IGNORECASE), "pause"),
-    (re.compile(r"(insufficient|not enough|out of) (credits?|balance|funds)", re.IGNORECASE), "pause"),
+    (_KEY, "pause"),
+    (_FUNDS, "pause"),
     (re.compile(r"rate limit|too many requests|queued requests", re.IGNORECASE), "door"),
 )
 
@@ -185,8 +182,23 @@ def failure_from(
         model=model,
         request_id=request_id_of(reply, body),
         hint=_hint(reply, said, now, limited=verdict == "door"),
+        pause=_what_is_wrong(said, status) if verdict == "pause" else "fatal",
     )
     return _paused_if_long(failure, now)
+
+
+def _what_is_wrong(said: Said, status: int) -> Literal["credit", "key", "fatal"]:
+    """Tell what keeps every row from passing: the code says more than the status, and the wording counts last."""
+    words = {(word or "").lower() for word in (said.code, said.kind)}
+    if not words.isdisjoint(_NO_CREDIT):
+        return "credit"
+    if "model_not_found" in words or said.param == "service_tier":
+        return "fatal"
+    if not words.isdisjoint((*_BAD_KEY, *_BAD_KEY_TYPES)) or status in _KEY_STATUSES:
+        return "key"
+    if status == HTTPStatus.PAYMENT_REQUIRED or _SPEND.search(said.message) or _FUNDS.search(said.message):
+        return "credit"
+    return "key" if _is_success(status) and _KEY.search(said.message) else "fatal"
 
 
 def _hint(reply: WireReply, said: Said, now: float, *, limited: bool) -> RateHint | None:
@@ -289,6 +301,7 @@ def _paused_if_long(failure: Failure, now: float) -> Failure:
         result="fatal",
         closes_door=False,
         message=f"{failure.message}; the server asks to come back after {again}",
+        pause="rate_limited" if failure.http_status == HTTPStatus.TOO_MANY_REQUESTS else "unavailable",
     )
 
 

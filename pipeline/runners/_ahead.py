@@ -55,6 +55,8 @@ class Ahead:
         if self._settled % LOOK_EVERY:
             return None
         self._course.look(self._settled, spent)
+        if not spent:  # nothing was answered, and that is told as what it is
+            return None
         if self._projection is not None:
             side = self._projection.outside(self._requests)
             return None if side is None else self._notice(self._projection, side)

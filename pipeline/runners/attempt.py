@@ -4,11 +4,10 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
 
 from pipeline.doorman import Limits, Ticket
-from pipeline.errors import Pause, PauseKind, WireError
+from pipeline.errors import Pause, WireError
 from pipeline.health import unreachable
 from pipeline.planning import Meter
 from pipeline.pricing import Price, cost_usd
@@ -24,7 +23,7 @@ from pipeline.records import (
     Status,
     takes_the_place,
 )
-from pipeline.retry import LONGEST_WAIT, RetryPolicy
+from pipeline.retry import RetryPolicy
 from pipeline.runners._connection import Connection
 from pipeline.schemas import AnswerCheck
 from pipeline.suspects import HONEST, Standing
@@ -172,7 +171,7 @@ class Exchanger:
 
     def _after_failure(self, ticket: Ticket, attempt: Attempt, failure: Failure, jitter: float) -> Step:
         if failure.action == "pause":
-            return Halt(Pause(_kind(failure), failure.message))
+            return Halt(Pause(failure.pause, failure.message))
         if failure.action == "reject":
             status: Status = "refused" if failure.result == "refused" else "rejected"
             return Done(self._outcome(ticket, attempt, status))
@@ -286,10 +285,3 @@ def judge(reply: Reply, check: AnswerCheck | None) -> tuple[AttemptResult, str |
     if problem is not None:
         return "invalid", "schema", problem, parsed
     return "ok", None, None, parsed
-
-
-def _kind(failure: Failure) -> PauseKind:
-    """Tell an error that somebody must put right from a wait that is too long to be waited out."""
-    if failure.wait_seconds is None or failure.wait_seconds <= LONGEST_WAIT:
-        return "fatal"
-    return "rate_limited" if failure.http_status == HTTPStatus.TOO_MANY_REQUESTS else "unavailable"
