@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +20,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.errors import InputError, JobFileError, MissingColumn, did_you_mean
 from pipeline.records import Message, ModelSpec, Row
-from pipeline.text import decimal_text
 
 _SYSTEM_LINE = "--- system ---"
 _USER_LINE = "--- user ---"
@@ -225,7 +223,8 @@ def _through_row(trees: Sequence[nodes.Template]) -> frozenset[str] | None:
     mentions = 0
     for tree in trees:
         mentions += sum(each.name == "row" for each in tree.find_all(nodes.Name))
-        found = [(each.node, each.attr) for each in tree.find_all(nodes.Getattr)]
+        # `row.items` may be the column or, where there is none, the method.
+        found = [(each.node, each.attr) for each in tree.find_all(nodes.Getattr) if not hasattr(dict, each.attr)]
         found += [
             (each.node, each.arg.value) for each in tree.find_all(nodes.Getitem) if isinstance(each.arg, nodes.Const)
         ]
@@ -278,8 +277,6 @@ def _printed(value: Any) -> Any:
         return value  # an undefined name raises when it becomes text
     if value is None or isinstance(value, bool | dict | list | tuple):
         return _to_json(value)
-    if isinstance(value, Decimal):
-        return decimal_text(value)
     if callable(value):
         raise jinja2.TemplateRuntimeError("a function stands where a value should; add () or use another name")
     return value
@@ -289,11 +286,7 @@ def _to_json(value: Any, indent: int | None = None) -> str:
     """Plain JSON: Jinja's own filter writes `<` as an escape, which is for HTML."""
     if isinstance(value, jinja2.Undefined):
         return str(value)  # raises
-    return json.dumps(value, ensure_ascii=False, indent=indent, default=_json_text)
-
-
-def _json_text(value: Any) -> str:
-    return decimal_text(value) if isinstance(value, Decimal) else str(value)
+    return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
 
 
 def _chat(row: Row, column: str) -> tuple[Message, ...]:

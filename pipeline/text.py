@@ -29,6 +29,15 @@ def decimal_text(value: Decimal) -> str:
     return f"{value:f}"
 
 
+class PlainDecimal(Decimal):
+    """A number that prints so."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return decimal_text(self)
+
+
 def json_text(value: Any, default: Callable[[Any], Any], *, indent: int | None = None, only_ascii: bool = False) -> str:
     """Return JSON in which such characters stand as escapes: exact for a program, harmless on a screen.
 

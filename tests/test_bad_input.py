@@ -145,7 +145,18 @@ def test_rows_whose_prompt_would_say_null_or_nothing_are_a_warning_before_they_a
 
 
 @pytest.mark.parametrize("command", [("check",), ("estimate",), ("run", "--yes")])
-@pytest.mark.parametrize("template", ["{{ text }}", "{{ row }}", "{{ row['text'] | upper }}", "{{ parts }}"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ text }}",
+        "{{ row }}",
+        "{{ row['text'] | upper }}",
+        "{{ parts }}",
+        "{{ row.get('text') }}",
+        "{% for name, value in row.items() %}{{ value }}{% endfor %}",
+        "{% for name in row %}{{ row[name] }}{% endfor %}",
+    ],
+)
 def test_bytes_that_the_prompt_would_have_as_base64_are_a_warning(project, stub, command, template):
     frame = pl.DataFrame({"id": ["a"], "text": [b"hello"], "other": ["x"], "parts": [[{"n": 1, "b": b"x"}]]})
     frame.write_parquet(project.folder / "rows.parquet")
@@ -155,6 +166,13 @@ def test_bytes_that_the_prompt_would_have_as_base64_are_a_warning(project, stub,
     assert "bytes, which the prompt has as base64" in said
     edit(project, template, "{{ other }} {{ row.id }}")
     assert "bytes" not in project.run(command[0], "job.toml", *command[1:]).stderr
+
+
+def test_bytes_in_a_later_file_are_told_too(project):
+    pl.DataFrame({"id": ["a"], "text": ["x"]}).write_parquet(project.folder / "a.parquet")
+    pl.DataFrame({"id": ["b"], "text": [b"x"]}).write_parquet(project.folder / "b.parquet")
+    project.job(data="*.parquet")
+    assert "'text' holds bytes" in project.run("check", "job.toml").stderr
 
 
 @pytest.mark.parametrize("template", ["{{ text or '' }}!", "{% if text %}{{ text }}{% else %}-{% endif %}", "{{ id }}"])

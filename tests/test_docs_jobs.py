@@ -168,11 +168,12 @@ def test_the_where_examples_select_the_rows_that_the_page_says(tmp_path):
 
 def test_the_where_examples_on_parquet_select_the_rows_that_the_page_says(tmp_path):
     days = [dt.date(2026, 10, 31), dt.date(2026, 11, 1), dt.date(2026, 11, 2)]
-    at = [dt.datetime.combine(day, dt.time(6), dt.UTC) for day in days]
-    frame = pl.DataFrame({"day": days, "at": at}).with_columns(pl.col("at").dt.convert_time_zone("Europe/Berlin"))
+    at = [dt.datetime.combine(day, dt.time(minute=30)) for day in days]
+    frame = pl.DataFrame({"day": days, "at": at}).with_columns(pl.col("at").dt.replace_time_zone("Europe/Berlin"))
+    assert frame["at"].dt.convert_time_zone("UTC").dt.strftime("%F %R").to_list()[1] == "2026-10-31 23:30"
     frame.write_parquet(tmp_path / "rows.parquet")
     examples = list(rows(JOBS, "where, in Parquet", "selects"))
-    assert len(examples) == 5
+    assert len(examples) == 6
     for where, selected in examples:
         source = open_source(InputSpec(str(tmp_path / "rows.parquet"), where=plain(where)))
         assert [row.id for batch in source.batches() for row in batch] == selected.split(", "), where

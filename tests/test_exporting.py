@@ -14,8 +14,10 @@ from stub import StubServer
 from stub_faults import status
 
 from pipeline import api, exporting
+from pipeline.errors import InputError
 from pipeline.exporting import _write
 from pipeline.ledger import Ledger
+from pipeline.sources import InputSpec, open_source
 
 
 def compact(value):
@@ -303,6 +305,90 @@ def test_from_parquet_to_parquet_columns_keep_their_types(tmp_path, monkeypatch,
             "DATE",
         )
     ]
+
+
+def exported(project, name):
+    project.run("results", "job.toml", "--with-input", "-o", name)
+    return pl.read_parquet(project.folder / name)
+
+
+def of(dtype, value=1):
+    return pl.Series([value], dtype=dtype)
+
+
+def days(number):
+    return pl.Series([number], dtype=pl.Int32).cast(pl.Date)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ((days(2**31 - 1), pl.Series(["n/a"])), ["infinity", "n/a"]),
+        ((days(2**31 - 1), pl.Series([0]).cast(pl.Datetime("us"))), ["infinity", "1970-01-01T00:00:00.000000"]),
+        ((of(pl.Duration("ns")), of(pl.Duration("ms"))), ["PT0.000000001S", "PT0.001S"]),
+        ((pl.Series([0.1], dtype=pl.Float32), pl.Series([0.5])), [0.1, 0.5]),
+        ((of(pl.Enum(["a"]), "a"), of(pl.Enum(["b"]), "b")), ["a", "b"]),
+        ((pl.Series([b"\xff"]), pl.Series(["x"])), ["/w==", "x"]),
+        ((of(pl.Int128, 2**127 - 1), of(pl.Int128)), [str(2**127 - 1), "1"]),
+    ],
+    ids=range(7),
+)
+@pytest.mark.parametrize("piece_rows", [1, 50_000])
+def test_values_whose_types_differ_between_files_are_what_a_prompt_says(
+    tmp_path, monkeypatch, columns, expected, piece_rows
+):
+    monkeypatch.setattr(exporting, "PIECE_ROWS", piece_rows)
+    (tmp_path / "data").mkdir()
+    for name, series in zip("ab", columns, strict=True):
+        pl.DataFrame({"text": [name], "k": series}).write_parquet(tmp_path / f"data/{name}.parquet")
+    with StubServer() as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.job(data="data", more_input="")
+        project.run("run", "job.toml", "--yes")
+    assert exported(project, "out.parquet")["k"].to_list() == expected
+
+
+@pytest.mark.parametrize("piece_rows", [1, 50_000])
+def test_a_column_has_one_name_in_all_files_and_what_a_file_lacks_is_null(tmp_path, monkeypatch, piece_rows):
+    monkeypatch.setattr(exporting, "PIECE_ROWS", piece_rows)
+    (tmp_path / "data").mkdir()
+    pl.DataFrame({"text": ["a"], "status": [1]}).write_parquet(tmp_path / "data/a.parquet")
+    pl.DataFrame({"input_status": [2], "status": [3], "text": ["b"]}).write_parquet(tmp_path / "data/b.parquet")
+    with StubServer() as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.job(data="data", more_input="")
+        project.run("run", "job.toml", "--yes")
+    found = exported(project, "out.parquet").select("text", "input_input_status", "input_status", "status")
+    assert found.rows() == [("a", 1, None, "ok"), ("b", 3, 2, "ok")]
+
+
+def test_a_parquet_file_that_changes_meanwhile_lends_its_rows_to_no_answer(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pl.DataFrame({"text": ["a", "b", "c"]}).write_parquet("rows.parquet")
+    source = open_source(InputSpec("rows.parquet"))
+    assert len([row for batch in source.batches() for row in batch]) == 3
+    assert pl.concat(source.stored([0, 2]))["text"].to_list() == ["a", "c"]
+    for rows in (["z", "a", "b", "c"], ["a"], []):
+        pl.DataFrame({"text": pl.Series(rows, dtype=pl.String)}).write_parquet("rows.parquet")
+        with pytest.raises(InputError, match=r"rows\.parquet was changed while it was read; give the command again"):
+            list(source.stored([0, 2]))
+
+
+def test_a_map_may_have_any_keys_in_every_file(tmp_path):
+    copy = "copy (select 'a' as text, map {1: 'x'} as n, map {1.50: 'y'} as d, map {date '2026-01-02': 'z'} as t,"
+    duckdb.execute(f"{copy} [{2**70}::hugeint] as l) to '{tmp_path}/rows.parquet'")
+    with StubServer() as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.job(data="rows.parquet", more_input="")
+        project.run("run", "job.toml", "--yes")
+    expected = {"n": {"1": "x"}, "d": {"1.50": "y"}, "t": {"2026-01-02": "z"}}
+    for ending in ("csv", "jsonl"):
+        project.run("results", "job.toml", "--with-input", "-o", f"out.{ending}")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        (cells,) = csv.DictReader(file)
+    (line,) = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert {name: json.loads(cells[name]) for name in expected} == expected
+    assert {name: line[name] for name in expected} == expected
 
 
 def test_a_cell_of_a_csv_file_has_the_members_of_its_own_row_only(tmp_path):

@@ -553,7 +553,8 @@ def test_sql_gives_sums_of_whole_numbers_as_numbers_and_dollars_as_text(answered
         'select sum(a) as "^s$", 1::hugeint as one from (values (9e18::hugeint), (9e18::hugeint)) t(a)'
     )
     assert row == {"^s$": "18000000000000000000", "one": 1}
-    assert answered.sql("""select date '2026-01-02' as "^s$", 2::hugeint ** 126 as "*" """)
+    (row,) = answered.sql("""select date '2026-01-02' as "^s$", (2 * 10)::hugeint as "*" """)
+    assert row == {"^s$": "2026-01-02", "*": 20}
 
 
 def test_sql_shows_every_value_exactly_in_a_table_and_in_json(answered):
@@ -561,6 +562,10 @@ def test_sql_shows_every_value_exactly_in_a_table_and_in_json(answered):
     query = "select " + ", ".join(f"{value}::{kind} as {kind}" for kind, value in most.items())
     assert answered.sql(query) == [{kind: str(value) for kind, value in most.items()}]
     assert all(str(value) in answered.run("sql", query).stdout for value in most.values())
+    nested = f"{{'BLOB': [{2**127 - 1}::hugeint], 'b': 'x\\xFF'::blob, 'm': map {{interval '1 day': 1}}, 't': ['a b']}}"
+    (row,) = answered.sql(f"select {nested} as s, [timestamp_s '2026-01-02 03:04:05'] as t")
+    inside = {"BLOB": [str(2**127 - 1)], "b": "x\\xFF", "m": {"1 day": 1}, "t": ["a b"]}
+    assert row == {"s": inside, "t": ["2026-01-02T03:04:05Z"]}
     query = "select [1, null] as l, {'a': true, 'b': 'x''y'} as s, [date '2026-01-02'] as d, 'x\\xFF'::blob as b"
     assert answered.sql(query) == [{"l": [1, None], "s": {"a": True, "b": "x'y"}, "d": ["2026-01-02"], "b": "x\\xFF"}]
     cells = answered.run("sql", query).stdout.splitlines()[2].split("  ")
@@ -569,9 +574,9 @@ def test_sql_shows_every_value_exactly_in_a_table_and_in_json(answered):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("query", ["-- how many\nselect 7 as n", "--\nselect 7 as n", "--=\n/* c */ select 7 as n"])
+@pytest.mark.parametrize("query", ["-- how many\nselect 7 as n", "--\nselect 7 as n", "--n=5\nselect 7 as n"])
 def test_a_query_that_begins_with_a_comment_is_no_option(answered, query):
-    assert answered.sql(query.replace("=", "")) == [{"n": 7}]
+    assert answered.sql(query) == [{"n": 7}]
     assert "No such option '--jsn'" in answered.run("sql", "--jsn", "select 1", code=2).stderr
 
 
@@ -663,10 +668,9 @@ def test_a_date_that_is_none_is_asked_for_as_text(answered, query):
     assert any(said in row["x"] for said in ("infinity", "10000"))
 
 
-def test_an_interval_beside_whole_seconds_is_text_too(answered):
+def test_an_interval_may_stand_beside_whole_seconds(answered):
     (row,) = answered.sql("select {'s': timestamp_s '2026-01-02', 'i': interval 3 days} as x")
-    assert "2026-01-02" in row["x"]
-    assert "3 days" in row["x"]
+    assert row == {"x": {"s": "2026-01-02T00:00:00Z", "i": "3 days"}}
 
 
 def test_dates_that_a_program_knows_are_shown():

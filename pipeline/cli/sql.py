@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.ledger import Ledger
 
 LEAVE = ("exit", "quit", ".exit", ".quit", "\\q")
-_COMMENT_FIRST = re.compile(r"--(\s|[^=\n]*\n)")
+_COMMENT_FIRST = re.compile(r"--(\s|.*\n)")
 HISTORY = Path("~/.promptmill_history")
 
 

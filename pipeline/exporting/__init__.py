@@ -13,13 +13,7 @@ import polars as pl
 from pipeline.budget import ZERO, as_booked
 from pipeline.exporting._formulas import guard
 from pipeline.exporting._spared import require_spare
-from pipeline.exporting._write import (
-    json_value,
-    require_writable,
-    together,
-    write_frames,
-    write_rows,
-)
+from pipeline.exporting._write import json_value, require_writable, write_frames, write_rows
 from pipeline.job import Job
 from pipeline.ledger import Known, Ledger, frame_of, known_keys, prepare, rows_of
 from pipeline.planning import Plan, PlannedRow, Selection, decide
@@ -81,7 +75,8 @@ def export_with_input(ledger: Ledger, job: Job, output: Path) -> Exported:
     A row has the outcome that a run would find: whatever plan of the job it is of, or lent by another job. A result
     column wins over an input column of the same name, which is then called `input_NAME`: in whatever case, as most
     readers of such files tell no `Status` from a `status`. The columns of a .parquet or .csv file, and their types,
-    depend on all rows: its pieces wait on the disk for the last one. From Parquet to Parquet columns keep their types.
+    depend on all rows: its pieces wait on the disk for the last one. From Parquet to Parquet columns keep their types,
+    if these are the same in all files.
     """
     require_writable(output)
     plan = Plan(job)
@@ -102,8 +97,9 @@ def export_with_input(ledger: Ledger, job: Job, output: Path) -> Exported:
                 yield rows, [_result(row, by_key, tuple(schema)) for row in rows]
 
         beside = pl.Schema([("row_index", pl.Int64()), ("row_id", pl.String()), *schema.items()])
-        if plan.source.has_types and output.suffix == ".parquet":
-            written = write_frames(output, _with_types(output, plan.source, found(), beside))
+        types = plan.source.types() if output.suffix == ".parquet" else None
+        if types is not None:
+            written = write_frames(output, _with_types(plan.source, types, found(), beside))
         else:
             written = write_rows(output, (map(_joined, *piece) for piece in found()), beside)
     return Exported(statuses, plan.complete, guarded=written)
@@ -135,12 +131,15 @@ def _result(row: PlannedRow, by_key: Mapping[str, Mapping[str, Any]], columns: t
 
 
 def _with_types(
-    output: Path, source: Source, found: Iterable[tuple[Sequence[PlannedRow], list[dict[str, Any]]]], beside: pl.Schema
+    source: Source,
+    types: Mapping[str, pl.DataType],
+    found: Iterable[tuple[Sequence[PlannedRow], list[dict[str, Any]]]],
+    beside: pl.Schema,
 ) -> Iterator[pl.DataFrame]:
+    names, none = _own_names(types, beside), pl.DataFrame(schema=types)
     for rows, results in found:
-        own = together(output, list(source.stored([row.index for row in rows])))
-        names = _own_names(own.columns, beside)
-        yield pl.concat([own.rename(names), pl.DataFrame(results, schema=beside)], how="horizontal")
+        own = pl.concat([none, *source.stored([row.index for row in rows])], how="diagonal").rename(names)
+        yield pl.concat([own, pl.DataFrame(results, schema=beside)], how="horizontal")
 
 
 def _joined(row: PlannedRow, result: dict[str, Any]) -> dict[str, Any]:

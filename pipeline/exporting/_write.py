@@ -59,26 +59,18 @@ def write_rows(output: Path, pieces: Iterable[Rows], schema: pl.Schema) -> int:
     return _whole(output, lambda part: _write_uneven(output, part, frames))
 
 
-def together(output: Path, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Put frames behind each other, with all columns that any of them has. Raises UserError where types differ."""
-    try:
-        return pl.concat([pl.DataFrame(), *frames], how="diagonal_relaxed")
-    except pl.exceptions.SchemaError as error:
-        raise _no_type(output, error) from error
-
-
 def _write_jsonl(part: Path, rows: Rows) -> int:
     with part.open("wb") as file:
         for row in rows:
-            file.write(_json_line(_with_json(row)))
+            file.write(_json(_with_json(row)) + b"\n")
     return 0
 
 
-def _json_line(row: Mapping[str, Any]) -> bytes:
+def _json(value: Any) -> bytes:
     try:
-        return orjson.dumps(row, default=json_value, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(value, default=json_value, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:  # an integer of more than 64 bits, half a surrogate pair: the input may have them
-        return json.dumps(row, default=json_value).encode() + b"\n"
+        return json.dumps(value, default=json_value, separators=(",", ":")).encode()
 
 
 def _with_json(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +105,10 @@ def _write_uneven(output: Path, part: Path, frames: Frames) -> int:
             return _write_jsonl(part, (row for frame in pieces.frames() for row in frame.iter_rows(named=True)))
         if output.suffix == ".csv":
             return _write_csv(part, pieces.frames())
-        pieces.whole().with_columns(_WIDE.cast(pl.Decimal(38, 0))).sink_parquet(part, maintain_order=True)
+        try:
+            pieces.whole().with_columns(_WIDE.cast(pl.Decimal(38, 0))).sink_parquet(part, maintain_order=True)
+        except pl.exceptions.InvalidOperationError:  # one has 39 digits
+            pieces.whole().with_columns(_WIDE.cast(pl.String)).sink_parquet(part, maintain_order=True)
     return 0
 
 
@@ -136,7 +131,7 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _text(value: Any) -> str:
     plain = value.to_list() if isinstance(value, pl.Series) else value
-    return orjson.dumps(plain, default=json_value).decode()
+    return _json(plain).decode()
 
 
 def _frame_of_rows(output: Path, rows: Sequence[Mapping[str, Any]], schema: pl.Schema, shapes: Shapes) -> pl.DataFrame:

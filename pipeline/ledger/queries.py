@@ -7,12 +7,15 @@ from typing import Any
 
 import duckdb
 import polars as pl
+from duckdb.sqltypes import DuckDBPyType
 
 from pipeline.ledger._known import HELD_BACK
 
-_WHOLE_SECONDS = "TIMESTAMP_S"
-_AS_TEXT = ("INTERVAL", "UNION(", "BIT", "BIGNUM", "UHUGEINT", "BLOB")
+_AS_TEXT = frozenset(
+    {"interval", "union", "bit", "bignum", "uhugeint", "variant", "blob", "geometry", "time with time zone"}
+)
 """Types that Polars refuses or gets wrong, and bytes, which only DuckDB knows how to write."""
+_NESTED = frozenset({"struct", "tuple", "map", "list", "array"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +229,30 @@ def presentable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     """Make what Polars refuses (with a Rust panic, for an interval) acceptable: names told apart, odd types as text."""
     taken: set[str] = set()
     columns: list[str] = []
-    for number, (name, kind) in enumerate(zip(relation.columns, map(str, relation.types), strict=True), 1):
+    for number, (name, kind) in enumerate(zip(relation.columns, relation.types, strict=True), 1):
         alias = next(a for a in (name, *(f"{name}_{n}" for n in range(1, number + 1))) if a not in taken)
         taken.add(alias)
-        cast = "::varchar" if any(odd in kind for odd in _AS_TEXT) else ""
-        if not cast and _WHOLE_SECONDS in kind:  # Polars has milliseconds, and no room there for an infinite one
-            cast = f"::{kind.replace(_WHOLE_SECONDS, 'TIMESTAMP')}"
-        quoted = alias.replace('"', '""')
-        columns.append(f'#{number}{cast} as "{quoted}"')
+        shown = str(kind) if kind.id == "hugeint" else _presentable_type(kind)
+        cast = "" if shown == str(kind) else f"::{shown}"
+        columns.append(f"#{number}{cast} as {_quoted(alias)}")
     changed = taken != set(relation.columns) or any("::" in column.split(" as ")[0] for column in columns)
     return relation.project(", ".join(columns)) if changed else relation
+
+
+def _presentable_type(kind: DuckDBPyType) -> str:
+    """Return the type, as SQL has it, that shows all values of one exactly."""
+    if kind.id in _AS_TEXT or kind.id == "hugeint":  # which has more digits than the decimal it is handed over as
+        return "VARCHAR"
+    if kind.id == "timestamp_s":  # Polars has milliseconds, and no room there for an infinite one
+        return "TIMESTAMP"
+    if kind.id not in _NESTED:
+        return str(kind)
+    parts = [(name, _presentable_type(part)) for name, part in kind.children if isinstance(part, DuckDBPyType)]
+    if kind.id in {"list", "array"}:
+        return f"{parts[0][1]}{str(kind)[str(kind).rindex('[') :]}"
+    named = kind.id == "struct"
+    return f"{kind.id.upper()}({', '.join(f'{_quoted(name)} {part}' if named else part for name, part in parts)})"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

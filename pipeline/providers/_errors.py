@@ -41,13 +41,17 @@ _NO_CREDIT = (
     "billing_hard_limit_reached",
     "billing_not_active",
     "insufficient_credits",
+    "insufficient_balance",
     "payment_required",
 )
 _BAD_KEY = ("invalid_api_key", "authentication_error", "account_deactivated")
 _BAD_KEY_TYPES = ("permission_error", "permissiondeniederror", "authenticationerror")
+_NO_MODEL = "model_not_found"
+_NOT_THERE_TYPES = ("not_found_error", "notfounderror")
+_NOT_THERE = (_NO_MODEL, *_NOT_THERE_TYPES)
 _CODES = _table(
     {
-        "pause": (*_NO_CREDIT, *_BAD_KEY, "model_not_found"),
+        "pause": (*_NO_CREDIT, *_BAD_KEY, _NO_MODEL),
         "refuse": (
             "content_filter",
             "content_policy_violation",
@@ -73,7 +77,7 @@ _CODES = _table(
 # OpenAI calls a missing key (401) and a wrong path (404) `invalid_request_error` too: these say less than a status.
 _TYPES = _table(
     {
-        "pause": (*_BAD_KEY_TYPES, "not_found_error", "notfounderror"),
+        "pause": (*_BAD_KEY_TYPES, *_NOT_THERE_TYPES),
         "reject": ("invalid_request_error", "badrequesterror", "unprocessableentityerror"),
         "door": ("ratelimiterror",),
         "retry": ("server_error", "api_error", "internalservererror"),
@@ -192,12 +196,12 @@ def _what_is_wrong(said: Said, status: int) -> Literal["credit", "key", "fatal"]
     words = {(word or "").lower() for word in (said.code, said.kind)}
     if not words.isdisjoint(_NO_CREDIT):
         return "credit"
-    if "model_not_found" in words or said.param == "service_tier":
+    if not words.isdisjoint(_NOT_THERE) or said.param == "service_tier":
         return "fatal"
-    if not words.isdisjoint((*_BAD_KEY, *_BAD_KEY_TYPES)) or status in _KEY_STATUSES:
-        return "key"
     if status == HTTPStatus.PAYMENT_REQUIRED or _SPEND.search(said.message) or _FUNDS.search(said.message):
         return "credit"
+    if not words.isdisjoint((*_BAD_KEY, *_BAD_KEY_TYPES)) or status in _KEY_STATUSES:
+        return "key"
     return "key" if _is_success(status) and _KEY.search(said.message) else "fatal"
 
 

@@ -1,6 +1,6 @@
 """Datasets: what an `[input]` section says, and the rows it stands for, in bounded batches.
 
-A new format is one new file in this package; see `_formats.py` for the two things it states.
+A new format is one new file in this package; see `_formats.py` for what it states.
 """
 
 from dataclasses import dataclass

@@ -92,12 +92,20 @@ def _value(stream: BytesIO, kind: int) -> Any:
         case 8:
             return stream.read(_unsigned(stream))
         case 9:
-            head = stream.read(1)[0]
-            size = head >> 4
-            return [_value(stream, head & 15) for _ in range(_unsigned(stream) if size == 15 else size)]  # noqa: PLR2004 -- does not fit
+            return _list(stream)
         case 12:
             return dict(_fields(stream))
     raise ValueError(kind)  # none that stands before or in a schema
+
+
+def _list(stream: BytesIO) -> list[Any]:
+    head = stream.read(1)[0]
+    size, kind = head >> 4, head & 15
+    if size == 15:  # noqa: PLR2004 -- it does not fit there
+        size = _unsigned(stream)
+    if size > len(stream.getbuffer()):  # each takes a byte at least
+        raise ValueError
+    return [stream.read(1)[0] == 1 if kind in (1, 2) else _value(stream, kind) for _ in range(size)]
 
 
 def _integer(stream: BytesIO) -> int:

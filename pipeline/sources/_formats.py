@@ -85,9 +85,11 @@ class Format(Protocol):
     """The file names it reads end with one of these, in lower case, with the dot."""
     MARK: str
     """What stands between file name and number in a row's origin: `:` before a line, `#` before a row."""
+    schema: "Callable[[Path], Mapping[str, pl.DataType]] | None"
+    """Returns a file's columns and their types, whole columns of bytes that mean text as text; None where a format has
+    no types beyond JSON's. Raises InputError."""
     stored: "Callable[[Path, Sequence[int]], pl.DataFrame] | None"
-    """Returns the rows at these positions (ascending, at least one) with the file's own types, bytes that mean text as
-    text; None where a format has no types beyond JSON's."""
+    """Returns the rows at these positions (ascending, at least one) with those types, None likewise."""
 
     def stream(self, file: Path, where: "Where | None", passed: Passed | None = None) -> Generator[Chunk, None, int]:
         """Yield the selected rows and all broken lines, in order; return how many rows the file has in all.

@@ -6,7 +6,6 @@ import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from decimal import Decimal
 from itertools import chain, islice, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ import orjson
 from pipeline.errors import InputError, did_you_mean
 from pipeline.records import BrokenRow, Row
 from pipeline.sources._formats import Broken, Chunk, Format, Item, Passed
-from pipeline.text import decimal_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,6 +23,8 @@ if TYPE_CHECKING:
 
 COLUMNS_FROM = 1000
 """Rows that decide which columns an input has."""
+FILES_LOOKED_AT = 100
+"""Files that are asked for columns of bytes before anything is sent."""
 _EDGE_BYTES = 64 * 1024
 _HASHED_BYTES = 4 * 2**30
 _AS_JSON = (bool, list, dict)
@@ -53,8 +53,8 @@ class Source:
         self._reject = reject
         self._starts: list[int] = []
         """The index of the first row of each file that a scan has come to."""
-        self.has_types = reader.stored is not None
-        """Its columns have types of their own, beyond JSON's; see `stored`."""
+        self._stamps: list[tuple[int, int]] = []
+        """Size and time of change of each of them, as it was then."""
         self.share: float | None = None
         """Which part of the input the newest scan has read, from 0 to 1; None if its format can't tell."""
 
@@ -85,14 +85,26 @@ class Source:
                     names.update(dict.fromkeys(values))
         return tuple(names)
 
-    def opaque_columns(self) -> Sequence[str]:
-        """Name the columns of the first file that hold bytes which are no text; they come as base64."""
-        return self._reader.opaque(self.files[0])
+    def opaque_columns(self) -> list[str]:
+        """Name the columns that hold bytes which are no text, by the first files; they come as base64."""
+        return list(dict.fromkeys(chain.from_iterable(map(self._reader.opaque, self.files[:FILES_LOOKED_AT]))))
+
+    def types(self) -> "dict[str, pl.DataType] | None":
+        """Return the columns of all files with their types; None if they have none, or not the same in all files."""
+        if self._reader.schema is None:
+            return None
+        found: dict[str, pl.DataType] = {}
+        for file in self.files:
+            for name, dtype in self._reader.schema(file).items():
+                if found.setdefault(name, dtype) != dtype:
+                    return None
+        return found
 
     def stored(self, indices: Sequence[int]) -> "Iterator[pl.DataFrame]":
         """Yield rows with the types of their files, one frame for each file; none if they have none.
 
-        The indices ascend, and the newest scan has yielded those rows. Raises InputError.
+        The indices ascend, and the newest scan has yielded those rows. Raises InputError, also if the file is not the
+        one that was scanned.
         """
         at = 0
         while self._reader.stored is not None and at < len(indices):
@@ -101,7 +113,10 @@ class Source:
             if file + 1 < len(self._starts):
                 end = bisect_left(indices, self._starts[file + 1])
             start = self._starts[file]
-            yield self._reader.stored(self.files[file], [index - start for index in indices[at:end]])
+            found = self._reader.stored(self.files[file], [index - start for index in indices[at:end]])
+            if found.height != end - at or _stamp(self.files[file]) != self._stamps[file]:
+                raise InputError(f"{self.files[file]} was changed while it was read; give the command again")
+            yield found
             at = end
 
     def fingerprint(self) -> str:
@@ -145,6 +160,7 @@ class Source:
         total, read = sum(sizes) or 1, 0
         for number, (file, size) in enumerate(zip(self.files, sizes, strict=True)):
             self._starts[number:] = [rows_before]
+            self._stamps[number:] = [_stamp(file)]
             prefix = f"{file}{self._reader.MARK}"
             left_out = None if passed is None else passed.of_file(rows_before)
             with closing(_Counted(self._reader.stream(file, where, left_out))) as chunks:
@@ -193,16 +209,19 @@ class _Counted:
 
 
 def _as_text(value: Any) -> str:
-    if isinstance(value, _AS_JSON):
-        return json.dumps(value, ensure_ascii=False, default=_as_text)
-    return decimal_text(value) if isinstance(value, Decimal) else str(value)
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, _AS_JSON) else str(value)
 
 
 def _size(file: Path) -> int:
+    return _stamp(file)[0]
+
+
+def _stamp(file: Path) -> tuple[int, int]:
     try:
-        return file.stat().st_size
+        status = file.stat()
     except OSError as error:
         raise InputError(f"{file} can't be read: {error.strerror}") from error
+    return status.st_size, status.st_mtime_ns
 
 
 def _content(file: Path) -> list[object]:

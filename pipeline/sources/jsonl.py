@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst")
 MARK = ":"
-stored = None
-"""See `Format.stored`."""
+schema = stored = None
+"""See `Format`: JSON has no types of its own."""
 
 _MANY_DIGITS = re.compile(r"[0-9]{19}")
 _LARGEST_EXACT = 2.0**63
