@@ -40,6 +40,10 @@ APART_SECONDS = 3.0
 """Where too few others pass, so far apart are rows tried that are refused while others pass."""
 WAITING_APART = 1000
 """So many rows that wait for themselves alone don't count as open: they must not keep the others from going out."""
+TRIED_IN_AN_OUTAGE = 64
+"""So many fresh rows more may be open while some have failed and nothing else came back: it may be the rows' fault."""
+RELEASED_PER_PASS = 2
+"""So many of these are tried again for each exchange that brings something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,14 +198,14 @@ class Doorman:
             self._ready_again(ticket)
 
     def _ready_again(self, ticket: Ticket) -> None:
-        # Whether the server is down is seen only if others are tried before this one has used up its attempts.
-        behind = self._silent and ticket.tries and self._narrowed is None
+        # Whether the server is down is seen only if others are tried: rows may fail on their own account.
+        behind = self._silent and (ticket.tries or self._narrowed is not None)
         (self._failed if behind else self._retries).append(ticket)
         self._changed.set()
 
-    def _no_longer_behind(self) -> None:
-        self._retries.extend(self._failed)
-        self._failed.clear()
+    def _no_longer_behind(self, most: int) -> None:
+        for _ in range(min(most, len(self._failed))):
+            self._retries.append(self._failed.popleft())
         self._changed.set()
 
     # -- who lets them out --------------------------------------------------------------------------
@@ -289,7 +293,10 @@ class Doorman:
         if not self._fresh:
             return False
         beyond = len(self._started) - self._limits.most_open
-        return beyond < 0 or beyond < min(self._suspects.count + self._waiting, WAITING_APART)
+        if beyond < 0:
+            return True
+        tried = TRIED_IN_AN_OUTAGE if self._failed or self._narrowed is not None else 0
+        return beyond < max(tried, min(self._suspects.count + self._waiting, WAITING_APART))
 
     async def _pick(self) -> Ticket | None:
         while not self._stopping:
@@ -367,8 +374,8 @@ class Doorman:
         if result.hint is not None:
             self._pace.heard(result.hint)
         self._silent = isinstance(result, Failure) and result.result == "unavailable"
-        if self._failed and not self._silent:
-            self._no_longer_behind()
+        if self._failed and not self._silent:  # a few: if it is these rows' fault, others pass between them
+            self._no_longer_behind(RELEASED_PER_PASS)
         if isinstance(result, Failure):
             return self._refused(ticket, result) if result.closes_door else HONEST
         if self._pace.wants_answers:
@@ -436,7 +443,7 @@ class Doorman:
         """Use only so many of the slots from now on; None is all of them."""
         if slots != self._narrowed:
             self._narrowed = slots
-            self._no_longer_behind()
+            self._changed.set()
 
     @property
     def shut_seconds(self) -> float:

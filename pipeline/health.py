@@ -11,11 +11,8 @@ from dataclasses import dataclass, replace
 from pipeline.errors import Pause
 from pipeline.records import Failure, Reply, Status
 
-LEAST_FAILING_ROWS = 8
-"""So many different rows must fail with nothing else between to call it an outage; one per slot if that is more.
-
-Fewer rows use up their attempts instead: two bad rows at a dataset's end are not an outage.
-"""
+PASSED_BY = 2
+"""So often must others get something between two failures of a row to show that it fails on its own account."""
 OUTAGE_SECONDS = 60.0
 """After so long without anything else fewer than one row per slot are enough: a rate may keep most slots empty."""
 REFUSED_SECONDS = 3600.0
@@ -36,11 +33,16 @@ class StopRules:
     | invalid_share | when more than this share of its answers is `invalid` or `truncated`; 1 is never |
     | same_rejections | when its first so many requests are all rejected for the same reason; 0 is never |
     | outage_minutes | when a provider that had answered has been down so long |
+
+    `outage_rows` different rows must fail with nothing else between for the provider to be down; one per slot if that
+    is more. Fewer rows use up their attempts instead: two bad rows at a dataset's end are not an outage. 0: no row's
+    failure ever means that.
     """
 
     invalid_share: float = 0.5
     same_rejections: int = 10
     outage_minutes: float = 5.0
+    outage_rows: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,16 @@ class Heard:
     """What the user should know."""
 
 
+@dataclass(slots=True)
+class _Failures:
+    """What happened between the failures of a row."""
+
+    spoke: int
+    """The provider's other exchanges up to the newest."""
+    passed_by: int = 0
+    """Times that there were some since the one before."""
+
+
 _MINUTE = 60
 _ALL_WELL = Heard(release=True, alive=True)
 _OFFER = re.compile(r"[-@:]latest$|:\w+$")
@@ -77,16 +89,22 @@ _SIZES = frozenset({"nano", "micro", "mini", "lite", "small", "medium", "large",
 class Health:
     """Hears every exchange of a run, in the order in which they come home."""
 
-    def __init__(self, rules: StopRules, *, model: str, concurrency: int, most_open: int) -> None:
+    def __init__(
+        self, rules: StopRules, *, model: str, concurrency: int, most_open: int, answered_before: bool = False
+    ) -> None:
         """Take the rules, the model asked for, the slots, and how many requests can be open at a time.
 
-        Open: between first send and outcome.
+        Open: between first send and outcome. `answered_before`: the job has rows that have ended in earlier runs.
         """
-        self._rules, self._asked = rules, model
-        self._outage_rows = min(max(LEAST_FAILING_ROWS, concurrency), most_open)
-        self._least_rows = min(LEAST_FAILING_ROWS, self._outage_rows)
+        self._rules, self._asked, self._answered_before = rules, model, answered_before
+        self._outage_rows = min(max(rules.outage_rows, concurrency), most_open)
+        self._least_rows = min(rules.outage_rows, self._outage_rows)
         self._failing: set[str] = set()
         self._failing_since = 0.0
+        self._failed: dict[str, _Failures] = {}
+        """Of the rows that have failed and got nothing else since."""
+        self._spoke = 0
+        """Exchanges that brought something else than a failure of the provider's own."""
         self._reached = False
         """The provider has said something that is not a failure of its own."""
         self._down_since: float | None = None
@@ -128,6 +146,8 @@ class Health:
                 return Heard(notice=self._back(now), alive=True)
         back = self._back(now)
         self._proven = True
+        if self._failed:
+            self._failed.pop(key, None)
         notice = back or self._other_model(result.model)
         return _ALL_WELL if notice is None else Heard(release=True, alive=True, notice=notice)
 
@@ -135,6 +155,7 @@ class Health:
         """Note that the provider speaks: whatever was wrong with it is over."""
         since, self._down_since = self._down_since, None
         self._refused_since = None
+        self._spoke += 1
         self._failing.clear()
         self._reached, self._probes = True, 0
         return None if since is None else f"the provider is back after {now - since:.0f} s"
@@ -158,11 +179,13 @@ class Health:
     def _unavailable(self, key: str, failure: Failure, now: float, began: int, *, last: bool) -> Heard:
         if self._down_since is not None:
             return self._probed(failure, now, began)
+        if self._rules.outage_rows == 0 or self._on_its_own_account(key, failure, last=last):
+            return Heard()
         if not self._failing:
             self._failing_since = now
         self._failing.add(key)
         rows = len(self._failing)
-        if not self._reached and rows >= self._least_rows:
+        if not self._reached and rows >= self._least_rows and (failure.not_sent or not self._answered_before):
             return Heard(outage=1, pause=_down(failure, f"the first {rows} rows all failed"))
         # Where a row is at stake, or many slots have been empty, nobody waits until there was one for each slot.
         few_are_enough = last or now - self._failing_since >= OUTAGE_SECONDS
@@ -174,6 +197,18 @@ class Health:
             return Heard(outage=1, pause=_down(failure, f"{rows} rows in a row failed"))
         return Heard(outage=1, notice=f"{rows} rows in a row failed ({failure.message}); trying one at a time until"
                                       " the provider is back")  # fmt: skip
+
+    def _on_its_own_account(self, key: str, failure: Failure, *, last: bool) -> bool:
+        """Tell whether a row fails again and again while others pass: that is no sign of an outage."""
+        if failure.not_sent:
+            return False
+        found = self._failed.setdefault(key, _Failures(self._spoke))
+        if self._spoke > found.spoke:
+            found.spoke, found.passed_by = self._spoke, found.passed_by + 1
+        own = found.passed_by >= PASSED_BY
+        if own and last:
+            del self._failed[key]
+        return own
 
     def _probed(self, failure: Failure, now: float, began: int) -> Heard:
         if began == self.epoch:
@@ -259,7 +294,10 @@ def _words(model: str) -> set[str]:
 def _down(failure: Failure, since: str) -> Pause:
     if failure.not_sent:
         return unreachable(failure)
-    why = f"the provider is down ({since}, the last with: {failure.message}); no row is given up for that"
+    why = (
+        f"the provider is down ({since}, the last with: {failure.message}); no row is given up for that. If it answers"
+        " all but some rows, --set stop.outage_rows=0 lets those use up their attempts and end as failed"
+    )
     return Pause("unavailable", why)
 
 

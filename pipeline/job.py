@@ -78,7 +78,7 @@ SECTIONS: dict[str, dict[str, Kind]] = {
     },
     "budget": {"usd": _NUMBER},
     "retry": {"attempts": int},
-    "stop": {"invalid_share": _NUMBER, "same_rejections": int, "outage_minutes": _NUMBER},
+    "stop": {"invalid_share": _NUMBER, "same_rejections": int, "outage_minutes": _NUMBER, "outage_rows": int},
     "run": {"dedupe": bool, "reuse": ("ledger", "job")},
     "price": {},  # checked by pricing, which knows its components
 }
@@ -391,7 +391,13 @@ def _stop(table: Mapping[str, Any], path: str) -> StopRules:
     if minutes < 0:
         raise JobFileError(f"{path}: [stop] outage_minutes must be at least 0, not {minutes:g}")
     rejections = table.get("same_rejections", usual.same_rejections)
-    return StopRules(share, _at_least(0, rejections, f"{path}: [stop] same_rejections"), minutes)
+    rows = table.get("outage_rows", usual.outage_rows)
+    return StopRules(
+        share,
+        _at_least(0, rejections, f"{path}: [stop] same_rejections"),
+        minutes,
+        _at_least(0, rows, f"{path}: [stop] outage_rows"),
+    )
 
 
 def _per_minute(value: int | Decimal, path: str, key: str) -> int | Decimal:

@@ -25,6 +25,8 @@ class RetryPolicy:
     base_seconds: float = 0.5
     cap_seconds: float = 60.0
     """Bounds our own backoff, not a wait the server named."""
+    probe_cap_seconds: float = 4.0
+    """The same for a provider that is down, if the failure costs nothing: the next row may pass."""
     door_base_seconds: float = 0.25
     door_growth: float = 1.35
     """Gentler than a request's own doubling: a window that has just begun again should not be missed for long."""
@@ -35,7 +37,7 @@ class RetryPolicy:
             return None
         if tries >= self.attempts and not failure.closes_door:
             return None
-        return self.wait_for_probe(tries, failure, jitter)
+        return self._backoff(tries, failure, jitter, self.cap_seconds)
 
     def wait_for_door(self, streak: int, failure: Failure, jitter: float) -> float:
         """Seconds the door stays closed for everybody after the `streak`-th closing in a row (from 1)."""
@@ -49,7 +51,12 @@ class RetryPolicy:
 
     def wait_for_probe(self, probe: int, failure: Failure, jitter: float) -> float:
         """Seconds until a provider that is down is asked again, after the `probe`-th failure (from 1)."""
-        return self._asked(failure, self._spread(self.base_seconds * 2.0 ** _steps(probe), jitter), jitter)
+        cap = self.cap_seconds if failure.cost_unknown else self.probe_cap_seconds
+        return self._backoff(probe, failure, jitter, cap)
+
+    def _backoff(self, count: int, failure: Failure, jitter: float, cap: float) -> float:
+        seconds = min(self.base_seconds * 2.0 ** _steps(count), cap)
+        return self._asked(failure, self._spread(seconds, jitter), jitter)
 
     def _spread(self, seconds: float, jitter: float) -> float:
         return min(seconds, self.cap_seconds) * (0.5 + 0.5 * jitter)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.health import LEAST_ANSWERS, LEAST_FAILING_ROWS, OUTAGE_SECONDS, RECENT_ANSWERS, Health, StopRules
+from pipeline.health import LEAST_ANSWERS, OUTAGE_SECONDS, RECENT_ANSWERS, Health, StopRules
 from pipeline.records import Failure, Reply
 
 ANSWER = Reply("fine", "stop", "stop", None, "m-1")
@@ -33,7 +33,7 @@ class Run:
     def outage(self):
         """An outage after a first answer; the Heard that says so."""
         self.hear(ANSWER)
-        return self.hear_all(*[DOWN] * LEAST_FAILING_ROWS)[-1]
+        return self.hear_all(*[DOWN] * StopRules().outage_rows)[-1]
 
 
 # -- the provider is down ---------------------------------------------------------------------------
@@ -41,7 +41,7 @@ class Run:
 
 @pytest.mark.parametrize(("failure", "says"), [(DOWN, "is down"), (NOBODY, "can't be reached")])
 def test_a_provider_that_never_answered_pauses_the_run_when_the_first_rows_all_fail(failure, says):
-    *before, last = Run().hear_all(*[failure] * LEAST_FAILING_ROWS)
+    *before, last = Run().hear_all(*[failure] * StopRules().outage_rows)
     assert not any(heard.pause for heard in before)
     assert says in last.pause.why
     assert failure.message in last.pause.why
@@ -120,7 +120,7 @@ def test_probes_are_counted_but_not_what_was_on_its_way_when_the_outage_was_seen
     run = Run()
     run.hear(ANSWER)
     before = run.health.epoch
-    run.hear_all(*[DOWN] * LEAST_FAILING_ROWS)
+    run.hear_all(*[DOWN] * StopRules().outage_rows)
     assert [run.hear(DOWN, began=before).outage for _ in range(5)] == [1] * 5
     assert [run.hear(DOWN).outage for _ in range(3)] == [2, 3, 4]
 

@@ -287,7 +287,7 @@ def test_people_may_ask_anything_and_change_nothing(path):
     ("query", "rows"),
     [
         ("select interval 90 minute as took", [("01:30:00",)]),
-        ("select [interval 1 day] as a, '101'::bit as b, union_value(x := 1) as c", [("[1 day]", "101", "1")]),
+        ("select [interval 1 day] as a, '101'::bit as b, union_value(x := 1) as c", [(["1 day"], "101", "1")]),
         ("select 1 as a, 2 as a, 3 as a_1, 4 as a", [(1, 2, 3, 4)]),
         ('select interval 1 day as "a ""quoted"" name"', [("1 day",)]),
         ("select 1.50::decimal(18,12) as usd, null as nothing", [(Decimal("1.5"), None)]),

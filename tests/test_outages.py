@@ -33,10 +33,11 @@ NEVER = float("inf")
 
 
 class Server:
-    """Answers, but from `down` until `back` with a 503, and so of rows in `bad` whenever they come."""
+    """Answers, but from `down` until `back` with a 503, so of rows in `bad` whenever they come, and now and then."""
 
-    def __init__(self, *, down=NEVER, back=NEVER, bad=(), latency=0.2, slow=None):
+    def __init__(self, *, down=NEVER, back=NEVER, bad=(), latency=0.2, slow=None, flaky=0.0):
         self.down, self.back, self.bad, self.latency, self.slow = down, back, bad, latency, slow or {}
+        self.flaky, self.chance = flaky, random.Random(7)
         self.sent = Counter()
 
     async def post(self, url, headers, body):
@@ -44,22 +45,25 @@ class Server:
         row = next(key for key in body.decode().split('"') if key.startswith("row "))
         self.sent[row] += 1
         await asyncio.sleep(self.slow.get(row, self.latency))
-        return DOWN if row in self.bad or self.down <= loop.time() < self.back else ANSWER
+        if row in self.bad or self.down <= loop.time() < self.back or self.chance.random() < self.flaky:
+            return DOWN
+        return ANSWER
 
 
 class Night:
     """A run of so many rows."""
 
-    def __init__(self, folder, server, *, attempts=6, outage_minutes=5.0, **limits):
+    def __init__(self, folder, server, *, attempts=6, rules=None, answered_before=False, outage_minutes=5.0, **limits):
         self.server, self.paused, self.told = server, None, []
         self.limits = Limits(**limits)
         self.budget, self.tally = Budget(), Tally()
         self.door = Doorman(self.limits, self.budget)
         self.health = Health(
-            StopRules(outage_minutes=outage_minutes),
+            StopRules(outage_minutes=outage_minutes) if rules is None else rules,
             model="m",
             concurrency=self.limits.concurrency,
             most_open=self.limits.most_open,
+            answered_before=answered_before,
         )
         self.exchanger = Exchanger(
             run_id=7,
@@ -170,6 +174,57 @@ def test_two_bad_rows_at_a_datasets_end_are_no_outage(night, concurrency, per_mi
     held = night(30, Server(bad={"row 28", "row 29"}), concurrency=concurrency, requests_per_minute=per_minute)
     assert (held.statuses, held.paused) == ({"ok": 28, "failed": 2}, None)
     assert held.server.sent["row 28"] == held.server.sent["row 29"] == 6
+
+
+def bad_rows(*numbers):
+    return {f"row {n}" for n in numbers}
+
+
+@pytest.mark.parametrize(("concurrency", "per_minute"), [(4, 600), (8, None), (32, 600), (64, None)])
+@pytest.mark.parametrize("first", [20, 60, 200])
+def test_bad_rows_in_a_row_hold_no_other_up_and_fail(night, concurrency, per_minute, first):
+    server = Server(bad=bad_rows(*range(first, first + 30)))
+    held = night(600, server, concurrency=concurrency, requests_per_minute=per_minute)
+    assert (held.statuses, held.paused) == ({"ok": 570, "failed": 30}, None)
+    assert sum(server.sent[row] for row in server.bad) <= 30 * 12
+
+
+@pytest.mark.parametrize("concurrency", [1, 4, 8, 64])
+@pytest.mark.parametrize("first", [150, 170])
+def test_bad_rows_in_a_row_near_the_end_hold_no_other_up(night, concurrency, first):
+    held = night(200, Server(bad=bad_rows(*range(first, first + 30))), concurrency=concurrency)
+    assert held.statuses["ok"] == 170
+    assert held.statuses["failed"] == 30 or "--set stop.outage_rows=0" in held.paused.why
+
+
+@pytest.mark.parametrize("answered_before", [False, True])
+def test_bad_rows_at_the_beginning_hold_up_a_new_job_only(night, answered_before):
+    held = night(200, Server(bad=bad_rows(*range(20))), concurrency=8, answered_before=answered_before)
+    if answered_before:
+        assert (held.statuses, held.paused) == ({"ok": 180, "failed": 20}, None)
+    else:
+        assert "the first 8 rows all failed" in held.paused.why
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, 64])
+@pytest.mark.parametrize("answered_before", [False, True])
+def test_where_nothing_else_is_left_the_pause_names_what_ends_the_bad_rows(night, concurrency, answered_before):
+    """Nobody can tell then whose fault it is."""
+    everything = Server(bad=bad_rows(*range(12)))
+    held = night(12, everything, concurrency=concurrency, answered_before=answered_before)
+    assert held.statuses["failed"] == 0
+    assert "--set stop.outage_rows=0 lets those use up their attempts and end as failed" in held.paused.why
+    rules = StopRules(outage_rows=0)
+    held = night(12, everything, concurrency=concurrency, answered_before=answered_before, rules=rules)
+    assert (held.statuses, held.paused) == ({"failed": 12}, None)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, 64])
+@pytest.mark.parametrize("minutes", [0.5, 3])
+def test_a_provider_that_often_fails_costs_no_row_its_outage_either(night, concurrency, minutes):
+    server = Server(flaky=0.2, down=5.0, back=5.0 + 60 * minutes)
+    held = night(1000, server, concurrency=concurrency, requests_per_minute=1200, attempts=12)
+    assert (held.statuses, held.paused) == ({"ok": 1000}, None)
 
 
 def test_a_bad_row_fails_while_the_last_answers_take_long(night):

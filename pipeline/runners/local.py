@@ -102,7 +102,11 @@ class LocalRun:
         self._until, self._estimate, self._ahead = until, estimate, Ahead()
         self._door = Doorman(limits, budget)
         self._health = Health(
-            rules, model=exchanger.spec.name, concurrency=limits.concurrency, most_open=limits.most_open
+            rules,
+            model=exchanger.spec.name,
+            concurrency=limits.concurrency,
+            most_open=limits.most_open,
+            answered_before=bool(planner.known.own),
         )
         self._out: deque[Ticket] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
