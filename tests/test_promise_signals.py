@@ -2,9 +2,11 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from decimal import Decimal
 
@@ -236,6 +238,35 @@ def waiting_for_its_ledger(project, stub):
         (journal,) = (project.folder / "promptmill.journal").glob("*.jsonl")
         wait_for(lambda: b'"type":"end"' in journal.read_bytes())
         yield run
+
+
+def test_a_run_whose_rows_can_not_be_listed_at_its_end_is_paused_and_what_is_shown_is_called_a_part(project, stub):
+    """It once ended with exit 0, and `results` wrote the one row of the list before."""
+    project.rows(texts(4))
+    project.job(concurrency=4)
+    project.run("run", "job.toml", "--yes", "--limit", "1")
+    impatient = (
+        "from pipeline.cli import main; from pipeline.runners._loader import Loader\n"
+        "Loader.finish.__defaults__ = (0.1,)\nmain(['run', 'job.toml', '--yes', '--json'])"
+    )
+    stub.hold()
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", impatient],
+        cwd=project.folder, env=project._env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as run:  # fmt: skip
+        stub.wait_for_in_flight(3)
+        with opened_elsewhere(project.folder / "promptmill.duckdb"):
+            stub.release()
+            out, err = run.communicate(timeout=60)
+    said = json.loads(out)
+    assert (run.returncode, said["exit_code"], said["pause_kind"]) == (4, 4, "ledger"), err
+    part = "3 requests have their outcome and their rows are not listed"
+    assert part in project.run("results", "job", "-o", "r.jsonl").stderr
+    assert part in project.run("errors", "job").stderr
+    assert part in project.run("status").stderr
+    assert "4 ok" in project.run("run", "job.toml", "--yes").stdout
+    assert "are not listed" not in project.run("results", "job", "-o", "r.jsonl").stderr
+    assert len((project.folder / "r.jsonl").read_text().splitlines()) == stub.calls == 4
 
 
 def test_ctrl_c_after_the_last_answer_changes_nothing_about_how_the_run_ended(project, stub):

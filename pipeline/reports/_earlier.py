@@ -29,6 +29,11 @@ where plan_id = any($2)
   and key in (select o.key from outcomes o join run_starts r using (run_id) where r.job = $1 and o.status = 'ok')
 group by plan_id
 """
+_UNLISTED = """
+select count(*) as requests
+from (select distinct o.key from outcomes o join run_starts r using (run_id) where r.job = $1 and r.plan_id = $2)
+where key not in (select key from rows where plan_id = $2)
+"""
 _KEPT = """
 select count(*) as rows from rows w join run_starts s on s.plan_id = w.plan_id and s.run_id = $1
 where w.key in (select key from outcomes where run_id = $1 and status <> 'ok')
@@ -47,7 +52,7 @@ where w.plan_id = $2 and w.key not in (select n.key from rows n join run_starts 
 
 
 def earlier_answers(ledger: Ledger, job: str) -> str | None:
-    """Say which plan has the most answers, if the newest has fewer and is about other requests; or that none has rows.
+    """Say which plan has the most answers, if the newest has fewer and is about other requests; or that it lacks rows.
 
     That is worth asking where the newest is not done.
     """
@@ -55,6 +60,13 @@ def earlier_answers(ledger: Ledger, job: str) -> str | None:
     now = json.loads(newest["config"])
     if newest["answered"] and not newest["listed"]:
         return _unlisted(ledger, job, newest, now)
+    (unlisted,) = run_report(ledger, _UNLISTED, [job, newest["plan_id"]]).rows
+    if unlisted["requests"]:
+        return (
+            f"{job}: {unlisted['requests']:,} requests have their outcome and their rows are not listed, as the ledger"
+            f" could not be written when a run ended, or was put back: {_command(ledger, newest, now)} lists them and"
+            " sends nothing that is answered"
+        )
     unlike = [
         (plan, config)
         for plan, config in ((plan, json.loads(plan["config"])) for plan in others)

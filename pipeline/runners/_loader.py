@@ -56,6 +56,8 @@ class Loader:
         ]
         self.problem: str | None = None
         """Why the last burst could not be loaded, for the progress line; None when all is well."""
+        self.unlisted = False
+        """The run has ended, and the ledger lacks rows of its plan."""
         self.broken: BaseException | None = None
         """What ended the thread, if anything did: the run must pause."""
 
@@ -156,7 +158,7 @@ class Loader:
 
         Nobody knows how many `attempts` there are (None) if the journal could not be read.
         """
-        rows = bool(self._rows or self._plan_end)
+        self.unlisted = rows = bool(self._rows or self._plan_end)
         said = []
         if attempts is None:
             said.append(
