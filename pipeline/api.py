@@ -446,7 +446,7 @@ def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions) -> Pilot
     """
     key, missing = _credentials(job, options)
     prepared = prepare(job, limit=options.limit)
-    sample = Sample(requests, int(fingerprint(prepared), 16))
+    sample = Sample(requests, bytes.fromhex(prepared.plan.input_fingerprint))  # two prompts' pilots can be compared
     scan, counter = _scanned(prepared, ledger, Selection(), options.tick, sample)
     report = None
     if sample.to_send:
@@ -519,6 +519,7 @@ def status(ledger: Ledger, job: str | None = None) -> tuple[Table, list[str]]:
     live = live_runs(ledger.folder)
     for row in table.rows:
         row["state"] = _state(row, live)
+        row["pid"] = live.get(row["job"], {}).get("pid")
     rows = [row for row in table.rows if job is None or row["job"] == job_name(job)]
     damage = run_report(ledger, status_report.DAMAGE).rows
     notes = [

@@ -306,39 +306,55 @@ def keys(count):
 
 def chosen(size, seed, offered):
     sample = Sample(size, seed)
-    for key in offered:
-        sample.offer(key)
+    for index, key in offered:
+        sample.offer(key, index)
     return set(sample.chosen)
 
 
 def test_the_choice_depends_on_the_seed_and_not_on_the_order_of_the_rows():
-    offered = keys(500)
-    one, other = 0x1234 << 112, 0xFEDC << 112
+    offered = list(enumerate(keys(500)))
+    one, other = b"one", b"other"
     assert chosen(50, one, offered) == chosen(50, one, reversed(offered))
     assert len(chosen(50, one, offered) & chosen(50, other, offered)) < 20
 
 
 def test_every_request_has_the_same_chance():
-    offered = keys(100)
-    seeds = [int.from_bytes(blake2b(b"%d" % n, digest_size=16).digest()) for n in range(400)]
-    picked = [key for seed in seeds for key in chosen(10, seed, offered)]
-    counts = [picked.count(key) for key in offered]
+    offered = list(enumerate(keys(100)))
+    picked = [key for n in range(400) for key in chosen(10, b"%d" % n, offered)]
+    counts = [picked.count(key) for _, key in offered]
     assert sum(counts) == 4000
     assert min(counts) > 15
     assert max(counts) < 75
 
 
 def test_a_choice_holds_no_more_than_it_may_and_counts_rows_of_its_own_requests():
-    sample = Sample(2, 0)
-    low, middle, high = (f"v1{n:032x}" for n in (1, 2, 3))
-    for key in (high, middle, low):
-        sample.offer(key)
+    offered = list(enumerate(keys(3)))
+    low, middle = sorted(chosen(2, b"seed", offered))
+    (high,) = {key for _, key in offered} - {low, middle}
+    sample = Sample(2, b"seed")
+    for index, key in offered:
+        sample.offer(key, index)
         sample.again(key)
     sample.counted(low, TokenCount(5, "exact", 5))
     sample.counted(high, TokenCount(5, "exact", 5))
     assert set(sample.chosen) == {low, middle}
     assert [sample.chosen[key].rows for key in (low, middle)] == [2, 2]
     assert sample.to_send == {low}
+
+
+def test_the_pilots_of_two_prompts_ask_for_the_same_rows(project, stub):
+    project.rows(texts(300))
+    for name, prompt in (("a", "{{ text }}"), ("b", "Shortly: {{ text }}")):
+        project.job(name)
+        file = project.folder / f"{name}.toml"
+        file.write_text(file.read_text().replace("{{ text }}", prompt))
+        project.run("estimate", f"{name}.toml", "--pilot", "20")
+    sent = project.sql(
+        "select r.job, list(w.row_id order by w.row_id) as ids from attempts a join runs r using (run_id)"
+        " join rows w on w.plan_id = r.plan_id and w.key = a.key group by r.job order by r.job"
+    )
+    assert [len(line["ids"]) for line in sent] == [20, 20]
+    assert sent[0]["ids"] == sent[1]["ids"]
 
 
 def test_a_pilot_names_the_command_that_shows_what_did_not_end_well(project, stub):

@@ -36,7 +36,7 @@ def command(job: str | None, watch: bool, ledger_path: Path, as_json: bool) -> i
         if watch:
             click.clear()
         if as_json or not table.rows:
-            print_rows((*table.columns, "state") if table.rows else COLUMNS, table.rows, as_json=as_json)
+            print_rows((*table.columns, "state", "pid") if table.rows else COLUMNS, table.rows, as_json=as_json)
         else:
             always = ("job", "state", "cost_usd")
             print_chosen(table.rows, HEADINGS, always=always, kept=KEPT, zeros=KEPT[:-1], whole=("state",))

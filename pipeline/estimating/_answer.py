@@ -121,7 +121,10 @@ class Scan:
     def _sort(self, row: PlannedRow, requests: list[Request], passed: list[str], whose: list[_Counted]) -> None:
         what, status = decide(self.known, row.key, self.selection, self.meter.max_tokens)
         if self.sample is not None and row.request is not None and what in {"ended", "send"}:
-            (self.sample.again if row.repeated else self.sample.offer)(row.key)
+            if row.repeated:
+                self.sample.again(row.key)
+            else:
+                self.sample.offer(row.key, row.index)
         if what in {"ended", "skip"}:
             self.already += 1
             self.passed_over += what == "skip"

@@ -1,12 +1,10 @@
-"""A pilot's choice: N random requests of a plan, the same ones each time it is asked."""
+"""A pilot's choice: N random requests of a plan, the same ones each time it is asked, under whatever prompt."""
 
 import heapq
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from pipeline.records import TokenCount
-
-_DIGITS = slice(2, None)
-"""Of a key: `v1` goes before them."""
 
 
 @dataclass(slots=True)
@@ -21,21 +19,25 @@ class Chosen:
 
 
 class Sample:
-    """The N keys nearest to a point that the seed names. Keys are hashes, so nearness has nothing to do with content.
+    """The requests of the N rows whose places, hashed with the seed, come first: that has nothing to do with content.
 
     What has its answer already is chosen all the same: a pilot that was interrupted or is repeated pays only for what
     is missing, and stays a random choice.
     """
 
-    def __init__(self, size: int, seed: int) -> None:
-        self._size, self._seed = size, seed
+    def __init__(self, size: int, seed: bytes) -> None:
+        """Take how many to choose, and a seed of at most 64 bytes."""
+        self._size = size
+        self._hash = blake2b(digest_size=8, key=seed)
         self._heap: list[tuple[int, str]] = []
         self.chosen: dict[str, Chosen] = {}
         """By key."""
 
-    def offer(self, key: str) -> None:
-        """Choose a request of the plan, if it is one of the nearest so far."""
-        place = (-(int(key[_DIGITS], 16) ^ self._seed), key)
+    def offer(self, key: str, index: int) -> None:
+        """Choose a request of the plan, if its first row is one of the first so far."""
+        hashed = self._hash.copy()
+        hashed.update(index.to_bytes(8))
+        place = (-int.from_bytes(hashed.digest()), key)
         if len(self._heap) < self._size:
             heapq.heappush(self._heap, place)
         elif place > self._heap[0]:
