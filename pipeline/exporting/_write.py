@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
@@ -53,7 +53,7 @@ def write_rows(output: Path, pieces: Iterable[Rows], schema: pl.Schema) -> int:
     if output.suffix == ".jsonl":
         return _whole(output, lambda part: _write_jsonl(part, (row for rows in pieces for row in rows)))
     if output.suffix == ".csv":
-        pieces = (map(_with_nested_as_text, rows) for rows in pieces)
+        pieces = ([_with_cells(row, schema) for row in rows] for rows in pieces)
     shapes = Shapes(schema)
     frames = (_frame_of_rows(output, list(rows), schema, shapes) for rows in pieces)
     return _whole(output, lambda part: _write_uneven(output, part, frames))
@@ -79,15 +79,23 @@ def _with_json(row: Mapping[str, Any]) -> dict[str, Any]:
     return dict(row) | {"parsed": orjson.loads(parsed)} if isinstance(parsed, str) else dict(row)
 
 
-def _with_nested_as_text(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Write lists and objects as JSON, each with the members it has: a column of them would give all to each."""
-    return {name: _text(value) if isinstance(value, dict | list) else value for name, value in row.items()}
+def _with_cells(row: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Write each value of the input as it is: a column of numbers, or of objects, would make them all alike."""
+    return {name: value if name in known else _cell(value) for name, value in row.items()}
+
+
+def _cell(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return decimal_text(value) if isinstance(value, Decimal) else _text(value)
 
 
 def json_value(value: Any) -> Any:
-    """Turn what JSON doesn't know into what it does: money to exact decimal strings, times to ISO form."""
+    """Turn what JSON doesn't know into what it does: money to exact decimal strings, the ledger's times to ISO form."""
     if isinstance(value, Decimal):
         return decimal_text(value)
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return f"{value.isoformat()}Z"
     if isinstance(value, datetime | date):
         return value.isoformat()
     return str(value)
@@ -165,7 +173,7 @@ def _first_problem(rows: Sequence[Mapping[str, Any]], schema: pl.Schema) -> str 
 
 def _no_type(output: Path, error: Exception | str) -> UserError:
     reason = str(error).splitlines()[0]
-    return UserError(f"-o {output}: no type fits a column of the input ({reason}); write .jsonl instead")
+    return UserError(f"-o {output}: no type fits a column of the input ({reason}); write .jsonl or .csv instead")
 
 
 def _whole(output: Path, write: Callable[[Path], int]) -> int:
