@@ -133,7 +133,7 @@ class CountKeeper:
                 return None
             self._path.parent.mkdir(exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            file = FileIO(os.open(self._part, flags, 0o644), "r+")
+            file = FileIO(os.open(self._part, flags, 0o666), "r+")
         except OSError:
             return None
         try:

@@ -52,10 +52,9 @@ STANDARD_ERRORS = 3.0
 run is another chance."""
 LEAST_LOOKS = 10
 """From fewer looks it is not known well enough how much requests differ."""
-WORTH_SAYING = Decimal("0.01")
-"""And by more than this share of the interval's bound."""
-WORTH_SAYING_EARLY = Decimal("0.05")
-"""The same, of a run's first requests: these differ a little from the rest, by shorter ids for example."""
+WORTH_SAYING = Decimal("0.05")
+"""And by more than this share of the interval's bound: where all answers are alike an interval has no width, and the
+first requests of a run differ a little from the rest, by shorter ids for example."""
 
 
 class Observed(NamedTuple):
@@ -444,24 +443,16 @@ class Beginning:
         if projected is None or course.done > requests:
             return None
         # Not `error_of_all`, which is 0 in the end: the first of a run may well be outside when the run is not.
-        return _left(
-            course, projected, (self.low_usd, self.high_usd), course.error_of_mean(requests), WORTH_SAYING_EARLY
-        )
+        return _left(course, projected, (self.low_usd, self.high_usd), course.error_of_mean(requests))
 
 
-def _left(
-    course: Course,
-    projected: Decimal,
-    interval: tuple[Decimal, Decimal],
-    error: float,
-    worth_saying: Decimal = WORTH_SAYING,
-) -> Side | None:
+def _left(course: Course, projected: Decimal, interval: tuple[Decimal, Decimal], error: float) -> Side | None:
     """Return on which side a projection is far enough outside of an interval, if that was not said of the run yet."""
     low, high = interval
     side: Side = "above" if projected > high else "below"
     bound = high if side == "above" else low
     beyond = projected - high if side == "above" else low - projected
-    if course.said or beyond <= worth_saying * bound or float(beyond) < STANDARD_ERRORS * error:
+    if course.said or beyond <= WORTH_SAYING * bound or float(beyond) < STANDARD_ERRORS * error:
         return None
     course.said = True
     return side

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import re
 import shlex
 import subprocess
@@ -105,6 +106,33 @@ def test_sql_reads_its_query_from_standard_input(tmp_path, stub):
     project.job()
     project.run("run", "job.toml", "--yes")
     assert "2" in project.run("sql", stdin="select count(*) from results").stdout
+
+
+def test_a_user_without_a_home_needs_none(tmp_path, stub, monkeypatch):
+    def nobody(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    project = Project(tmp_path, stub.base_url)
+    monkeypatch.setattr(project, "_env", lambda: {"COLUMNS": "120"})
+    project.rows(texts(2))
+    project.job()
+    for command in (("check", "job.toml"), ("estimate", "job.toml"), ("run", "job.toml", "--yes"), ("prices",)):
+        project.run(*command)
+
+
+def test_what_a_run_makes_is_the_groups_too_if_the_umask_says_so(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(2))
+    project.job()
+    before = os.umask(0o002)
+    try:
+        project.run("run", "job.toml", "--yes", "--log", "run.log")
+    finally:
+        os.umask(before)
+    made = [path for path in tmp_path.rglob("*") if path.is_file() and path.name not in {"job.toml", "rows.jsonl"}]
+    assert {path.suffix for path in made} >= {".duckdb", ".gate", ".jsonl", ".lock", ".log"}
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in made} == {path.name: "0o664" for path in made}
 
 
 def test_sql_works_in_utc_wherever_it_is_asked(tmp_path, stub):

@@ -1,5 +1,6 @@
 """Promise: what no row can pass pauses the run; rows stay pending, and the same command goes on later."""
 
+import time
 from datetime import datetime, timedelta
 
 import pytest
@@ -241,3 +242,23 @@ def test_a_time_that_cannot_be_meant_is_refused(project, stub, text, says):
 )
 def test_a_time_without_a_day_is_the_next_one(text, now, meant):
     assert _moment(text, datetime.fromisoformat(now).astimezone()) == datetime.fromisoformat(meant).astimezone()
+
+
+@pytest.mark.parametrize(
+    ("text", "now", "meant"),
+    [
+        ("02:30", "2027-03-28T01:30+01:00", "2027-03-28T03:30+02:00"),  # there is no 02:30 in that night
+        ("07:00", "2027-03-28T01:30+01:00", "2027-03-28T07:00+02:00"),
+        ("02:30", "2027-03-28T04:00+02:00", "2027-03-29T02:30+02:00"),
+        ("02:30", "2027-10-31T01:30+02:00", "2027-10-31T02:30+02:00"),  # there are two
+        ("02:30", "2027-10-31T02:45+01:00", "2027-11-01T02:30+01:00"),
+    ],
+)
+def test_a_time_in_a_night_in_which_the_clock_is_changed_is_the_next_one_too(monkeypatch, text, now, meant):
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        assert _moment(text, datetime.fromisoformat(now).astimezone()) == datetime.fromisoformat(meant)
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -74,9 +74,16 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in clic
 
 def _moment(text: str, now: datetime) -> datetime:
     if _CLOCK_TIME.fullmatch(text):
-        today = datetime.combine(now.date(), time.fromisoformat(text.zfill(len("07:00")))).astimezone()
-        return today if today > now else (today.replace(tzinfo=None) + timedelta(days=1)).astimezone()
+        today = datetime.combine(now.date(), time.fromisoformat(text.zfill(len("07:00"))))
+        moments = (_existing(today + timedelta(days=days)) for days in range(2))
+        return next(moment for moment in moments if moment > now)
     return datetime.fromisoformat(text).astimezone()  # without a zone: this machine's
+
+
+def _existing(clock: datetime) -> datetime:
+    """Return the moment that this machine's clock shows so; a later one in the night in which it jumps over that."""
+    moment = clock.astimezone()
+    return moment if moment.replace(tzinfo=None) == clock else clock.replace(fold=1).astimezone()
 
 
 until_option = click.option(
@@ -141,7 +148,10 @@ def price_file() -> Path | None:
         return Path(named)
     from pipeline.pricebook import USUAL_FILE
 
-    usual = Path(USUAL_FILE).expanduser()
+    try:
+        usual = Path(USUAL_FILE).expanduser()
+    except RuntimeError:  # a user without a home, as in a container
+        return None
     return usual if usual.is_file() else None
 
 

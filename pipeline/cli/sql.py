@@ -1,6 +1,7 @@
 """`promptmill sql [QUERY]`."""
 
 import contextlib
+import os
 import re
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 LEAVE = ("exit", "quit", ".exit", ".quit", "\\q")
 _COMMENT_FIRST = re.compile(r"--(\s|.*\n)")
-HISTORY = Path("~/.promptmill_history")
+HISTORY = "~/.promptmill_history"
 
 
 class _Command(click.Command):
@@ -58,7 +59,7 @@ def _answer(ledger: "Ledger", query: str, *, as_json: bool) -> None:
 
 def _prompt(ledger: "Ledger", *, as_json: bool) -> None:
     """Read queries that end with `;` until Ctrl-D."""
-    history = HISTORY.expanduser()
+    history = Path(os.path.expanduser(HISTORY))  # noqa: PTH111 -- pathlib raises where nobody has a home
     readline = _readline(history)
     click.echo("SQL on the ledger, read-only. End a query with ; and leave with `exit` or Ctrl-D.", err=True)
     lines: list[str] = []

@@ -215,7 +215,7 @@ def _open(path: Path, forbidden: Sequence[Path]) -> int:
             raise UsageError(f"--log {path}: not a file")
         if path.is_file() and path.stat().st_size and not _A_LINE_OF_OURS.match(_head(path)):
             raise UsageError(f"--log {path}: the file exists and is not a log of promptmill; name another")
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UsageError(f"--log {path} can't be written: {error.strerror or error}") from error
 
