@@ -196,6 +196,13 @@ def test_a_condition_that_can_not_be_used_is_shown_with_the_reason(ending, where
     assert "\n" not in str(caught.value)
 
 
+def test_a_condition_on_a_field_of_an_object_says_how_to_ask_for_it():
+    Path("data.jsonl").write_text('{"p": {"sku": "a"}}\n{"p": {"sku": "b"}}\n')
+    with pytest.raises(InputError, match="objects are texts here, as JSON, and have no field 'sku'"):
+        read("data.jsonl", where="p.sku = 'a'")
+    assert len(read("data.jsonl", where="""p like '%"sku":"a"%'""")) == 1
+
+
 def test_a_condition_without_columns_holds_for_all_rows_or_none(ending):
     path = write("data", ending=ending)
     assert len(read(path, where="1 = 1")) == 2500

@@ -63,6 +63,11 @@ class Where:
             try:
                 # Some functions take no column of nothing but nulls unless it has a type.
                 answer = self._answer(rows, pl.String)
+            except pl.exceptions.StructFieldNotFoundError as error:
+                raise self.error(
+                    f"objects are texts here, as JSON, and have no field {reason(error)!r} ({place}); write NAME like"
+                    ' \'%"field":"value"%\''
+                ) from error
             except FAILURES as error:
                 raise self.error(f"{reason(error)} ({place})") from error
         if answer.dtype not in (pl.Boolean, pl.Null):
