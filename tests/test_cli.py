@@ -13,6 +13,7 @@ import pytest
 from project import COMMAND, Project, texts
 
 from pipeline.cli._show import cell, duration, money, table
+from pipeline.ledger import Ledger, schema
 from pipeline.text import printable
 
 HEAVY = ("polars", "duckdb", "tiktoken", "httpx", "pyreqwest", "jinja2", "jsonschema_rs", "asyncio")
@@ -133,6 +134,35 @@ def test_what_a_run_makes_is_the_groups_too_if_the_umask_says_so(tmp_path, stub)
     made = [path for path in tmp_path.rglob("*") if path.is_file() and path.name not in {"job.toml", "rows.jsonl"}]
     assert {path.suffix for path in made} >= {".duckdb", ".gate", ".jsonl", ".lock", ".log"}
     assert {path.name: oct(path.stat().st_mode & 0o777) for path in made} == {path.name: "0o664" for path in made}
+
+
+def test_a_ledger_is_the_same_by_whatever_link_it_is_reached(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(3))
+    project.job()
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.duckdb").symlink_to("real/ledger.duckdb")
+    project.run("run", "job.toml", "--yes", "--limit", "1", "--ledger", "link.duckdb")
+    project.run("run", "job.toml", "--yes", "--ledger", "real/ledger.duckdb")
+    said = project.run("status", "--ledger", "link.duckdb")
+    assert (said.stderr, stub.calls) == ("", 3)
+    assert {path.name for path in tmp_path.iterdir()} == {"job.toml", "rows.jsonl", "real", "link.duckdb"}
+
+
+def test_a_command_that_brings_a_ledger_up_to_this_version_says_once_what_that_means(tmp_path, stub, monkeypatch):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(2))
+    project.job()
+    with monkeypatch.context() as older:
+        older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:-1])
+        older.setattr(schema, "NEWEST", schema.NEWEST - 1)
+        Ledger(tmp_path / "promptmill.duckdb").catch_up({}, patience=lambda: 0.0)
+    said = project.run("run", "job.toml", "--yes").stderr
+    steps = f"(schema step {schema.NEWEST - 1} to {schema.NEWEST})"
+    assert (
+        said.count(f"was made by an older promptmill and is brought up to this one {steps}: the older one can't") == 1
+    )
+    assert "older promptmill" not in project.run("status").stderr
 
 
 def test_sql_works_in_utc_wherever_it_is_asked(tmp_path, stub):

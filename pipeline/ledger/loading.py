@@ -59,8 +59,8 @@ def set_up(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(f"set checkpoint_threshold = '{CHECKPOINT_THRESHOLD}'")
 
 
-def migrate(connection: duckdb.DuckDBPyConnection, ledger_id: str) -> None:
-    """Bring the file to this version's schema, step by step."""
+def migrate(connection: duckdb.DuckDBPyConnection, ledger_id: str) -> int:
+    """Bring the file to this version's schema, step by step; return the step that it had reached before."""
     set_up(connection)
     done = schema_step(connection)
     connection.execute(
@@ -74,6 +74,7 @@ def migrate(connection: duckdb.DuckDBPyConnection, ledger_id: str) -> None:
             connection.execute("insert into migrations values (?, ?, now() at time zone 'UTC')", [step.step, step.name])
             if step.step == 1:
                 connection.execute("insert into ledger_identity values (?, now() at time zone 'UTC')", [ledger_id])
+    return done
 
 
 def schema_step(connection: duckdb.DuckDBPyConnection) -> int:

@@ -129,6 +129,8 @@ class Ledger:
     """A DuckDB file and the journals beside it. Holds no connection between calls."""
 
     def __init__(self, path: Path, notify: Notify | None = None) -> None:
+        # By whatever link it is reached: its journals, its gate and DuckDB's own files stand beside the file itself.
+        path = path.resolve() if path.is_symlink() else path
         self.path = path
         self.folder = path.with_name(path.name.removesuffix(".duckdb") + ".journal")
         self._notify = notify
@@ -248,7 +250,10 @@ class Ledger:
         self, connection: duckdb.DuckDBPyConnection, ends: loading.Ends = MappingProxyType({})
     ) -> list[_journals.Unattributable]:
         """Migrate, then load every dead journal to its end; return what could not be booked."""
-        loading.migrate(connection, _journals.identity_in(self.folder) or secrets.token_hex(16))
+        before = loading.migrate(connection, _journals.identity_in(self.folder) or secrets.token_hex(16))
+        if 0 < before < schema.NEWEST:
+            said = f"the ledger {self.path} was made by an older promptmill and is brought up to this one (schema step"
+            self._tell([f"{said} {before} to {schema.NEWEST}): the older one can't open it any more"])
         journal.sweep(self.folder)
         known = _journals.states(connection)
         late = _journals.behind(known, self.folder)
