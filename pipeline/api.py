@@ -222,7 +222,7 @@ def _load(outlook: Outlook, sizes: Mapping[int, int], outputs: Outputs | None) -
         left = wanted - number
         if number:
             weight = 0.0 if outputs is None else outputs.per_request(size)
-            exchanges.append((round(size * outlook.exchange_ratio), number, weight))
+            exchanges.append((round(outlook.billed_input(size)), number, weight))
     return Load(exchanges, None if outputs is None else (outputs.low, outputs.expected, outputs.high))
 
 

@@ -1,6 +1,7 @@
 """What `estimate` says to people and programs, and what a first run in a terminal says before it asks."""
 
 import json
+import random
 from collections import Counter
 from contextlib import chdir
 from dataclasses import replace
@@ -101,6 +102,29 @@ def test_counts_and_cached_input_follow_what_was_billed_before_if_that_was_often
     price = Price("p", "m", Decimal(1), Decimal(8), cached_input=Decimal("0.1"))
     sizes = {100: 10}
     assert many.input_usd(at(price), sizes) == 10 * Decimal("0.000066")
+
+
+def of_sizes(bills, *, seed=3, noise=2):
+    """40 short requests that were billed as `bills` says of the counted tokens, give or take some."""
+    chance = random.Random(seed)
+    sizes = [chance.randint(190, 260) for _ in range(40)]
+    return [one for n, size in enumerate(sizes) for one in used(1, counted=size, billed=round(bills(size)) + n % noise)]
+
+
+@pytest.mark.parametrize(
+    ("bills", "long"),
+    [
+        (lambda size: size - 162, 26_600 - 162),  # a schema that is counted and not billed
+        (lambda size: size + 40, 26_640),  # words of the server's own
+        (lambda size: size * 1.2, 26_600 * 1.2),  # another tokenizer
+        (lambda size: size, 26_600),
+    ],
+)
+def test_long_requests_are_billed_as_short_ones_were_by_what_is_added_or_by_a_ratio(bills, long):
+    outlook = Outlook(of_sizes(bills))
+    assert outlook.usage(26_600, 1).input_tokens == pytest.approx(long, rel=0.01)
+    short = [one.input_tokens for one in outlook.used]
+    assert sum(outlook.billed_input(one.counted_tokens) for one in outlook.used) == pytest.approx(sum(short), rel=0.001)
 
 
 def test_answers_without_any_output_leave_room_above():

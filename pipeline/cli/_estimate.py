@@ -50,6 +50,7 @@ def facts_of(
         "counter": estimate.counter,
         "longest": estimate.longest,
         "billed_ratio": round(float(outlook.input_ratio), 6),
+        "billed_beyond": None if outlook.billed_beyond is None else round(float(outlook.billed_beyond), 3),
         "cached_share": round(float(outlook.cached_share), 6),
         "billed_factor": round(float(outlook.billed_factor), 6),
         "output": _output_facts(forecast.outputs, _most_tokens(estimate), estimate.to_send),
@@ -237,7 +238,10 @@ def _input(estimate: "Estimate") -> str:
     if estimate.to_send:
         how += ", counts kept from before" if estimate.counter is None else f", counted by {estimate.counter}"
     text = f"{forecast.input_tokens:,} tokens ({how}), the longest {estimate.longest:,}"
-    if abs(outlook.input_ratio - 1) >= NOTABLE_SHARE:
+    if abs(outlook.input_ratio - 1) >= NOTABLE_SHARE and outlook.billed_beyond is not None:
+        more = round(outlook.billed_beyond)
+        text += f"; earlier requests were billed {abs(more):,} {'more' if more > 0 else 'fewer'} each"
+    elif abs(outlook.input_ratio - 1) >= NOTABLE_SHARE:
         text += f"; earlier requests were billed {float(outlook.input_ratio):.3f} times as many"
     if outlook.cached_share >= NOTABLE_SHARE:
         text += f"; {float(outlook.cached_share):.0%} cached"

@@ -1,6 +1,7 @@
 """How long it takes: each limit's own time; the longest one binds."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from pipeline.doorman import Limits
 from pipeline.estimating._outlook import Outlook
@@ -44,4 +45,5 @@ def finish(to_send: ToSend, limits: Limits, outlook: Outlook, outputs: Outputs |
 def _tokens(to_send: ToSend, outlook: Outlook, outputs: Outputs | None) -> float:
     if outputs is None or not outlook.used:
         return to_send.limit_tokens
-    return float(to_send.input_tokens * outlook.input_ratio) + outputs.expected
+    billed = sum(requests * outlook.billed_input(size) for size, requests in to_send.sizes.items())
+    return float(billed * Fraction(outlook.exchanges_each)) + outputs.expected

@@ -29,6 +29,8 @@ from pipeline.records import Usage
 
 LEAST_USED = 30
 """Fewer requests than this say nothing about how counts and bills differ."""
+CLEARLY_LESS = 0.5
+"""What is left unexplained, in squares, must be so much less to prefer one explanation to the other."""
 QUICK_RESAMPLES = 199
 """With these an estimate from 1,000 answers takes 0.09 s of processor time instead of 0.26 s."""
 _SEED = 20_261_124
@@ -124,6 +126,28 @@ class Outlook:
         if len(self.used) >= LEAST_USED and counted:
             return self.input_ratio / Fraction(self.exchanges_each)
         return Fraction(1) if self.calibration is None else Fraction(self.calibration.ratio)
+
+    @cached_property
+    def billed_beyond(self) -> Fraction | None:
+        """Input tokens that are billed for each exchange beyond those counted, the same for short and long ones.
+
+        None where a ratio says as well what was billed. It is no ratio where a server adds its own words to each
+        request, or doesn't bill a schema that was counted: that would be far off for requests longer than those seen.
+        """
+        pairs = [(one.counted_tokens, one.input_tokens / len(one.exchanges)) for one in self.used if one.exchanges]
+        if len(self.used) < LEAST_USED or not pairs:
+            return None
+        ratio = float(self.exchange_ratio)
+        beyond = sum(billed - counted for counted, billed in pairs) / len(pairs)
+        by_ratio = sum((billed - counted * ratio) ** 2 for counted, billed in pairs)
+        by_offset = sum((billed - counted - beyond) ** 2 for counted, billed in pairs)
+        return Fraction(beyond) if by_offset < by_ratio * CLEARLY_LESS else None
+
+    def billed_input(self, counted: int) -> Fraction:
+        """Return the input tokens that are billed for an exchange of so many counted ones, on average."""
+        if self.billed_beyond is not None:
+            return max(counted + self.billed_beyond, Fraction(0))
+        return counted * self.exchange_ratio
 
     @cached_property
     def cached_share(self) -> Fraction:
@@ -231,7 +255,7 @@ class Outlook:
 
     def usage(self, input_tokens: int, output_tokens: float) -> Usage:
         """Say what one exchange of so many counted tokens will be billed for, if its output is so long."""
-        billed = round(input_tokens * self.exchange_ratio)
+        billed = round(self.billed_input(input_tokens))
         return Usage(
             billed,
             int(output_tokens),

@@ -19,10 +19,10 @@ def worst_inputs(to_send: ToSend, outlook: Outlook) -> Counter[int]:
     was counted does so again.
     """
     inputs = to_send.bounds
-    if outlook.exchange_ratio > 1:
-        billed = Counter[int]()
-        for size, requests in to_send.sizes.items():
-            billed[ceil(size * outlook.exchange_ratio)] += requests
+    billed = Counter[int]()
+    for size, requests in to_send.sizes.items():
+        billed[ceil(outlook.billed_input(size))] += requests
+    if billed != to_send.sizes:
         inputs = max(inputs, billed, key=lambda sizes: sum(size * requests for size, requests in sizes.items()))
     if not outlook.repair:
         return inputs
