@@ -52,6 +52,18 @@ def attempt(**facts):
     return Attempt(**base | {"reserved_usd": None, "computed_usd": None} | facts)
 
 
+def test_a_log_may_begin_with_a_line_of_somebody_elses_and_other_files_are_left_alone(project):
+    (project.folder / "night.log").write_text("=== Tuesday ===\n")
+    project.run("run", "job.toml", "--yes", "--log", "night.log")
+    first, second, *_ = (project.folder / "night.log").read_text().splitlines()
+    assert first == "=== Tuesday ==="
+    assert LINE.fullmatch(second)
+    (project.folder / "notes.txt").write_text("=== Tuesday ===\n")
+    said = project.run("run", "job.toml", "--yes", "--log", "notes.txt", code=2).stderr
+    assert "the file exists and is not a log of promptmill; name another, or a .log" in said
+    assert (project.folder / "notes.txt").read_text() == "=== Tuesday ===\n"
+
+
 def test_a_log_tells_the_start_the_failures_and_the_end(project, stub):
     stub.faults = every(4, status(400, "this row is no good"))
     done = project.run("run", "job.toml", "--yes", "--budget", "1", "--log", "night.log", code=3)

@@ -213,8 +213,9 @@ def _open(path: Path, forbidden: Sequence[Path]) -> int:
     try:
         if path.exists() and not (stat.S_ISREG(path.stat().st_mode) or stat.S_ISCHR(path.stat().st_mode)):
             raise UsageError(f"--log {path}: not a file")
-        if path.is_file() and path.stat().st_size and not _A_LINE_OF_OURS.match(_head(path)):
-            raise UsageError(f"--log {path}: the file exists and is not a log of promptmill; name another")
+        named_so = path.suffix == ".log"  # somebody may have put a line of their own in front
+        if not named_so and path.is_file() and path.stat().st_size and not _A_LINE_OF_OURS.match(_head(path)):
+            raise UsageError(f"--log {path}: the file exists and is not a log of promptmill; name another, or a .log")
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UsageError(f"--log {path} can't be written: {error.strerror or error}") from error
