@@ -149,12 +149,14 @@ def paid_for_nothing(rows: Sequence[PlannedRow], template: Template) -> list[str
     sent = [row for row in rows if row.request is not None and row.values is not None]
     among = f"of the first {len(rows):,} rows"
     said = []
-    for name in sorted(template.printed):
-        nulls = sum(row.values.get(name, "") is None for row in sent if row.values is not None)
+    for path in sorted(template.printed):
+        nulls = sum(_is_null(row.values, path) for row in sent if row.values is not None)
         if nulls:
+            name = ".".join(path)
             said.append(
                 f"{name!r} is null in {nulls:,} {among}, and the prompt says null there and is sent like any other;"
-                f' leave such rows out with [input] where = "{name} is not null", or write {{{{ {name} or "" }}}}'
+                + (f' leave such rows out with [input] where = "{name} is not null", or' if len(path) == 1 else "")
+                + f' write {{{{ {name} or "" }}}}'
             )
     blank = sum(_is_blank(row.request.messages[-1]) for row in sent if row.request is not None)
     if blank:
@@ -162,6 +164,16 @@ def paid_for_nothing(rows: Sequence[PlannedRow], template: Template) -> list[str
             f"the prompt is blank in {blank:,} {among}, and is sent like any other; [input] where leaves rows out"
         )
     return said
+
+
+def _is_null(values: Mapping[str, Any], path: Sequence[str]) -> bool:
+    """Tell whether a row has a null there, of its own or as `row` calls it; what it lacks is no null."""
+    found: Any = values
+    for name in path[1:] if path[0] == "row" and "row" not in values else path:
+        if not isinstance(found, Mapping) or name not in found:
+            return False
+        found = found[name]
+    return found is None
 
 
 def as_base64(source: Source, template: Template) -> list[str]:

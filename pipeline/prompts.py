@@ -107,9 +107,9 @@ class Template:
             self._add(part, tree, environment)
         names = {name for tree in trees for name in meta.find_undeclared_variables(tree)}
         outputs = [output for tree in trees for output in tree.body if isinstance(output, nodes.Output)]
-        printed = {each.name for output in outputs for each in output.nodes if isinstance(each, nodes.Name)}
-        self.printed: frozenset[str] = frozenset(printed & names)
-        """Columns that it prints as they are, null as `null`, and whatever else a row holds."""
+        printed = {_path(each) for output in outputs for each in output.nodes}
+        self.printed: frozenset[tuple[str, ...]] = frozenset(path for path in printed if path and path[0] in names)
+        """What it prints as it is, null as `null`: columns, or fields of objects in them (`order.id`), as paths."""
         self._passes_row = "row" in names
         own = {self._column} if self._column is not None else set()
         self.columns: frozenset[str] = frozenset(names - {"row"} | own)
@@ -215,6 +215,20 @@ def _parse(environment: jinja2.Environment, part: _Part) -> nodes.Template:
     except jinja2.TemplateSyntaxError as error:
         line = error.lineno + part.lines_before
         raise JobFileError(f"{part.place}, line {line}: {error.message}") from error
+
+
+def _path(node: nodes.Node) -> tuple[str, ...]:
+    """Return the names of `order.id`, `order["id"]` or `order`; nothing of any other expression."""
+    if isinstance(node, nodes.Name):
+        return (node.name,)
+    if isinstance(node, nodes.Getattr):
+        name: Any = node.attr
+    elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+        name = node.arg.value
+    else:
+        return ()
+    base = _path(node.node)
+    return (*base, name) if base and isinstance(name, str) else ()
 
 
 def _through_row(trees: Sequence[nodes.Template]) -> frozenset[str] | None:

@@ -175,6 +175,19 @@ def test_bytes_in_a_later_file_are_told_too(project):
     assert "'text' holds bytes" in project.run("check", "job.toml").stderr
 
 
+@pytest.mark.parametrize(
+    "template", ["{{ order.id }}", "{{ order['id'] }}", "{{ row.order.id }}", "{{ row['order']['id'] }}"]
+)
+def test_a_field_that_is_null_is_told_like_a_column(project, stub, template):
+    project.rows([{"id": str(n), "text": "x", "order": {"id": None if n < 3 else n, "other": None}} for n in range(5)])
+    project.job()
+    edit(project, "{{ text }}", template)
+    said = project.run("check", "job.toml").stderr
+    assert "order.id' is null in 3 of the first 5 rows, and the prompt says null there" in said
+    assert "write {{ " in said
+    assert "where" not in said
+
+
 @pytest.mark.parametrize("template", ["{{ text or '' }}!", "{% if text %}{{ text }}{% else %}-{% endif %}", "{{ id }}"])
 def test_a_prompt_that_says_what_null_is_to_be_hears_nothing_of_it(project, stub, template):
     project.rows([*texts(4), {"id": "n", "text": None}])
