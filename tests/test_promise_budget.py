@@ -9,6 +9,8 @@ from project import Project, texts
 from stub import StubServer
 from stub_faults import BROKEN_JSON, CUT, NO_USAGE, RESET, Reply, seeded, status
 
+from pipeline.budget import dollars
+
 
 @pytest.fixture
 def project(tmp_path, stub):
@@ -55,6 +57,19 @@ def test_where_a_price_is_missing_it_is_said_which_price_file_was_looked_at(proj
     said = project.run("run", "job.toml", "--yes", "--budget", "1", code=2).stderr
     assert "your price file mine.toml has none" in said
     assert stub.calls == 0
+
+
+def test_what_a_plan_has_spent_tells_bounds_from_known_costs(project, stub):
+    stub.faults = lambda number, _: CUT if number <= 2 else None
+    project.rows(texts(8))
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes", "--budget", "1", "--limit", "4")
+    known = project.value("select sum(cost_usd) from attempts")
+    bounds = project.value("select sum(reserved_usd) from attempts where cost_usd is null")
+    said = project.run("run", "job.toml", "--yes", "--budget", "1").stderr
+    spent = dollars(Decimal(known) + Decimal(bounds))
+    bound = dollars(Decimal(bounds))
+    assert f"already spent {spent} of its $1.00, {bound} of that at most, for attempts of unknown cost" in said
 
 
 def test_a_plan_that_was_left_and_came_back_keeps_its_budget(project, stub):

@@ -32,6 +32,8 @@ class PlanFacts:
     unknown: int
     """How many attempts of unknown cost have no upper bound either."""
     new_job: bool
+    uncertain_usd: Decimal = Decimal(0)
+    """The part of `spent_usd` that is the worst case of attempts of unknown cost."""
 
 
 def plan_facts(connection: duckdb.DuckDBPyConnection, job: str, fingerprint: str) -> PlanFacts:
@@ -39,24 +41,29 @@ def plan_facts(connection: duckdb.DuckDBPyConnection, job: str, fingerprint: str
     newest = connection.execute(
         "select plan_id, fingerprint, complete from plans where job = ? order by plan_id desc limit 1", [job]
     ).fetchone()
-    usd, unknown = _spent(connection, job, fingerprint)
+    usd, unknown, uncertain = _spent(connection, job, fingerprint)
     if newest is not None and newest[1] == fingerprint:
         plan_id, complete = int(newest[0]), bool(newest[2])
-        return PlanFacts(plan_id, False, rows_stored(connection, plan_id), complete, usd, unknown, False)
+        return PlanFacts(plan_id, False, rows_stored(connection, plan_id), complete, usd, unknown, False, uncertain)
     highest = connection.execute("select coalesce(max(plan_id), 0) from plan_starts").fetchone()
-    return PlanFacts(int(highest[0]) + 1 if highest else 1, True, 0, False, usd, unknown, newest is None)
+    plan_id = int(highest[0]) + 1 if highest else 1
+    return PlanFacts(plan_id, True, 0, False, usd, unknown, newest is None, uncertain)
 
 
-def _spent(connection: duckdb.DuckDBPyConnection, job: str, fingerprint: str) -> tuple[Decimal, int]:
-    """Add up what the job spent under this fingerprint: a plan that was left and came back keeps its budget."""
+def _spent(connection: duckdb.DuckDBPyConnection, job: str, fingerprint: str) -> tuple[Decimal, int, Decimal]:
+    """Add up what the job spent under this fingerprint: a plan that was left and came back keeps its budget.
+
+    Return it, how many attempts have neither a cost nor a bound, and which part of it is bounds.
+    """
     spent = connection.execute(
         "select coalesce(sum(coalesce(a.cost_usd, a.reserved_usd)), 0),"
-        " count(*) filter (where a.cost_usd is null and a.reserved_usd is null)"
+        " count(*) filter (where a.cost_usd is null and a.reserved_usd is null),"
+        " coalesce(sum(a.reserved_usd) filter (where a.cost_usd is null), 0)"
         " from attempts a join run_starts r using (run_id) join plan_starts p using (plan_id)"
         " where p.job = ? and p.fingerprint = ?",
         [job, fingerprint],
     ).fetchone()
-    return (spent[0], int(spent[1])) if spent else (Decimal(0), 0)
+    return (spent[0], int(spent[1]), spent[2]) if spent else (Decimal(0), 0, Decimal(0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -269,9 +269,10 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
         asked.begun = True
         _log.started(prepared, started, how.ledger.path)
         if job.budget_usd is not None and started.plan.spent_usd:
-            how.notify(
-                f"this plan has already spent {dollars(started.plan.spent_usd)} of its {dollars(job.budget_usd)}"
-            )
+            uncertain = started.plan.uncertain_usd
+            bound = f", {dollars(uncertain)} of that at most, for attempts of unknown cost" if uncertain else ""
+            spent = dollars(started.plan.spent_usd)
+            how.notify(f"this plan has already spent {spent} of its {dollars(job.budget_usd)}{bound}")
         if started.known.asked:
             how.notify(
                 "going on with the interrupted retry; requests left out because it has asked them again:"
