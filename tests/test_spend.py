@@ -265,10 +265,10 @@ def test_spend_shows_each_run_s_estimate_beside_its_cost(project, path):
     estimated(path, "0.001", "0.002", COST, expected="0.0015")
     estimated(path, "0.001", None, 11 * COST)
     lines = project.run("spend", "--forecast").stdout.splitlines()
-    assert lines[0].split() == ["run_id", "job", "requests", "low_usd", "expected_usd", "high_usd", "ceiling_usd",
-                                "actual_usd", "verdict"]  # fmt: skip
-    assert lines[2].split() == ["1", "j", "2", "0.001", "0.0015", "0.002", "0.01", "0.001", "inside"]
-    assert lines[3].split() == ["2", "j", "2", "0.001", "0.01", "0.011", "above"]
+    assert lines[0].split() == ["run_id", "job", "command", "requests", "low_usd", "expected_usd", "high_usd",
+                                "ceiling_usd", "actual_usd", "verdict"]  # fmt: skip
+    assert lines[2].split() == ["1", "j", "run", "2", "0.001", "0.0015", "0.002", "0.01", "0.001", "inside"]
+    assert lines[3].split() == ["2", "j", "run", "2", "0.001", "0.01", "0.011", "above"]
     assert [row["verdict"] for row in spend(project, "--forecast")] == ["inside", "above"]
 
 
