@@ -102,7 +102,7 @@ class Health:
         self._failing: set[str] = set()
         self._failing_since = 0.0
         self._failed: dict[str, _Failures] = {}
-        """Of the rows that have failed and got nothing else since."""
+        """Of the rows that have failed and neither got an answer nor ended since."""
         self._spoke = 0
         """Exchanges that brought something else than a failure of the provider's own."""
         self._reached = False
@@ -146,8 +146,7 @@ class Health:
                 return Heard(notice=self._back(now), alive=True)
         back = self._back(now)
         self._proven = True
-        if self._failed:
-            self._failed.pop(key, None)
+        self.forget(key)
         notice = back or self._other_model(result.model)
         return _ALL_WELL if notice is None else Heard(release=True, alive=True, notice=notice)
 
@@ -179,8 +178,13 @@ class Health:
     def _unavailable(self, key: str, failure: Failure, now: float, began: int, *, last: bool) -> Heard:
         if self._down_since is not None:
             return self._probed(failure, now, began)
-        if self._rules.outage_rows == 0 or self._on_its_own_account(key, failure, last=last):
+        if self._rules.outage_rows == 0:
             return Heard()
+        if self._on_its_own_account(key, failure):
+            return Heard(doubt=last)
+        return self._perhaps_down(key, failure, now, last=last)
+
+    def _perhaps_down(self, key: str, failure: Failure, now: float, *, last: bool) -> Heard:
         if not self._failing:
             self._failing_since = now
         self._failing.add(key)
@@ -192,23 +196,28 @@ class Health:
         if rows < (self._least_rows if few_are_enough else self._outage_rows):
             return Heard(doubt=last)
         self._down_since, self._probes = now, 1
+        if self._reached:  # what comes back next ends the outage: it has not passed these rows by
+            for each in self._failing:
+                self._failed.pop(each, None)
         self.epoch += 1
         if self._rules.outage_minutes == 0:
             return Heard(outage=1, pause=_down(failure, f"{rows} rows in a row failed"))
         return Heard(outage=1, notice=f"{rows} rows in a row failed ({failure.message}); trying one at a time until"
                                       " the provider is back")  # fmt: skip
 
-    def _on_its_own_account(self, key: str, failure: Failure, *, last: bool) -> bool:
+    def forget(self, key: str) -> None:
+        """Forget how a row failed: it has ended."""
+        if self._failed:
+            self._failed.pop(key, None)
+
+    def _on_its_own_account(self, key: str, failure: Failure) -> bool:
         """Tell whether a row fails again and again while others pass: that is no sign of an outage."""
         if failure.not_sent:
             return False
         found = self._failed.setdefault(key, _Failures(self._spoke))
         if self._spoke > found.spoke:
             found.spoke, found.passed_by = self._spoke, found.passed_by + 1
-        own = found.passed_by >= PASSED_BY
-        if own and last:
-            del self._failed[key]
-        return own
+        return found.passed_by >= PASSED_BY
 
     def _probed(self, failure: Failure, now: float, began: int) -> Heard:
         if began == self.epoch:

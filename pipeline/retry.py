@@ -26,7 +26,8 @@ class RetryPolicy:
     cap_seconds: float = 60.0
     """Bounds our own backoff, not a wait the server named."""
     probe_cap_seconds: float = 4.0
-    """The same for a provider that is down, if the failure costs nothing: the next row may pass."""
+    """The same for the first `quick_probes` of a provider that is down, if they cost nothing: the next row may pass."""
+    quick_probes: int = 100
     door_base_seconds: float = 0.25
     door_growth: float = 1.35
     """Gentler than a request's own doubling: a window that has just begun again should not be missed for long."""
@@ -51,7 +52,8 @@ class RetryPolicy:
 
     def wait_for_probe(self, probe: int, failure: Failure, jitter: float) -> float:
         """Seconds until a provider that is down is asked again, after the `probe`-th failure (from 1)."""
-        cap = self.cap_seconds if failure.cost_unknown else self.probe_cap_seconds
+        quick = probe <= self.quick_probes and not failure.cost_unknown
+        cap = self.probe_cap_seconds if quick else self.cap_seconds
         return self._backoff(probe, failure, jitter, cap)
 
     def _backoff(self, count: int, failure: Failure, jitter: float, cap: float) -> float:

@@ -18,7 +18,7 @@ from pages import ROOT, blocks, plain, prose, quoted, rows, sections
 from pipeline import pace, providers, slots
 from pipeline.doorman import OPEN_PER_SLOT
 from pipeline.errors import WireError
-from pipeline.health import LEAST_ANSWERS, RECENT_ANSWERS, StopRules
+from pipeline.health import LEAST_ANSWERS, RECENT_ANSWERS
 from pipeline.job import _NUMBER, SECTIONS, build_job, load_job
 from pipeline.pricing import PRICE_KEYS, load_prices, parse_prices
 from pipeline.prompts import KeyMaker, PromptSpec, Template
@@ -309,7 +309,7 @@ def test_the_waits_are_those_that_the_page_says():
 
 def test_what_is_called_an_outage_or_a_bad_share_is_what_the_page_says():
     text = prose(JOBS)
-    assert f"({StopRules().outage_rows}, or as many as `concurrency`" in text
+    assert "(`outage_rows`, or as many as `concurrency`" in text
     assert f"never more than {OPEN_PER_SLOT} times `concurrency`" in text
     said = job_rows("stop")["invalid_share"][-1]
     assert f"the last {RECENT_ANSWERS:,} answers, and of at least {LEAST_ANSWERS}" in said

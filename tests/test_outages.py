@@ -35,9 +35,10 @@ NEVER = float("inf")
 class Server:
     """Answers, but from `down` until `back` with a 503, so of rows in `bad` whenever they come, and now and then."""
 
-    def __init__(self, *, down=NEVER, back=NEVER, bad=(), latency=0.2, slow=None, flaky=0.0):
+    def __init__(self, *, down=NEVER, back=NEVER, bad=(), latency=0.2, slow=None, flaky=0.0, flapping=(NEVER, 0.0)):
         self.down, self.back, self.bad, self.latency, self.slow = down, back, bad, latency, slow or {}
         self.flaky, self.chance = flaky, random.Random(7)
+        self.up, self.off = flapping
         self.sent = Counter()
 
     async def post(self, url, headers, body):
@@ -45,7 +46,8 @@ class Server:
         row = next(key for key in body.decode().split('"') if key.startswith("row "))
         self.sent[row] += 1
         await asyncio.sleep(self.slow.get(row, self.latency))
-        if row in self.bad or self.down <= loop.time() < self.back or self.chance.random() < self.flaky:
+        flapped = self.off and loop.time() % (self.up + self.off) >= self.up
+        if row in self.bad or flapped or self.down <= loop.time() < self.back or self.chance.random() < self.flaky:
             return DOWN
         return ANSWER
 
@@ -225,6 +227,26 @@ def test_a_provider_that_often_fails_costs_no_row_its_outage_either(night, concu
     server = Server(flaky=0.2, down=5.0, back=5.0 + 60 * minutes)
     held = night(1000, server, concurrency=concurrency, requests_per_minute=1200, attempts=12)
     assert (held.statuses, held.paused) == ({"ok": 1000}, None)
+
+
+@pytest.mark.parametrize("flapping", [(3.0, 20.0), (5.0, 60.0), (10.0, 120.0), (30.0, 30.0), (10.0, 10.0)], ids=str)
+@pytest.mark.parametrize(("concurrency", "per_minute"), [(4, None), (8, 240), (32, 600), (64, None)])
+@pytest.mark.parametrize("attempts", [3, 6])
+def test_a_provider_that_comes_and_goes_costs_no_more_rows_than_the_last_few(
+    night, flapping, concurrency, per_minute, attempts
+):
+    server = Server(flapping=flapping, latency=1.0)
+    held = night(600, server, concurrency=concurrency, requests_per_minute=per_minute, attempts=attempts)
+    assert held.paused is None
+    assert held.statuses["failed"] < StopRules().outage_rows, "so few at the end are no outage"
+    assert held.statuses["ok"] + held.statuses["failed"] == 600
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 6])
+def test_nothing_is_kept_of_rows_that_have_ended(night, attempts):
+    held = night(2000, Server(flaky=0.2), concurrency=16, attempts=attempts)
+    assert held.statuses["ok"] + held.statuses["failed"] == 2000
+    assert held.health._failed == {}
 
 
 def test_a_bad_row_fails_while_the_last_answers_take_long(night):

@@ -260,6 +260,7 @@ class Desk:
             self._send_doubted_again()
 
     def _book_late(self, outcome: Outcome) -> None:
+        self._health.forget(outcome.key)
         self._journal.append_all([outcome_line(outcome)], came_back=True)
         self._tally.ended(outcome.key, outcome.status)
 
@@ -285,6 +286,7 @@ class Desk:
         if heard.doubt:
             self._doubted.append((ticket, outcome))
             return
+        self._health.forget(outcome.key)
         self._tally.ended(outcome.key, outcome.status)
         worthless = self._health.ended(outcome.status)
         if worthless is not None:
