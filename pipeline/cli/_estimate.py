@@ -13,7 +13,7 @@ from pipeline.cli._show import duration, money, pause_facts, plural, table
 if TYPE_CHECKING:
     from pipeline.api import Piloted
     from pipeline.comparing import Compared
-    from pipeline.estimating import Bill, Estimate
+    from pipeline.estimating import Bill, Estimate, Outlook
     from pipeline.forecasting import Outputs
     from pipeline.job import Job
     from pipeline.pricing import Price
@@ -50,7 +50,8 @@ def facts_of(
         "counter": estimate.counter,
         "longest": estimate.longest,
         "billed_ratio": round(float(outlook.input_ratio), 6),
-        "billed_beyond": None if outlook.billed_beyond is None else round(float(outlook.billed_beyond), 3),
+        "billed_beyond": round(float(outlook.billed_line.beyond), 3),
+        "billed_each": round(float(outlook.billed_line.each), 6),
         "cached_share": round(float(outlook.cached_share), 6),
         "billed_factor": round(float(outlook.billed_factor), 6),
         "output": _output_facts(forecast.outputs, _most_tokens(estimate), estimate.to_send),
@@ -232,17 +233,22 @@ def _savings(estimate: "Estimate") -> str:
     return f" ({told}{f': saves about {about(dollars)}' if dollars else ''})" if told else ""
 
 
+def _billed_as(outlook: "Outlook") -> str:
+    beyond, each = outlook.billed_line
+    if not beyond:
+        return f"{float(outlook.input_ratio):.3f} times as many"
+    more = f"{abs(round(beyond)):,} {'more' if beyond > 0 else 'fewer'} for each exchange"
+    return more if each == 1 else f"{float(each):.3f} times as many and {more}"
+
+
 def _input(estimate: "Estimate") -> str:
     forecast, outlook = estimate.forecast, estimate.outlook
     how = forecast.count_method
     if estimate.to_send:
         how += ", counts kept from before" if estimate.counter is None else f", counted by {estimate.counter}"
     text = f"{forecast.input_tokens:,} tokens ({how}), the longest {estimate.longest:,}"
-    if abs(outlook.input_ratio - 1) >= NOTABLE_SHARE and outlook.billed_beyond is not None:
-        more = round(outlook.billed_beyond)
-        text += f"; earlier requests were billed {abs(more):,} {'more' if more > 0 else 'fewer'} each"
-    elif abs(outlook.input_ratio - 1) >= NOTABLE_SHARE:
-        text += f"; earlier requests were billed {float(outlook.input_ratio):.3f} times as many"
+    if abs(outlook.input_ratio - 1) >= NOTABLE_SHARE:
+        text += f"; earlier requests were billed {_billed_as(outlook)}"
     if outlook.cached_share >= NOTABLE_SHARE:
         text += f"; {float(outlook.cached_share):.0%} cached"
     return text

@@ -45,5 +45,6 @@ def finish(to_send: ToSend, limits: Limits, outlook: Outlook, outputs: Outputs |
 def _tokens(to_send: ToSend, outlook: Outlook, outputs: Outputs | None) -> float:
     if outputs is None or not outlook.used:
         return to_send.limit_tokens
-    billed = sum(requests * outlook.billed_input(size) for size, requests in to_send.sizes.items())
-    return float(billed * Fraction(outlook.exchanges_each)) + outputs.expected
+    beyond, each = outlook.billed_line
+    billed = to_send.requests * beyond + to_send.input_tokens * each
+    return max(float(billed * Fraction(outlook.exchanges_each)), 0.0) + outputs.expected

@@ -8,7 +8,7 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cached_property
 from math import sqrt
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pipeline.estimating._groups import Group, cut_off_group
 from pipeline.estimating._terms import Terms
@@ -44,6 +44,24 @@ class Bill:
     low: Decimal
     expected: Decimal
     high: Decimal
+
+
+class Line(NamedTuple):
+    """Tokens that are billed for those that were counted."""
+
+    beyond: Fraction
+    """For each exchange, however long it is."""
+    each: Fraction
+    """For each counted one."""
+
+    def at(self, counted: int) -> Fraction:
+        """Return what is billed for so many; never less than none."""
+        return max(self.beyond + counted * self.each, Fraction(0))
+
+    def misses(self, pairs: Iterable[tuple[int, float]]) -> float:
+        """Return the sum of the squares of what it is off at (counted, billed) tokens."""
+        beyond, each = float(self.beyond), float(self.each)
+        return sum((billed - beyond - counted * each) ** 2 for counted, billed in pairs)
 
 
 @dataclass(frozen=True)
@@ -128,26 +146,31 @@ class Outlook:
         return Fraction(1) if self.calibration is None else Fraction(self.calibration.ratio)
 
     @cached_property
-    def billed_beyond(self) -> Fraction | None:
-        """Input tokens that are billed for each exchange beyond those counted, the same for short and long ones.
+    def billed_line(self) -> Line:
+        """How many input tokens are billed for an exchange, by those counted: as a ratio unless something else fits.
 
-        None where a ratio says as well what was billed. It is no ratio where a server adds its own words to each
-        request, or doesn't bill a schema that was counted: that would be far off for requests longer than those seen.
+        A ratio would be far off for requests longer than those seen where a server adds its own words to each, or does
+        not bill a schema that was counted.
         """
+        ratio = Line(Fraction(0), self.exchange_ratio)
         pairs = [(one.counted_tokens, one.input_tokens / len(one.exchanges)) for one in self.used if one.exchanges]
         if len(self.used) < LEAST_USED or not pairs:
-            return None
-        ratio = float(self.exchange_ratio)
-        beyond = sum(billed - counted for counted, billed in pairs) / len(pairs)
-        by_ratio = sum((billed - counted * ratio) ** 2 for counted, billed in pairs)
-        by_offset = sum((billed - counted - beyond) ** 2 for counted, billed in pairs)
-        return Fraction(beyond) if by_offset < by_ratio * CLEARLY_LESS else None
+            return ratio
+        counted = sum(size for size, _ in pairs) / len(pairs)
+        billed = sum(tokens for _, tokens in pairs) / len(pairs)
+        spread = sum((size - counted) ** 2 for size, _ in pairs)
+        slope = sum((size - counted) * (tokens - billed) for size, tokens in pairs) / spread if spread else 1.0
+        best, left = ratio, ratio.misses(pairs)
+        for per_token in (1.0, slope):
+            line = Line(Fraction(billed - per_token * counted), Fraction(per_token))
+            misses = line.misses(pairs)
+            if misses < left * CLEARLY_LESS and per_token > 0:
+                best, left = line, misses
+        return best
 
     def billed_input(self, counted: int) -> Fraction:
         """Return the input tokens that are billed for an exchange of so many counted ones, on average."""
-        if self.billed_beyond is not None:
-            return max(counted + self.billed_beyond, Fraction(0))
-        return counted * self.exchange_ratio
+        return self.billed_line.at(counted)
 
     @cached_property
     def cached_share(self) -> Fraction:

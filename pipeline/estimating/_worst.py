@@ -21,7 +21,7 @@ def worst_inputs(to_send: ToSend, outlook: Outlook) -> Counter[int]:
     inputs = to_send.bounds
     billed = Counter[int]()
     for size, requests in to_send.sizes.items():
-        billed[ceil(outlook.billed_input(size))] += requests
+        billed[ceil(max(outlook.billed_input(size), size * outlook.exchange_ratio))] += requests
     if billed != to_send.sizes:
         inputs = max(inputs, billed, key=lambda sizes: sum(size * requests for size, requests in sizes.items()))
     if not outlook.repair:
