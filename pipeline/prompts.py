@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.errors import InputError, JobFileError, MissingColumn, did_you_mean
 from pipeline.records import Message, ModelSpec, Row
+from pipeline.text import decimal_text
 
 _SYSTEM_LINE = "--- system ---"
 _USER_LINE = "--- user ---"
@@ -291,6 +293,8 @@ def _printed(value: Any) -> Any:
         return value  # an undefined name raises when it becomes text
     if value is None or isinstance(value, bool | dict | list | tuple):
         return _to_json(value)
+    if isinstance(value, Decimal):
+        return decimal_text(value)
     if callable(value):
         raise jinja2.TemplateRuntimeError("a function stands where a value should; add () or use another name")
     return value
@@ -300,7 +304,11 @@ def _to_json(value: Any, indent: int | None = None) -> str:
     """Plain JSON: Jinja's own filter writes `<` as an escape, which is for HTML."""
     if isinstance(value, jinja2.Undefined):
         return str(value)  # raises
-    return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+    return json.dumps(value, ensure_ascii=False, indent=indent, default=_text)
+
+
+def _text(value: Any) -> str:
+    return decimal_text(value) if isinstance(value, Decimal) else str(value)
 
 
 def _chat(row: Row, column: str) -> tuple[Message, ...]:

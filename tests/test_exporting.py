@@ -403,6 +403,21 @@ def test_a_cell_of_a_csv_file_has_the_members_of_its_own_row_only(tmp_path):
     assert column(tmp_path / "out.csv", "tags") == [f'{{"tag{n}":{n}}}' for n in range(3)]
 
 
+def test_times_of_a_jsonl_file_are_utc_with_z_on_every_line(tmp_path):
+    with StubServer() as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.rows([{"id": str(n), "text": f"t{n}", "order": order} for n, order in enumerate((1, 2**70))])
+        project.job()
+        project.run("run", "job.toml", "--yes")
+    for more in ((), ("--with-input",)):
+        project.run("results", "job.toml", *more, "-o", "out.jsonl")
+        times = [json.loads(line)["answered_at"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert times == [
+            row["answered_at"] for row in project.sql("select answered_at from results order by row_index")
+        ]
+        assert all(each.endswith("Z") for each in times)
+
+
 def test_a_cell_of_a_csv_file_has_the_number_that_the_row_has(tmp_path):
     numbers = [9007199254740993, 1.5, 7, -3, 2**70, 0.1, True, None]
     with StubServer() as stub:

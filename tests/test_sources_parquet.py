@@ -119,6 +119,9 @@ def test_a_small_decimal_prints_with_all_its_digits_in_every_way():
     for template in ("{{ d }}", "{{ d ~ '' }}", "{{ d | string }}", "{{ '%s' | format(d) }}", "{{ [d] | join }}"):
         (message,) = Template(PromptSpec(user=template)).render(row)
         assert message["content"] == "0.0000000010"
+    for template in ("{{ d * 1 }}", "{{ d | abs }}", "{{ [d * 1] | tojson }}"):  # no longer what the column holds
+        (message,) = Template(PromptSpec(user=template)).render(row)
+        assert message["content"].strip('[]"') == "0.0000000010"
     (message,) = Template(PromptSpec(user="{{ l }}")).render(row)
     assert message["content"] == '["0.00000000"]'
 
@@ -142,6 +145,13 @@ def test_a_type_that_polars_does_not_know_is_named_with_its_column_and_nothing_e
         read()
     assert capfd.readouterr() == ("", "")
     with pytest.raises(InputError, match='"the odd one"::varchar'):
+        read()
+
+
+@pytest.mark.parametrize("key", ["[1]", "{'a': 1}", "map {1: 2}"])
+def test_a_map_whose_keys_are_no_plain_values_is_named(key):
+    written_by_duckdb(f"1 as id, [{{'m': map {{{key}: 'x'}}}}] as odd")
+    with pytest.raises(InputError, match="its column 'odd' holds maps whose keys are lists or objects"):
         read()
 
 

@@ -22,6 +22,7 @@ from pipeline.text import decimal_text
 Rows = Iterable[Mapping[str, Any]]
 Frames = Iterable[pl.DataFrame]
 ENDINGS = (".jsonl", ".parquet", ".csv")
+_AS_JSON = orjson.OPT_NON_STR_KEYS | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 _WIDE = selectors.by_dtype(pl.Int128, pl.UInt128)
 """Parquet has no such integers: other readers than Polars take them for bytes."""
 
@@ -68,7 +69,7 @@ def _write_jsonl(part: Path, rows: Rows) -> int:
 
 def _json(value: Any) -> bytes:
     try:
-        return orjson.dumps(value, default=json_value, option=orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(value, default=json_value, option=_AS_JSON)
     except TypeError:  # an integer of more than 64 bits, half a surrogate pair: the input may have them
         return json.dumps(value, default=json_value, separators=(",", ":")).encode()
 

@@ -1,8 +1,8 @@
 """What the values of Parquet columns become: as JSON has them, exactly, apart from decimals, which stay `Decimal`.
 
 Dates, times and durations are ISO 8601 text (`infinity` and `-infinity` where a database wrote that), JSON is its text,
-UUIDs are text, other bytes are base64 text, categories are text, a 32-bit float is the shortest number that means it
-(0.1, not 0.10000000149), lists, structs and maps are lists and dicts.
+UUIDs are text, other bytes are base64 text, categories are text, whole columns of 32-bit floats are the shortest
+numbers that mean them (0.1, not 0.10000000149), lists, structs and maps are lists and dicts.
 """
 
 import base64
@@ -86,6 +86,11 @@ def as_json(schema: Schema) -> Iterator[pl.Expr]:
             yield column.cast(pl.String).cast(pl.Float64)
 
 
+def with_odd_keys(schema: Schema) -> str | None:
+    """Name a column with a map whose keys are lists, objects or maps: no text stands for them."""
+    return next((name for name, dtype in schema.items() if _has_odd_keys(dtype)), None)
+
+
 def turns(schema: Schema, meant: Meant) -> list[tuple[str, Turn]]:
     """Return what turns the values of those columns that Polars can't: nested ones, to the microsecond."""
     return [
@@ -130,6 +135,11 @@ def _within(dtype: _Type) -> Sequence[_Type]:
     if isinstance(dtype, pl.List | pl.Array):
         return [dtype.inner]
     return [dtype.key, dtype.value] if isinstance(dtype, pl.Map) else []
+
+
+def _has_odd_keys(dtype: _Type) -> bool:
+    own = isinstance(dtype, pl.Map) and bool(_within(dtype.key))
+    return own or any(map(_has_odd_keys, _within(dtype)))
 
 
 def _leaf_types(dtype: _Type) -> Iterator[_Type]:

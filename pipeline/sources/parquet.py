@@ -103,6 +103,12 @@ class _Table:
         del written[self.position]
         self._texts = values.texts(written, self.meant)
         self.schema: Schema = {**written, **dict.fromkeys(self._texts, pl.String())}
+        odd = values.with_odd_keys(self.schema)
+        if odd is not None:
+            raise InputError(
+                f"{file} can't be read: its column {odd!r} holds maps whose keys are lists or objects; write the file"
+                " without it, or as text"
+            )
 
     @cached_property
     def rows(self) -> int:
