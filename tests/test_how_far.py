@@ -289,7 +289,7 @@ def test_errors_says_what_is_pending_where_all_that_ended_ended_well(project, st
     done = project.run("errors", "job")
     said = "every row that has ended ended well: 3 ok; the input was not read to its end\n"
     assert done.stdout == said
-    assert done.stderr == "run 1 was asked for no more; `promptmill run job.toml` sends the rest\n"
+    assert done.stderr == "run 1 went to its end; `promptmill run job.toml` lists and sends what is left\n"
     project.run("run", "job.toml", "--yes")
     assert project.run("errors", "job").stdout == "all rows ended well: 4 ok\n"
 

@@ -312,7 +312,7 @@ def test_a_ledger_that_can_not_be_tidied_up_when_a_run_begins_keeps_no_run_from_
     command = [sys.executable, "-W", "error", "-c", script]
     done = subprocess.run(command, cwd=tmp_path, env=project._env(), capture_output=True, text=True, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (4, False), done.stderr
-    assert "paused: the list of rows is not in the ledger" in done.stderr
+    assert "paused: the list of rows is not whole in the ledger" in done.stderr
     assert stub.calls == ROWS + 1
     project.run("run", "job.toml", "--yes")
     assert stub.calls == ROWS + 1

@@ -75,8 +75,8 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in clic
 def _moment(text: str, now: datetime) -> datetime:
     if _CLOCK_TIME.fullmatch(text):
         today = datetime.combine(now.date(), time.fromisoformat(text.zfill(len("07:00"))))
-        moments = (_existing(today + timedelta(days=days)) for days in range(2))
-        return next(moment for moment in moments if moment > now)
+        clocks = (today, today.replace(fold=1), today + timedelta(days=1))  # twice in the night that has an hour twice
+        return next(moment for moment in map(_existing, clocks) if moment > now)
     return datetime.fromisoformat(text).astimezone()  # without a zone: this machine's
 
 

@@ -130,7 +130,9 @@ class Ledger:
 
     def __init__(self, path: Path, notify: Notify | None = None) -> None:
         # By whatever link it is reached: its journals, its gate and DuckDB's own files stand beside the file itself.
-        path = path.resolve() if path.is_symlink() else path
+        if path.is_symlink():
+            with suppress(OSError, RuntimeError):  # a loop of links, which whoever opens it is told of
+                path = path.resolve()
         self.path = path
         self.folder = path.with_name(path.name.removesuffix(".duckdb") + ".journal")
         self._notify = notify

@@ -19,6 +19,7 @@ _PLANS = """
 select p.plan_id, max(r.run_id) as run_id, arg_max(r.config, r.run_id) as config,
        coalesce(arg_max(r.prompt_id, r.run_id), '') as prompt_id,
        p.plan_id in (select plan_id from rows) as listed,
+       p.plan_id in (select plan_id from plans where complete) as complete,
        exists (from outcomes o join run_starts s using (run_id) where s.job = $1) as answered,
        (select max(job_file) from jobs where job = $1) as file
 from plan_starts p join run_starts r using (plan_id) where p.job = $1 group by p.plan_id order by p.plan_id desc
@@ -30,9 +31,9 @@ where plan_id = any($2)
 group by plan_id
 """
 _UNLISTED = """
-select count(*) as requests
-from (select distinct o.key from outcomes o join run_starts r using (run_id) where r.job = $1 and r.plan_id = $2)
-where key not in (select key from rows where plan_id = $2)
+select count(distinct o.key) as requests
+from outcomes o join run_starts r using (run_id) anti join (select key from rows where plan_id = $2) using (key)
+where r.job = $1 and r.plan_id = $2
 """
 _KEPT = """
 select count(*) as rows from rows w join run_starts s on s.plan_id = w.plan_id and s.run_id = $1
@@ -60,12 +61,14 @@ def earlier_answers(ledger: Ledger, job: str) -> str | None:
     now = json.loads(newest["config"])
     if newest["answered"] and not newest["listed"]:
         return _unlisted(ledger, job, newest, now)
-    (unlisted,) = run_report(ledger, _UNLISTED, [job, newest["plan_id"]]).rows
-    if unlisted["requests"]:
+    unlisted = 0
+    if not newest["complete"]:
+        unlisted = run_report(ledger, _UNLISTED, [job, newest["plan_id"]]).rows[0]["requests"]
+    if unlisted:
         return (
-            f"{job}: {unlisted['requests']:,} requests have their outcome and their rows are not listed, as the ledger"
-            f" could not be written when a run ended, or was put back: {_command(ledger, newest, now)} lists them and"
-            " sends nothing that is answered"
+            f"{job}: {unlisted:,} requests have their outcome and their rows are not listed, as a run was killed, the"
+            f" ledger could not be written when it ended, or was put back: {_command(ledger, newest, now)} lists them"
+            " and sends nothing that is answered"
         )
     unlike = [
         (plan, config)

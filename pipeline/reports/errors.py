@@ -127,7 +127,7 @@ def _why(newest: Mapping[str, Any], pid: int | None, job: str) -> str:
     if newest["ended_at"] is None:
         return f"{run} was killed; `promptmill run {job}` goes on"
     if newest["exit_code"] in {0, 3}:
-        return f"{run} was asked for no more; `promptmill run {job}` sends the rest"
+        return f"{run} went to its end; `promptmill run {job}` lists and sends what is left"
     return f"{run} paused: {newest['reason']}. `promptmill run {_further(newest, job)}` goes on{_condition(newest)}"
 
 

@@ -251,7 +251,7 @@ class LocalRun:
             left_over = await asyncio.shield(self._close())
             # What is shown of the job would be a part of it, or an older list.
             if self._loader.unlisted and self.paused is None and not self._hurried:
-                self.paused = Pause("ledger", "the list of rows is not in the ledger, which could not be written")
+                self.paused = Pause("ledger", "the list of rows is not whole in the ledger, which could not be written")
         if self._bug is not None:
             raise self._bug
         return RunReport(
