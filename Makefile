@@ -23,7 +23,7 @@ test: $(VENV)/.dev $(VENV)/.model
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 3 --dist worksteal
+	$(BIN)/pytest -n 4 --dist worksteal
 
 # The inner loop: the same without the tests that start the model.
 check: $(VENV)/.dev
@@ -31,7 +31,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 3 --dist worksteal -m "not model"
+	$(BIN)/pytest -n 4 --dist worksteal -m "not model"
 
 # The attacks that other tools failed, as a table.
 promises: $(VENV)/.dev
