@@ -44,6 +44,7 @@ def condition_of(kind: str | None) -> str:
         "time": "with a later --until, or none",
         "budget": "with a higher budget",
         "answers": "with --set stop.invalid_share=1",
+        "rejections": "when the job is put right, or with --set stop.same_rejections=0",
     }.get(kind, "when that is over or put right")
 
 

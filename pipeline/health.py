@@ -15,6 +15,8 @@ PASSED_BY = 2
 """So often must others get something between two failures of a row to show that it fails on its own account."""
 OUTAGE_SECONDS = 60.0
 """After so long without anything else fewer than one row per slot are enough: a rate may keep most slots empty."""
+LEAST_CROWD, CROWD_SHARE = 200, 0.2
+"""From so many requests on, so large a share of server errors among answers is told, with what may help."""
 REFUSED_SECONDS = 3600.0
 """So long may a rate limit refuse everybody until the user should know. A quota by the day does, and is waited for."""
 LEAST_ANSWERS = 50
@@ -104,6 +106,10 @@ class Health:
         self._failed: dict[str, _Failures] = {}
         """Of the rows that have failed and neither got an answer nor ended since."""
         self._spoke = 0
+        self._unwell = 0
+        """Failures of the provider's own, but for those of an outage."""
+        self._crowd_told = False
+        self._concurrency = concurrency
         """Exchanges that brought something else than a failure of the provider's own."""
         self._reached = False
         """The provider has said something that is not a failure of its own."""
@@ -137,7 +143,9 @@ class Health:
         """
         if isinstance(result, Failure):
             if result.result == "unavailable":
-                return self._unavailable(key, result, now, began, last=last)
+                heard = self._unavailable(key, result, now, began, last=last)
+                crowded = self._too_many_at_once(result)
+                return heard if crowded is None else replace(heard, notice=crowded)
             if result.result == "rate_limited":
                 return self._limited(result, now)
             if result.result == "rejected":
@@ -183,6 +191,21 @@ class Health:
         if self._on_its_own_account(key, failure):
             return Heard(doubt=last)
         return self._perhaps_down(key, failure, now, last=last)
+
+    def _too_many_at_once(self, failure: Failure) -> str | None:
+        """Say once that many requests fail while others pass: a server may have no room for so many."""
+        if failure.not_sent or self.down or self._crowd_told:
+            return None
+        self._unwell += 1
+        total = self._unwell + self._spoke
+        if total < LEAST_CROWD or self._unwell < CROWD_SHARE * total:
+            return None
+        self._crowd_told = True
+        return (
+            f"{self._unwell:,} of {total:,} requests so far failed at the server while others passed (the last:"
+            f" {failure.message}). If it has no room for so many at once, a lower [limits] concurrency helps (now"
+            f" {self._concurrency:,})"
+        )
 
     def _perhaps_down(self, key: str, failure: Failure, now: float, *, last: bool) -> Heard:
         if not self._failing:

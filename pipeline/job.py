@@ -251,7 +251,9 @@ def _check_section(path: str, section: str, content: Mapping[str, Any], also: It
                 " rows and set [run] dedupe = false"
             )
         if key not in known:
-            raise JobFileError(f"{path}: unknown key {key} in [{section}]{did_you_mean(key, [*known, *also])}")
+            near = did_you_mean(key, [*known, *also])
+            own = f"; a parameter of the server's own goes into extra = {{ {key} = ... }}" if section == "model" else ""
+            raise JobFileError(f"{path}: unknown key {key} in [{section}]{near}{own}")
         _check_type(path, section, key, value, known[key])
 
 

@@ -343,3 +343,18 @@ def test_a_first_answer_that_is_empty_gives_way_to_any_repair_with_text():
     it = exchanger(check=CHECK, repair=1)
     second = step(it, Reply("", "stop", "stop", Usage(1, 0))).ticket
     assert step(it, BAD, second).outcome.answer_attempt == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [("length", "cut off at max_tokens"), ("stop", "nothing but reasoning"), ("repetition", "that repeated itself")],
+)
+def test_a_cut_off_answer_says_what_the_server_said(reason, says):
+    result, _, error, _ = judge(Reply("", "length", reason, None), None)
+    assert (result, says in error) == ("truncated", True)
+
+
+def test_an_answer_behind_its_reasoning_says_what_takes_it_apart():
+    result, _, error, _ = judge(Reply('<think>hm</think>{"n": 1}', "stop", "stop", None), CHECK)
+    assert (result, "vLLM: --reasoning-parser" in error) == ("invalid", True)
+    assert "think" not in judge(Reply("no", "stop", "stop", None), CHECK)[2]

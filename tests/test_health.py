@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.health import LEAST_ANSWERS, OUTAGE_SECONDS, RECENT_ANSWERS, Health, StopRules
+from pipeline.health import LEAST_ANSWERS, LEAST_CROWD, OUTAGE_SECONDS, RECENT_ANSWERS, Health, StopRules
 from pipeline.records import Failure, Reply
 
 ANSWER = Reply("fine", "stop", "stop", None, "m-1")
@@ -52,6 +52,20 @@ def test_a_provider_that_had_answered_is_probed_instead():
     heard = run.outage()
     assert (heard.pause, heard.outage, run.health.down) == (None, 1, True)
     assert "trying one at a time" in heard.notice
+
+
+def test_many_failures_among_answers_are_told_once_with_what_may_help():
+    run = Run()
+    told = [heard.notice for _ in range(400) for heard in run.hear_all(ANSWER, DOWN, ANSWER)]
+    (notice,) = [each for each in told if each is not None]
+    assert told.index(notice) == LEAST_CROWD - 1
+    assert notice.startswith("67 of 200 requests so far failed at the server while others passed (the last: ")
+    assert "a lower [limits] concurrency helps (now 4)" in notice
+
+
+def test_few_failures_among_answers_are_not_worth_a_word():
+    run = Run()
+    assert not any(heard.notice for _ in range(400) for heard in run.hear_all(*[ANSWER] * 9, DOWN))
 
 
 def test_one_row_that_fails_again_and_again_is_no_outage():

@@ -391,6 +391,15 @@ def test_what_duckdb_makes_of_ctrl_c_is_ctrl_c_again(path):
     Booked(path).die()
     with pytest.raises(KeyboardInterrupt), _connect.reading(path):
         raise RuntimeError("Query interrupted")  # in a long query, where DuckDB looks for signals now and then
+    with pytest.raises(KeyboardInterrupt), _connect.reading(path, engine=Interrupted()):
+        raise AssertionError
+
+
+class Interrupted(_connect.Engine):
+    """Hears Ctrl-C while it opens the file."""
+
+    def attach(self, path, *, read_only):
+        raise RuntimeError("Query interrupted")
 
 
 def test_whoever_waits_for_a_locked_ledger_can_be_hurried(path, monkeypatch):

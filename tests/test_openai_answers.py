@@ -142,6 +142,15 @@ def test_a_model_that_failed_while_answering_is_a_failure_that_knows_its_usage(e
     assert decode(body).cost_unknown is True
 
 
+def test_an_answer_that_a_server_broke_off_as_it_was_shut_down_is_none():
+    failure = decode(answered(finish_reason="abort"))
+    assert (failure.action, failure.result, failure.usage.output_tokens) == ("retry", "unavailable", 200)
+
+
+def test_an_answer_that_repeated_itself_is_cut_off():
+    assert decode(answered(finish_reason="repetition")).finish == "length"
+
+
 @pytest.mark.parametrize("error", [None, {}, "", False, []])
 def test_an_empty_error_beside_an_answer_is_no_error(error):
     assert isinstance(decode(STANDARD | {"error": error}), Reply)

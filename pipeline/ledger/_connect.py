@@ -304,12 +304,10 @@ class _Gate:
 
 
 def _open(path: Path, opens: Callable[[], duckdb.DuckDBPyConnection]) -> duckdb.DuckDBPyConnection:
-    try:
+    with _translated(path):
         connection = opens()
-    except duckdb.Error as error:
-        raise translate(path, error) from error
-    connection.execute("set enable_progress_bar = false")  # it would be drawn on standard output, into the results
-    return connection
+        connection.execute("set enable_progress_bar = false")  # it would be drawn on standard output, into the results
+        return connection
 
 
 def _set_wal_aside(path: Path, report: Waiting | None) -> None:

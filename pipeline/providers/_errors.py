@@ -119,6 +119,7 @@ _HINTS = {
     410: "check [model] name",
 }
 
+_NO_FORMAT = re.compile(r"response_format|json_schema|guided_json|structured[ _]outputs?", re.IGNORECASE)
 _NO_KEY = "no key was sent: behind base_url name its variable in [model] api_key_env"
 
 # The last resort, where there is neither a code nor an error status, or where a vendor is known to use neither.
@@ -317,6 +318,8 @@ def _message(reply: WireReply, said: Said, status: int, secrets: Sequence[str]) 
     hint = _HINTS.get(status, "")
     if status == HTTPStatus.UNAUTHORIZED and not secrets:
         hint = _NO_KEY
+    if status == HTTPStatus.BAD_REQUEST and _NO_FORMAT.search(said.message):
+        hint = 'try [model] structured_output = "json_object" or "none"'
     hint = f"; {hint}" if hint else ""
     inside = f", {status} inside" if status != reply.status else ""
     return f"{words or _phrase(status)} (HTTP {reply.status}{inside}{hint})"

@@ -19,9 +19,11 @@ _FINISH: dict[str, Finish] = {
     "tool_calls": "stop",
     "function_call": "stop",
     "length": "length",
+    "repetition": "length",  # vLLM: it ended an answer that repeated itself
     "content_filter": "refused",
 }
 _REASONING = ("reasoning_content", "reasoning", "reasoning_details")
+_BROKEN_OFF = ("error", "abort")
 _BROKE_OFF = {"type": "server_error", "message": "the model failed while it was answering"}
 
 _MOST_TOKENS = 10**12
@@ -53,8 +55,9 @@ def _decoded(
     usage, model, choice = usage_of(fields.get("usage")), _name(fields.get("model")), _first_choice(fields)
     if fields.get("error") or choice is None or not 200 <= reply.status < 300:  # noqa: PLR2004 (success)
         return failure_from(reply, now, body=body, secrets=secrets, usage=usage, model=model)
-    if choice.get("error") or choice.get("finish_reason") == "error":
-        # OpenRouter, once the model has begun: the choice ends with `error`, and may say why.
+    if choice.get("error") or choice.get("finish_reason") in _BROKEN_OFF:
+        # OpenRouter, once the model has begun: the choice ends with `error`, and may say why. vLLM and SGLang, when
+        # they are shut down: `abort`, with what there was of the answer.
         said = {"id": fields.get("id"), "error": choice.get("error") or _BROKE_OFF}
         return failure_from(reply, now, body=said, secrets=secrets, usage=usage, model=model)
     message = _part(choice, "message")
