@@ -50,8 +50,7 @@ def facts_of(
         "counter": estimate.counter,
         "longest": estimate.longest,
         "billed_ratio": round(float(outlook.input_ratio), 6),
-        "billed_beyond": round(float(outlook.billed_line.beyond), 3),
-        "billed_each": round(float(outlook.billed_line.each), 6),
+        "billed_beyond": round(float(outlook.billed_beyond), 3),
         "cached_share": round(float(outlook.cached_share), 6),
         "billed_factor": round(float(outlook.billed_factor), 6),
         "output": _output_facts(forecast.outputs, _most_tokens(estimate), estimate.to_send),
@@ -234,11 +233,10 @@ def _savings(estimate: "Estimate") -> str:
 
 
 def _billed_as(outlook: "Outlook") -> str:
-    beyond, each = outlook.billed_line
+    beyond = round(outlook.billed_beyond)
     if not beyond:
         return f"{float(outlook.input_ratio):.3f} times as many"
-    more = f"{abs(round(beyond)):,} {'more' if beyond > 0 else 'fewer'} for each exchange"
-    return more if each == 1 else f"{float(each):.3f} times as many and {more}"
+    return f"{abs(beyond):,} {'more' if beyond > 0 else 'fewer'} for each exchange"
 
 
 def _input(estimate: "Estimate") -> str:

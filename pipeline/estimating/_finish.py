@@ -1,7 +1,6 @@
 """How long it takes: each limit's own time; the longest one binds."""
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 from pipeline.doorman import Limits
 from pipeline.estimating._outlook import Outlook
@@ -45,6 +44,5 @@ def finish(to_send: ToSend, limits: Limits, outlook: Outlook, outputs: Outputs |
 def _tokens(to_send: ToSend, outlook: Outlook, outputs: Outputs | None) -> float:
     if outputs is None or not outlook.used:
         return to_send.limit_tokens
-    beyond, each = outlook.billed_line
-    billed = to_send.requests * beyond + to_send.input_tokens * each
-    return max(float(billed * Fraction(outlook.exchanges_each)), 0.0) + outputs.expected
+    billed = sum(requests * float(outlook.billed_input(size)) for size, requests in to_send.sizes.items())
+    return billed * float(outlook.exchanges_each) + outputs.expected
