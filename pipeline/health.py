@@ -106,10 +106,6 @@ class Health:
         self._failed: dict[str, _Failures] = {}
         """Of the rows that have failed and neither got an answer nor ended since."""
         self._spoke = 0
-        self._unwell = 0
-        """Failures of the provider's own, but for those of an outage."""
-        self._crowd_told = False
-        self._concurrency = concurrency
         """Exchanges that brought something else than a failure of the provider's own."""
         self._reached = False
         """The provider has said something that is not a failure of its own."""
@@ -123,6 +119,11 @@ class Health:
         """Something else than a rejection came back: the job can't be all wrong."""
         self._recent: deque[Status] = deque(maxlen=RECENT_ANSWERS)
         self._counts = dict.fromkeys(_ANSWERED, 0)
+        self._concurrency = concurrency
+        self._answers = self._unwell = 0
+        """And failures of the provider's own that answers came after: not those of an outage."""
+        self._unwell_since_back = 0
+        self._crowd_told = False
         self._model: str | None = None
         self._model_changed = False
         self.epoch = 0
@@ -143,9 +144,7 @@ class Health:
         """
         if isinstance(result, Failure):
             if result.result == "unavailable":
-                heard = self._unavailable(key, result, now, began, last=last)
-                crowded = self._too_many_at_once(result)
-                return heard if crowded is None else replace(heard, notice=crowded)
+                return self._unavailable(key, result, now, began, last=last)
             if result.result == "rate_limited":
                 return self._limited(result, now)
             if result.result == "rejected":
@@ -155,7 +154,8 @@ class Health:
         back = self._back(now)
         self._proven = True
         self.forget(key)
-        notice = back or self._other_model(result.model)
+        self._answers += 1
+        notice = back or self._too_many_at_once() or self._other_model(result.model)
         return _ALL_WELL if notice is None else Heard(release=True, alive=True, notice=notice)
 
     def _back(self, now: float) -> str | None:
@@ -163,6 +163,8 @@ class Health:
         since, self._down_since = self._down_since, None
         self._refused_since = None
         self._spoke += 1
+        self._unwell += self._unwell_since_back
+        self._unwell_since_back = 0
         self._failing.clear()
         self._reached, self._probes = True, 0
         return None if since is None else f"the provider is back after {now - since:.0f} s"
@@ -192,22 +194,19 @@ class Health:
             return Heard(doubt=last)
         return self._perhaps_down(key, failure, now, last=last)
 
-    def _too_many_at_once(self, failure: Failure) -> str | None:
+    def _too_many_at_once(self) -> str | None:
         """Say once that many requests fail while others pass: a server may have no room for so many."""
-        if failure.not_sent or self.down or self._crowd_told:
-            return None
-        self._unwell += 1
-        total = self._unwell + self._spoke
-        if total < LEAST_CROWD or self._unwell < CROWD_SHARE * total:
+        total = self._unwell + self._answers
+        if self._crowd_told or self._concurrency == 1 or total < LEAST_CROWD or self._unwell < CROWD_SHARE * total:
             return None
         self._crowd_told = True
         return (
-            f"{self._unwell:,} of {total:,} requests so far failed at the server while others passed (the last:"
-            f" {failure.message}). If it has no room for so many at once, a lower [limits] concurrency helps (now"
-            f" {self._concurrency:,})"
+            f"{self._unwell:,} of {total:,} requests so far failed at the server while others passed. If it has no room"
+            f" for so many at once, a lower [limits] concurrency helps (now {self._concurrency:,})"
         )
 
     def _perhaps_down(self, key: str, failure: Failure, now: float, *, last: bool) -> Heard:
+        self._unwell_since_back += not failure.not_sent
         if not self._failing:
             self._failing_since = now
         self._failing.add(key)
@@ -219,9 +218,11 @@ class Health:
         if rows < (self._least_rows if few_are_enough else self._outage_rows):
             return Heard(doubt=last)
         self._down_since, self._probes = now, 1
-        if self._reached:  # what comes back next ends the outage: it has not passed these rows by
-            for each in self._failing:
-                self._failed.pop(each, None)
+        self._unwell_since_back = 0
+        if self._reached:  # what came back before may have ended an outage, and not have passed these rows by
+            for each in self._failing & self._failed.keys():
+                found = self._failed[each]
+                found.passed_by = max(found.passed_by - 1, 0)
         self.epoch += 1
         if self._rules.outage_minutes == 0:
             return Heard(outage=1, pause=_down(failure, f"{rows} rows in a row failed"))

@@ -191,6 +191,14 @@ def test_bad_rows_in_a_row_hold_no_other_up_and_fail(night, concurrency, per_min
     assert sum(server.sent[row] for row in server.bad) <= 30 * 12
 
 
+@pytest.mark.parametrize("concurrency", [4, 8, 32])
+@pytest.mark.parametrize("attempts", [3, 6])
+def test_bad_rows_among_good_ones_end_failed_and_pause_nothing(night, concurrency, attempts):
+    server = Server(bad=bad_rows(*random.Random(1).sample(range(900), 180)))
+    held = night(1000, server, concurrency=concurrency, attempts=attempts)
+    assert (held.statuses, held.paused) == ({"ok": 820, "failed": 180}, None)
+
+
 @pytest.mark.parametrize("concurrency", [1, 4, 8, 64])
 @pytest.mark.parametrize("first", [150, 170])
 def test_bad_rows_in_a_row_near_the_end_hold_no_other_up(night, concurrency, first):
