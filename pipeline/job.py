@@ -3,6 +3,7 @@
 Unknown keys, wrong types and missing values are errors that name the file, the key and the nearest valid name.
 """
 
+import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -33,6 +34,9 @@ Kind = type | tuple[str, ...]
 
 _LONGEST_TIMEOUT = 86_400
 _LEAST_PER_MINUTE = Decimal("0.001")
+_A_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_A_TYPING_MISTAKE = 0.85
+"""How alike two names are that mean the same (`max_token`); `top_k` and `top_p` are less."""
 _NUMBER = Decimal
 """Stands for int or decimal in the tables below; TOML floats are read as exact decimals."""
 
@@ -252,9 +256,23 @@ def _check_section(path: str, section: str, content: Mapping[str, Any], also: It
             )
         if key not in known:
             near = did_you_mean(key, [*known, *also])
-            own = f"; a parameter of the server's own goes into extra = {{ {key} = ... }}" if section == "model" else ""
-            raise JobFileError(f"{path}: unknown key {key} in [{section}]{near}{own}")
+            own = section == "model" and _may_be_the_servers(key, known)
+            extra = f"; a parameter of the server's own goes into extra = {{ {key} = ... }}" if own else ""
+            raise JobFileError(f"{path}: unknown key {key} in [{section}]{near}{extra}")
         _check_type(path, section, key, value, known[key])
+
+
+def _may_be_the_servers(key: str, known: Iterable[str]) -> bool:
+    """Tell whether a key may be a parameter that we don't know: no typing mistake, and none of ours elsewhere."""
+    if not _A_NAME.fullmatch(key) or any(key in keys for keys in SECTIONS.values()):
+        return False
+    if difflib.get_close_matches(key, list(known), n=1, cutoff=_A_TYPING_MISTAKE):
+        return False
+    try:
+        providers.check_extra({key: None})
+    except JobFileError:
+        return False
+    return True
 
 
 def _check_type(path: str, section: str, key: str, value: Any, kind: Kind) -> None:

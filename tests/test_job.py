@@ -7,7 +7,7 @@ import pytest
 from project import Project
 
 from pipeline.errors import JobFileError
-from pipeline.job import job_name, load_job
+from pipeline.job import build_job, job_name, load_job
 from pipeline.prompts import KeyMaker
 from pipeline.records import Request
 from pipeline.runners.launch import account_of, find_prices, plan_fingerprint
@@ -153,3 +153,14 @@ def test_the_booked_configuration_is_plain_json(project):
     config = load_job(str(project.job(model="temperature = 0.0"))).config
     assert config["model"]["temperature"] == 0.0
     assert isinstance(config["model"]["temperature"], float)
+
+
+@pytest.mark.parametrize(
+    ("key", "goes"),
+    [("top_k", True), ("min_p", True), ("temprature", False), ("max_token", False), ("stream", False), ("path", False)],
+)
+def test_a_parameter_that_only_the_server_knows_goes_into_extra(key, goes):
+    model = {"provider": "openai", "name": "m", key: 1}
+    with pytest.raises(JobFileError, match=f"unknown key {key} in ") as caught:
+        build_job({"input": {"path": "a.jsonl"}, "model": model, "prompt": {"user": "x"}}, "j.toml")
+    assert (f"goes into extra = {{ {key} = ... }}" in str(caught.value)) is goes

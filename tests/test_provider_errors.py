@@ -275,6 +275,22 @@ def test_a_pause_says_whether_credit_or_key_is_to_blame(status, body, pause):
     assert (failure.action, failure.pause) == ("pause", pause)
 
 
+@pytest.mark.parametrize(
+    ("message", "helps"),
+    [
+        ("response_format json_schema is not supported", True),
+        ("Unknown parameter: 'response_format'", True),
+        ("This model's structured outputs are unavailable", True),
+        ("'messages' must contain the word 'json' to use 'response_format' of type 'json_object'", False),
+        ("Invalid schema for response_format 'answer': 'additionalProperties' is required", False),
+        ("Unrecognized request argument supplied: foo. Known: response_format", False),
+        ("maximum context length is 8192 tokens; your json_schema and messages are 9000 tokens", False),
+    ],
+)
+def test_a_server_without_structured_output_is_told_from_a_wrong_schema(message, helps):
+    assert ("structured_output" in classify(400, openai(None, None, message)).message) is helps
+
+
 def test_credit_that_is_being_topped_up_closes_the_door_instead_of_pausing():
     failure = classify(402, b"", retry_after="20")
     assert (failure.action, failure.closes_door, failure.wait_seconds) == ("retry", True, 20)

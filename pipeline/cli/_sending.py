@@ -276,7 +276,7 @@ def why_paused(paused: Pause) -> str:
     """Say why a run paused and what brings it further: the same command only where it wouldn't meet the same end."""
     condition = condition_of(paused.kind)
     goes_on = f"{condition}, the same command" if condition else "the same command"
-    stop = "" if paused.why.endswith("?") else "."
+    stop = "" if paused.why.endswith(("?", ".")) else "."
     return f"paused: {paused.why}{stop} {goes_on[0].upper()}{goes_on[1:]} goes on from here"
 
 

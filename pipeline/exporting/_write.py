@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -95,9 +95,10 @@ def json_value(value: Any) -> Any:
     """Turn what JSON doesn't know into what it does: money to exact decimal strings, the ledger's times to ISO form."""
     if isinstance(value, Decimal):
         return decimal_text(value)
-    if isinstance(value, datetime) and value.tzinfo is None:
-        return f"{value.isoformat()}Z"
-    if isinstance(value, datetime | date):
+    if isinstance(value, datetime):
+        utc = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
+        return f"{utc.isoformat()}Z"
+    if isinstance(value, date):
         return value.isoformat()
     return str(value)
 

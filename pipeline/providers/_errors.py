@@ -119,7 +119,13 @@ _HINTS = {
     410: "check [model] name",
 }
 
-_NO_FORMAT = re.compile(r"response_format|json_schema|guided_json|structured[ _]outputs?", re.IGNORECASE)
+_FORMAT = r"(response_format|json_schema|guided_json|structured[ _]outputs?)"
+_MISSING = r"un(supported|available|known)"
+_NO_FORMAT = re.compile(
+    rf"{_FORMAT}[^.;]{{0,80}}({_MISSING}|not (supported|available|permitted|allowed|implemented))"
+    rf"|({_MISSING}|unrecognized|unexpected)[^.;]{{0,60}}{_FORMAT}",
+    re.IGNORECASE,
+)
 _NO_KEY = "no key was sent: behind base_url name its variable in [model] api_key_env"
 
 # The last resort, where there is neither a code nor an error status, or where a vendor is known to use neither.

@@ -259,12 +259,18 @@ def _computed(price: Price | None, result: Reply | Failure, sent_at: float, *, c
     return Decimal(0) if price.is_free and not charged else None
 
 
-_AT_THE_LIMIT = "the answer was cut off at max_tokens; raise it and run again"
 _CUT_OFF = {
-    "stop": "the answer holds nothing but reasoning; a larger max_tokens helps if that used it up",
-    "repetition": "the server ended an answer that repeated itself; another temperature or prompt helps",
+    "length": ("max_tokens", "the answer was cut off at max_tokens; raise it and run again"),
+    "repetition": (
+        "repetition",
+        "the server ended an answer that repeated itself; another temperature or prompt helps",
+    ),
 }
-"""What is said instead, by the server's reason to stop."""
+"""Type and text of the error, by the server's reason to stop."""
+_ONLY_REASONING = (
+    "max_tokens",
+    "the answer holds nothing but reasoning; a larger max_tokens helps if that used it up",
+)
 _THOUGHTS = "; it begins with <think>: let the server take the reasoning apart (vLLM: --reasoning-parser)"
 _STATUSES: dict[AttemptResult, Status] = {
     "ok": "ok",
@@ -283,7 +289,8 @@ def judge(reply: Reply, check: AnswerCheck | None) -> tuple[AttemptResult, str |
     if reply.finish == "refused":
         return "refused", "refused", f"the model or its filter refused (finish_reason {reply.finish_reason})", None
     if reply.finish == "length":
-        return "truncated", "max_tokens", _CUT_OFF.get(reply.finish_reason or "", _AT_THE_LIMIT), None
+        error_type, error = _CUT_OFF.get(reply.finish_reason or "length", _ONLY_REASONING)
+        return "truncated", error_type, error, None
     if not reply.text:
         return "invalid", "empty_answer", f"the answer is empty (finish_reason {reply.finish_reason})", None
     if check is None:
