@@ -86,7 +86,7 @@ def export_with_input(ledger: Ledger, job: Job, output: Path) -> Exported:
         schema = frame_of(connection, results_report.OF_KEYS, [[]]).schema
         statuses = Counter[str]()
 
-        def found() -> Iterator[tuple[Sequence[PlannedRow], list[dict[str, Any]]]]:
+        def found() -> Iterator[tuple[Sequence[PlannedRow], Iterator[dict[str, Any]]]]:
             """Yield rows, a piece at a time, with what is beside them."""
             for rows in _batched(row for batch in plan.batches() for row in batch):
                 keys = list({row.key for row in rows})
@@ -94,7 +94,7 @@ def export_with_input(ledger: Ledger, job: Job, output: Path) -> Exported:
                 others = frame_of(connection, results_report.OF_OTHERS, _lent(known, keys, job.model.max_tokens))
                 by_key = {line["key"]: line for frame in (own, others) for line in frame.iter_rows(named=True)}
                 statuses.update(by_key.get(row.key, PENDING)["status"] for row in rows)
-                yield rows, [_result(row, by_key, tuple(schema)) for row in rows]
+                yield rows, (_result(row, by_key, tuple(schema)) for row in rows)
 
         beside = pl.Schema([("row_index", pl.Int64()), ("row_id", pl.String()), *schema.items()])
         types = plan.source.types() if output.suffix == ".parquet" else None
@@ -133,13 +133,13 @@ def _result(row: PlannedRow, by_key: Mapping[str, Mapping[str, Any]], columns: t
 def _with_types(
     source: Source,
     types: Mapping[str, pl.DataType],
-    found: Iterable[tuple[Sequence[PlannedRow], list[dict[str, Any]]]],
+    found: Iterable[tuple[Sequence[PlannedRow], Iterator[dict[str, Any]]]],
     beside: pl.Schema,
 ) -> Iterator[pl.DataFrame]:
     names, none = _own_names(types, beside), pl.DataFrame(schema=types)
     for rows, results in found:
         own = pl.concat([none, *source.stored([row.index for row in rows])], how="diagonal").rename(names)
-        yield pl.concat([own, pl.DataFrame(results, schema=beside)], how="horizontal")
+        yield pl.concat([own, pl.DataFrame(list(results), schema=beside)], how="horizontal")
 
 
 def _joined(row: PlannedRow, result: dict[str, Any]) -> dict[str, Any]:

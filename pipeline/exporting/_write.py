@@ -88,7 +88,7 @@ def _with_cells(row: Mapping[str, Any], known: Collection[str]) -> dict[str, Any
 def _cell(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    return decimal_text(value) if isinstance(value, Decimal) else _text(value)
+    return decimal_text(value) if isinstance(value, Decimal) else _json(value).decode()
 
 
 def json_value(value: Any) -> Any:
@@ -126,22 +126,10 @@ def _write_csv(part: Path, frames: Frames) -> int:
     guarded = 0
     with part.open("wb") as file:
         for number, frame in enumerate(frames):
-            safe, cells = guard(_flat(frame))
+            safe, cells = guard(frame)
             guarded += cells
             safe.write_csv(file, include_header=number == 0)
     return guarded
-
-
-def _flat(frame: pl.DataFrame) -> pl.DataFrame:
-    odd = [name for name, kind in frame.schema.items() if kind.is_nested() or kind == pl.Binary]
-    return frame.with_columns(
-        pl.Series(name, [None if v is None else _text(v) for v in frame[name]], pl.String) for name in odd
-    )
-
-
-def _text(value: Any) -> str:
-    plain = value.to_list() if isinstance(value, pl.Series) else value
-    return _json(plain).decode()
 
 
 def _frame_of_rows(output: Path, rows: Sequence[Mapping[str, Any]], schema: pl.Schema, shapes: Shapes) -> pl.DataFrame:
