@@ -148,11 +148,13 @@ def price_file() -> Path | None:
         return Path(named)
     from pipeline.pricebook import USUAL_FILE
 
-    try:
-        usual = Path(USUAL_FILE).expanduser()
-    except RuntimeError:  # a user without a home, as in a container
-        return None
+    usual = in_home(USUAL_FILE)
     return usual if usual.is_file() else None
+
+
+def in_home(path: str) -> Path:
+    """Return the path that `~/...` means; as it is for a user without a home, as in a container."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 -- pathlib raises there
 
 
 def warn(text: str) -> None:

@@ -8,7 +8,7 @@ import select
 import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, TextIO
 
@@ -181,10 +181,7 @@ def as_json_text(value: Any, *, indent: int | None = 2) -> str:
 def _json_value(value: Any) -> Any:
     from pipeline.exporting import json_value
 
-    if not isinstance(value, datetime):
-        return json_value(value)
-    utc = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)  # the ledger's have no zone
-    return f"{utc.isoformat()}Z"
+    return json_value(value)
 
 
 def _key(name: Any) -> str | int | bool | None:

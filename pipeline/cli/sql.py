@@ -1,7 +1,6 @@
 """`promptmill sql [QUERY]`."""
 
 import contextlib
-import os
 import re
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli._options import hear_ctrl_c, json_option, ledger_option, open_ledger
+from pipeline.cli._options import hear_ctrl_c, in_home, json_option, ledger_option, open_ledger
 from pipeline.cli._show import print_rows, say
 from pipeline.errors import UserError
 
@@ -59,7 +58,7 @@ def _answer(ledger: "Ledger", query: str, *, as_json: bool) -> None:
 
 def _prompt(ledger: "Ledger", *, as_json: bool) -> None:
     """Read queries that end with `;` until Ctrl-D."""
-    history = Path(os.path.expanduser(HISTORY))  # noqa: PTH111 -- pathlib raises where nobody has a home
+    history = in_home(HISTORY)
     readline = _readline(history)
     click.echo("SQL on the ledger, read-only. End a query with ; and leave with `exit` or Ctrl-D.", err=True)
     lines: list[str] = []

@@ -17,7 +17,7 @@ import duckdb
 import polars as pl
 
 from pipeline.errors import UsageError
-from pipeline.ledger.queries import presentable
+from pipeline.ledger.queries import presentable, quoted
 
 MOST_ROWS = 1_000_000
 MOST_BYTES = 512 * 2**20
@@ -159,7 +159,7 @@ def _bounded(limited: duckdb.DuckDBPyRelation) -> pl.DataFrame:
 def _cut_off(relation: duckdb.DuckDBPyRelation) -> tuple[duckdb.DuckDBPyRelation, bool]:
     """Let DuckDB add up the bytes row by row, in two more columns, and end with the row that crosses the limit."""
     texts = [
-        f'coalesce(strlen("{name.replace(chr(34), chr(34) * 2)}"::varchar), 0)'
+        f"coalesce(strlen({quoted(name)}::varchar), 0)"
         for name, kind in zip(relation.columns, map(str, relation.types), strict=True)
         if any(word in kind for word in _UNBOUNDED)
     ]

@@ -241,7 +241,7 @@ def presentable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
         taken.add(alias)
         shown = str(kind) if kind.id == "hugeint" else _presentable_type(kind)
         cast = "" if shown == str(kind) else f"::{shown}"
-        columns.append(f"#{number}{cast} as {_quoted(alias)}")
+        columns.append(f"#{number}{cast} as {quoted(alias)}")
     changed = taken != set(relation.columns) or any("::" in column.split(" as ")[0] for column in columns)
     return relation.project(", ".join(columns)) if changed else relation
 
@@ -258,8 +258,9 @@ def _presentable_type(kind: DuckDBPyType) -> str:
     if kind.id in {"list", "array"}:
         return f"{parts[0][1]}{str(kind)[str(kind).rindex('[') :]}"
     named = kind.id == "struct"
-    return f"{kind.id.upper()}({', '.join(f'{_quoted(name)} {part}' if named else part for name, part in parts)})"
+    return f"{kind.id.upper()}({', '.join(f'{quoted(name)} {part}' if named else part for name, part in parts)})"
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """Write any name as SQL has it."""
     return '"' + name.replace('"', '""') + '"'
