@@ -618,14 +618,11 @@ def _as_it_ran(file: str, run_id: int, config: Mapping[str, Any]) -> tuple[str, 
         return quoted, "", []
     names, more = changed(config, now), carried(config, now)
     options = as_options(config, names)
-    note = []
-    if names:  # a budget of the command line, say, is no news to who gives it each night
-        note.append(f"run {run_id} had other settings than {file} has now: {', '.join([*names, *more])}.")
-        note[0] += (
-            f" The rows above are that run's; a command for {file} looks at others"
-            if options is None
-            else " Without --set a command looks at other rows"
-        )
+    others = "Without --set a command looks at other rows"
+    if options is None:
+        others = f"The rows above are that run's; a command for {file} looks at others"
+    said = f"run {run_id} had other settings than {file} has now: {', '.join([*names, *more])}. {others}"
+    note = [said] if names else []  # a budget of the command line, say, is no news to who gives it each night
     if options is None:
         return quoted, "", note
     limit = more.pop("model.max_tokens", "")

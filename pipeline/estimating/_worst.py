@@ -18,12 +18,11 @@ def worst_inputs(to_send: ToSend, outlook: Outlook) -> Counter[int]:
     Each repair shows the model the answer before, which is max_tokens long. A provider that was seen to bill more than
     was counted does so again.
     """
-    inputs = to_send.bounds
     billed = Counter[int]()
     for size, requests in to_send.sizes.items():
         billed[ceil(max(outlook.billed_input(size), size * outlook.exchange_ratio))] += requests
-    if billed != to_send.sizes:
-        inputs = max(inputs, billed, key=lambda sizes: sum(size * requests for size, requests in sizes.items()))
+    either = (to_send.bounds, billed)
+    inputs = max(either, key=lambda sizes: sum(size * requests for size, requests in sizes.items()))
     if not outlook.repair:
         return inputs
     found = Counter[int]()

@@ -30,7 +30,7 @@ where plan_id = any($2)
   and key in (select o.key from outcomes o join run_starts r using (run_id) where r.job = $1 and o.status = 'ok')
 group by plan_id
 """
-_UNLISTED = """
+_PARTLY_LISTED = """
 select count(distinct o.key) as requests
 from outcomes o join run_starts r using (run_id) anti join (select key from rows where plan_id = $2) using (key)
 where r.job = $1 and r.plan_id = $2
@@ -61,15 +61,9 @@ def earlier_answers(ledger: Ledger, job: str) -> str | None:
     now = json.loads(newest["config"])
     if newest["answered"] and not newest["listed"]:
         return _unlisted(ledger, job, newest, now)
-    unlisted = 0
-    if not newest["complete"]:
-        unlisted = run_report(ledger, _UNLISTED, [job, newest["plan_id"]]).rows[0]["requests"]
-    if unlisted:
-        return (
-            f"{job}: {unlisted:,} requests have their outcome and their rows are not listed, as a run was killed, the"
-            f" ledger could not be written when it ended, or was put back: {_command(ledger, newest, now)} lists them"
-            " and sends nothing that is answered"
-        )
+    missing = None if newest["complete"] else _partly_listed(ledger, job, newest, now)
+    if missing is not None:
+        return missing
     unlike = [
         (plan, config)
         for plan, config in ((plan, json.loads(plan["config"])) for plan in others)
@@ -102,6 +96,17 @@ def _unlisted(ledger: Ledger, job: str, plan: Mapping[str, Any], config: Mapping
     return (
         f"{job}: {there} list of its rows in run {plan['run_id']}, the newest, which no journal holds:"
         f" {_command(ledger, plan, config)} makes it again from the input and sends nothing that is answered"
+    )
+
+
+def _partly_listed(ledger: Ledger, job: str, plan: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    (missing,) = run_report(ledger, _PARTLY_LISTED, [job, plan["plan_id"]]).rows
+    if not missing["requests"]:
+        return None
+    return (
+        f"{job}: {missing['requests']:,} requests have their outcome and their rows are not listed, as a run was"
+        f" killed, the ledger could not be written when it ended, or was put back: {_command(ledger, plan, config)}"
+        " lists them and sends nothing that is answered"
     )
 
 
