@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from pipeline.budget import ZERO, Budget, dollars
+from pipeline.crowding import BUSY, Crowding
 from pipeline.errors import BudgetExhausted
 from pipeline.minute import Minute
 from pipeline.pace import (
@@ -98,8 +99,9 @@ class Ticket(NamedTuple):
 class Doorman:
     """Lets tickets out one at a time; `next` has exactly one caller."""
 
-    def __init__(self, limits: Limits, budget: Budget) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits, budget: Budget, notify: Callable[[str], None] | None = None) -> None:
+        """Take the limits and the run's budget; `notify` hears what the server taught."""
+        self._limits, self._notify = limits, notify
         self._budget = budget
         self._stated_requests = paced(limits.requests_per_minute)
         self._stated_tokens = paced(limits.tokens_per_minute)
@@ -109,6 +111,7 @@ class Doorman:
         self._tokens = TokenTap()
         self._minute = None if limits.tokens_per_minute is None else Minute(limits.tokens_per_minute)
         self._suspects = Suspects()
+        self._crowding = Crowding(limits.concurrency)
         self._gives_back = True
         self._out: dict[str, Sent] = {}
         self._fresh: deque[Ticket] = deque()
@@ -264,6 +267,8 @@ class Doorman:
         self.in_flight += 1
         self._started.add(ticket.request.key)
         self._out[ticket.request.key] = self._pace.sent(now, self.in_flight)
+        if self._crowding.most is not None:
+            self._crowding.goes_out(now, self.in_flight)
         if self._minute is not None:
             self._minute.add(now, ticket.tokens)
 
@@ -354,10 +359,10 @@ class Doorman:
 
     @property
     def _slots(self) -> int:
-        learned, narrowed = self._pace.slots, self._narrowed
-        if learned is None and narrowed is None:
+        learned, room, narrowed = self._pace.slots, self._crowding.most, self._narrowed
+        if learned is None and room is None and narrowed is None:
             return self._limits.concurrency
-        known = (self._limits.concurrency, learned, narrowed)
+        known = (self._limits.concurrency, learned, room, narrowed)
         return min(most for most in known if most is not None)
 
     async def _wait_for_change(self) -> None:
@@ -380,10 +385,29 @@ class Doorman:
             return self._refused(ticket, result) if result.closes_door else HONEST
         if self._pace.wants_answers:
             self._pace.passed(self._out[ticket.request.key], ticket.tokens)
+        if self._crowding.watches:
+            self._tell(self._crowding.passed(self._out[ticket.request.key], asyncio.get_running_loop().time()))
         if self._suspects.doubted:
             key, now = ticket.request.key, asyncio.get_running_loop().time()
             self._suspects.passed(key, now, self._out[key].number, ticket.tokens)
         return HONEST
+
+    def failed(self, ticket: Ticket, failure: Failure, home: Iterable[Ticket]) -> int:
+        """Learn from a failure of the server's own; call it behind `heard`, before `back`.
+
+        Return how many requests that had gone out before it are still on the wire; `home`: tickets that are not,
+        though they are not `back` yet.
+        """
+        sent = self._out[ticket.request.key]
+        came = {each.request.key for each in home}
+        older = sum(other.number < sent.number and key not in came for key, other in self._out.items())
+        if failure.http_status in BUSY:
+            self._tell(self._crowding.turned_away(sent, asyncio.get_running_loop().time(), older))
+        return older
+
+    def _tell(self, news: str | None) -> None:
+        if news is not None and self._notify is not None:
+            self._notify(news)
 
     def _refused(self, ticket: Ticket, failure: Failure) -> Standing:
         key, now = ticket.request.key, asyncio.get_running_loop().time()

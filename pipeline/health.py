@@ -17,6 +17,8 @@ OUTAGE_SECONDS = 60.0
 """After so long without anything else fewer than one row per slot are enough: a rate may keep most slots empty."""
 LEAST_CROWD, CROWD_SHARE = 200, 0.2
 """From so many requests on, so large a share of server errors among answers is told, with what may help."""
+OUTAGES_TOLD = 10
+"""So many outages of a run are told."""
 REFUSED_SECONDS = 3600.0
 """So long may a rate limit refuse everybody until the user should know. A quota by the day does, and is waited for."""
 LEAST_ANSWERS = 50
@@ -110,7 +112,7 @@ class Health:
         self._reached = False
         """The provider has said something that is not a failure of its own."""
         self._down_since: float | None = None
-        self._probes = 0
+        self._probes = self._outages = 0
         self._refused_since: float | None = None
         self._refusals_told = False
         self._rejections = 0
@@ -135,16 +137,24 @@ class Health:
         return self._down_since is not None
 
     def heard(
-        self, key: str, result: Reply | Failure, now: float, *, began: int, proven: bool = False, last: bool = False
+        self,
+        key: str,
+        result: Reply | Failure,
+        now: float,
+        *,
+        began: int,
+        proven: bool = False,
+        last: bool = False,
+        older: int = 0,
     ) -> Heard:
         """Take in an exchange. `now` is seconds of any steady clock, `began` the epoch in which it was sent.
 
         `proven`: equal rejections are no news, and not the job's fault. `last`: a failure would use up the row's
-        attempts.
+        attempts. `older`: requests that went out before it and have not come back.
         """
         if isinstance(result, Failure):
             if result.result == "unavailable":
-                return self._unavailable(key, result, now, began, last=last)
+                return self._unavailable(key, result, now, began, last=last, older=older)
             if result.result == "rate_limited":
                 return self._limited(result, now)
             if result.result == "rejected":
@@ -167,7 +177,10 @@ class Health:
         self._unwell_since_back = 0
         self._failing.clear()
         self._reached, self._probes = True, 0
-        return None if since is None else f"the provider is back after {now - since:.0f} s"
+        if since is None or self._outages > OUTAGES_TOLD:
+            return None
+        no_more = "; further outages of this run are not told" if self._outages == OUTAGES_TOLD else ""
+        return f"the provider is back after {now - since:.0f} s{no_more}"
 
     def _limited(self, failure: Failure, now: float) -> Heard:
         since = self._refused_since
@@ -185,14 +198,14 @@ class Health:
             f" The run goes on asking. It is told: {failure.message}",
         )
 
-    def _unavailable(self, key: str, failure: Failure, now: float, began: int, *, last: bool) -> Heard:
+    def _unavailable(self, key: str, failure: Failure, now: float, began: int, *, last: bool, older: int) -> Heard:
         if self._down_since is not None:
-            return self._probed(failure, now, began)
+            return self._probed(failure, now, began, older)
         if self._rules.outage_rows == 0:
             return Heard()
         if self._on_its_own_account(key, failure):
             return Heard(doubt=last)
-        return self._perhaps_down(key, failure, now, last=last)
+        return self._perhaps_down(key, failure, now, last=last, older=older)
 
     def _too_many_at_once(self) -> str | None:
         """Say once that many requests fail while others pass: a server may have no room for so many."""
@@ -205,13 +218,13 @@ class Health:
             f" for so many at once, a lower [limits] concurrency helps (now {self._concurrency:,})"
         )
 
-    def _perhaps_down(self, key: str, failure: Failure, now: float, *, last: bool) -> Heard:
+    def _perhaps_down(self, key: str, failure: Failure, now: float, *, last: bool, older: int) -> Heard:
         self._unwell_since_back += not failure.not_sent
         if not self._failing:
             self._failing_since = now
         self._failing.add(key)
         rows = len(self._failing)
-        if not self._reached and rows >= self._least_rows and (failure.not_sent or not self._answered_before):
+        if rows >= self._least_rows and self._never_up(failure, older):
             return Heard(outage=1, pause=_down(failure, f"the first {rows} rows all failed"))
         # Where a row is at stake, or many slots have been empty, nobody waits until there was one for each slot.
         few_are_enough = last or now - self._failing_since >= OUTAGE_SECONDS
@@ -219,6 +232,7 @@ class Health:
             return Heard(doubt=last)
         self._down_since, self._probes = now, 1
         self._unwell_since_back = 0
+        self._outages += 1
         if self._reached:  # what came back before may have ended an outage, and not have passed these rows by
             for each in self._failing & self._failed.keys():
                 found = self._failed[each]
@@ -226,8 +240,12 @@ class Health:
         self.epoch += 1
         if self._rules.outage_minutes == 0:
             return Heard(outage=1, pause=_down(failure, f"{rows} rows in a row failed"))
-        return Heard(outage=1, notice=f"{rows} rows in a row failed ({failure.message}); trying one at a time until"
-                                      " the provider is back")  # fmt: skip
+        notice = f"{rows} rows in a row failed ({failure.message}); trying one at a time until the provider is back"
+        return Heard(outage=1, notice=notice if self._outages <= OUTAGES_TOLD else None)
+
+    def _never_up(self, failure: Failure, older: int) -> bool:
+        """Tell whether nothing speaks for the provider: no answer now or before, and none that may be on its way."""
+        return not self._reached and (failure.not_sent or not (self._answered_before or older))
 
     def forget(self, key: str) -> None:
         """Forget how a row failed: it has ended."""
@@ -243,7 +261,9 @@ class Health:
             found.spoke, found.passed_by = self._spoke, found.passed_by + 1
         return found.passed_by >= PASSED_BY
 
-    def _probed(self, failure: Failure, now: float, began: int) -> Heard:
+    def _probed(self, failure: Failure, now: float, began: int, older: int) -> Heard:
+        if self._never_up(failure, older):
+            return Heard(outage=1, pause=_down(failure, "whatever was sent failed"))
         if began == self.epoch:
             self._probes += 1
             self.epoch += 1

@@ -1,133 +1,17 @@
 """A provider that goes down, on a virtual clock: door, desk, health and retries together, at any rate."""
 
-import asyncio
 import random
-from collections import Counter
-from decimal import Decimal
-from types import SimpleNamespace
+from functools import partial
 
 import pytest
-from virtual_clock import run
+from nights import Server, hold
 
-from pipeline.budget import Budget
-from pipeline.doorman import Doorman, Limits, Ticket
-from pipeline.health import Health, StopRules
-from pipeline.journal import Journal
-from pipeline.providers import find
-from pipeline.records import ModelSpec, Request, WireReply
-from pipeline.retry import RetryPolicy
-from pipeline.runners._ahead import Ahead
-from pipeline.runners._connection import Remote
-from pipeline.runners._desk import Arrival, Desk
-from pipeline.runners._tally import Tally
-from pipeline.runners.attempt import Exchanger
-
-ANSWER = WireReply(
-    200,
-    {},
-    b'{"model": "m", "choices": [{"finish_reason": "stop", "message": {"content": "fine"}}],'
-    b' "usage": {"prompt_tokens": 10, "completion_tokens": 2}}',
-)
-DOWN = WireReply(503, {}, b'{"error": {"message": "no"}}')
-NEVER = float("inf")
-
-
-class Server:
-    """Answers, but from `down` until `back` with a 503, so of rows in `bad` whenever they come, and now and then."""
-
-    def __init__(self, *, down=NEVER, back=NEVER, bad=(), latency=0.2, slow=None, flaky=0.0, flapping=(NEVER, 0.0)):
-        self.down, self.back, self.bad, self.latency, self.slow = down, back, bad, latency, slow or {}
-        self.flaky, self.chance = flaky, random.Random(7)
-        self.up, self.off = flapping
-        self.sent = Counter()
-
-    async def post(self, url, headers, body):
-        loop = asyncio.get_running_loop()
-        row = next(key for key in body.decode().split('"') if key.startswith("row "))
-        self.sent[row] += 1
-        await asyncio.sleep(self.slow.get(row, self.latency))
-        flapped = self.off and loop.time() % (self.up + self.off) >= self.up
-        if row in self.bad or flapped or self.down <= loop.time() < self.back or self.chance.random() < self.flaky:
-            return DOWN
-        return ANSWER
-
-
-class Night:
-    """A run of so many rows."""
-
-    def __init__(self, folder, server, *, attempts=6, rules=None, answered_before=False, outage_minutes=5.0, **limits):
-        self.server, self.paused, self.told = server, None, []
-        self.limits = Limits(**limits)
-        self.budget, self.tally = Budget(), Tally()
-        self.door = Doorman(self.limits, self.budget)
-        self.health = Health(
-            StopRules(outage_minutes=outage_minutes) if rules is None else rules,
-            model="m",
-            concurrency=self.limits.concurrency,
-            most_open=self.limits.most_open,
-            answered_before=answered_before,
-        )
-        self.exchanger = Exchanger(
-            run_id=7,
-            spec=ModelSpec("any", "m", base_url="http://127.0.0.1:1/v1", max_tokens=50),
-            provider=find("any", base_url="http://127.0.0.1:1/v1", dialect=None, options={}),
-            connection=Remote("http://127.0.0.1:1/v1", None),
-            wire=server,
-            meter=SimpleNamespace(is_free=False, charged=False, price_at=lambda sent_at: None, price=None),
-            policy=RetryPolicy(attempts=attempts),
-        )
-        self.journal = Journal(folder, "ledger")
-        self.desk = Desk(
-            door=self.door, health=self.health, budget=self.budget, exchanger=self.exchanger, journal=self.journal,
-            loader=SimpleNamespace(broken=None), tally=self.tally, ahead=Ahead(), notify=self.told.append,
-            stop=self.stop, fail=self.fail, proven=False,
-        )  # fmt: skip
-
-    def stop(self, pause):
-        self.paused = self.paused or pause
-        self.door.stop()
-
-    def fail(self, error):
-        raise error
-
-    async def exchange(self, ticket):
-        epoch = self.health.epoch
-        attempt, result = await self.exchanger.send(ticket)
-        self.desk.arrive(Arrival(ticket, attempt, result, epoch))
-
-    async def run(self, rows):
-        tickets = [
-            Ticket(Request(f"k{n}", ({"role": "user", "content": f"row {n}"},)), Decimal(0), 60, 10, "exact")
-            for n in range(rows)
-        ]
-        for ticket in tickets:
-            self.tally.row(ticket.request.key, None)
-        bringing = asyncio.create_task(self.bring(tickets))
-        exchanges = set()
-        while (ticket := await self.door.next()) is not None:
-            exchanges.add(asyncio.create_task(self.exchange(ticket)))
-        await asyncio.gather(*exchanges)
-        await asyncio.sleep(0)
-        bringing.cancel()
-        if self.paused is None:
-            self.desk.book_held()
-        self.journal.close()
-        return +self.tally.statuses
-
-    async def bring(self, tickets):
-        await self.door.offer(tickets)
-        self.door.no_more()
+from pipeline.health import OUTAGES_TOLD, StopRules
 
 
 @pytest.fixture
 def night(tmp_path):
-    def begin(rows, server, **more):
-        random.seed(4)
-        begun = Night(tmp_path, server, **more)
-        begun.statuses = run(begun.run(rows))
-        return begun
-
-    return begin
+    return partial(hold, tmp_path)
 
 
 RATES = [(1, 1), (1, 20), (1, 600), (4, 6), (32, 1), (32, 20), (32, 60), (32, 600), (256, 20), (256, None)]
@@ -268,3 +152,11 @@ def test_an_outage_at_a_datasets_end_is_one(night):
     held = night(40, Server(down=2.0, back=90.0, latency=1.5), concurrency=20)
     assert (held.statuses, held.paused) == ({"ok": 40}, None)
     assert any("the provider is back" in notice for notice in held.told)
+
+
+def test_only_the_first_outages_are_told(night):
+    held = night(2000, Server(flapping=(3.0, 20.0), latency=1.0), concurrency=8)
+    back = [notice for notice in held.told if "the provider is back after" in notice]
+    assert len(back) == OUTAGES_TOLD
+    assert ["further outages of this run are not told" in notice for notice in back] == [False] * 9 + [True]
+    assert sum("trying one at a time" in notice for notice in held.told) == OUTAGES_TOLD

@@ -76,6 +76,8 @@ class Desk:
         self._free = exchanger.meter.is_free
         self._most_output = None if max_tokens is None or self._free else max_tokens + COUNTED_OTHERWISE
         self._arrived: list[Arrival] = []
+        self._at_hand: list[Arrival] = []
+        """What is being booked in this turn."""
         self._held: list[Outcome] = []
         """Rejections that may be the job's fault: booked when that is ruled out."""
         self._doubted: list[tuple[Ticket, Outcome]] = []
@@ -104,6 +106,7 @@ class Desk:
     def book(self) -> None:
         """Write down what came back, then let it have its consequences."""
         arrived, self._arrived = self._arrived, []
+        self._at_hand = arrived
         if not arrived:
             return
         now = asyncio.get_running_loop().time()
@@ -211,8 +214,14 @@ class Desk:
             self._notify(notice)
 
     def _hear(self, ticket: Ticket, result: Reply | Failure, epoch: int, now: float) -> Heard:
-        last = isinstance(result, Failure) and ticket.tries + 1 >= self._exchanger.policy.attempts
-        return self._health.heard(ticket.request.key, result, now, began=epoch, proven=self._proven, last=last)
+        key = ticket.request.key
+        if not isinstance(result, Failure):
+            return self._health.heard(key, result, now, began=epoch)
+        older = 0
+        if result.result == "unavailable":
+            older = self._door.failed(ticket, result, [each.ticket for each in self._at_hand])
+        last = ticket.tries + 1 >= self._exchanger.policy.attempts
+        return self._health.heard(key, result, now, began=epoch, proven=self._proven, last=last, older=older)
 
     def _next_step(self, arrival: Arrival, heard: Heard, standing: Standing) -> Step:
         ticket, attempt, result, _ = arrival

@@ -100,7 +100,7 @@ class LocalRun:
         self._planner, self._limits, self._budget, self._notify = planner, limits, budget, notify
         self._exchanger, self._journal, self._loader = exchanger, journal, loader
         self._until, self._estimate, self._ahead = until, estimate, Ahead()
-        self._door = Doorman(limits, budget)
+        self._door = Doorman(limits, budget, notify)
         self._health = Health(
             rules,
             model=exchanger.spec.name,

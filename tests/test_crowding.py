@@ -1,0 +1,130 @@
+"""Servers that turn requests away with a 503 when they have no room for more, on a virtual clock."""
+
+import random
+from functools import partial
+
+import pytest
+from nights import Server, hold, lognormal
+
+from pipeline.crowding import Crowding
+from pipeline.slots import Sent
+
+ROOM = "the server has room for about"
+
+
+@pytest.fixture
+def night(tmp_path):
+    return partial(hold, tmp_path)
+
+
+def learned(held):
+    """Which numbers were told."""
+    return [int(notice.removeprefix(ROOM).split()[0]) for notice in held.told if notice.startswith(ROOM)]
+
+
+ROOMS = [
+    (16, 32, 1.0),
+    (4, 32, 10.0),
+    (2, 32, 5.0),
+    (1, 8, 3.0),
+    (30, 32, 1.0),
+    (100, 256, 1.0),
+    (16, 32, 0.1),
+    (4, 32, 60.0),
+]
+
+
+@pytest.mark.parametrize(("room", "concurrency", "seconds"), ROOMS)
+@pytest.mark.parametrize("even", [True, False])
+def test_a_server_with_less_room_than_slots_costs_no_row_and_little_time(night, room, concurrency, seconds, even):
+    server = Server(room=room, latency=seconds if even else lognormal(seconds))
+    rows = 60 * room if room > 2 else 200
+    held = night(rows, server, concurrency=concurrency)
+    assert (held.statuses, held.paused) == ({"ok": rows}, None)
+    assert held.seconds < 1.15 * rows * seconds * (1 if even else 1.083) / room + 5 * seconds, "the mean of a lognormal"
+    assert server.turned_away < 4 * concurrency + 10
+    (told,) = learned(held)
+    assert abs(told - room) <= max(1, room // 20)
+
+
+@pytest.mark.parametrize("attempts", [2, 3])
+def test_few_attempts_are_enough(night, attempts):
+    held = night(1000, Server(room=16, latency=lognormal(1.0)), concurrency=32, attempts=attempts)
+    assert held.statuses == {"ok": 1000}
+
+
+def test_a_stated_rate_changes_nothing(night):
+    server = Server(room=16, latency=lognormal(1.0))
+    held = night(1000, server, concurrency=64, requests_per_minute=2000)
+    assert (held.statuses, learned(held)) == ({"ok": 1000}, [16])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25])
+@pytest.mark.parametrize("concurrency", [8, 32])
+def test_errors_by_chance_are_no_lack_of_room(night, share, concurrency):
+    held = night(2000, Server(moody=share, latency=lognormal(1.0)), concurrency=concurrency, attempts=12)
+    assert (held.statuses, learned(held)) == ({"ok": 2000}, [])
+    assert held.seconds < 1.15 * 2000 * 1.083 / concurrency + 10
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_errors_that_take_as_long_as_answers_are_no_lack_of_room(night, share):
+    held = night(2000, Server(flaky=share, latency=lognormal(1.0)), concurrency=32, attempts=12)
+    assert (held.statuses, learned(held)) == ({"ok": 2000}, [])
+
+
+def test_a_server_that_gets_more_room_is_used(night):
+    server = Server(room=lambda now: 16 if now < 20 else 40, latency=lognormal(1.0))
+    held = night(6000, server, concurrency=64)
+    assert held.statuses == {"ok": 6000}
+    assert held.seconds < 1.4 * 6000 * 1.083 / 40 + 60
+
+
+def test_a_server_that_gets_less_room_costs_no_row(night):
+    server = Server(room=lambda now: 40 if now < 60 else 10, latency=lognormal(1.0))
+    held = night(3000, server, concurrency=64)
+    assert (held.statuses, held.paused) == ({"ok": 3000}, None)
+    assert server.turned_away < 1000
+
+
+def test_a_room_shared_with_others_costs_no_row(night):
+    server = Server(room=lambda now: 20 - random.Random(int(now / 5)).randint(0, 10), latency=lognormal(1.0))
+    held = night(2000, server, concurrency=64)
+    assert (held.statuses, held.paused) == ({"ok": 2000}, None)
+
+
+def test_an_outage_is_told_from_a_lack_of_room(night):
+    server = Server(room=16, down=50.0, back=110.0, latency=lognormal(1.0))
+    held = night(1500, server, concurrency=32)
+    assert (held.statuses, held.paused, learned(held)) == ({"ok": 1500}, None, [16])
+
+
+def test_rows_that_always_fail_are_told_from_a_lack_of_room(night):
+    bad = {f"row {n}" for n in range(300, 340)}
+    held = night(1000, Server(room=16, bad=bad, latency=lognormal(1.0)), concurrency=32)
+    assert (held.statuses, held.paused, learned(held)) == ({"ok": 960, "failed": 40}, None, [16])
+
+
+def test_a_new_jobs_first_refusals_pause_nothing_while_others_are_worked_on(night):
+    """Eight are turned away before the first answer can be there: the provider is not down."""
+    held = night(100, Server(room=2, latency=20.0), concurrency=16)
+    assert (held.statuses, held.paused) == ({"ok": 100}, None)
+
+
+def test_a_new_job_whose_every_request_fails_pauses_at_once(night):
+    held = night(100, Server(down=0.0, latency=0.1), concurrency=16)
+    assert "the first 8 rows all failed" in held.paused.why
+    assert (held.statuses, held.seconds) == ({}, pytest.approx(0.1, abs=0.5))
+
+
+def test_a_new_job_pauses_when_the_last_one_that_spoke_for_the_provider_has_failed_too(night):
+    slow = {"row 0": 30.0}
+    held = night(100, Server(down=0.0, latency=0.1, slow=slow), concurrency=16)
+    assert "whatever was sent failed" in held.paused.why
+    assert (held.statuses, held.seconds) == ({}, pytest.approx(30.0, abs=5.0))
+
+
+def test_one_slot_has_nobody_beside_it():
+    crowding = Crowding(1)
+    assert crowding.turned_away(Sent(0.0, 1, 1), 0.1, older=0) is None
+    assert not crowding.watches
