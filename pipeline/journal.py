@@ -242,6 +242,7 @@ class Journal:
             unborn.unlink(missing_ok=True)
             raise
         _sync_folder(self.path.parent)
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
         self._fd = anew
 
@@ -264,6 +265,8 @@ class Journal:
         try:
             self.sync()
         finally:
+            # Not only closed: a process that was forked meanwhile has the same lock, and would keep it.
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)
             self._fd = -1
 

@@ -4,12 +4,14 @@ DuckDB's lock is a kernel lock of the whole process, and any other open-and-clos
 drop it silently. So nothing here or elsewhere opens the ledger's path except through DuckDB; `stat` is safe.
 """
 
+import ctypes
 import fcntl
 import os
 import random
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -26,6 +28,8 @@ BOUNDED = "2GB"
 ROW_GROUP = 6144
 """Rows that are compressed together. Each burst writes the last, unfinished group of every table anew: with DuckDB's
 own 122,880 rows that takes twice the processor time and three times the memory, and reading is no faster."""
+QUIET = "set enable_progress_bar = false"
+"""It would be drawn on standard output, into the results."""
 READER_PATIENCE = 20.0
 """Seconds a reading command waits for the file."""
 _POLL = 0.02
@@ -35,13 +39,48 @@ _GATE_HELD = 1.0
 _GATE_POLL, _GATE_TRIES = 0.001, 200
 """Often, for among many readers the moments are short in which none is passing."""
 _LOCKED = "Could not set lock on file"
+_OPEN_HERE = ("Unique file handle conflict", "same database file with a different configuration")
+"""What DuckDB says where this very process has the file open, by a connection that is not ours."""
 _INTERRUPTED = "Query interrupted"
 """What DuckDB makes of a KeyboardInterrupt."""
 _HOLDER = re.compile(r"\(PID (\d+)\)")
 _BAD_WAL = re.compile(r'replaying WAL file "(.+?)": .*(?:[Cc]orrupt|does not match)', re.DOTALL)
 
-_in_this_process = threading.Lock()
+
+class _OneAtATime:
+    """A lock that says so if its own holder wants it again, where it would wait for ever."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holder: int | None = None
+
+    def __enter__(self) -> None:
+        if self._holder == threading.get_ident():
+            raise LedgerError(
+                "this thread has the ledger open already: whoever is told something while it is read (`notify`) can't"
+                " ask it, and what `Ledger.read` gives is to be left first"
+            )
+        self._lock.acquire()
+        self._holder = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        self._holder = None
+        self._lock.release()
+
+
+_in_this_process = _OneAtATime()
 """One connection of this process at a time: two modes at once are an error in DuckDB."""
+_engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    global _in_this_process  # noqa: PLW0603 -- whoever held it is not in this process
+    _in_this_process = _OneAtATime()
+    for engine in list(_engines):
+        engine.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 Waiting = Callable[[str], None]
 Patience = float | Callable[[], float]
@@ -87,14 +126,22 @@ def reading(
     """
     with _in_this_process:
         engine = engine or Engine()
-        if config is None:
-            opens = partial(engine.attach, path, read_only=True)
-        else:
-            opens = partial(duckdb.connect, str(path), read_only=True, config=dict(config))
+        shared = partial(engine.attach, path, read_only=True)
+        opens = shared if config is None else partial(_by_itself, path, config)
         connection = _patiently(path, opens, read_only=True, patience=patience, waiting=waiting, report=waiting)
         session = engine.lending(connection, forgiving=True) if config is None else closing(connection)
         with _translated(path), session:
             yield connection
+
+
+def _by_itself(path: Path, config: dict[str, str]) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(str(path), read_only=True, config=dict(config))
+    try:
+        connection.execute(QUIET)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 class Engine:
@@ -107,6 +154,16 @@ class Engine:
 
     def __init__(self) -> None:
         self._root: duckdb.DuckDBPyConnection | None = None
+        _engines.add(self)
+
+    def __reduce__(self) -> tuple[type["Engine"], tuple[()]]:
+        """Go to another process without DuckDB, which makes one of its own there."""
+        return Engine, ()
+
+    def forget(self) -> None:
+        """Leave DuckDB to the process that this one was forked from: without its threads, even closing it crashes."""
+        root, self._root = self._root, None
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(root))  # not even when Python ends
 
     def attach(self, path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         """Return a connection that has the ledger open. Raises DuckDB's errors; the file is not open then."""
@@ -123,9 +180,10 @@ class Engine:
             session.execute("use ledger")
             if read_only:
                 session.execute(f"set memory_limit = '{BOUNDED}'")
+            session.execute(QUIET)
         except BaseException as error:
             session.close()
-            if _LOCKED not in str(error):  # else there is a next try
+            if not any(said in str(error) for said in (_LOCKED, *_OPEN_HERE)):  # else there is a next try
                 self.drop()
             raise
         return session
@@ -210,6 +268,11 @@ def _patiently(
     """Poll for the file's lock. Readers pass the gate only to open; a writer closes the gate after a while."""
     start = time.monotonic()
     told = False
+
+    def at_most() -> float:
+        most = READER_PATIENCE if patience is None else patience
+        return most() if callable(most) else most
+
     with _Gate(path) as gate:
         while True:
             waited = time.monotonic() - start
@@ -223,11 +286,11 @@ def _patiently(
                     gate.shut()
                     _set_wal_aside(path, report)
             except LedgerBusy as busy:
-                most = READER_PATIENCE if patience is None else patience
-                if waited >= (most() if callable(most) else most):
+                most = at_most()
+                if waited >= most:
                     raise
                 if waiting is not None and not told and waited > _TELL_AFTER:
-                    waiting(f"waiting up to {READER_PATIENCE if patience is None else patience:g} s: {busy.holder}")
+                    waiting(f"waiting up to {most:g} s: {busy.holder}")
                     told = True
             finally:
                 if read_only:
@@ -257,6 +320,7 @@ class _Gate:
 
     def __exit__(self, *_: object) -> None:
         if self._fd is not None:
+            self.open()  # not only closed: a process that was forked meanwhile would keep the lock
             os.close(self._fd)
 
     def shut_or_open(self, waited: float, *, reader: bool) -> None:
@@ -305,9 +369,7 @@ class _Gate:
 
 def _open(path: Path, opens: Callable[[], duckdb.DuckDBPyConnection]) -> duckdb.DuckDBPyConnection:
     with _translated(path):
-        connection = opens()
-        connection.execute("set enable_progress_bar = false")  # it would be drawn on standard output, into the results
-        return connection
+        return opens()
 
 
 def _set_wal_aside(path: Path, report: Waiting | None) -> None:
@@ -335,16 +397,28 @@ def _free_name(wal: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
+def _busy(path: Path, text: str) -> LedgerBusy | None:
+    if _LOCKED in text:
+        holder = _HOLDER.search(text)
+        who = f"process {holder.group(1)}" if holder else "another process"
+        return LedgerBusy(f"the ledger {path} is open in {who}", "close it there, or wait and run the command again")
+    if any(said in text for said in _OPEN_HERE):
+        return LedgerBusy(
+            f"the ledger {path} is open in this very process, by a DuckDB connection of your own",
+            "close that one; `pipeline.api.sql` asks the ledger beside a run",
+        )
+    return None
+
+
 def translate(path: Path, error: duckdb.Error) -> LedgerError:
     """Turn DuckDB's words into ours: busy (try again) or unusable (say what to do)."""
     text = str(error)
     bad = _BAD_WAL.search(text)
     if bad is not None:
         return _BadWal(Path(bad.group(1)))
-    if _LOCKED in text:
-        holder = _HOLDER.search(text)
-        who = f"process {holder.group(1)}" if holder else "another process"
-        return LedgerBusy(f"the ledger {path} is open in {who}", "close it there, or wait and run the command again")
+    busy = _busy(path, text)
+    if busy is not None:
+        return busy
     if "does not exist" in text:
         return LedgerError(f"there is no ledger {path}; `promptmill run JOB` makes one, --ledger names another")
     if "not a valid DuckDB database file" in text:

@@ -35,7 +35,11 @@ def job_lock(folder: Path, job: str, account: str) -> Iterator[list[str]]:
                 f" `promptmill stop {job}` stops it"
             )
         _write_facts(fd, folder, {"pid": os.getpid(), "account": account})
-        yield [name for name, facts in live_runs(folder).items() if name != job and facts.get("account") == account]
+        try:
+            yield [name for name, facts in live_runs(folder).items() if name != job and facts.get("account") == account]
+        finally:
+            # Not only closed: a process that was forked meanwhile (a pool in a notebook) would keep the lock.
+            fcntl.flock(fd, fcntl.LOCK_UN)
     finally:
         os.close(fd)
 

@@ -1,0 +1,180 @@
+"""The ledger and the process it is used in: connections of the user's own, threads, callbacks and forked processes."""
+
+import os
+import pickle
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import duckdb
+import pytest
+from bookings import Booked, ask, child, finished, hears, value
+
+from pipeline import journal
+from pipeline.errors import LedgerBusy, LedgerError
+from pipeline.ledger import Ledger, _connect
+from pipeline.runners._lock import job_lock, live_runs
+
+IN_THIS_PROCESS = "is open in this very process, by a DuckDB connection of your own"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "work.duckdb"
+
+
+def in_a_fork(does):
+    """What a forked process says, and its exit code."""
+    reads, writes = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: of a process with threads
+        pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.write(writes, str(does()).encode())
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writes)
+    with os.fdopen(reads, "rb") as pipe:
+        said = pipe.read().decode()
+    return said, os.waitpid(pid, 0)[1]
+
+
+@pytest.mark.parametrize("config", [None, {"memory_limit": "1GB"}])
+def test_a_connection_of_ones_own_keeps_readers_waiting_and_is_named(path, config):
+    Booked(path).end()
+    assert value(path, "select count(*) from runs") == 1
+    with (
+        closing(duckdb.connect(str(path))),
+        pytest.raises(LedgerBusy, match=rf"{IN_THIS_PROCESS}; close that one; `pipeline\.api\.sql` asks"),
+        _connect.reading(path, patience=0.1, config=config),
+    ):
+        pass
+    with _connect.reading(path, patience=0.0, config=config) as connection:
+        assert connection.execute("select count(*) from runs").fetchall() == [(1,)]
+
+
+def test_a_run_waits_for_a_connection_of_ones_own_and_loads_when_it_is_closed(path):
+    run = Booked(path)
+    run.answer("k1")
+    run.load()
+    run.answer("k2")
+    with closing(duckdb.connect(str(path), read_only=True)) as mine:
+        with pytest.raises(LedgerBusy, match=IN_THIS_PROCESS):
+            run.ledger.burst(run.path, run.state, run.burst(), patience=0)
+        assert mine.execute("select count(*) from attempts").fetchall() == [(1,)]
+    run.load()
+    run.end()
+    assert ask(path, "select count(*) from attempts") == [(2,)]
+
+
+def test_who_is_told_something_while_the_ledger_is_read_hears_that_it_can_not_be_asked(path):
+    Booked(path).end()
+    ledger = Ledger(path)
+    with ledger.read(), pytest.raises(LedgerError, match="this thread has the ledger open already"):
+        ledger.ask("select 1")
+    assert ledger.ask("select 1 as one").rows() == [(1,)]
+
+
+def test_another_thread_waits_its_turn(path):
+    Booked(path).end()
+    ledger = Ledger(path)
+    with ThreadPoolExecutor(1) as pool:
+        with ledger.read():
+            other = pool.submit(ledger.ask, "select 1 as one")
+        assert other.result(timeout=60).rows() == [(1,)]
+
+
+def test_a_forked_process_reads_with_its_parents_ledger(path):
+    Booked(path).end()
+    ledger = Ledger(path)
+    assert ledger.ask("select count(*) as runs from runs").rows() == [(1,)]
+    assert in_a_fork(lambda: ledger.ask("select count(*) as runs from runs").item()) == ("1", 0)
+    assert ledger.ask("select count(*) as runs from runs").rows() == [(1,)]
+
+
+def test_a_process_forked_while_the_ledger_is_read_reads_it_too(path):
+    Booked(path).end()
+    ledger, others = Ledger(path), threading.Event()
+    inside = threading.Event()
+
+    def reads():
+        with ledger.read():
+            inside.set()
+            others.wait()
+
+    thread = threading.Thread(target=reads)
+    thread.start()
+    inside.wait()
+    try:
+        assert in_a_fork(lambda: Ledger(path).ask("select count(*) as runs from runs").item()) == ("1", 0)
+    finally:
+        others.set()
+        thread.join()
+
+
+def test_a_forked_process_ends_as_any_other(path):
+    """Python destroys what is left at its end: not its parent's DuckDB."""
+    Booked(path).end()
+    code = (
+        "import os, sys, warnings; from bookings import value; warnings.simplefilter('ignore')\n"
+        "from pathlib import Path; from pipeline.ledger import Ledger\n"
+        "ledger = Ledger(Path(sys.argv[1])); ledger.ask('select 1')\n"
+        "pid = os.fork()\n"
+        "if pid == 0: sys.exit(ledger.ask('select 7 as n').item())\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
+    assert finished(child(code, path)) == (0, "7\n")
+
+
+def test_a_ledger_goes_to_another_process(path):
+    Booked(path).end()
+    ledger = Ledger(path)
+    ledger.ask("select 1")
+    sent = pickle.loads(pickle.dumps(ledger))
+    assert (sent.path, sent.folder) == (ledger.path, ledger.folder)
+    assert sent.ask("select count(*) as runs from runs").item() == 1
+
+
+def test_a_process_forked_during_a_run_keeps_neither_its_job_nor_its_journal_alive(path):
+    """As a pool of processes that a notebook makes meanwhile."""
+    folder = Ledger(path).folder
+    run = Booked(path)
+    reads, writes = os.pipe()
+    with job_lock(folder, "j", "account"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            os.close(writes)
+            os.read(reads, 1)
+            os._exit(0)
+        assert list(live_runs(folder)) == ["j"]
+        run.end()
+    try:
+        assert live_runs(folder) == {}
+        assert not journal.is_alive(run.path)
+    finally:
+        os.close(writes)
+        os.close(reads)
+        os.waitpid(pid, 0)
+
+
+def test_a_loader_whose_patience_may_end_any_time_says_how_long_it_waits(path, monkeypatch):
+    """At a run's end: the time is asked for anew, so that a second Ctrl-C shortens it."""
+    Booked(path).end()
+    said = []
+    monkeypatch.setattr(_connect, "_TELL_AFTER", 0.0)
+    holder = child(
+        "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print('holding', flush=True); sys.stdin.readline()", path
+    )
+    hears(holder, "holding")
+    try:
+        with pytest.raises(LedgerBusy):
+            Ledger(path, notify=said.append).catch_up(patience=lambda: 0.2)
+    finally:
+        holder.communicate("go\n", timeout=60)
+    assert said == [f"waiting up to 0.2 s: the ledger {path} is open in process {holder.pid}"]
