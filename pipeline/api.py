@@ -430,8 +430,8 @@ class Piloted:
     """The answer of `estimate --pilot`."""
 
     prepared: Prepared
-    estimate: Estimate
-    """Of what is left to send."""
+    estimate: Estimate | LedgerError
+    """Of what is left to send; or why there is none although the pilot was sent: somebody holds the ledger."""
     requests: int
     """Requests of the pilot, those that had their answer before included."""
     report: RunReport | None
@@ -459,9 +459,16 @@ def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions) -> Pilot
             options.notify(too_long)
         how = replace(_launch(ledger, options), outlook=outlook)
         report = send_pilot(prepared.rescanned(), key, how, sample.to_send)
-        scan.ended(ledger.known(job.name, job.reuse))
-    before = _before(prepared, ledger, Selection(), sample, sent=report is not None)
-    found = scan.answer(prepared.plan, *before, counter)
+    found: Estimate | LedgerError
+    try:
+        if report is not None:
+            scan.ended(ledger.known(job.name, job.reuse))
+        before = _before(prepared, ledger, Selection(), sample, sent=report is not None)
+        found = scan.answer(prepared.plan, *before, counter)
+    except LedgerError as error:
+        if report is None:
+            raise
+        found = error  # what was paid for is told all the same
     return Piloted(prepared, found, len(sample.chosen), report)
 
 

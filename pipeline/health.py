@@ -268,9 +268,12 @@ class Health:
             self._probes += 1
             self.epoch += 1
         seconds = now - (self._down_since or now)
-        patient = seconds < _MINUTE * self._rules.outage_minutes
-        since = f"{seconds / _MINUTE:.0f} minutes" if seconds >= 2 * _MINUTE else f"{seconds:.0f} s"
-        pause = None if patient else _down(failure, f"no answer for {since}")
+        pause = None
+        if seconds >= _MINUTE * self._rules.outage_minutes:
+            pause = _down(failure, f"no answer for {_duration(seconds)}")
+        elif seconds + (failure.wait_seconds or 0.0) > _MINUTE * self._rules.outage_minutes:
+            wait = _duration(failure.wait_seconds or 0.0)
+            pause = _down(failure, f"it asks for another {wait}, and [stop] outage_minutes would be over by then")
         return Heard(outage=self._probes, pause=pause)
 
     def _rejected(self, failure: Failure, *, proven: bool) -> Heard:
@@ -342,6 +345,10 @@ def alike(asked: str, returned: str) -> bool:
 def _words(model: str) -> set[str]:
     name = _OFFER.sub("", model.casefold().rstrip("/").rpartition("/")[2])
     return set(_WORD.findall(name))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / _MINUTE:.0f} minutes" if seconds >= 2 * _MINUTE else f"{seconds:.0f} s"
 
 
 def _down(failure: Failure, since: str) -> Pause:

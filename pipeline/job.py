@@ -145,7 +145,7 @@ def job_name(job: str) -> str:
         return job
     try:
         name = tomllib.loads(file.read_text(encoding="utf-8-sig")).get("name", file.stem)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return file.stem  # the job may be known to the ledger although its file is gone
     return name if isinstance(name, str) else file.stem
 

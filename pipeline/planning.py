@@ -80,9 +80,16 @@ class Plan:
 
     def batches(self, size: int = 256) -> Iterator[list[PlannedRow]]:
         """Yield the planned rows in order; afterwards `complete` tells whether the input's end was reached."""
-        rows = chain(self._checked, self._scan)
+        rows = chain(self._given_up(), self._scan)
         while batch := list(islice(rows, size)):
             yield batch
+
+    def _given_up(self) -> Iterator[PlannedRow]:
+        """Yield the rows that were checked, and keep none of them: they may be large."""
+        checked, self._checked = self._checked, []
+        checked.reverse()
+        while checked:
+            yield checked.pop()
 
     @cached_property
     def input_fingerprint(self) -> str:
@@ -111,7 +118,8 @@ class Plan:
         try:
             messages = self.template.render(row)
         except InputError as error:
-            return self._without_request(row, f"{row.index}:{row.origin}", self._problem(error))
+            problem = self._problem(error)
+            return self._without_request(row, f"{row.index}:{row.origin}:{problem}", problem)
         key = self._key(messages)
         index, row_id, values, _ = row
         return PlannedRow(index, row_id, key, Request(key, messages), not self._seen.add(key), None, values)
@@ -193,8 +201,8 @@ def _is_blank(message: Message) -> bool:
 
 def passes_over(job: Job, selection: "Selection", limit: int | None) -> bool:
     """Tell whether a scan may leave out rows that are done: not where each row counts for those behind it."""
-    unlimited = limit is None and job.input.limit is None
-    return unlimited and job.dedupe and selection.retry is None and not selection.fresh
+    whole = limit is None and job.input.limit is None and selection.only is None
+    return whole and job.dedupe and selection.retry is None and not selection.fresh
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,14 @@ def rows(page: Path, *head: str, section: str | None = None, chapter: str | None
     return found
 
 
+def required_rows(page: Path, *head: str, section: str | None = None, chapter: str | None = None) -> list[list[str]]:
+    """Do the same for a test that goes through them; that there are none is an error then: a heading has changed."""
+    found = rows(page, *head, section=section, chapter=chapter)
+    if not found:
+        raise LookupError(f"{page.name} has no table with the columns {', '.join(head)}")
+    return found
+
+
 def column(page: Path, *head: str, section: str | None = None, chapter: str | None = None) -> list[str]:
     """List the first column of such tables, without backticks."""
     return [plain(cells[0]) for cells in rows(page, *head, section=section, chapter=chapter)]

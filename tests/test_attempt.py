@@ -358,3 +358,8 @@ def test_an_answer_behind_its_reasoning_says_what_takes_it_apart():
     result, _, error, _ = judge(Reply('<think>hm</think>{"n": 1}', "stop", "stop", None), CHECK)
     assert (result, "vLLM: --reasoning-parser" in error) == ("invalid", True)
     assert "think" not in judge(Reply("no", "stop", "stop", None), CHECK)[2]
+
+
+@pytest.mark.parametrize("text", ["", None, "  \n\n", "\t"])
+def test_an_answer_of_nothing_but_blanks_is_empty(text):
+    assert judge(Reply(text, "stop", "stop", None), None)[:2] == ("invalid", "empty_answer")

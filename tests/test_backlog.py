@@ -1,5 +1,7 @@
 """The queue of planned rows before a locked ledger: in order, whole, and in bounded memory."""
 
+import errno
+import os
 import random
 
 import pytest
@@ -69,3 +71,37 @@ def test_rows_that_do_not_fit_on_the_disk_pause_the_run_and_are_kept(tmp_path):
             backlog.drop(len(first))
             taken += first
         assert taken == rows(kept)
+
+
+def test_rows_that_can_not_be_read_now_are_read_later(tmp_path, monkeypatch):
+    backlog, real = Backlog(tmp_path), os.pread
+    for n in range(10):
+        backlog.add(rows(10, 10 * n))
+    first, _ = backlog.first()
+    backlog.drop(len(first))
+
+    def fails(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        backlog.first()
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: real(fd, min(size, 100), at))  # a bit at a time is no error
+    taken = []
+    while backlog:
+        more, _ = backlog.first()
+        backlog.drop(len(more))
+        taken += more
+    assert first + taken == rows(100)
+
+
+def test_a_file_that_became_shorter_is_an_error(tmp_path):
+    backlog = Backlog(tmp_path)
+    for n in range(10):
+        backlog.add(rows(10, 10 * n))
+    first, _ = backlog.first()
+    backlog.drop(len(first))
+    os.ftruncate(backlog._file.fileno(), 10)
+    with pytest.raises(OSError, match="Input/output error"):
+        backlog.first()
+    backlog.close()

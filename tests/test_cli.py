@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from decimal import Decimal
 
 import pytest
@@ -243,3 +244,26 @@ def test_a_run_that_makes_its_ledger_says_so_once(tmp_path, stub):
 def test_the_module_is_the_command(tmp_path):
     project = Project(tmp_path)
     assert "promptmill" in project.process("--version").stdout
+
+
+@pytest.mark.parametrize("number", ["99999999999999999999", str(2**63)])
+def test_a_number_that_no_ledger_can_book_is_a_mistake(tmp_path, number):
+    project = Project(tmp_path)
+    project.rows(texts(1))
+    project.job()
+    assert (
+        "is more than 9,223,372,036,854,775,807"
+        in project.run("estimate", "job.toml", "--limit", number, code=2).stderr
+    )
+
+
+def test_a_time_that_this_clock_has_no_moment_for_is_a_mistake(tmp_path, monkeypatch):
+    project = Project(tmp_path)
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        said = project.run("run", "job.toml", "--until", "9999-12-31T23:59", code=2).stderr
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert "is no time" in said

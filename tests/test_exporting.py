@@ -466,3 +466,32 @@ def test_an_error_in_the_middle_of_a_file_leaves_nothing_behind(tmp_path, monkey
     rows.write_text(rows.read_text() + "{broken")
     project.run("results", "job.toml", "--with-input", "-o", f"out.{ending}", code=2)
     assert not [path.name for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_a_line_with_a_number_beyond_64_bits_is_json_whatever_else_it_holds():
+    value = {"large": 2**70, "nan": float("nan"), "list": [float("inf"), 1.5], "half": "\ud800"}
+    read = json.loads(_write._json(value), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert read == {"large": 2**70, "nan": None, "list": [None, 1.5], "half": "\ud800"}
+
+
+def test_long_prompts_are_held_a_few_at_a_time(tmp_path, stub, monkeypatch):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(20))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    before = project.run("results", "job.toml", "--with-input", "-o", "before.jsonl").stdout
+    pieces, real = [], exporting._batched
+
+    def counted(rows):
+        for piece in real(rows):
+            pieces.append(len(piece))
+            assert all(row.request is None for row in piece)
+            yield piece
+
+    monkeypatch.setattr(exporting, "_batched", counted)
+    monkeypatch.setattr(exporting, "PIECE_CHARACTERS", 100)
+    assert project.run("results", "job.toml", "--with-input", "-o", "after.jsonl").stdout == before.replace(
+        "before.jsonl", "after.jsonl"
+    )
+    assert (sum(pieces), max(pieces) < 5) == (20, True)
+    assert (tmp_path / "after.jsonl").read_bytes() == (tmp_path / "before.jsonl").read_bytes()

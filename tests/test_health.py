@@ -162,6 +162,15 @@ def test_an_outage_pauses_the_run_when_it_has_lasted_too_long():
     assert "no answer for 5 minutes" in run.hear(DOWN).pause.why
 
 
+def test_a_server_that_asks_for_more_patience_than_there_is_pauses_the_run():
+    run = Run(outage_minutes=5)
+    run.outage()
+    run.now += 60
+    assert run.hear(DOWN._replace(wait_seconds=239)).pause is None
+    why = run.hear(DOWN._replace(wait_seconds=1500)).pause.why
+    assert "it asks for another 25 minutes, and [stop] outage_minutes would be over by then" in why
+
+
 def test_without_patience_an_outage_pauses_at_once():
     assert Run(outage_minutes=0).outage().pause
 

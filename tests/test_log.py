@@ -234,3 +234,13 @@ def test_progress_is_told_once_a_minute(tmp_path):
     assert len(lines) == 3
     assert all(" info progress: rows=90 done=90 ok=90 not_well=0 " in line for line in lines)
     assert all(" learned_per_minute=600" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["promptmill.duckdb.wal", "promptmill.duckdb.gate", "promptmill.journal/night.jsonl"])
+def test_a_file_of_the_ledger_is_no_log(project, stub, name):
+    project.rows(texts(2))
+    project.job()
+    project.run("run", "job.toml", "--yes", "--limit", "1")
+    said = project.run("run", "job.toml", "--yes", "--log", name, code=2).stderr
+    assert f"--log {name}: that" in said
+    assert stub.calls == 1

@@ -13,7 +13,9 @@ from project import Project, texts
 from stub import StubServer
 from stub_faults import Reply, status
 
+from pipeline.errors import LedgerBusy
 from pipeline.estimating import Sample
+from pipeline.ledger import Ledger
 from pipeline.pricebook import Prices
 from pipeline.records import TokenCount
 
@@ -366,3 +368,24 @@ def test_a_pilot_names_the_command_that_shows_what_did_not_end_well(project, stu
         re.search(r"10 rows did not end well \(promptmill (errors .*?)\); the answers are kept", said)[1]
     )
     assert "truncated" in project.run(*command).stdout
+
+
+def test_a_pilot_whose_ledger_is_held_afterwards_says_what_it_paid_for(project, stub, monkeypatch):
+    """Exit 2 would say that nothing was sent."""
+    known = Ledger.known
+
+    def held(self, *args, **how):
+        if stub.calls:
+            raise LedgerBusy("the ledger is open in process 7", "close it there")
+        return known(self, *args, **how)
+
+    project.rows(texts(40))
+    project.job()
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Ledger, "known", held)
+        told = project.run("estimate", "job.toml", "--pilot", "5", "--json", code=4)
+    assert told.stdout == ""
+    assert "pilot: 5 attempts for 5 random requests" in told.stderr
+    assert "the estimate is not there: the ledger is open in process 7; close it there. The same command" in told.stderr
+    facts = project.estimated("--pilot", "5")
+    assert (facts["pilot"]["requests"], stub.calls) == (5, 5)

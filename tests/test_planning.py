@@ -163,3 +163,27 @@ def test_an_estimate_adds_up_exactly(project):
     assert (
         found.low_usd == found.input_usd == sum(ticket.input_tokens for ticket in tickets) * Decimal("0.25") / 1_000_000
     )
+
+
+def test_a_row_that_can_not_be_rendered_ends_anew_under_another_prompt(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows([{"id": "1", "text": "fine"}, {"id": "2"}])
+    job = project.job(more_input='id = "id"\nbad_rows = "reject"')
+    project.run("run", "job.toml", "--yes", code=3)
+    assert "'text'" in project.run("errors", "job.toml").stdout
+    project.rows([{"id": "1", "other": "fine"}, {"id": "2"}])
+    job.write_text(job.read_text().replace("{{ text }}", "{{ other }}"))
+    project.run("run", "job.toml", "--yes", code=3)
+    said = project.run("errors", "job.toml").stdout
+    assert "'other'" in said
+    assert "'text'" not in said
+
+
+def test_a_plan_keeps_no_row_that_it_has_handed_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    project = Project(tmp_path)
+    project.rows(texts(10))
+    plan = Plan(load_job(str(project.job())))
+    assert len(plan.check_first_rows()) == 10
+    assert [row.index for batch in plan.batches(3) for row in batch] == list(range(10))
+    assert plan._checked == []

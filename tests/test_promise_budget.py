@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -41,6 +42,38 @@ def test_a_budget_that_could_not_be_held_refuses_to_start(project, stub, model, 
     path.write_text(text.replace('[price]\ninput = "0.25"\noutput = "2.00"', ""))
     arguments = ["run", "job.toml", "--yes", "--budget", "1", *([price] if price else [])]
     assert says in project.run(*arguments, code=2).stderr
+    assert stub.calls == 0
+
+
+PRICE_AHEAD = """
+[[price]]
+provider = "stub"
+model = "test-model"
+input = "0"
+output = "0"
+source = "a contract"
+checked = 2026-11-01
+[[price]]
+provider = "stub"
+model = "test-model"
+input = "1"
+output = "100"
+effective_from = 2100-01-01
+source = "a contract"
+checked = 2026-11-01
+"""
+
+
+def test_what_is_free_now_and_costs_something_later_needs_a_bound_too(project, stub, monkeypatch):
+    """The run may last until then."""
+    monkeypatch.setattr("pipeline.pricebook.LONGEST_RUN", timedelta(days=365 * 200))
+    project.rows(texts(3))
+    path = project.job(model="")
+    path.write_text(path.read_text().partition("[price]")[0])
+    (project.folder / "mine.toml").write_text(PRICE_AHEAD)
+    project.environ["PROMPTMILL_PRICES"] = "mine.toml"
+    said = project.run("run", "job.toml", "--yes", "--budget", "0.0001", code=2).stderr
+    assert "a budget needs [model] max_tokens" in said
     assert stub.calls == 0
 
 

@@ -161,6 +161,18 @@ def test_what_is_free_by_the_price_is_not_free_once_the_provider_charges(tmp_pat
         )
 
 
+def test_an_attempt_of_unknown_cost_at_a_free_price_has_no_bound_once_the_provider_charges(tmp_path):
+    with StubServer(report_cost=True, faults=every(40, CUT)) as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.rows(texts(60))
+        project.job(model='max_tokens = 50\nbilled_cost_path = "usage.cost"')
+        report = json.loads(project.run("run", "job.toml", "--yes", "--json", "--price", "0,0").stdout)
+        assert (report["unknown_unbounded"], report["uncertain_usd"]) == (1, "0.000000000000")
+        bounds = project.sql("select reserved_usd from attempts where cost_usd is null")
+        assert bounds == [{"reserved_usd": None}]
+        assert project.value("select sum(unknown_unbounded) from spend") == 1
+
+
 def test_what_was_charged_for_is_free_again_when_the_provider_says_so(tmp_path):
     run = Booked(tmp_path / "promptmill.duckdb")
     run.answer("v1a", billed_usd=Decimal(1))

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 LEDGER_ENDINGS = (".duckdb", ".db", ".ddb")
 _CLOCK_TIME = re.compile(r"\d?\d:\d\d")
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+MOST = 2**63 - 1
+"""A ledger books no larger number."""
 
 
 class Dollars(click.ParamType):  # type: ignore[type-arg]  # generic only in click's newest stubs
@@ -52,6 +53,8 @@ class Count(click.ParamType):  # type: ignore[type-arg]  # generic only in click
             number = 0
         if number < 1:
             self.fail(f"{value!r} is not a whole number of at least 1", param, ctx)
+        if number > MOST:
+            self.fail(f"{value!r} is more than {MOST:,}", param, ctx)
         return number
 
 
@@ -65,7 +68,7 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in clic
         now = datetime.now().astimezone()
         try:
             moment = _moment(str(value).strip(), now)
-        except ValueError:
+        except (ValueError, OverflowError):  # the last hours of the year 9999 have no moment everywhere
             self.fail(f"{value!r} is no time; write 07:00, or a day too: 2026-11-25T07:00", param, ctx)
         if moment <= now:
             self.fail(f"{value} is over", param, ctx)
@@ -108,7 +111,7 @@ set_option = click.option(
     metavar="SECTION.KEY=VALUE",
     help="Change a key of the job for this command, e.g. --set model.max_tokens=300.",
 )
-limit_option = click.option("--limit", type=Count(), help="Look only at the first N rows of the input.")
+limit_option = click.option("--limit", type=Count(), help="Look only at the first N rows that [input] where selects.")
 budget_option = click.option("--budget", type=Dollars(), help="Never spend more on this plan, all its runs together.")
 price_option = click.option("--price", metavar="IN,OUT", help="Dollars per 1M input and output tokens.")
 

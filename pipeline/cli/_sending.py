@@ -140,9 +140,12 @@ def _opened(log: LogTo, ledger_path: "Path") -> "Iterator[_Told]":
             raise click.UsageError("--log-level needs --log FILE")
         yield _Told(None)
         return
+    from pipeline.ledger import Ledger
     from pipeline.runners import _log
 
-    forbidden = (ledger_path, ledger_path.with_name(f"{ledger_path.name}.gate"))
+    forbidden = [ledger_path.with_name(f"{ledger_path.name}{ending}") for ending in ("", ".gate", ".wal")]
+    if log.path.resolve().parent == Ledger(ledger_path).folder.resolve():
+        raise click.UsageError(f"--log {log.path}: that folder holds the ledger's journals; name a file elsewhere")
     with _log.opened(log.path, debug=log.level == "debug", notify=warn, forbidden=forbidden) as opened:
         try:
             yield _Told(opened)
@@ -219,7 +222,7 @@ def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limi
     try:
         say(shown)
     except OSError as error:  # the terminal is closed, a disk is full: the exit code says all the same that it paused
-        if report.paused is None or isinstance(error, BrokenPipeError):
+        if report.paused is None and not isinstance(error, BrokenPipeError):
             raise
     for line in _advice(report):
         told.say(line)

@@ -21,10 +21,12 @@ from pipeline.cli._options import (
 )
 from pipeline.cli._show import plural, print_facts, say
 from pipeline.cli._ticker import Ticker
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.api import Piloted, RunOptions
     from pipeline.cli._sending import NewLedger
+    from pipeline.estimating import Estimate
     from pipeline.job import Job
     from pipeline.ledger import Ledger
     from pipeline.runners.local import LocalRun
@@ -93,6 +95,7 @@ def command(
     targets = [] if compare is None else [Target.parse(text.strip()) for text in compare.split(",")]
     opened = api.open_job(job, overrides_of(settings, limit, budget, price))
     ledger, ticker, piloted = open_ledger(ledger_path), Ticker(quiet=quiet), None
+    result: Estimate | UserError
     try:
         if pilot is None:
             prepared, result = api.estimate(opened, ledger, limit=limit, tick=ticker)
@@ -103,6 +106,9 @@ def command(
     finally:
         ticker.clear()
     exit_code = 0 if piloted is None else _tell(opened, ledger, piloted)
+    if isinstance(result, UserError):
+        warn(f"the estimate is not there: {result}. The same command makes it, and sends nothing for that")
+        return exit_code or 4
     compared = api.compare(prepared, result, targets, price_file=price_file())
     if as_json:
         print_facts(facts_of(prepared, result, compared, piloted), as_json=True)

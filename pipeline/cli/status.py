@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,9 @@ HEADINGS = {name: name for name in COLUMNS} | {"unknown_cost": "unknown"}
 KEPT = ("pending", "ok", "bad", "rows", "unknown_cost")
 """Where the line is too long, when it started goes first, then these from the end."""
 WATCH_SECONDS = 2.0
+
+if TYPE_CHECKING:
+    from pipeline.reports import Table
 
 
 @click.command("status", short_help="Running, paused and finished jobs, from any terminal.")
@@ -31,25 +34,31 @@ def command(job: str | None, watch: bool, ledger_path: Path, as_json: bool) -> i
 
     ledger = open_ledger(ledger_path)
     hear_ctrl_c()
-    while True:
-        table, notes = api.status(ledger, job)
-        if watch:
-            click.clear()
-        if as_json or not table.rows:
-            print_rows((*table.columns, "state", "pid") if table.rows else COLUMNS, table.rows, as_json=as_json)
-        else:
-            always = ("job", "state", "cost_usd")
-            print_chosen(table.rows, HEADINGS, always=always, kept=KEPT, zeros=KEPT[:-1], whole=("state",))
-        for row in () if as_json else table.rows:
-            _explain(row)
-        for note in notes:
-            warn(note)
-        if not watch:
-            return 0
-        try:
+    try:
+        while True:
+            _show(api.status(ledger, job), as_json=as_json, watch=watch)
+            if not watch:
+                return 0
             time.sleep(WATCH_SECONDS)
-        except KeyboardInterrupt:
-            return 0
+    except KeyboardInterrupt:
+        if not watch:
+            raise
+        return 0
+
+
+def _show(answer: "tuple[Table, list[str]]", *, as_json: bool, watch: bool) -> None:
+    table, notes = answer
+    if watch:
+        click.clear()
+    if as_json or not table.rows:
+        print_rows((*table.columns, "state", "pid") if table.rows else COLUMNS, table.rows, as_json=as_json)
+    else:
+        always = ("job", "state", "cost_usd")
+        print_chosen(table.rows, HEADINGS, always=always, kept=KEPT, zeros=KEPT[:-1], whole=("state",))
+    for row in () if as_json else table.rows:
+        _explain(row)
+    for note in notes:
+        warn(note)
 
 
 def _explain(row: Mapping[str, Any]) -> None:

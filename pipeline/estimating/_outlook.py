@@ -323,7 +323,7 @@ class Outlook:
         with localcontext(EXACT):
             scale = _sum(brought) / _sum(fitted) if any(fitted) else Decimal(1)
             expected = self._total(terms, sizes, outputs, outputs.expected) * scale
-            if len(brought) < FEW:
+            if len(brought) < FEW or not any(fitted):
                 low = self._total(terms, sizes, outputs, outputs.low) * scale
                 high = self._total(terms, sizes, outputs, outputs.high) * scale
             else:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ __all__ = ["Exported", "export", "export_with_input", "guard", "json_value", "re
 PENDING: dict[str, Any] = {"status": "pending", "cost_usd": as_booked(ZERO), "reused": False, "attempts": 0}
 PIECE_ROWS = 50_000
 """Rows that are held in memory at once."""
+PIECE_CHARACTERS = 2**25
+"""And about how much text of prompts, where they are long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +119,18 @@ def _lent(known: Known, keys: Iterable[str], max_tokens: int | None) -> list[lis
 
 
 def _batched(rows: Iterator[PlannedRow]) -> Iterator[Sequence[PlannedRow]]:
-    """Cut rows into pieces, at least one."""
-    yield list(islice(rows, PIECE_ROWS))
-    while batch := list(islice(rows, PIECE_ROWS)):
-        yield batch
+    """Cut rows into pieces, at least one; their requests are left out."""
+    piece: list[PlannedRow] = []
+    characters = cut = 0
+    for row in rows:
+        if row.request is not None:
+            characters += len(str(row.request.messages))
+        piece.append(row._replace(request=None))
+        if len(piece) == PIECE_ROWS or characters > PIECE_CHARACTERS:
+            yield piece
+            piece, characters, cut = [], 0, cut + 1
+    if piece or not cut:
+        yield piece
 
 
 def _result(row: PlannedRow, by_key: Mapping[str, Mapping[str, Any]], columns: tuple[str, ...]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,16 @@ def _json(value: Any) -> bytes:
     try:
         return orjson.dumps(value, default=json_value, option=_AS_JSON)
     except TypeError:  # an integer of more than 64 bits, half a surrogate pair: the input may have them
-        return json.dumps(value, default=json_value, separators=(",", ":")).encode()
+        return json.dumps(_finite(value), default=json_value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _finite(value: Any) -> Any:
+    """Write null for what JSON has no number for, as `orjson` does."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _with_json(row: Mapping[str, Any]) -> dict[str, Any]:

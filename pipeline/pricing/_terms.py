@@ -34,7 +34,9 @@ def check(value: Decimal, place: str) -> Decimal:
     if not isinstance(exponent, int) or value < 0:
         raise PriceError(f"{place}: {value} is not a price")
     if value >= ONE_MILLION:
-        raise PriceError(f"{place}: {value} per 1M tokens is a dollar a token or more; prices are per 1,000,000 tokens")
+        raise PriceError(
+            f"{place}: {value} is a million or more; prices of tokens are dollars per 1,000,000 tokens, others dollars"
+        )
     if -exponent > _DECIMAL_PLACES:
         raise PriceError(f"{place}: {value} has more than {_DECIMAL_PLACES} decimal places")
     return value

@@ -3,6 +3,7 @@
 Nobody who plans waits for it, however long it is locked, and memory stays bounded.
 """
 
+import errno
 import os
 import tempfile
 import threading
@@ -60,16 +61,16 @@ class Backlog:
                 self._write()
 
     def first(self) -> tuple[list[PlanRow], bool]:
-        """Return the rows to load next, and whether these are all."""
+        """Return the rows to load next, and whether these are all. Raises OSError if they can't be read now."""
         with self._lock:
+            if not self._first:
+                self._fetch()
             return self._first.copy(), not (self._written or self._last)
 
     def drop(self, count: int) -> None:
         """Forget so many of the first rows: they are loaded."""
         with self._lock:
             del self._first[:count]
-            if not self._first:
-                self._fetch()
 
     def close(self) -> None:
         """Give up what is not loaded: the run is over."""
@@ -101,9 +102,21 @@ class Backlog:
 
     def _fetch(self) -> None:
         while self._file is not None and self._written and len(self._first) < MOST_ROWS:
-            offset, size, _ = self._written.popleft()
-            self._first += map(tuple, orjson.loads(os.pread(self._file.fileno(), size, offset)))
+            offset, size, _ = self._written[0]
+            self._first += map(tuple, orjson.loads(_read(self._file.fileno(), size, offset)))
+            self._written.popleft()  # not before: no row may be left out
         if not self._written:
             self._drop_file()
             self._first += self._last
             self._last = []
+
+
+def _read(fd: int, size: int, offset: int) -> bytes:
+    """Read a piece whole. Raises OSError."""
+    found = b""
+    while len(found) < size:
+        more = os.pread(fd, size - len(found), offset + len(found))
+        if not more:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        found += more
+    return found

@@ -197,7 +197,7 @@ class Desk:
 
     def _not_known(self, ticket: Ticket) -> None:
         self.unknown += 1
-        self.unbounded += ticket.reserve_usd is None
+        self.unbounded += ticket.reserve_usd is None or self._exchanger.meter.charged
 
     def _not_free(self, cost: Decimal) -> None:
         """Hear of the first dollars of a model that was to be free."""

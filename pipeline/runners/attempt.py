@@ -113,7 +113,7 @@ class Exchanger:
             judged,
             sent_at,
             round(latency_ms, 3),
-            ticket.reserve_usd,
+            None if self.meter.charged else ticket.reserve_usd,
             _computed(price, result, sent_at, charged=self.meter.charged),
             result.billed_usd,
             None if price is None else price.price_id,
@@ -291,7 +291,7 @@ def judge(reply: Reply, check: AnswerCheck | None) -> tuple[AttemptResult, str |
     if reply.finish == "length":
         error_type, error = _CUT_OFF.get(reply.finish_reason or "length", _ONLY_REASONING)
         return "truncated", error_type, error, None
-    if not reply.text:
+    if not reply.text or reply.text.isspace():
         return "invalid", "empty_answer", f"the answer is empty (finish_reason {reply.finish_reason})", None
     if check is None:
         return "ok", None, None, None

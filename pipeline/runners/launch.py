@@ -72,7 +72,7 @@ def prepare(job: Job, *, limit: int | None = None) -> Prepared:
     now = datetime.now(UTC)
     prices = find_prices(job, now)
     price = prices[0] if prices else None
-    _check_budget(job, price)
+    _check_budget(job, prices)
     plan = Plan(job, limit=limit)
     first = plan.check_first_rows()
     if not first:
@@ -111,15 +111,16 @@ def _users_file(job: Job) -> str:
     return f"you have no price file: it is the one that PROMPTMILL_PRICES names, else {pricebook.USUAL_FILE}"
 
 
-def _check_budget(job: Job, price: Price | None) -> None:
+def _check_budget(job: Job, prices: Sequence[Price]) -> None:
+    """Refuse a budget that can't be held: also where what is free now costs something before the run may have ended."""
     if job.budget_usd is None:
         return
-    if price is None:
+    if not prices:
         raise PriceError(
             f"{job.file}: a budget needs a known price, and none is known for {job.model.name} at {job.provider.name};"
             f" add [price] input and output, or --price IN,OUT (dollars per 1M tokens); {_users_file(job)}"
         )
-    if job.model.max_tokens is None and not price.is_free:
+    if job.model.max_tokens is None and not all(price.is_free for price in prices):
         raise PriceError(f"{job.file}: a budget needs [model] max_tokens, or one answer could cost more than all of it")
 
 

@@ -337,6 +337,8 @@ class LocalRun:
         try:
             while (ticket := await self._door.next()) is not None:
                 tickets = [ticket, *self._door.more()]
+                if self._exchanger.meter.charged:  # since they were counted: what was to be free has no bound
+                    tickets = [each._replace(reserve_usd=None) for each in tickets]
                 await self._announce(tickets)
                 for each in tickets:
                     self._hand_over(each)
