@@ -72,6 +72,10 @@ class Plan:
         self._checked: list[PlannedRow] = []
         self._scan = self._scan_rows()
 
+    def be_the_plan_of(self, other: "Plan") -> None:
+        """Raise InputError during the scan if the input is not the one whose fingerprint another scan has taken."""
+        self.source.be_the_input_of(other.source)
+
     def check_first_rows(self) -> list[PlannedRow]:
         """Read and render the first rows now, so that mistakes show before anything is sent. Raises InputError."""
         if not self._checked:

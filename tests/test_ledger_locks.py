@@ -910,3 +910,25 @@ def test_a_folder_that_can_not_be_made_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(LedgerError, match="file"), job_lock(tmp_path / "file" / "x", "a", "stub"):
         pass
+
+
+def test_a_run_whose_lock_was_deleted_keeps_a_second_one_out_all_the_same(path):
+    first = Booked(path)
+    first.answer("k1")
+    with pytest.raises(LedgerBusy, match=rf"the job j is already running \(process {os.getpid()}\), though its lock"):
+        Booked(path)
+    other = Booked(path, "another")
+    other.end()
+    first.die()
+    assert Booked(path).start.known.own == {"k1": ("ok", 100)}
+
+
+def test_a_lock_that_is_a_link_overwrites_nothing(path):
+    folder = Ledger(path).folder
+    folder.mkdir()
+    precious = path.with_name("precious.txt")
+    precious.write_text("precious")
+    (folder / "j.lock").symlink_to(precious)
+    with pytest.raises(LedgerError, match="can't be written"), job_lock(folder, "j", "account"):
+        pass
+    assert precious.read_text() == "precious"

@@ -174,3 +174,74 @@ def test_a_ledger_that_was_deleted_is_made_again_from_its_journals_under_its_old
     assert (again.run_id, again.plan_id) == (3, 1)
     assert again.start.plan.rows_stored == 0, "the list of rows is planned again from the input"
     assert again.start.plan.spent_usd == 2 * COST + 2 * WORST
+
+
+# -- rule 10: copies --------------------------------------------------------------------------------
+
+
+def paid(path, said=None):
+    with Ledger(path, None if said is None else said.append).read() as connection:
+        return connection.execute("select count(*), sum(cost_usd) from attempts").fetchall()
+
+
+@pytest.mark.parametrize("name", ["{}-copy", "{} (1)", "a{}"])
+def test_a_copy_of_a_journal_counts_once_warns_a_reader_and_stops_a_run(path, finished_run, name):
+    said, copy = [], finished_run.path.with_stem(name.format(finished_run.path.stem))
+    shutil.copy(finished_run.path, copy)
+    assert paid(path, said) == [(1, COST)]
+    assert said == [
+        f"{copy} is a copy of the journal {finished_run.path.stem}, which is in the ledger: move it out of the folder"
+    ]
+    with pytest.raises(LedgerError, match="is a copy of the journal"):
+        Booked(path)
+    copy.unlink()
+    assert Booked(path).start.plan.spent_usd == COST
+
+
+def test_a_copy_counts_once_in_a_ledger_that_is_made_again_too(path, finished_run):
+    shutil.copy(finished_run.path, finished_run.path.with_stem(f"{finished_run.path.stem}-copy"))
+    path.unlink()
+    said = []
+    assert paid(path, said) == [(1, COST)]
+    assert len(said) == 1
+
+
+def test_a_run_with_a_copy_of_the_ledger_is_not_booked_beside_one_of_the_same_number(path, finished_run):
+    assert value(path, "select count(*) from runs") == 1
+    fork = path.with_name("fork.duckdb")
+    shutil.copy(path, fork)
+    shutil.copytree(Ledger(path).folder, Ledger(fork).folder)
+    for each, key in ((path, "k2"), (fork, "k3")):
+        run = Booked(each)
+        run.answer(key)
+        run.load()
+        run.end()
+    shutil.copy(run.path, Ledger(path).folder)
+    said = []
+    assert paid(path, said) == [(2, 2 * COST)]
+    (told,) = said
+    assert "its run 2 is in the ledger from the journal" in told
+    assert ask(path, "select count(*) from runs") == [(2,)]
+    with pytest.raises(LedgerError, match="what it holds is not booked. Move it out of the folder"):
+        Booked(path)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_journal_behind_another_in_one_file_is_not_booked(path, closed):
+    run = Booked(path)
+    run.answer("k1")
+    run.load()
+    run.end()
+    if closed:
+        assert paid(path) == [(1, COST)]
+    size = run.path.stat().st_size
+    with run.path.open("ab") as file:
+        file.write(run.path.read_bytes())
+    said = []
+    assert paid(path, said) == [(1, COST)]
+    assert f"at byte {size} another journal begins, which somebody has put behind it" in said[0]
+    with pytest.raises(LedgerError, match="Cut it off there, or restore the file"):
+        Booked(path)
+    with run.path.open("r+b") as file:
+        file.truncate(size)
+    assert Booked(path).start.plan.spent_usd == COST

@@ -231,8 +231,10 @@ def test_usage_has_one_form_and_numbers_that_contradict_each_other_are_none(raw,
         ({"content": "said"}, (0, 5), False),
         ({"content": "", "reasoning_content": "thought"}, (9, 0), False),
         ({"content": ""}, (9, 0), True),
-        ({"content": ""}, (0, 0), True),
-        ({"content": None}, (0, 0), True),
+        ({"content": ""}, (0, 0), False),
+        ({"content": None}, (0, 0), False),
+        ({"content": ""}, (0, 5), False),
+        ({"content": None, "refusal": "I can't."}, (0, 0), True),
         ({"content": None, "refusal": "I can't."}, (9, 0), True),
     ],
 )
@@ -240,6 +242,36 @@ def test_an_answer_of_no_tokens_has_an_unknown_usage_unless_no_model_said_it(mes
     raw = dict(zip(("prompt_tokens", "completion_tokens"), counts, strict=True))
     usage = decode(answered(message) | {"usage": raw}).usage
     assert usage == (Usage(*counts, raw=raw) if known else None)
+
+
+@pytest.mark.parametrize("content", ["", None])
+def test_a_cut_off_answer_of_no_tokens_has_an_unknown_usage(content):
+    """Reasoning ate the limit, and the server says nothing of it."""
+    body = answered({"content": content}) | {"usage": {"prompt_tokens": 9, "completion_tokens": 0}}
+    body["choices"][0]["finish_reason"] = "length"
+    assert decode(body).usage is None
+
+
+@pytest.mark.parametrize(("status", "unknown"), [(200, True), (504, True), (500, False), (400, False)])
+def test_an_error_with_a_usage_of_nothing_is_as_one_without(status, unknown):
+    body = {"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0}}
+    failure = decode(body, status)
+    assert (failure.usage, failure.cost_unknown) == (None, unknown)
+
+
+@pytest.mark.parametrize("place", ["model", "finish_reason", "id", "header"])
+def test_a_key_in_a_name_that_is_cut_is_hidden_whole(place):
+    key = "Zq7-mysecret-ABCDEFGHIJKLMNOPQRSTUVWXYZ-0123456789-tail"
+    echoed = f"{'r' * 150} Bearer {key}"
+    body, headers = answered({"content": "said"}), {}
+    if place == "finish_reason":
+        body["choices"][0]["finish_reason"] = echoed
+    elif place == "header":
+        headers["x-request-id"] = echoed
+    else:
+        body[place] = echoed
+    found = PROVIDER.decode(WireReply(200, headers, orjson.dumps(body)), now=0.0, secrets=[key])
+    assert key[:8] not in repr(found)
 
 
 def test_a_usage_object_too_large_to_keep_still_counts():

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import sys
+import threading
 from decimal import Decimal
 from functools import partial
 
@@ -182,6 +183,9 @@ def test_an_interrupted_fresh_run_goes_on_where_it_was(project, stub):
     project.run("run", "job.toml", "--yes", "--fresh", code=4)
     assert stub.calls == 15
     stub.faults = None
+    for command in (("run", "--yes"), ("estimate", "--pilot", "3")):
+        project.run(command[0], "job.toml", *command[1:])
+    assert stub.calls == 15, "they found nothing to send, and end nothing"
     project.run("run", "job.toml", "--yes", "--fresh")
     assert stub.calls == 15 + 6, "four were asked again before the pause"
     project.run("run", "job.toml", "--yes", "--fresh")
@@ -243,3 +247,44 @@ def test_settings_that_shape_an_answer_ask_again_and_what_is_changed_back_is_sti
     for extra, calls in (([], 5), (["--set", change], 10), ([], 10), (["--set", change], 10)):
         project.run("run", "job.toml", "--yes", *extra)
         assert stub.calls == calls
+
+
+ROWS, LONG = 3000, " and so on" * 40
+
+
+@pytest.mark.parametrize("how", ["in place", "by another file"])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_an_input_that_changes_while_it_is_read_pauses_the_run_and_shifts_no_answer(tmp_path, stub, how, kind):
+    """Rows of the new content, stored under the old one's plan, would be passed over for ever once it is back."""
+    project = Project(tmp_path, stub.base_url)
+    name = f"rows.{kind}"
+
+    def write(word, to=name):
+        frame = pl.DataFrame({"id": [f"r{n}" for n in range(ROWS)], "text": [f"{word} {n}{LONG}" for n in range(ROWS)]})
+        part = tmp_path / f"part.{kind}"
+        frame.write_parquet(part) if kind == "parquet" else frame.write_ndjson(part)
+        if how == "in place":
+            (tmp_path / to).write_bytes(part.read_bytes())
+        else:
+            part.replace(tmp_path / to)
+
+    changed = threading.Event()
+
+    def answer(payload):
+        if stub.calls > 20 and not changed.is_set():
+            changed.set()
+            write("new")
+        return "about " + payload["messages"][-1]["content"].removesuffix(LONG)
+
+    stub.answer = answer
+    write("old")
+    project.job(data=name, concurrency=4)
+    paused = project.run("run", "job.toml", "--yes", code=4)
+    assert f"{name} was changed while it was read" in paused.stderr
+    write("old")
+    project.run("run", "job.toml", "--yes")
+    project.run("results", "job.toml", "--with-input", "-o", "r.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert [line["output"] for line in lines] == [f"about old {n}" for n in range(ROWS)]
+    listed = project.sql("select row_index, output from results order by row_index")
+    assert [line["output"] for line in listed] == [f"about old {n}" for n in range(ROWS)]

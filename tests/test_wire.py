@@ -678,3 +678,48 @@ async def test_a_function_can_stand_in_for_the_server():
     reply = await wire.post("https://vendor.example/v1/chat/completions", HEADERS, BODY)
     await wire.close()
     assert reply.body == b'{"path":"/v1/chat/completions"}'
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["at once", "a moment later"])
+async def test_after_an_answer_too_many_each_request_has_a_connection_of_its_own_and_that_is_told(together):
+    async def twice(seen, peer):
+        if len(server.requests) == 1 and together:
+            await peer.send(2 * answer(200, b"well"))
+        else:
+            await peer.send(answer(200, b"well"))
+        if len(server.requests) == 1 and not together:
+            await first_is_home.wait()
+            await peer.send(answer(200, b"well"))
+
+    told, first_is_home = [], asyncio.Event()
+    async with raw_server(twice) as server:
+        wire = open_wire("auto", WireOptions(direct=True, notify=told.append))
+        await wire.post(server.url, HEADERS, BODY)
+        first_is_home.set()
+        while not told:
+            await asyncio.sleep(0.01)
+        for _ in range(3):
+            await wire.post(server.url, HEADERS, BODY)
+        await wire.close()
+    (said,) = told
+    assert "has sent more than it was asked for, so an answer may have been taken for another row's" in said
+    assert [seen.connection for seen in server.requests] == [1, 2, 3, 4]
+
+
+async def test_a_word_of_goodbye_on_an_idle_connection_is_no_answer_too_many():
+    async def leaves(seen, peer):
+        await peer.send(answer(200, b"well"))
+        await first_is_home.wait()
+        await peer.send(answer(408, b"idle for too long", "Connection: close"))
+        peer.hang_up()
+
+    told, first_is_home = [], asyncio.Event()
+    async with raw_server(leaves) as server:
+        wire = open_wire("auto", WireOptions(direct=True, notify=told.append))
+        for _ in range(3):
+            first_is_home.clear()
+            await wire.post(server.url, HEADERS, BODY)
+            first_is_home.set()
+            await asyncio.sleep(0.05)
+        await wire.close()
+    assert told == []

@@ -86,23 +86,47 @@ def _check_same(path: Path, state: JournalState) -> None:
 def uuid_for_loading(connection: duckdb.DuckDBPyConnection, path: Path, ledger_id: str) -> str:
     """Return the uuid to file a journal under, once it is clear that it belongs to this ledger. Raises LedgerError."""
     header = journal.header_of(path)
-    if header is not None:
-        if header["ledger"] != ledger_id:
-            raise LedgerError(f"{path} belongs to another ledger; put the ledger and its .journal folder back together")
-        return str(header["uuid"])
-    run = run_facts(path)
-    if run is not None and path.stem not in states(connection):
-        _check_free(connection, path, run)
-    return UNKNOWN_UUID
+    if header is not None and header["ledger"] != ledger_id:
+        raise LedgerError(f"{path} belongs to another ledger; put the ledger and its .journal folder back together")
+    known = states(connection)
+    if path.stem not in known:
+        if header is not None:
+            _check_no_copy(known, path, str(header["uuid"]))
+        run = run_facts(path)
+        if run is not None:
+            _check_free(connection, path, run)
+    return UNKNOWN_UUID if header is None else str(header["uuid"])
+
+
+def _check_no_copy(known: Mapping[str, JournalState], path: Path, uuid: str) -> None:
+    """Refuse a journal that is in the ledger under another name: its answers would count twice."""
+    for state in known.values():
+        if state.uuid == uuid:
+            raise Unattributable(
+                f"{path} is a copy of the journal {state.journal_id}, which is in the ledger: move it out of the folder"
+            )
 
 
 def _check_free(connection: duckdb.DuckDBPyConnection, path: Path, run: RunFacts) -> None:
-    """Refuse a journal without a header whose run another journal wrote: it is a copy, or of another ledger."""
+    """Refuse a journal whose run another journal wrote: it is a copy, or of a copy of this ledger.
+
+    Two runs with one number would be taken for one, and what they cost for each other's.
+    """
     owner = connection.execute("select journal_id from run_starts where run_id = ?", [run.run_id]).fetchone()
     if owner is not None and owner[0] != path.stem:
         raise Unattributable(
-            f"{path}: its first line is damaged, and its run {run.run_id} is in the ledger from the journal {owner[0]};"
-            " it is a copy or belongs to another ledger: move it out of the folder"
+            f"{path}: its run {run.run_id} is in the ledger from the journal {owner[0]}; it is a copy, or of a run with"
+            " another copy of this ledger: what it holds is not booked. Move it out of the folder"
+        )
+
+
+def require_one_journal(path: Path, piece: journal.Piece) -> None:
+    """Refuse a file in which a second journal follows on the first one: all would be of the first one's run."""
+    second = next((line for line in piece.lines if line.kind == "header" and line.offset > 0), None)
+    if second is not None:
+        raise Unattributable(
+            f"{path}: at byte {second.offset} another journal begins, which somebody has put behind it: what follows is"
+            " not booked. Cut it off there, or restore the file"
         )
 
 

@@ -116,13 +116,16 @@ def known_keys(
 def _interrupted_fresh_run(connection: duckdb.DuckDBPyConnection, job: str) -> int | None:
     """Return the first of the fresh runs that a fresh run goes on with, None if there is none."""
     runs = connection.execute(
-        "select run_id, command, exit_code from runs where job = ? order by run_id desc", [job]
+        "select run_id, command, exit_code, exists (select 1 from attempts a where a.run_id = r.run_id) as sent"
+        " from runs r where job = ? order by run_id desc",
+        [job],
     ).fetchall()
     first: int | None = None
-    for run_id, command, exit_code in runs:
-        if command != FRESH or exit_code in _WENT_TO_THE_END:
+    for run_id, command, exit_code, sent in runs:
+        if command == FRESH and exit_code not in _WENT_TO_THE_END:
+            first = run_id
+        elif command == FRESH or sent:  # one that found nothing to send is no step on the way
             break
-        first = run_id
     return first
 
 

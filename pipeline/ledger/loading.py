@@ -28,6 +28,7 @@ from pipeline.ledger._journals import (
     JournalState,
     Unattributable,
     facts_in_ledger,
+    require_one_journal,
     run_facts,
     states,
     uuid_for_loading,
@@ -221,6 +222,7 @@ def _load_whole(connection: duckdb.DuckDBPyConnection, path: Path, ends: LooseEn
             return
         # A file that is shorter than what was loaded holds nothing new (rule 10).
         piece = journal.read(path, state.offset, dead=True) if size > state.offset else _nothing_at(state.offset)
+        require_one_journal(path, piece)
         try:
             load_piece(connection, path, state, piece, last=piece.end >= size, ends=ends, intake=intake)
         except (Contended, duckdb.TransactionException, duckdb.ConstraintException):

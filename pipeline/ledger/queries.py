@@ -199,6 +199,15 @@ def next_run_id(connection: duckdb.DuckDBPyConnection) -> int:
     return int(row[0]) if row else 1
 
 
+def unended_runs(connection: duckdb.DuckDBPyConnection, job: str) -> list[tuple[str, int]]:
+    """Return journal and process of each of a job's runs whose journal was not loaded to its end."""
+    return connection.execute(
+        "select journal_id, r.pid from run_starts r join journal_state s using (journal_id)"
+        " where r.job = ? and not s.closed order by all",
+        [job],
+    ).fetchall()
+
+
 def loaded(connection: duckdb.DuckDBPyConnection, job: str) -> list[tuple[str, int, bool]]:
     """Return how far the journals of a job's runs are loaded, and whether to their ends."""
     return connection.execute(

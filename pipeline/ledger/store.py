@@ -18,7 +18,7 @@ import duckdb
 import polars as pl
 
 from pipeline import journal
-from pipeline.errors import LedgerError
+from pipeline.errors import LedgerBusy, LedgerError
 from pipeline.journal import Journal, JournalFull
 from pipeline.ledger import _asking, _connect, _history, _journals, loading, queries, schema
 from pipeline.ledger._connect import Patience, Unwritable
@@ -253,7 +253,7 @@ class Ledger:
     ) -> list[_journals.Unattributable]:
         """Migrate, then load every dead journal to its end; return what could not be booked."""
         before = loading.migrate(connection, _journals.identity_in(self.folder) or secrets.token_hex(16))
-        if 0 < before < schema.NEWEST:
+        if 0 < before < schema.NEWEST and queries.next_run_id(connection) > 1:  # else it was left half made
             said = f"the ledger {self.path} was made by an older promptmill and is brought up to this one (schema step"
             self._tell([f"{said} {before} to {schema.NEWEST}): the older one can't open it any more"])
         journal.sweep(self.folder)
@@ -340,7 +340,9 @@ class Ledger:
 
     def _register(self, connection: duckdb.DuckDBPyConnection, request: RunRequest, known: Known) -> RunStart:
         """Give a run its number and its journal."""
-        lost = _journals.missing(_journals.states(connection), self.folder)
+        known_journals = _journals.states(connection)
+        self._refuse_beside_a_live_run(connection, request.job)
+        lost = _journals.missing(known_journals, self.folder)
         if lost:
             raise LedgerError(
                 f"the journal {lost[0]} is missing from {self.folder} and was not loaded to its end: answers may be"
@@ -366,6 +368,16 @@ class Ledger:
             _abandon(connection, started)
             raise
         return RunStart(run_id, plan, known, started)
+
+    def _refuse_beside_a_live_run(self, connection: duckdb.DuckDBPyConnection, job: str) -> None:
+        """Raise LedgerBusy if a run of the job lives, whose lock was deleted: its journal is locked all the same."""
+        for journal_id, pid in queries.unended_runs(connection, job):
+            path = self.folder / f"{journal_id}{journal.SUFFIX}"
+            if path.exists() and journal.is_alive(path):
+                raise LedgerBusy(
+                    f"the job {job} is already running (process {pid}), though its lock in {self.folder} is gone",
+                    f"wait for it, or end it with `kill {pid}`: what it has received is kept",
+                )
 
     def _start_journal(self, ledger_id: str, request: RunRequest) -> Journal:
         size = reserve_bytes(request.concurrency)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pipeline.errors import WireError
 from pipeline.providers._hints import rate_hint
 from pipeline.providers._json import load
-from pipeline.providers._redact import clean, hide, redact
+from pipeline.providers._redact import clean, hide, name_in, redact
 from pipeline.providers._said import Said, said_by
 from pipeline.providers._waits import wait_from
 from pipeline.records import Failure, RateHint, Usage, WireReply
@@ -176,6 +176,9 @@ def failure_from(
     a key.
     """
     body = load(reply.body) if body is None else body
+    usage = (
+        usage if usage is not None and usage.input_tokens else None
+    )  # what was asked has tokens, or was not looked at
     said = said_by(body, reply)
     wait = wait_from(reply.headers, body, now)
     status = said.status if _is_success(reply.status) and said.status is not None else reply.status
@@ -191,7 +194,7 @@ def failure_from(
         cost_unknown=status in _MAYBE_BILLED or (_is_success(reply.status) and usage is None),
         usage=usage,
         model=model,
-        request_id=request_id_of(reply, body),
+        request_id=request_id_of(reply, body, secrets),
         hint=_hint(reply, said, now, limited=verdict == "door"),
         pause=_what_is_wrong(said, status) if verdict == "pause" else "fatal",
     )
@@ -239,15 +242,15 @@ def may_be_billed(http_status: int | None, error_type: str | None) -> bool:
     return http_status in _MAYBE_BILLED or _is_success(http_status)
 
 
-def request_id_of(reply: WireReply, body: Any) -> str | None:
+def request_id_of(reply: WireReply, body: Any, secrets: Sequence[str] = ()) -> str | None:
     """Find the provider's name for this exchange: header `x-request-id` (or `request-id`), else the body's id."""
     said = reply.headers.get("x-request-id")
     if said and not said.isspace():  # nearly always
-        return clean(said, 200)
+        return name_in(said, secrets)
     inside = body if isinstance(body, dict) else {}
     for found in (reply.headers.get("request-id"), inside.get("request_id"), inside.get("id")):
         if isinstance(found, str) and found.strip():
-            return clean(found, 200)
+            return name_in(found, secrets)
     return None
 
 

@@ -17,6 +17,8 @@ _SHORTEST_DATA_SECRET = 12
 """In an answer, which is paid for, shorter keys stay: those of local servers are words (`EMPTY`, `none`, `dummy`)."""
 _SHORTEST_BEGINNING = 6
 
+LONGEST_NAME = 200
+"""Characters of a model's name, a request's id, a reason to stop."""
 LONGEST_TEXT = 20_000
 """Characters of a stranger's text that are looked at."""
 
@@ -131,6 +133,13 @@ def cut(text: str) -> str:
         return text
     words = text[:LONGEST_TEXT].rsplit(maxsplit=1)
     return words[0] if len(words) > 1 else ""
+
+
+def name_in(text: str, secrets: Iterable[str]) -> str:
+    """Make a name of a stranger's text; where it is cut, secrets are hidden first: half of one would not be found."""
+    if len(text) > LONGEST_NAME:
+        text = hide(cut(text), secrets)
+    return clean(text, LONGEST_NAME)
 
 
 def clean(text: str, longest: int) -> str:

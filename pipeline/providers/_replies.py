@@ -9,7 +9,7 @@ import orjson
 from pipeline.providers._errors import failure_from, request_id_of
 from pipeline.providers._hints import rate_hint
 from pipeline.providers._json import load
-from pipeline.providers._redact import clean
+from pipeline.providers._redact import name_in
 from pipeline.records import Failure, Reply, Usage, WireReply
 
 Finish = Literal["stop", "length", "refused", "other"]
@@ -52,7 +52,7 @@ def decode(
 def _decoded(
     reply: WireReply, body: Any, fields: dict[str, Any], now: float, secrets: Sequence[str]
 ) -> Reply | Failure:
-    usage, model, choice = usage_of(fields.get("usage")), _name(fields.get("model")), _first_choice(fields)
+    usage, model, choice = usage_of(fields.get("usage")), _name(fields.get("model"), secrets), _first_choice(fields)
     if fields.get("error") or choice is None or not 200 <= reply.status < 300:  # noqa: PLR2004 (success)
         return failure_from(reply, now, body=body, secrets=secrets, usage=usage, model=model)
     if choice.get("error") or choice.get("finish_reason") in _BROKEN_OFF:
@@ -61,12 +61,13 @@ def _decoded(
         said = {"id": fields.get("id"), "error": choice.get("error") or _BROKE_OFF}
         return failure_from(reply, now, body=said, secrets=secrets, usage=usage, model=model)
     message = _part(choice, "message")
-    reason, reasoned = _name(choice.get("finish_reason")), _has_reasoned(message, usage)
+    reason, reasoned = _name(choice.get("finish_reason"), secrets), _has_reasoned(message, usage)
     text, finish = _answer(message, reason, reasoned=reasoned)
     if usage is not None and not (usage.input_tokens and usage.output_tokens) and finish != "refused":
-        # What was asked and said has tokens: a server that reports none would make it free. A filter's words may be.
-        usage = None if text or reasoned else usage
-    request_id = request_id_of(reply, fields)
+        # What was asked and said has tokens, and so has what ate the limit: a server that reports none would make it
+        # free. A filter's words may be.
+        usage = None if text or reasoned or not usage.input_tokens or finish == "length" else usage
+    request_id = request_id_of(reply, fields, secrets)
     return Reply(text, finish, reason, usage, model, request_id, reasoned, rate_hint(reply.headers, now))
 
 
@@ -208,8 +209,8 @@ def _dumped(value: Any) -> str | None:
         return None
 
 
-def _name(value: Any) -> str | None:
-    return clean(value, 200) if isinstance(value, str) and value else None
+def _name(value: Any, secrets: Sequence[str]) -> str | None:
+    return name_in(value, secrets) if isinstance(value, str) and value else None
 
 
 def _encodable(text: str) -> str:

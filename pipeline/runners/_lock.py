@@ -24,7 +24,7 @@ def job_lock(folder: Path, job: str, account: str) -> Iterator[list[str]]:
         raise LedgerError(f"the folder {folder.parent} doesn't exist; make it, or name another ledger with --ledger")
     try:
         folder.mkdir(exist_ok=True)
-        fd = os.open(folder / f"{job}{SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = os.open(folder / f"{job}{SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise LedgerError(f"the folder {folder} can't be written: {error.strerror}; choose another --ledger") from error
     try:

@@ -365,7 +365,10 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
     job, meter = prepared.job, prepared.meter
     connection = _connection(job, key)
     options = WireOptions(
-        timeout_seconds=job.timeout_seconds, concurrency=job.limits.concurrency, direct=_is_bundled(job)
+        timeout_seconds=job.timeout_seconds,
+        concurrency=job.limits.concurrency,
+        direct=_is_bundled(job),
+        notify=how.notify,
     )
     wire = open_wire(job.wire, options)
     exchanger = Exchanger(
@@ -381,8 +384,12 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         limits=job.limits,
         secrets=() if key is None else (key,),
     )
+    plan = prepared.plan
+    if started.known.done is not None:
+        plan = Plan(job, done=started.known.done)
+        plan.be_the_plan_of(prepared.plan)
     planner = Planner(
-        plan=prepared.plan if started.known.done is None else Plan(job, done=started.known.done),
+        plan=plan,
         plan_id=started.plan.plan_id,
         stored=started.plan.rows_stored,
         known=started.known,

@@ -55,6 +55,8 @@ class Source:
         """The index of the first row of each file that a scan has come to."""
         self._stamps: list[tuple[int, int]] = []
         """Size and time of change of each of them, as it was then."""
+        self.as_hashed: list[tuple[int, int]] | None = None
+        """The same of all files when the fingerprint was made: that is what a plan is of."""
         self.share: float | None = None
         """Which part of the input the newest scan has read, from 0 to 1; None if its format can't tell."""
 
@@ -126,10 +128,26 @@ class Source:
         only touched or copied is the same input. Beyond 4 GiB in all, sizes, times of change and both ends of each
         file stand for the content, because reading it all would keep the run waiting (about 0.6 s per GB).
         """
-        whole = sum(_size(file) for file in self.files) <= _HASHED_BYTES
+        self.as_hashed = [_stamp(file) for file in self.files]
+        for begun, stamp in enumerate(self._stamps):
+            self._check(begun, stamp)
+        whole = sum(size for size, _ in self.as_hashed) <= _HASHED_BYTES
         facts = [_content(file) if whole else _facts(file) for file in self.files]
+        for number, file in enumerate(self.files):
+            self._check(number, _stamp(file))
         content = [facts, self._format_name, self._id_column, self._where, self._limit]
         return hashlib.blake2b(orjson.dumps(content), digest_size=16).hexdigest()
+
+    def be_the_input_of(self, other: "Source") -> None:
+        """Take over what another scan of the same input knows of its files: they must not have changed since."""
+        self.as_hashed = other.as_hashed
+
+    def _check(self, number: int, stamp: tuple[int, int]) -> None:
+        """Raise InputError if a file is not what it was: what is read now belongs to another plan."""
+        if self.as_hashed is not None and stamp != self.as_hashed[number]:
+            raise InputError(
+                f"{self.files[number]} was changed while it was read; the same command begins anew with what it is now"
+            )
 
     def check_where(self) -> "Where | None":
         """Parse the filter, if there is one; each scan needs its own. Raises InputError."""
@@ -161,10 +179,12 @@ class Source:
         for number, (file, size) in enumerate(zip(self.files, sizes, strict=True)):
             self._starts[number:] = [rows_before]
             self._stamps[number:] = [_stamp(file)]
+            self._check(number, self._stamps[number])
             prefix = f"{file}{self._reader.MARK}"
             left_out = None if passed is None else passed.of_file(rows_before)
             with closing(_Counted(self._reader.stream(file, where, left_out))) as chunks:
                 for items, share in chunks:
+                    self._check(number, _stamp(file))
                     self.share = None if share is None else (read + share * size) / total
                     yield items, prefix, rows_before
                 rows_before += chunks.total

@@ -7,7 +7,7 @@ proxies), `native` (Rust, fast) and `httpx` (Python, anywhere).
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol
@@ -44,6 +44,8 @@ class WireOptions:
     """PEM; trusted in addition to the usual ones."""
     direct: bool = False
     """Ignore proxies from the environment (the local model)."""
+    notify: Callable[[str], None] | None = None
+    """Hears, once, that a server sends what nobody asked for."""
 
     @property
     def body_limit(self) -> int:

@@ -45,6 +45,15 @@ class Reuse:
             self.allowed, self._until = False, now + self._wary_seconds
             self._wary_seconds *= 2
 
+    def unasked(self) -> bool:
+        """Hear that more came back than was asked for: answers may be taken for each other's. Tell if that is new.
+
+        From now on each request has a connection of its own, to the end.
+        """
+        new = self._until != inf
+        self.allowed, self._until = False, inf
+        return new
+
     def headers(self, headers: Mapping[str, str], now: float) -> Mapping[str, str]:
         """Return the headers to send, for a library that keeps connections as it likes."""
         if self.allowed:

@@ -5,12 +5,13 @@ What goes through a proxy is left to the others.
 """
 
 import asyncio
+import re
 import socket
 import ssl
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -26,6 +27,8 @@ from pipeline.wire._trust import explained, system_context
 SURELY_TAKEN_BYTES = 64 * 1024
 """A request of this size is in the server's hands, or on its way there, when the answer comes."""
 _FIRST_ERROR = 400
+_GOODBYE = re.compile(rb"HTTP/1\.[01] [45]")
+"""Some servers say 408 on a connection that was idle for too long, and end it."""
 NEXT_ADDRESS_SECONDS = 0.25
 """How long one address of a name is tried alone (RFC 8305): behind a broken IPv6 the others must be reached, too."""
 
@@ -103,6 +106,8 @@ class PlainWire:
                 self._died(kept, loop.time())
             raise
         kept.good += 1
+        if answer.surplus:
+            self._unasked(place)
         # An error may come before the request was read to its end, and TLS hides what is still unsent of it.
         taken = connection.at_rest and (answer.status < _FIRST_ERROR or len(data) <= SURELY_TAKEN_BYTES)
         if answer.reusable and taken and kept.allowed and not self._closed:
@@ -144,7 +149,10 @@ class PlainWire:
                     await _addresses(loop, host, port), happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1
                 )
                 _, connection = await loop.create_connection(
-                    _Connection, sock=reached, ssl=trust, server_hostname=host if encrypted else None
+                    partial(_Connection, partial(self._unasked, place)),
+                    sock=reached,
+                    ssl=trust,
+                    server_hostname=host if encrypted else None,
                 )
         except TimeoutError:
             message = f"no connection to {place.target} within {seconds:g} s"
@@ -165,6 +173,18 @@ class PlainWire:
             self._drop(connection)
             raise closed(place.target)
         return connection
+
+    def _unasked(self, place: _Place) -> None:
+        """Hear of bytes that nobody asked for: on a kept connection they would be the next request's answer."""
+        kept = place.kept
+        while kept.idle:
+            self._drop(kept.idle.pop())
+        if kept.unasked() and self._options.notify is not None:
+            self._options.notify(
+                f"{place.target} has sent more than it was asked for, so an answer may have been taken for another"
+                " row's: look whether the answers so far fit their rows. From now on each request has a connection of"
+                " its own"
+            )
 
     def _died(self, kept: _Kept, now: float) -> None:
         """Hear of a kept connection that was dead, or all but; those that have waited with it may be, too."""
@@ -198,9 +218,11 @@ class PlainWire:
 class _Connection(asyncio.Protocol):
     """One connection, with at most one exchange on it."""
 
-    __slots__ = ("_answer", "_deadline", "_timer", "_transport", "_waiting", "idle_since", "usable")
+    __slots__ = ("_answer", "_deadline", "_timer", "_transport", "_unasked", "_waiting", "idle_since", "usable")
 
-    def __init__(self) -> None:
+    def __init__(self, unasked: Callable[[], None]) -> None:
+        """`unasked` hears when something comes while nothing is asked."""
+        self._unasked = unasked
         self._transport: asyncio.Transport | None = None
         self._answer: Answer | None = None
         self._waiting: asyncio.Future[Answer] | None = None
@@ -269,6 +291,8 @@ class _Connection(asyncio.Protocol):
         """Take a piece of the answer; what comes unasked makes the connection useless."""
         answer, waiting = self._answer, self._waiting
         if answer is None or waiting is None:
+            if self.usable and not _GOODBYE.match(data):
+                self._unasked()
             self.abort()
             return
         try:
