@@ -81,8 +81,10 @@ class _Failures:
 
 _MINUTE = 60
 _ALL_WELL = Heard(release=True, alive=True)
-_OFFER = re.compile(r"[-@:]latest$|:\w+$")
-"""What a name ends with that says which offer of a model is asked for: `-latest`, or OpenRouter's `:free`."""
+_OFFER = re.compile(r"[-@:]latest$|:[^\W\d]+$")
+"""What a name ends with that says which offer of a model is asked for: `-latest`, or OpenRouter's `:free`.
+
+Not Ollama's `:8b`: that is another model."""
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _UNIQUE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[^\W_]*\d[^\W_]*", re.IGNORECASE)
 """What a code holds that may be of this request alone: a UUID, a part with a digit."""

@@ -222,7 +222,7 @@ def test_a_run_with_a_copy_of_the_ledger_is_not_booked_beside_one_of_the_same_nu
     (told,) = said
     assert "its run 2 is in the ledger from the journal" in told
     assert ask(path, "select count(*) from runs") == [(2,)]
-    with pytest.raises(LedgerError, match="what it holds is not booked. Move it out of the folder"):
+    with pytest.raises(LedgerError, match=r"what it holds is not booked\. Move it out of the folder"):
         Booked(path)
 
 

@@ -318,3 +318,41 @@ def test_usage_that_is_nested_absurdly_can_still_be_written_into_a_journal_line(
     assert (usage.input_tokens, usage.output_tokens) == (9, 5)
     assert orjson.dumps({"t": "attempt", "v": {"attempt": {"usage": {"raw": usage.raw}}}})
     assert bool(usage.raw) is (depth < 250)
+
+
+def ended(reason, message=None, **more):
+    body = answered(message or {"content": "half an ans"})
+    body["choices"][0]["finish_reason"] = reason
+    return decode(body | more)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["model_length", "max_tokens", "MAX_TOKENS", "max_length", "model_context_window_exceeded", {"type": "length"}],
+)
+def test_every_word_for_a_cut_off_answer_is_one(reason):
+    assert ended(reason).finish == "length"
+
+
+@pytest.mark.parametrize(
+    "reason", ["insufficient_system_resource", "cancelled", "canceled", "timeout", "network_error"]
+)
+def test_an_answer_that_the_server_broke_off_is_tried_again(reason):
+    failure = ended(reason)
+    assert (failure.action, failure.result, failure.error_type) == ("retry", "unavailable", "server_error")
+    assert failure.usage is not None
+
+
+def test_of_several_tool_calls_all_are_kept_with_their_names():
+    calls = [
+        {"type": "function", "function": {"name": "add", "arguments": '{"sku":  "A"}'}},
+        {"type": "function", "function": {"name": "drop", "arguments": {"sku": "B"}}},
+        {"type": "function", "function": {"name": "odd", "arguments": "no JSON"}},
+    ]
+    text = ended("tool_calls", {"content": None, "tool_calls": calls}).text
+    assert orjson.loads(text) == [
+        {"name": "add", "arguments": {"sku": "A"}},
+        {"name": "drop", "arguments": {"sku": "B"}},
+        {"name": "odd", "arguments": "no JSON"},
+    ]
+    assert ended("tool_calls", {"content": None, "tool_calls": calls[:1]}).text == '{"sku":  "A"}'

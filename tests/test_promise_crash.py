@@ -355,9 +355,9 @@ def test_a_copy_of_a_journal_whose_header_is_damaged_is_not_booked_twice_and_nam
     overwrite(copy, 20, b"\x00\xff")
     (said,), answers = warnings_of(path)
     assert answers == 1
-    assert f"{copy}: its first line is damaged" in said
-    assert "move it out of the folder" in said
-    with pytest.raises(LedgerError, match="it is a copy or belongs to another ledger"):
+    assert f"{copy}: its run 1 is in the ledger from the journal {run.path.stem}" in said
+    assert "Move it out of the folder" in said
+    with pytest.raises(LedgerError, match="it is a copy, or of a run with another copy of this ledger"):
         Booked(path)
     copy.unlink()
     assert Booked(path).run_id == 2

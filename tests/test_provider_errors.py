@@ -322,18 +322,19 @@ def test_the_wait_of_a_vendor_that_names_it_in_the_body_is_kept():
 
 
 @pytest.mark.parametrize(
-    ("location", "host"),
+    ("location", "place"),
     [
-        ("https://login.example/v2?token=abc", "login.example"),
-        ("https://jane:hunter2@login.example/", "login.example"),
-        ("/v2/chat", "another path"),
+        ("https://login.example/v2?token=abc", "https://login.example/v2"),
+        ("https://jane:hunter2@login.example:8443/", "https://login.example:8443/"),
+        ("/v2/chat", "/v2/chat"),
         ("http://[::bad", "another address"),
         ("", "another path"),
     ],
 )
-def test_a_redirect_names_the_host_and_what_to_set(location, host):
+def test_a_redirect_names_the_address_and_what_to_set(location, place):
     failure = classify(307, b"", location=location)
-    assert f"redirects to {host} " in failure.message
+    assert f"redirects to {place} " in failure.message
+    assert "abc" not in failure.message
     assert "base_url" in failure.message
     assert "hunter2" not in failure.message
 
@@ -488,3 +489,62 @@ def test_a_failure_below_http_says_whether_it_may_have_been_billed(kind, maybe_s
     assert (failure.cost_unknown, failure.not_sent) == (cost_unknown, not_sent)
     assert providers.may_be_billed(None, kind) is (cost_unknown or kind == "broken")  # what is booked doesn't say more
     assert (failure.error_type, failure.message, failure.http_status) == (kind, "host:1: broke off", None)
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, "400"), (429, "429"), (429, None)])
+def test_a_proxys_budget_that_is_used_up_pauses_the_run(status, code):
+    """LiteLLM's words; its `code` is the status as text."""
+    message = "Budget has been exceeded! Current cost: 10.0016, Max budget: 10.0"
+    failure = classify(status, {"error": {"message": message, "type": "budget_exceeded", "param": None, "code": code}})
+    assert (failure.action, failure.pause) == ("pause", "credit")
+    failure = classify(status, {"error": {"message": f"ExceededBudget: {message}", "type": "bad", "code": code}})
+    assert (failure.action, failure.pause) == ("pause", "credit")
+
+
+@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Context size has been exceeded.",
+        "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens.",
+        "Requested token count exceeds the model's maximum context length of 8192 tokens.",
+        "input is too large to process. increase the physical batch size",
+        "the request exceeds the available context size. try increasing the context size",
+        "The prompt is too long: 9000 tokens",
+    ],
+)
+def test_a_request_too_long_for_a_server_of_ones_own_is_rejected_under_one_name(status, message):
+    failure = classify(status, {"error": {"message": message, "type": "BadRequestError", "code": status}})
+    assert (failure.action, failure.result, failure.error_type) == ("reject", "rejected", "context_length_exceeded")
+
+
+def test_an_error_of_the_server_that_speaks_of_something_else_is_tried_again():
+    failure = classify(500, {"error": {"message": "CUDA out of memory", "type": "InternalServerError", "code": 500}})
+    assert (failure.action, failure.error_type) == ("retry", "InternalServerError")
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"<!DOCTYPE html><title>Open WebUI</title>", "Open WebUI (HTTP 200; this is a web page: look at base_url"),
+        (b'data: {"choices": []}\n\n', "the server streams its answer"),
+        (
+            b'{"model": "m", "message": {"role": "assistant", "content": "hi"}, "done": true}',
+            "this is Ollama's own interface: base_url must end in /v1",
+        ),
+    ],
+)
+def test_a_200_that_shows_another_address_says_so(body, says):
+    assert says in classify(200, body).message
+
+
+@pytest.mark.parametrize(
+    "message", ["Max parallel request limit reached", "Limit type: max_parallel_requests. Limit: 4"]
+)
+def test_a_429_about_parallel_requests_is_about_requests_at_once(message):
+    assert classify(429, {"error": {"message": message}}).hint.at_once
+
+
+def test_a_server_that_lacks_a_feature_of_the_schema_names_the_setting_that_helps():
+    message = "The provided JSON schema contains features not supported by xgrammar."
+    assert "structured_output" in classify(400, {"error": {"message": message, "type": "BadRequestError"}}).message

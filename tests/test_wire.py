@@ -691,13 +691,17 @@ async def test_after_an_answer_too_many_each_request_has_a_connection_of_its_own
             await first_is_home.wait()
             await peer.send(answer(200, b"well"))
 
-    told, first_is_home = [], asyncio.Event()
+    told, first_is_home, heard = [], asyncio.Event(), asyncio.Event()
+
+    def notify(text):
+        told.append(text)
+        heard.set()
+
     async with raw_server(twice) as server:
-        wire = open_wire("auto", WireOptions(direct=True, notify=told.append))
+        wire = open_wire("auto", WireOptions(direct=True, notify=notify))
         await wire.post(server.url, HEADERS, BODY)
         first_is_home.set()
-        while not told:
-            await asyncio.sleep(0.01)
+        await heard.wait()
         for _ in range(3):
             await wire.post(server.url, HEADERS, BODY)
         await wire.close()

@@ -43,6 +43,7 @@ _NO_CREDIT = (
     "insufficient_credits",
     "insufficient_balance",
     "payment_required",
+    "budget_exceeded",  # LiteLLM's proxy
 )
 _BAD_KEY = ("invalid_api_key", "authentication_error", "account_deactivated")
 _BAD_KEY_TYPES = ("permission_error", "permissiondeniederror", "authenticationerror")
@@ -101,6 +102,8 @@ _STATUSES: dict[int, Verdict] = {
     499: "retry",
 }
 
+_LOOKED_AT = 1000
+"""Bytes at an answer's beginning."""
 _KEY_STATUSES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 _MAYBE_BILLED = frozenset({408, 504, 522, 524})
@@ -119,7 +122,7 @@ _HINTS = {
     410: "check [model] name",
 }
 
-_FORMAT = r"(response_format|json_schema|guided_json|structured[ _]outputs?)"
+_FORMAT = r"(response_format|json[_ ]schema|guided_json|structured[ _]outputs?|grammar)"
 _MISSING = r"un(supported|available|known)"
 _NO_FORMAT = re.compile(
     rf"{_FORMAT}[^.;]{{0,80}}({_MISSING}|not (supported|available|permitted|allowed|implemented))"
@@ -129,9 +132,22 @@ _NO_FORMAT = re.compile(
 _NO_KEY = "no key was sent: behind base_url name its variable in [model] api_key_env"
 
 # The last resort, where there is neither a code nor an error status, or where a vendor is known to use neither.
-_SPEND = re.compile(r"credit balance is too low|reached your .{0,20}usage limit|spend(ing)? limit", re.IGNORECASE)
+_NO_BUDGET = re.compile(r"budget has been exceeded|exceeded.?budget", re.IGNORECASE)
+"""LiteLLM's proxy, with a 400 or, later, a 429."""
+_SPEND = re.compile(
+    rf"credit balance is too low|reached your .{{0,20}}usage limit|spend(ing)? limit|{_NO_BUDGET.pattern}",
+    re.IGNORECASE,
+)
+_MONEY: dict[int, re.Pattern[str]] = {400: _SPEND, 429: _NO_BUDGET}
 _FLAGGED = re.compile(r"(moderation|flagged|guardrail|content (policy|filter))", re.IGNORECASE)
-_AT_ONCE = re.compile(r"concurren|queued requests|simultaneous|in parallel", re.IGNORECASE)
+_AT_ONCE = re.compile(r"concurren|queued requests|simultaneous|in parallel|parallel[ _]requests?", re.IGNORECASE)
+_TOO_LONG = re.compile(
+    r"(maximum|max) context length|context (size|length|window) (has been |was |is )?exceeded|exceeds?[^.]{0,40}context"
+    r"|input is too large to process|prompt is too long|longer than the (model's )?(maximum )?context",
+    re.IGNORECASE,
+)
+"""Servers of one's own say 400 with a class's name, or 500 (llama.cpp, SGLang), to a request that can never pass."""
+TOO_LONG = "context_length_exceeded"
 _NEVER_FITS = re.compile(r"request too large", re.IGNORECASE)
 _KEY = re.compile(r"(invalid|incorrect|missing) (api )?key|unauthori[sz]ed", re.IGNORECASE)
 _FUNDS = re.compile(r"(insufficient|not enough|out of) (credits?|balance|funds)", re.IGNORECASE)
@@ -186,7 +202,7 @@ def failure_from(
     failure = Failure(
         action=_ACTIONS[verdict],
         result=_RESULTS[verdict],
-        error_type=clean(redact(said.code or said.kind or _fallback_type(reply), secrets), 80),
+        error_type=clean(redact(_type(reply, said, verdict), secrets), 80),
         message=_message(reply, said, status, secrets),
         http_status=reply.status,
         wait_seconds=wait,
@@ -273,7 +289,8 @@ def _by_code(reply: WireReply, said: Said, status: int) -> Verdict | None:
         if verdict is not None:
             never = verdict == "door" and _NEVER_FITS.search(said.message)
             return "reject" if never else verdict
-    if status == HTTPStatus.BAD_REQUEST and (said.param == "service_tier" or _SPEND.search(said.message)):
+    money = _MONEY.get(status)
+    if money is not None and money.search(said.message):
         return "pause"
     if status == HTTPStatus.FORBIDDEN and (said.flagged or _FLAGGED.search(said.message)):
         return "refuse"
@@ -282,6 +299,14 @@ def _by_code(reply: WireReply, said: Said, status: int) -> Verdict | None:
     if status == HTTPStatus.PAYMENT_REQUIRED and "retry-after" in reply.headers:
         return "door"  # OpenRouter: credit is being topped up
     return None
+
+
+def _type(reply: WireReply, said: Said, verdict: Verdict) -> str:
+    """Name the error: a code, where a server has no better one than the name of a class."""
+    known = (said.code or "").lower() in _CODES or (said.kind or "").lower() in _CODES
+    if verdict == "reject" and not known and _TOO_LONG.search(said.message):
+        return TOO_LONG
+    return said.code or said.kind or _fallback_type(reply)
 
 
 def _by_content(said: Said) -> Verdict | None:
@@ -294,10 +319,12 @@ def _by_content(said: Said) -> Verdict | None:
 def _by_status(reply: WireReply, said: Said, status: int) -> Verdict:
     if status == HTTPStatus.TOO_MANY_REQUESTS and _NEVER_FITS.search(said.message):
         return "reject"  # larger than the limit itself: no wait makes it fit
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and _TOO_LONG.search(said.message):
+        return "reject"
     if 300 <= reply.status < 400:  # noqa: PLR2004 (redirects)
         return "pause"
     if 400 <= status < 500:  # noqa: PLR2004 (the request's fault, unless listed)
-        return _STATUSES.get(status, "reject")
+        return "pause" if said.param == "service_tier" and status == 400 else _STATUSES.get(status, "reject")  # noqa: PLR2004
     return "retry"
 
 
@@ -322,11 +349,13 @@ def _paused_if_long(failure: Failure, now: float) -> Failure:
 def _message(reply: WireReply, said: Said, status: int, secrets: Sequence[str]) -> str:
     words = clean(redact(said.message, secrets), 300)
     if 300 <= reply.status < 400:  # noqa: PLR2004 (redirects)
-        host = clean(redact(_redirect_host(reply), secrets), 100)
-        return f"the server redirects to {host} (HTTP {reply.status}); set base_url to the address that answers"
+        place = clean(redact(_redirected_to(reply), secrets), 200)
+        return f"the server redirects to {place} (HTTP {reply.status}); set base_url to the address that answers"
     hint = _HINTS.get(status, "")
     if status == HTTPStatus.UNAUTHORIZED and not secrets:
         hint = _NO_KEY
+    if _is_success(status):
+        hint = _strange(reply)
     if status == HTTPStatus.BAD_REQUEST and _NO_FORMAT.search(said.message):
         hint = 'try [model] structured_output = "json_object" or "none"'
     hint = f"; {hint}" if hint else ""
@@ -347,8 +376,24 @@ def _phrase(status: int) -> str:
         return "the server gave no reason"
 
 
-def _redirect_host(reply: WireReply) -> str:
+def _strange(reply: WireReply) -> str:
+    """Say what a 200 is that is no answer, where it shows that base_url names another place."""
+    beginning = reply.body[:_LOOKED_AT].lstrip()
+    if beginning.startswith(b"<"):
+        return "this is a web page: look at base_url, which mostly ends in /v1"
+    if beginning.startswith((b"data:", b"event:")):
+        return "the server streams its answer, which promptmill does not ask for: look at what stands before it"
+    if beginning.startswith(b"{") and b'"done"' in reply.body and b'"message"' in reply.body:
+        return "this is Ollama's own interface: base_url must end in /v1"
+    return ""
+
+
+def _redirected_to(reply: WireReply) -> str:
+    """Return the address without a query, which may hold anything."""
     try:
-        return urlsplit(reply.headers.get("location", "")).hostname or "another path"
+        parts = urlsplit(reply.headers.get("location", ""))
+        place = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
     except ValueError:
         return "another address"
+    scheme = f"{parts.scheme}://" if parts.scheme and place else ""
+    return f"{scheme}{place}{parts.path}" or "another path"

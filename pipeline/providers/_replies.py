@@ -8,7 +8,7 @@ import orjson
 
 from pipeline.providers._errors import failure_from, request_id_of
 from pipeline.providers._hints import rate_hint
-from pipeline.providers._json import load
+from pipeline.providers._json import UNREADABLE, load
 from pipeline.providers._redact import name_in
 from pipeline.records import Failure, Reply, Usage, WireReply
 
@@ -19,11 +19,18 @@ _FINISH: dict[str, Finish] = {
     "tool_calls": "stop",
     "function_call": "stop",
     "length": "length",
+    "max_tokens": "length",
+    "max_length": "length",
+    "model_length": "length",  # Mistral, and the next: the model's context is full
+    "model_context_window_exceeded": "length",
     "repetition": "length",  # vLLM: it ended an answer that repeated itself
     "content_filter": "refused",
 }
 _REASONING = ("reasoning_content", "reasoning", "reasoning_details")
-_BROKEN_OFF = ("error", "abort")
+_BROKEN_OFF = frozenset(
+    {"error", "abort", "cancelled", "canceled", "timeout", "network_error", "insufficient_system_resource"}
+)
+"""The last is DeepSeek's."""
 _BROKE_OFF = {"type": "server_error", "message": "the model failed while it was answering"}
 
 _MOST_TOKENS = 10**12
@@ -55,13 +62,14 @@ def _decoded(
     usage, model, choice = usage_of(fields.get("usage")), _name(fields.get("model"), secrets), _first_choice(fields)
     if fields.get("error") or choice is None or not 200 <= reply.status < 300:  # noqa: PLR2004 (success)
         return failure_from(reply, now, body=body, secrets=secrets, usage=usage, model=model)
-    if choice.get("error") or choice.get("finish_reason") in _BROKEN_OFF:
+    said_reason = _reason(choice)
+    if choice.get("error") or (said_reason or "").lower() in _BROKEN_OFF:
         # OpenRouter, once the model has begun: the choice ends with `error`, and may say why. vLLM and SGLang, when
         # they are shut down: `abort`, with what there was of the answer.
         said = {"id": fields.get("id"), "error": choice.get("error") or _BROKE_OFF}
         return failure_from(reply, now, body=said, secrets=secrets, usage=usage, model=model)
     message = _part(choice, "message")
-    reason, reasoned = _name(choice.get("finish_reason"), secrets), _has_reasoned(message, usage)
+    reason, reasoned = _name(said_reason, secrets), _has_reasoned(message, usage)
     text, finish = _answer(message, reason, reasoned=reasoned)
     if usage is not None and not (usage.input_tokens and usage.output_tokens) and finish != "refused":
         # What was asked and said has tokens, and so has what ate the limit: a server that reports none would make it
@@ -131,8 +139,16 @@ def _first_choice(fields: dict[str, Any]) -> dict[str, Any] | None:
     return choice if isinstance(choice, dict) else None
 
 
+def _reason(choice: dict[str, Any]) -> str | None:
+    """Return the reason to stop; some servers make an object of it."""
+    reason = choice.get("finish_reason")
+    if isinstance(reason, dict):
+        reason = reason.get("type")
+    return reason if isinstance(reason, str) else None
+
+
 def _answer(message: dict[str, Any], reason: str | None, *, reasoned: bool) -> tuple[str | None, Finish]:
-    text, finish = _content(message, reason), _FINISH.get(reason or "", "other")
+    text, finish = _content(message, reason), _FINISH.get((reason or "").lower(), "other")
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal.strip():
         return text or _encodable(refusal), "refused"
@@ -166,14 +182,26 @@ def _part_text(part: Any) -> str | None:
 
 
 def _arguments(message: dict[str, Any]) -> str | None:
-    """Return what a forced tool was called with: JSON text, as the model wrote it."""
+    """Return what a forced tool was called with: JSON text, as the model wrote it. Of several calls, all of them."""
     calls = message.get("tool_calls")
+    if isinstance(calls, list) and len(calls) > 1:
+        return _dumped([_call(call) for call in calls])
     call = calls[0] if isinstance(calls, list) and calls else None
     function = call.get("function") if isinstance(call, dict) else message.get("function_call")
     arguments = function.get("arguments") if isinstance(function, dict) else None
     if isinstance(arguments, dict):  # some servers parse it for us
         return _dumped(arguments)
     return _encodable(arguments) if isinstance(arguments, str) else None
+
+
+def _call(call: Any) -> dict[str, Any]:
+    """Return a call's name and arguments, these as they were written if they are no JSON."""
+    function = _part(call, "function") if isinstance(call, dict) else {}
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        text = _encodable(arguments)
+        arguments = orjson.Fragment(text) if load(text.encode()) is not UNREADABLE else text
+    return {"name": function.get("name"), "arguments": arguments}
 
 
 def _has_reasoned(message: dict[str, Any], usage: Usage | None) -> bool:

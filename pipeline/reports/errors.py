@@ -43,7 +43,7 @@ order by run_id desc limit 1
 """
 """The newest retry that another like it would go on with: none of the job went to its end since."""
 
-_BUDGET = re.compile(r" --budget \S+")
+_BUDGET = re.compile(r" --budget [^\s`]+")
 
 _ADVICE = {
     "truncated": "promptmill retry {job} --status truncated --max-tokens N    (with a larger N)",
