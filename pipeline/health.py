@@ -21,6 +21,10 @@ OUTAGES_TOLD = 10
 """So many outages of a run are told."""
 REFUSED_SECONDS = 3600.0
 """So long may a rate limit refuse everybody until the user should know. A quota by the day does, and is waited for."""
+LATE_REJECTIONS = 100
+"""So many equal rejections in a row, after others were answered, are not the rows' fault: the server began anew."""
+ROWS_OWN = frozenset({"context_length_exceeded", "string_above_max_length", "request_too_large"})
+"""Reasons that are: rows may be sorted by their length."""
 LEAST_ANSWERS = 50
 """Before that many answers their quality says nothing about the job."""
 RECENT_ANSWERS = 1000
@@ -88,6 +92,8 @@ Not Ollama's `:8b`: that is another model."""
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _UNIQUE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[^\W_]*\d[^\W_]*", re.IGNORECASE)
 """What a code holds that may be of this request alone: a UUID, a part with a digit."""
+_LOADING = re.compile(r"\bloading\b", re.IGNORECASE)
+"""llama.cpp, and endpoints that begin when they are asked: the model will be there in minutes."""
 _SIZES = frozenset({"nano", "micro", "mini", "lite", "small", "medium", "large", "pro", "plus", "max", "ultra"})
 """Words that make a name another model's, at another price, and no other edition's."""
 
@@ -119,6 +125,9 @@ class Health:
         self._refusals_told = False
         self._rejections = 0
         self._reason: tuple[int | None, str] | None = None
+        self._late = 0
+        """Equal rejections in a row, after others had been answered."""
+        self._answers_before_late = -1
         self._proven = False
         """Something else than a rejection came back: the job can't be all wrong."""
         self._recent: deque[Status] = deque(maxlen=RECENT_ANSWERS)
@@ -247,7 +256,17 @@ class Health:
 
     def _never_up(self, failure: Failure, older: int) -> bool:
         """Tell whether nothing speaks for the provider: no answer now or before, and none that may be on its way."""
-        return not self._reached and (failure.not_sent or not (self._answered_before or older))
+        loads = not failure.not_sent and _LOADING.search(failure.message)
+        return not self._reached and not loads and (failure.not_sent or not (self._answered_before or older))
+
+    def nothing_came(self, last: str | None, rows: int) -> Pause | None:
+        """Say why a new job must pause that has used up its rows' attempts without one word from the provider.
+
+        Fewer rows than an outage takes; `last` is what the last one failed with. None: it has spoken, or did before.
+        """
+        if self._reached or self._answered_before:
+            return None
+        return Pause("unavailable", _DOWN.format(since=f"all {rows:,} rows failed", last=last))
 
     def forget(self, key: str) -> None:
         """Forget how a row failed: it has ended."""
@@ -281,9 +300,12 @@ class Health:
     def _rejected(self, failure: Failure, *, proven: bool) -> Heard:
         most = self._rules.same_rejections
         reason = (failure.http_status, _UNIQUE.sub("", failure.error_type))
-        if self._proven or proven or most == 0 or self._reason not in {None, reason}:
+        if proven or most == 0:
             self._proven = True
             return Heard(release=True)
+        if self._proven or self._reason not in {None, reason}:
+            self._proven = True
+            return self._rejected_late(failure, reason)
         self._reason = reason
         self._rejections += 1
         if self._rejections < most:
@@ -295,6 +317,25 @@ class Health:
                 f"the first {self._rejections} requests were all rejected for one reason, so the job is to blame and"
                 f" not its rows, which stay pending: {failure.message}. Put the job right; if the rows are to blame"
                 " after all, set [stop] same_rejections = 0",
+            ),
+        )
+
+    def _rejected_late(self, failure: Failure, reason: tuple[int | None, str]) -> Heard:
+        """Hold rejections back until something else comes, as from the start: a whole rest of rows may be at stake."""
+        goes_on = self._answers == self._answers_before_late and reason == self._reason
+        self._late = self._late + 1 if goes_on else 1
+        self._answers_before_late, self._reason = self._answers, reason
+        if failure.error_type in ROWS_OWN:
+            return Heard(release=True)
+        if self._late < max(LATE_REJECTIONS, 2 * self._concurrency):
+            return Heard(release=not goes_on, hold=True)
+        return Heard(
+            hold=True,
+            pause=Pause(
+                "rejections",
+                f"the last {self._late:,} requests were all rejected for one reason, after others had been answered, so"
+                f" the server has changed rather than the rows, which stay pending: {failure.message}. If the rows are"
+                " to blame after all, set [stop] same_rejections = 0",
             ),
         )
 
@@ -353,14 +394,16 @@ def _duration(seconds: float) -> str:
     return f"{seconds / _MINUTE:.0f} minutes" if seconds >= 2 * _MINUTE else f"{seconds:.0f} s"
 
 
+_DOWN = (
+    "the provider is down ({since}, the last with: {last}); no row is given up for that. If it answers all but some"
+    " rows, --set stop.outage_rows=0 lets those use up their attempts and end as failed"
+)
+
+
 def _down(failure: Failure, since: str) -> Pause:
     if failure.not_sent:
         return unreachable(failure)
-    why = (
-        f"the provider is down ({since}, the last with: {failure.message}); no row is given up for that. If it answers"
-        " all but some rows, --set stop.outage_rows=0 lets those use up their attempts and end as failed"
-    )
-    return Pause("unavailable", why)
+    return Pause("unavailable", _DOWN.format(since=since, last=failure.message))
 
 
 def unreachable(failure: Failure) -> Pause:

@@ -4,7 +4,15 @@ import re
 
 import pytest
 
-from pipeline.health import LEAST_ANSWERS, LEAST_CROWD, OUTAGE_SECONDS, RECENT_ANSWERS, Health, StopRules
+from pipeline.health import (
+    LATE_REJECTIONS,
+    LEAST_ANSWERS,
+    LEAST_CROWD,
+    OUTAGE_SECONDS,
+    RECENT_ANSWERS,
+    Health,
+    StopRules,
+)
 from pipeline.records import Failure, Reply
 
 ANSWER = Reply("fine", "stop", "stop", None, "m-1")
@@ -230,11 +238,58 @@ def test_those_still_on_their_way_are_held_back_too():
 
 
 @pytest.mark.parametrize("other", [ANSWER, TOO_LONG, REFUSED])
-def test_anything_else_releases_them_for_good(other):
+def test_anything_else_releases_them(other):
     run = Run(same_rejections=10)
     run.hear_all(*[WRONG] * 9)
     assert run.hear(other).release
-    assert not any(heard.hold or heard.pause for heard in run.hear_all(*[WRONG] * 20))
+    for _ in range(10):
+        assert not any(heard.pause for heard in run.hear_all(*[WRONG] * (LATE_REJECTIONS - 1)))
+        assert run.hear(other).release
+
+
+@pytest.mark.parametrize("other", [ANSWER, REFUSED])
+def test_many_equal_rejections_in_a_row_after_answers_are_the_servers(other):
+    """It began anew, with another template or a shorter context."""
+    run = Run(same_rejections=10)
+    run.hear(other)
+    *before, last = run.hear_all(*[WRONG] * LATE_REJECTIONS)
+    assert all(heard.hold and not heard.pause for heard in before)
+    assert last.hold
+    assert "the server has changed rather than the rows, which stay pending" in last.pause.why
+    assert WRONG.message in last.pause.why
+
+
+def test_of_many_slots_as_many_more_may_be_on_the_wire():
+    run = Run(same_rejections=10, concurrency=200)
+    run.hear(ANSWER)
+    assert not any(heard.pause for heard in run.hear_all(*[WRONG] * 399))
+    assert run.hear(WRONG).pause
+
+
+def test_rows_that_are_too_long_may_stand_together():
+    """A dataset may be sorted by length."""
+    run = Run(same_rejections=10)
+    run.hear(ANSWER)
+    assert not any(heard.hold or heard.pause for heard in run.hear_all(*[TOO_LONG] * 1000))
+
+
+def test_rejections_that_differ_are_the_rows_own():
+    run = Run(same_rejections=10)
+    run.hear(ANSWER)
+    for _ in range(200):
+        first, second = run.hear_all(WRONG, WRONG._replace(error_type="another"))
+        assert (first.pause, first.release, second.pause, second.release) == (None, True, None, True)
+
+
+def test_a_model_that_is_still_loading_is_waited_for():
+    run = Run(outage_minutes=5)
+    loading = DOWN._replace(message="Loading model (HTTP 503)")
+    *before, last = run.hear_all(*[loading] * StopRules().outage_rows)
+    assert not any(heard.pause for heard in [*before, last])
+    assert last.outage
+    run.now += 200
+    assert run.hear(loading).pause is None
+    assert run.hear(ANSWER).notice == "the provider is back after 200 s"
 
 
 @pytest.mark.parametrize("other", [DOWN, LIMITED])

@@ -56,6 +56,9 @@ _ADVICE = {
 _ADVICE_BY_CAUSE = {
     "bad_row": "no provider has seen these rows, and they cost nothing: mend them or the prompt, then run again",
     "never_fits": "a stated limit held these rows back: the next run under a higher limit sends them",
+    "context_full": "shorter rows or a model with a longer context help; the same ones end so again",
+    "timeout": "promptmill retry {job} --status failed    (a larger [limits] timeout_seconds helps, or a smaller"
+    " concurrency where the server lets requests wait for each other)",
     "never_passes": "promptmill retry {job} --status rejected    (shorter rows or a larger quota helps more)",
 }
 """The same for rejected rows that no provider has judged."""

@@ -5,6 +5,7 @@ Nothing has a consequence before it is on file. Whatever is beyond one exchange 
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import NamedTuple
@@ -23,6 +24,9 @@ from pipeline.runners._tally import Tally
 from pipeline.runners.attempt import Again, Done, Exchanger, Step
 from pipeline.suspects import Standing
 
+CUT_SHARE, LONG_TOKENS, CUT_TOLD, MOST_LENGTHS = 0.6, 300, 5, 1000
+"""Prompts that a server cut: to less than this share of so many tokens, so many times to the same length; of so many
+lengths it is looked."""
 COUNTED_OTHERWISE = 2
 """So many output tokens beyond max_tokens are a matter of counting: servers differ about those that end an answer."""
 
@@ -78,6 +82,9 @@ class Desk:
         self._arrived: list[Arrival] = []
         self._at_hand: list[Arrival] = []
         """What is being booked in this turn."""
+        self._thoughts_told = False
+        self._cut = Counter[int]()
+        """How many requests were so long by the server, of those that it says were far shorter than what was sent."""
         self._held: list[Outcome] = []
         """Rejections that may be the job's fault: booked when that is ruled out."""
         self._doubted: list[tuple[Ticket, Outcome]] = []
@@ -185,6 +192,7 @@ class Desk:
         if cost is not None and isinstance(step, Done):
             self._look_ahead()
         self._watch_books(arrival)
+        self._watch_answer(arrival)
         self._go_on(arrival, step, heard)
 
     def _add_up(self, ticket: Ticket, cost: Decimal | None) -> None:
@@ -247,10 +255,18 @@ class Desk:
         if heard.pause is not None:
             self._stop(heard.pause)
 
-    def book_held(self) -> None:
-        """Book what was held back: nothing speaks for the rows any more."""
+    def book_held(self) -> Pause | None:
+        """Book what was held back: nothing speaks for the rows any more. Unless the provider never spoke either.
+
+        Then they stay pending, and the reason to pause is returned.
+        """
+        if self._doubted:
+            pause = self._health.nothing_came(self._doubted[-1][1].error, len(self._doubted))
+            if pause is not None:
+                return pause
         self._book_rejections()
         self._book_doubted()
+        return None
 
     def _book_rejections(self) -> None:
         while self._held:
@@ -299,7 +315,8 @@ class Desk:
         self._tally.ended(outcome.key, outcome.status)
         worthless = self._health.ended(outcome.status)
         if worthless is not None:
-            self._stop(worthless)
+            last = "" if outcome.error is None else f". The last one: {outcome.error}"
+            self._stop(worthless._replace(why=f"{worthless.why}{last}"))
 
     def _send_again(self, step: Again, *, limited: bool) -> None:
         if step.shuts_door:
@@ -329,6 +346,32 @@ class Desk:
             else:
                 self._stop(Pause("ledger", f"the ledger can't be written: {broken}"))
         self._watch_bill(arrival)
+
+    def _watch_answer(self, arrival: Arrival) -> None:
+        """Say once what shows that a server is set up otherwise than a job expects."""
+        usage, output = arrival.attempt.usage, arrival.attempt.output
+        if usage is not None and usage.input_tokens < CUT_SHARE * arrival.ticket.input_tokens > LONG_TOKENS:
+            self._perhaps_cut(usage.input_tokens, arrival.ticket.input_tokens)
+        if not self._thoughts_told and output is not None and output.startswith("<think>"):
+            self._thoughts_told = True
+            self._notify(
+                "answers begin with <think>: the model's thoughts are kept as a part of them; let the server take them"
+                " apart (vLLM: --reasoning-parser), if they should not be"
+            )
+
+    def _perhaps_cut(self, billed: int, counted: int) -> None:
+        """Hear of a request of which the server says that it was far shorter than what was sent.
+
+        Some servers (Ollama) cut a prompt at their context without a word: then many have one and the same length.
+        """
+        if len(self._cut) < MOST_LENGTHS:
+            self._cut[billed] += 1
+        if self._cut[billed] == CUT_TOLD:
+            self._notify(
+                f"{CUT_TOLD} requests had exactly {billed:,} input tokens by the server, though up to {counted:,} were"
+                " counted: does it cut prompts to its context (Ollama: num_ctx)? Then these answers are to a part of"
+                " what was asked"
+            )
 
     def _watch_bill(self, arrival: Arrival) -> None:
         """Pause when an exchange costs more than its worst case, or has more output: the cap can't hold then."""

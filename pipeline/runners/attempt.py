@@ -103,7 +103,7 @@ class Exchanger:
         if isinstance(result, Failure):
             judged, error_type, error = result.result, result.error_type, result.message
         else:
-            judged, error_type, error, parsed = judge(result, self.check)
+            judged, error_type, error, parsed = judge(result, self.check, self.spec.max_tokens)
             output, finish_reason = result.text, result.finish_reason
         # By position: names would cost every answer half a microsecond.
         return Attempt(
@@ -222,7 +222,8 @@ class Exchanger:
             attempts=ticket.attempt,
             answer_run=self.run_id if answer is not None else None,
             answer_attempt=answer,
-            max_tokens=self.spec.max_tokens,
+            # An answer that another limit would not make longer is not asked for again under a higher one.
+            max_tokens=None if attempt.error_type == CONTEXT_FULL else self.spec.max_tokens,
             error_type=attempt.error_type,
             error=error,
         )
@@ -259,6 +260,11 @@ def _computed(price: Price | None, result: Reply | Failure, sent_at: float, *, c
     return Decimal(0) if price.is_free and not charged else None
 
 
+CONTEXT_FULL = "context_full"
+"""The `error_type` of an answer that a higher max_tokens would not make longer."""
+_AT_A_LIMIT = frozenset({"length", "max_tokens", "max_length", "model_length", "model_context_window_exceeded"})
+_FULL = 0.9
+"""An answer of so large a share of max_tokens may well be cut off by it: servers count a little otherwise."""
 _CUT_OFF = {
     "length": ("max_tokens", "the answer was cut off at max_tokens; raise it and run again"),
     "repetition": (
@@ -271,7 +277,7 @@ _ONLY_REASONING = (
     "max_tokens",
     "the answer holds nothing but reasoning; a larger max_tokens helps if that used it up",
 )
-_THOUGHTS = "; it begins with <think>: let the server take the reasoning apart (vLLM: --reasoning-parser)"
+_THOUGHTS = "; it holds <think>: let the server take the reasoning apart (vLLM: --reasoning-parser)"
 _STATUSES: dict[AttemptResult, Status] = {
     "ok": "ok",
     "truncated": "truncated",
@@ -284,18 +290,38 @@ def _status_of(result: AttemptResult) -> Status:
     return _STATUSES[result]
 
 
-def judge(reply: Reply, check: AnswerCheck | None) -> tuple[AttemptResult, str | None, str | None, Any]:
+def judge(
+    reply: Reply, check: AnswerCheck | None, max_tokens: int | None = None
+) -> tuple[AttemptResult, str | None, str | None, Any]:
     """Say what a reply is worth: (result, error type, error, parsed). A cut-off answer is never a success."""
     if reply.finish == "refused":
         return "refused", "refused", f"the model or its filter refused (finish_reason {reply.finish_reason})", None
     if reply.finish == "length":
-        error_type, error = _CUT_OFF.get(reply.finish_reason or "length", _ONLY_REASONING)
-        return "truncated", error_type, error, None
+        return "truncated", *_cut_off(reply, max_tokens), None
     if not reply.text or reply.text.isspace():
         return "invalid", "empty_answer", f"the answer is empty (finish_reason {reply.finish_reason})", None
     if check is None:
         return "ok", None, None, None
     parsed, problem = check.check(reply.text)
     if problem is not None:
-        return "invalid", "schema", problem + (_THOUGHTS if reply.text.lstrip().startswith("<think>") else ""), parsed
+        return "invalid", "schema", problem + (_THOUGHTS if "</think>" in reply.text else ""), parsed
     return "ok", None, None, parsed
+
+
+def _cut_off(reply: Reply, max_tokens: int | None) -> tuple[str, str]:
+    """Say what cut an answer off: max_tokens, unless the answer is clearly shorter."""
+    reason, usage = (reply.finish_reason or "length").lower(), reply.usage
+    if reason not in _AT_A_LIMIT:
+        return _CUT_OFF.get(reason, _ONLY_REASONING)
+    if usage is None or reply.reasoned or (max_tokens is not None and usage.output_tokens >= _FULL * max_tokens):
+        return _CUT_OFF["length"]
+    so_many = f"after {usage.output_tokens:,} tokens, behind {usage.input_tokens:,} of the prompt"
+    if max_tokens is None:
+        return (
+            "max_tokens",
+            f"the answer was cut off {so_many}: by the server's own limit, as max_tokens is not set",
+        )
+    return CONTEXT_FULL, (
+        f"the answer was cut off {so_many}, and max_tokens is {max_tokens:,}: the model's context was full. Shorter"
+        " rows or a longer context help (vLLM: --max-model-len, Ollama: num_ctx)"
+    )

@@ -306,7 +306,7 @@ class LocalRun:
         await asyncio.to_thread(self._loader.stop)
         try:
             if self.paused is None:  # too few to blame the job
-                self._desk.book_held()
+                self.paused = self._desk.book_held()
             kind, why = self.paused or (None, FINISHED)
             self._journal.append(
                 "end",
