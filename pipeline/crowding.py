@@ -1,8 +1,9 @@
 """How many requests at once a server has room for, where it turns the others away with errors instead of 429s.
 
 A server that is full says 503 to a newcomer at once, and goes on with what it is working on. So what is on the wire
-then, and is answered later, is what it has room for. That is a guess: errors by chance look the same for a moment. It
-is tried, and kept only if the errors become far fewer; more are tried now and then. Pure: no clock.
+then, and is answered later, is what it has room for. Others let requests wait for each other, longer than anybody
+waits: then what is answered in that time is. That is a guess: errors by chance look the same for a moment. It is
+tried, and kept only if the errors become far fewer; more are tried now and then. Pure: no clock.
 """
 
 from collections import deque
@@ -13,6 +14,8 @@ from pipeline.slots import Sent
 
 BUSY = frozenset({503, 529})
 """The statuses that may say so: "service unavailable", and "overloaded" of some vendors."""
+SLOW = frozenset({408, 504, 524})
+"""Those with which somebody on the way says that no answer came in time."""
 NEEDED, NEEDED_MOST = 12, 512
 """Requests turned away, while others were worked on and answered, for a guess; each wrong one doubles it."""
 SHARE, SHARE_AGAIN = 0.2, 0.05
@@ -23,6 +26,10 @@ REMEMBERED = 400
 """Over about so many requests the share is taken."""
 QUICKER = 3.0
 """Whoever has no room says so in so small a part of an answer's time; what takes longer failed for another reason."""
+LATE_NEEDED, ANSWERS_NEEDED = 4, 3
+"""So many requests that got no answer in time, and so many that did, are enough for a guess: each costs minutes."""
+FITS = 0.8
+"""So much of what is answered in the time that somebody waits may be on the wire at once."""
 ALIKE, ALIKE_SHARE = 0.05, 0.8
 """So large a share of them must have found about as many at work: a room is always full when it turns somebody away."""
 TRIED, TRIED_REFUSALS = 40, 12
@@ -60,6 +67,10 @@ class Crowding:
         self._turned_away: deque[_TurnedAway] = deque(maxlen=NEEDED_MOST)
         self._room: deque[int] = deque(maxlen=NEEDED_MOST)
         """How many were worked on when one was turned away, proved by an answer to one of them."""
+        self._late: deque[float] = deque(maxlen=NEEDED_MOST)
+        """Seconds after which those were given up that got no answer in time."""
+        self._answered, self._counted_from = 0, 0.0
+        """All answers since then."""
         self._needed = NEEDED
         self._newest = 0
         """The number of the last one that was turned away."""
@@ -81,21 +92,37 @@ class Crowding:
 
     def turned_away(self, sent: Sent, now: float, older: int) -> str | None:
         """Take in that there was no room for a request, while `older` ones were on the wire; return news."""
-        if self._slots == 1 or sent.in_flight == 1 or sent.at < self._since:
-            return None  # nobody was in its way, or it is known
-        self.watches = True
-        self._away += 1
-        self._newest = max(self._newest, sent.number)
-        if self._first is None:  # itself it is why we count
-            self._first, self._away = sent.number + 1, self._away - 1
+        if not self._counts(sent, now):
+            return None
         if older and self._before is None:
             self._turned_away.append(_TurnedAway(sent.number, older))
             self._refusal_seconds = _smoothed(self._refusal_seconds, now - sent.at)
         return self._concluded(sent, now, passed=False)
 
+    def timed_out(self, sent: Sent, now: float) -> str | None:
+        """Take in that a request got no answer in time; return news."""
+        if not self._counts(sent, now):
+            return None
+        if self._before is None:
+            self._late.append(now - sent.at)
+        return self._concluded(sent, now, passed=False)
+
+    def _counts(self, sent: Sent, now: float) -> bool:
+        """Count a request that was not answered; not where nobody was in its way, or the reason is known."""
+        if self._slots == 1 or sent.in_flight == 1 or sent.at < self._since:
+            return False
+        if not self.watches:
+            self.watches, self._counted_from = True, now
+        self._away += 1
+        self._newest = max(self._newest, sent.number)
+        if self._first is None:  # itself it is why we count
+            self._first, self._away = sent.number + 1, self._away - 1
+        return True
+
     def passed(self, sent: Sent, now: float) -> str | None:
         """Take in that a request was answered; return news."""
         self._answer_seconds = _smoothed(self._answer_seconds, now - sent.at)
+        self._answered += 1
         while self._turned_away and self._turned_away[-1].number > sent.number:
             self._room.append(self._turned_away.pop().older)
         if sent.at < self._since:
@@ -124,20 +151,26 @@ class Crowding:
     def _guess(self, now: float) -> None:
         """Begin to try a room, if enough speaks for it."""
         share = self._share()
-        if len(self._room) < self._needed or share < (SHARE if self.most is None else SHARE_AGAIN):
-            return
-        if QUICKER * self._refusal_seconds > self._answer_seconds:
-            return
-        room = self._agreed()
-        if room is None:
+        if share < (SHARE if self.most is None else SHARE_AGAIN):
             return
         known = self._slots if self.most is None else self.most
-        if room >= known:  # as many as there are slots: it is not their number, or one too many at most
+        room = None
+        if len(self._room) >= self._needed and QUICKER * self._refusal_seconds <= self._answer_seconds:
+            room = self._agreed()
+        if room is not None and room >= known:  # as many as there are slots: it is not their number, or one too many
             room = known - 1
-        if room < 1:
+        if room is None and len(self._late) >= LATE_NEEDED * self._needed // NEEDED:
+            room = self._served_in_time(now)
+        if room is None or not 1 <= room < known:
             return
         self._before, self._fallback, self.most = share, self.most, room
         self._count_anew(now)
+
+    def _served_in_time(self, now: float) -> int | None:
+        """Return how many the server answers in the time that somebody waits for one of them."""
+        if self._answered < ANSWERS_NEEDED or now <= self._counted_from:
+            return None
+        return max(int(FITS * self._answered / (now - self._counted_from) * median_low(self._late)), 1)
 
     def _agreed(self) -> int | None:
         """Return how many were at work when others were turned away, if that is a number."""
@@ -165,8 +198,8 @@ class Crowding:
             return None
         self._told = True
         return (
-            f"the server has room for about {most:,} requests at once, and turned others away with an error: so many"
-            f" are sent at a time from now on; [limits] concurrency = {most:,} says so from the start"
+            f"the server has room for about {most:,} requests at once; others got an error, or no answer in time: so"
+            f" many are sent at a time from now on; [limits] concurrency = {most:,} says so from the start"
         )
 
     def _grow(self, sent: Sent, now: float, proved: int, *, passed: bool) -> None:
@@ -190,6 +223,8 @@ class Crowding:
         self._passed = self._away = 0.0
         self._turned_away.clear()
         self._room.clear()
+        self._late.clear()
+        self._answered, self._counted_from = 0, now
         self._since, self._first = now, None
 
     def _share(self) -> float:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from pipeline.budget import ZERO, Budget, dollars
-from pipeline.crowding import BUSY, Crowding
+from pipeline.crowding import BUSY, SLOW, Crowding
 from pipeline.errors import BudgetExhausted
 from pipeline.minute import Minute
 from pipeline.pace import (
@@ -401,8 +401,11 @@ class Doorman:
         sent = self._out[ticket.request.key]
         came = {each.request.key for each in home}
         older = sum(other.number < sent.number and key not in came for key, other in self._out.items())
+        now = asyncio.get_running_loop().time()
         if failure.http_status in BUSY:
-            self._tell(self._crowding.turned_away(sent, asyncio.get_running_loop().time(), older))
+            self._tell(self._crowding.turned_away(sent, now, older))
+        elif failure.http_status in SLOW or failure.error_type == "timeout":
+            self._tell(self._crowding.timed_out(sent, now))
         return older
 
     def _tell(self, news: str | None) -> None:

@@ -10,6 +10,7 @@ from virtual_clock import run
 
 from pipeline.budget import Budget
 from pipeline.doorman import Doorman, Limits, Ticket
+from pipeline.errors import WireError
 from pipeline.health import Health, StopRules
 from pipeline.journal import Journal
 from pipeline.providers import find
@@ -46,6 +47,7 @@ class Server:
     | flapping | (seconds up, seconds down), for ever |
     | room | requests that it works on at once, or a function of the time; others are turned away |
     | moody | share of requests that are turned away by chance |
+    | workers | requests that it works on at once; others wait, and after `patience` seconds are given up |
     """
 
     def __init__(
@@ -60,11 +62,15 @@ class Server:
         flapping=(NEVER, 0.0),
         room=NEVER,
         moody=0.0,
+        workers=None,
+        patience=NEVER,
     ):
         self.down, self.back, self.bad, self.latency, self.slow = down, back, bad, latency, slow or {}
         self.flaky, self.moody, self.chance = flaky, moody, random.Random(7)
         self.up, self.off = flapping
         self.room, self.working, self.turned_away = room, 0, 0
+        self.workers, self.patience = None if workers is None else asyncio.Semaphore(workers), patience
+        self.timed_out = 0
         self.sent = Counter()
 
     async def post(self, url, headers, body):
@@ -76,6 +82,8 @@ class Server:
             self.turned_away += 1
             await asyncio.sleep(QUICK)
             return DOWN
+        if self.workers is not None:
+            return await self.queued(row)
         self.working += 1
         seconds = self.latency(self.chance) if callable(self.latency) else self.latency
         await asyncio.sleep(self.slow.get(row, seconds))
@@ -83,6 +91,15 @@ class Server:
         flapped = self.off and loop.time() % (self.up + self.off) >= self.up
         if row in self.bad or flapped or self.down <= loop.time() < self.back or self.chance.random() < self.flaky:
             return DOWN
+        return ANSWER
+
+    async def queued(self, row):
+        try:
+            async with asyncio.timeout(self.patience), self.workers:
+                await asyncio.sleep(self.latency(self.chance) if callable(self.latency) else self.latency)
+        except TimeoutError:
+            self.timed_out += 1
+            raise WireError("timeout", f"no answer to {row}", maybe_sent=True) from None
         return ANSWER
 
 

@@ -1,5 +1,6 @@
 """Servers that turn requests away with a 503 when they have no room for more, on a virtual clock."""
 
+import asyncio
 import random
 from functools import partial
 
@@ -7,6 +8,7 @@ import pytest
 from nights import Server, hold, lognormal
 
 from pipeline.crowding import Crowding
+from pipeline.errors import WireError
 from pipeline.slots import Sent
 
 ROOM = "the server has room for about"
@@ -128,3 +130,38 @@ def test_one_slot_has_nobody_beside_it():
     crowding = Crowding(1)
     assert crowding.turned_away(Sent(0.0, 1, 1), 0.1, older=0) is None
     assert not crowding.watches
+
+
+QUEUES = [
+    (32, {"workers": 1, "seconds": 30.0, "patience": 300.0}),
+    (32, {"workers": 1, "seconds": 60.0, "patience": 300.0}),
+    (64, {"workers": 4, "seconds": 20.0, "patience": 120.0}),
+    (16, {"workers": 2, "seconds": 100.0, "patience": 300.0}),
+    (256, {"workers": 8, "seconds": 5.0, "patience": 60.0}),
+]
+
+
+@pytest.mark.parametrize(("concurrency", "queue"), QUEUES)
+@pytest.mark.parametrize("even", [True, False])
+def test_requests_that_wait_for_each_other_for_too_long_cost_no_row(night, concurrency, queue, even):
+    workers, seconds, patience = queue.values()
+    server = Server(workers=workers, latency=seconds if even else lognormal(seconds), patience=patience)
+    held = night(300, server, concurrency=concurrency)
+    assert (held.statuses, held.paused) == ({"ok": 300}, None)
+    assert server.timed_out < 6 * concurrency
+    assert held.seconds < 1.5 * 300 * seconds / workers + 3 * patience
+
+
+def test_a_few_answers_that_never_come_are_no_queue(night):
+    slow = {f"row {n}": 10_000.0 for n in range(0, 1000, 200)}
+
+    class Forgetful(Server):
+        async def post(self, url, headers, body):
+            try:
+                async with asyncio.timeout(60.0):
+                    return await super().post(url, headers, body)
+            except TimeoutError:
+                raise WireError("timeout", "no answer", maybe_sent=True) from None
+
+    held = night(1000, Forgetful(slow=slow, latency=lognormal(1.0)), concurrency=32, attempts=2)
+    assert (held.statuses, learned(held)) == ({"ok": 995, "failed": 5}, [])
