@@ -3,6 +3,8 @@
 References to other documents are never fetched: a schema must stand on its own.
 """
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +14,9 @@ import orjson
 from pipeline.errors import JobFileError
 
 _MESSAGE_LENGTH = 300
+_LONG = 19
+"""Digits of a number that may need more than 64 bits."""
+_LONG_NUMBER = re.compile(rf"\d{{{_LONG}}}")
 
 
 class AnswerCheck:
@@ -27,9 +32,13 @@ class AnswerCheck:
             raise JobFileError(f"[output] schema is not a valid JSON Schema: {reason}") from error
 
     def check(self, text: str) -> tuple[Any, str | None]:
-        """Return the answer as JSON (None if it is none) and what is wrong with it (None if it is valid)."""
+        """Return the answer as JSON (None if it is none) and what is wrong with it (None if it is valid).
+
+        Whole numbers of any size keep their digits: as JSON, that is, and not as Python's values.
+        """
         try:
-            value = orjson.loads(unfenced(text))
+            inside = unfenced(text)
+            value = orjson.loads(inside)
             orjson.dumps([[[value]]])  # it must fit into a journal line, too
         except ValueError as error:
             return None, f"the answer is not JSON: {error}"[:_MESSAGE_LENGTH]
@@ -38,7 +47,12 @@ class AnswerCheck:
         for problem in self._validator.iter_errors(value):
             where = "/".join(str(step) for step in problem.instance_path)
             return value, f"{where or 'the answer'}: {problem.message}"[:_MESSAGE_LENGTH]
-        return value, None
+        return (_exact(inside) if _LONG_NUMBER.search(inside) else value), None
+
+
+def _exact(text: str) -> Any:
+    """Read JSON so that it can be written as it was: what has more than 64 bits, orjson makes a float of."""
+    return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < _LONG else orjson.Fragment(digits))
 
 
 def unfenced(text: str) -> str:

@@ -495,3 +495,34 @@ def test_long_prompts_are_held_a_few_at_a_time(tmp_path, stub, monkeypatch):
     )
     assert (sum(pieces), max(pieces) < 5) == (20, True)
     assert (tmp_path / "after.jsonl").read_bytes() == (tmp_path / "before.jsonl").read_bytes()
+
+
+def test_whole_numbers_in_answers_keep_their_digits_in_the_ledger_and_in_every_file(tmp_path, stub):
+    numbers = [9400111899223197428400, 9400111899223197428401, 2**63, -(2**70), 7]
+    stub.answer = lambda payload: f'{{"order": {payload["messages"][-1]["content"]},\n "more": [1.50, 20]}}'
+    project = Project(tmp_path, stub.base_url)
+    project.rows([{"id": str(n), "text": str(number), "own": number} for n, number in enumerate(numbers)])
+    schema = 'schema = { type = "object", properties = { order = { type = "integer" } } }'
+    project.job(more=f"[output]\n{schema}")
+    project.run("run", "job.toml", "--yes")
+    found = project.sql("select parsed->>'$.order' as n from results order by row_index")
+    assert [row["n"] for row in found] == [str(number) for number in numbers]
+    for more in ((), ("--with-input",)):
+        project.run("results", "job.toml", "-o", "r.jsonl", *more)
+        lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+        assert [line["parsed"] for line in lines] == [{"order": number, "more": [1.5, 20]} for number in numbers]
+        project.run("results", "job.toml", "-o", "r.parquet", *more)
+        texts_of = pl.read_parquet(tmp_path / "r.parquet").get_column("parsed").to_list()
+        assert [json.loads(text)["order"] for text in texts_of] == numbers
+        project.run("results", "job.toml", "-o", "r.csv", *more)
+        assert [json.loads(text)["order"] for text in pl.read_csv(tmp_path / "r.csv").get_column("parsed")] == numbers
+
+
+def test_numbers_that_are_none_come_back_from_a_csv_file_as_they_were(tmp_path, stub):
+    numbers = [0.5, float("nan"), float("inf"), -1.5, None]
+    pl.DataFrame({"id": list("abcde"), "text": list("abcde"), "n": numbers}).write_parquet(tmp_path / "rows.parquet")
+    project = Project(tmp_path, stub.base_url)
+    project.job(data="rows.parquet")
+    project.run("run", "job.toml", "--yes")
+    project.run("results", "job.toml", "--with-input", "-o", "r.csv")
+    assert pl.read_csv(tmp_path / "r.csv").get_column("n").equals(pl.Series("n", numbers), null_equal=True)

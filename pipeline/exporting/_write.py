@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from math import isfinite
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,9 @@ def _json(value: Any) -> bytes:
 
 
 def _finite(value: Any) -> Any:
-    """Write null for what JSON has no number for, as `orjson` does."""
+    """Write null for what JSON has no number for, as `orjson` does; the standard library knows no fragments either."""
+    if isinstance(value, orjson.Fragment):
+        return json.loads(orjson.dumps(value))
     if isinstance(value, float):
         return value if isfinite(value) else None
     if isinstance(value, Mapping):
@@ -85,9 +87,9 @@ def _finite(value: Any) -> Any:
 
 
 def _with_json(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn `parsed`, JSON text in the ledger, into what it says."""
+    """Let `parsed`, JSON text in the ledger, stand as it is: with all digits of its numbers."""
     parsed = row.get("parsed")
-    return dict(row) | {"parsed": orjson.loads(parsed)} if isinstance(parsed, str) else dict(row)
+    return dict(row) | {"parsed": orjson.Fragment(parsed)} if isinstance(parsed, str) else dict(row)
 
 
 def _with_cells(row: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
@@ -98,6 +100,8 @@ def _with_cells(row: Mapping[str, Any], known: Collection[str]) -> dict[str, Any
 def _cell(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, float) and not isfinite(value):  # as numbers, not as JSON's null, which would read as a text
+        return "NaN" if isnan(value) else str(value)
     return decimal_text(value) if isinstance(value, Decimal) else _json(value).decode()
 
 
