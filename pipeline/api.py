@@ -1,15 +1,17 @@
 """What the command line, a notebook or another program can ask for: each command is one function here.
 
-Money is Decimal; mistakes raise errors.UserError; nothing here prints or reads the environment.
+`from pipeline import run, Ledger` and so on: docs/python.md. Money is Decimal; mistakes raise errors.UserError; nothing
+here prints, or reads the environment unless a run is left to its defaults.
 """
 
+import asyncio
 import json
 import os
 import shlex
-import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -43,7 +45,8 @@ from pipeline.reports._earlier import earlier_answers, kept_answers, left_behind
 from pipeline.reports._settings import as_it_ran, as_options, as_that_retry, carried, changed, ledger_option
 from pipeline.reports.spend import ALWAYS_AND_EVER, Period, require_dimensions
 from pipeline.repricing import Caching
-from pipeline.runners._lock import live_runs
+from pipeline.runners import _log
+from pipeline.runners._lock import ask_to_stop, live_runs
 from pipeline.runners._tally import ENDED_BADLY
 from pipeline.runners.launch import (
     Launch,
@@ -57,6 +60,7 @@ from pipeline.runners.launch import (
     plan_fingerprint,
     prepare,
     prompt_id,
+    refuse_running_loop,
     retry_of,
 )
 from pipeline.runners.local import RunReport
@@ -65,26 +69,53 @@ from pipeline.sources import open_source
 from pipeline.windows import Window, context_window
 
 Notify = Callable[[str], None]
+Name = str | os.PathLike[str]
+"""A file's name, as text or as a path."""
+
+
+def _several(values: Sequence[str], what: str) -> Sequence[str]:
+    """Refuse one text where a list of them is wanted: it is a list of letters, too. Raises UsageError."""
+    if isinstance(values, str):
+        raise UsageError(f"{what} is a list of texts, not one text: write [{values!r}]")
+    return values
+
+
+def _at_least_1(number: int | None, what: str) -> None:
+    """Raise UsageError for a number that is none to count with."""
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+        raise UsageError(f"{what} must be a whole number of at least 1, not {number!r}")
+
+
+def log_notice(text: str) -> None:
+    """Hand a notice to the logger `promptmill`, which shows it on stderr unless a program has set up its own."""
+    _log.LOGGER.warning("%s", text)
 
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the command line changes in a job, for one command."""
+    """What the command line changes in a job, for one command. Raises UsageError for what no job may say."""
 
     settings: Sequence[str] = ()
     """`section.key=value`, values in TOML."""
-    limit: int | None = None
-    """Look only at the first rows of the input."""
     budget: Decimal | None = None
+    """Dollars."""
     price: str | None = None
     """`IN,OUT` in dollars per 1M tokens."""
     max_tokens: int | None = None
     price_file: Path | None = None
     """The user's own price list."""
 
+    def __post_init__(self) -> None:
+        _several(self.settings, "settings")
+        _at_least_1(self.max_tokens, "max_tokens")
+        budget = self.budget
+        if budget is not None and not (isinstance(budget, Decimal) and budget.is_finite() and budget > 0):
+            raise UsageError(f"budget must be a Decimal of dollars greater than 0, not {budget!r}")
 
-def open_job(path: str, overrides: Overrides = Overrides()) -> Job:
-    """Read a job file and apply what the command line changes. Raises JobFileError, PriceError."""
+
+def open_job(path: Name, overrides: Overrides = Overrides()) -> Job:
+    """Read a job file and apply what the command line changes. Raises JobFileError, PriceError, UsageError."""
+    path = os.fspath(path)
     for option, value, key in (
         ("--max-tokens", overrides.max_tokens, "model.max_tokens"),
         ("--budget", overrides.budget, "budget.usd"),
@@ -116,6 +147,7 @@ class Checked:
 
 def check(job: Job, environ: Mapping[str, str], *, limit: int | None = None) -> Checked:
     """Validate everything a run would, and render the first row. Sends nothing. Raises UserError."""
+    _at_least_1(limit, "limit")
     prepared = prepare(job, limit=limit)
     warnings = list(prepared.warnings)
     try:
@@ -151,6 +183,7 @@ def estimate(
     tick: Tick | None = None,
 ) -> tuple[Prepared, Estimate]:
     """Say what a run would send now, and what that would cost. Sends nothing. Raises UserError."""
+    _at_least_1(limit, "limit")
     prepared = prepare(job, limit=limit)
     return prepared, _estimated(prepared, ledger, selection, tick)
 
@@ -330,26 +363,58 @@ def _new_plan(job: Job, elsewhere: Elsewhere) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a run is asked for."""
+    """How a run is asked for. Raises UsageError for what no run can be asked."""
 
-    environ: Mapping[str, str]
-    watch: Watch
-    notify: Notify
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    """Where the provider's key is."""
+    watch: Watch | None = None
+    """A coroutine function that is given the run and shows how far it is, until it is cancelled."""
+    notify: Notify = log_notice
+    """Hears, in the run's thread, what the user should know. What it raises stops the run."""
+    stop: threading.Event | None = None
+    """Set it from any thread to let nothing more out, as the first Ctrl-C does where a run is in the main thread."""
     confirm: Callable[[Prepared, Estimate], bool] | None = None
     """Asked with the whole estimate before anything is sent; None runs at once, checking the first rows only."""
     tick: Tick | None = None
     limit: int | None = None
     selection: Selection = Selection()  # noqa: RUF009 -- a frozen value
     command: str = "run"
-    until: float | None = None
-    """Epoch seconds when the run lets nothing more out."""
+    until: float | datetime | None = None
+    """When the run lets nothing more out: epoch seconds, or a time (without a zone: this machine's)."""
+
+    def __post_init__(self) -> None:
+        _at_least_1(self.limit, "limit")
+        if isinstance(self.until, bool) or not isinstance(self.until, float | int | datetime | None):
+            raise UsageError(f"until must be a datetime or epoch seconds, not {self.until!r}")
+
+    @property
+    def until_seconds(self) -> float | None:
+        """The same, as epoch seconds."""
+        return self.until.timestamp() if isinstance(self.until, datetime) else self.until
 
 
-def run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport | None:
-    """Run a job, or go on with it; None if `confirm` said no.
+async def run_async(job: Job, ledger: Ledger, options: RunOptions = RunOptions()) -> RunReport | None:
+    """Do what `run` does beside a loop that goes on, as a notebook's.
 
-    Raises UserError, or RunPaused if it is stopped, before anything is sent.
+    The run is in a thread of its own, where `notify`, `watch` and `confirm` are called. Cancelled, it stops as with
+    Ctrl-C: it lets nothing more out, waits for what is in flight, and books it. Raises what `run` raises.
     """
+    stop = threading.Event() if options.stop is None else options.stop
+    work = asyncio.ensure_future(asyncio.to_thread(run, job, ledger, replace(options, stop=stop)))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait([work])
+        raise
+
+
+def run(job: Job, ledger: Ledger, options: RunOptions = RunOptions()) -> RunReport | None:
+    """Send a job's rows, or go on with that; None if `confirm` said no.
+
+    Raises UserError, or RunPaused if it is stopped, before anything is sent; later what `watch` or `notify` raised.
+    """
+    refuse_running_loop()
     if options.selection.retry is not None:
         require_job(ledger, job.name)
     key, missing = _credentials(job, options)
@@ -438,12 +503,14 @@ class Piloted:
     """What was sent now; None if the whole pilot had been answered before."""
 
 
-def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions) -> Piloted:
+def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions = RunOptions()) -> Piloted:
     """Send random requests of the job, as far as they have no answer, and estimate the rest from them.
 
     `confirm` and `selection` of the options are not looked at. Raises UserError, or RunPaused if it is stopped, before
     anything is sent.
     """
+    refuse_running_loop()
+    _at_least_1(requests, "requests")
     key, missing = _credentials(job, options)
     prepared = prepare(job, limit=options.limit)
     sample = Sample(requests, bytes.fromhex(prepared.plan.input_fingerprint))  # two prompts' pilots can be compared
@@ -486,20 +553,32 @@ def _tell_warnings(prepared: Prepared, key: str | None, options: RunOptions) -> 
 
 
 def _launch(ledger: Ledger, options: RunOptions) -> Launch:
-    return Launch(ledger, options.watch, options.notify, options.command, options.selection, until=options.until)
+    return Launch(
+        ledger,
+        options.watch,
+        options.notify,
+        options.stop,
+        options.command,
+        options.selection,
+        until=options.until_seconds,
+    )
 
 
 def statuses_to_retry(names: Sequence[str]) -> Selection:
     """Return the selection of `retry`: the given statuses, or every row that did not end well. Raises UsageError."""
-    for name in names:
+    for name in _several(names, "names"):
         if name not in ENDED_BADLY:
             raise UsageError(f"--status {name}: choose from {', '.join(ENDED_BADLY)}")
     return Selection(retry=frozenset(names or ENDED_BADLY), same_limit="truncated" in names)
 
 
-def stop(ledger: Ledger, job: str) -> int:
-    """Ask a running job to stop as the first Ctrl-C does; return its process id. Raises UsageError."""
+def stop(ledger: Ledger, job: Name) -> int:
+    """Ask a running job to stop as the first Ctrl-C does; return its process id. Raises UsageError.
+
+    A run in the main thread of its process gets a signal; one in another thread, this process's too, finds a file.
+    """
     live = live_runs(ledger.folder)
+    job = os.fspath(job)
     name = job_name(job)
     if name not in live:
         if job.endswith(".toml") and not Path(job).exists():
@@ -510,7 +589,7 @@ def stop(ledger: Ledger, job: str) -> int:
     if pid is None:  # its lock is taken and does not say by whom yet
         raise UsageError(f"the job {name} is starting this moment; run the command again")
     try:
-        os.kill(int(pid), signal.SIGTERM)
+        ask_to_stop(ledger.folder, name, live[name])
     except ProcessLookupError:
         raise UsageError(f"the job {name} has just ended (process {pid})") from None
     except PermissionError:
@@ -518,8 +597,9 @@ def stop(ledger: Ledger, job: str) -> int:
     return int(pid)
 
 
-def status(ledger: Ledger, job: str | None = None) -> tuple[Table, list[str]]:
+def status(ledger: Ledger, job: Name | None = None) -> tuple[Table, list[str]]:
     """Return every job's progress (or one job's), and what is wrong with journals, if anything."""
+    job = None if job is None else os.fspath(job)
     if job is not None:
         require_job(ledger, job_name(job))
     table = run_report(ledger, status_report.SQL)
@@ -561,8 +641,9 @@ class Errors:
     """What helps each status."""
 
 
-def errors(ledger: Ledger, job: str) -> Errors:
+def errors(ledger: Ledger, job: Name) -> Errors:
     """Return a job's rows that did not end well, by cause, what helps, and how the others stand."""
+    job = os.fspath(job)
     name = job_name(job)
     require_job(ledger, name)
     table = run_report(ledger, errors_report.SQL, [name])
@@ -649,7 +730,7 @@ class Spend:
 
 def spend(ledger: Ledger, by: Sequence[str] = ("job",), *, period: Period = ALWAYS_AND_EVER) -> Spend:
     """Return money and tokens by dimensions (see reports/spend.py). Raises UsageError."""
-    require_dimensions(by)
+    require_dimensions(_several(by, "by"))
     table, total, mispriced = run_reports(
         ledger,
         spend_report.SQL.format(by=", ".join(by), where=period.condition),
@@ -694,8 +775,8 @@ def respend(
     As MODEL[@PROVIDER][:LANE], else as they are; on one day, or on two; with READ[,WRITTEN] of the input in the cache.
     Raises UserError.
     """
-    require_dimensions(by)
-    parsed = [Target.parse(text) for text in targets]
+    require_dimensions(_several(by, "by"))
+    parsed = [Target.parse(text) for text in _several(targets, "targets")]
     caching = None if cached is None else Caching.parse(cached)
     found = repricing.reprice(ledger, price_file, parsed, by=by, days=days, caching=caching, period=period)
     return Respend(Table(tuple(found.lines[0]) if found.lines else (), found.lines), found.totals, found.warnings)
@@ -710,8 +791,10 @@ def prices(
 ) -> list[Quote]:
     """Return what would be charged for a model, by everybody who sells it; without one, the lists that are files.
 
-    `MODEL@PROVIDER` names both. Raises PriceError if nobody's price is known.
+    `MODEL@PROVIDER` names both. Raises PriceError if nobody's price is known, UsageError if `at` has no time zone.
     """
+    if at is not None and (not isinstance(at, datetime) or at.tzinfo is None):
+        raise UsageError(f"at must be a datetime with a time zone, not {at!r}")
     if model is not None and provider is None and model.rfind("@") > 0:
         target = Target.parse(model)
         model, provider = str(replace(target, provider=None)), target.provider
@@ -741,14 +824,19 @@ def sql(ledger: Ledger, query: str) -> pl.DataFrame:
 
 
 def results(
-    ledger: Ledger, job: str, output: Path, *, now: Job | None = None, with_input: bool = False
+    ledger: Ledger, job: Name, output: Name, *, now: Job | None = None, with_input: bool = False
 ) -> exporting.Exported:
     """Write a job's rows in input order to a .jsonl, .parquet or .csv file. Raises UserError.
 
     `now` is what the job's file says now, if that is known; `with_input` needs it. In .csv a text that a spreadsheet
-    would run as a formula gets an apostrophe; .jsonl and .parquet are exact.
+    would run as a formula gets an apostrophe. Columns of mixed types in JSON lines have one type in .parquet.
     """
+    job, output = os.fspath(job), Path(output)
     name = job_name(job)
+    if with_input and now is None:
+        raise UsageError("with_input needs now: the job as its file says it, open_job(FILE)")
+    if now is not None and now.name != name:
+        raise UsageError(f"now is the job {now.name}, and the results asked for are {name}'s")
     require_job(ledger, name)
     exporting.require_spare(output, ledger, name, job, {} if now is None else now.config)
     if now is None or not with_input:
@@ -790,6 +878,6 @@ def _change(job: Job, booked: str) -> str:
     return f"a file that {job.file} reads has changed since"
 
 
-def earlier(ledger: Ledger, job: str) -> str | None:
+def earlier(ledger: Ledger, job: Name) -> str | None:
     """Say that another plan has more answers than the job's newest, which is the one that is shown, if it is so."""
-    return earlier_answers(ledger, job_name(job))
+    return earlier_answers(ledger, job_name(os.fspath(job)))

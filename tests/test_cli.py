@@ -14,7 +14,7 @@ import pytest
 from project import COMMAND, Project, texts
 
 from pipeline.cli._show import cell, duration, money, table
-from pipeline.ledger import Ledger, schema
+from pipeline.ledger import schema
 from pipeline.text import printable
 
 HEAVY = ("polars", "duckdb", "tiktoken", "httpx", "pyreqwest", "jinja2", "jsonschema_rs", "asyncio")
@@ -157,7 +157,7 @@ def test_a_command_that_brings_a_ledger_up_to_this_version_says_once_what_that_m
     with monkeypatch.context() as older:
         older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:-1])
         older.setattr(schema, "NEWEST", schema.NEWEST - 1)
-        Ledger(tmp_path / "promptmill.duckdb").catch_up({}, patience=lambda: 0.0)
+        project.run("run", "job.toml", "--yes", "--limit", "1", code=4)  # it lacks what this one writes
     said = project.run("run", "job.toml", "--yes").stderr
     steps = f"(schema step {schema.NEWEST - 1} to {schema.NEWEST})"
     assert (

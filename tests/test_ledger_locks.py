@@ -862,7 +862,7 @@ def test_the_second_run_of_a_job_is_refused_and_named_the_first(tmp_path):
     said = rf"night is already running \(process {first.pid}\).*promptmill stop night"
     with pytest.raises(LedgerBusy, match=said), job_lock(tmp_path, "night", "stub"):
         pass
-    assert live_runs(tmp_path) == {"night": {"pid": first.pid, "account": "stub"}}
+    assert live_runs(tmp_path) == {"night": {"pid": first.pid, "account": "stub", "hears_signals": True}}
     leave(first)
     assert finished(first)[0] == 0
     assert live_runs(tmp_path) == {}

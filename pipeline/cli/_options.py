@@ -135,13 +135,11 @@ def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def overrides_of(
-    settings: tuple[str, ...], limit: int | None, budget: Decimal | None, price: str | None
-) -> "Overrides":
+def overrides_of(settings: tuple[str, ...], budget: Decimal | None, price: str | None) -> "Overrides":
     """Put them together."""
     from pipeline.api import Overrides
 
-    return Overrides(settings, limit, budget, price, price_file=price_file())
+    return Overrides(settings, budget, price, price_file=price_file())
 
 
 def price_file() -> Path | None:

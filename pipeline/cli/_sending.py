@@ -44,6 +44,7 @@ def send(
     selection: "Selection",
     ledger_path: "Path",
     *,
+    limit: int | None,
     yes: bool,
     until: float | None,
     quiet: bool,
@@ -73,7 +74,7 @@ def send(
             notify=told.say,
             confirm=None if yes else _Confirm(told.say, ticker, news, quiet=quiet),
             tick=ticker,
-            limit=overrides.limit,
+            limit=limit,
             selection=selection,
             command=command,
             until=until,
@@ -84,7 +85,7 @@ def send(
             ticker.clear()
         if report is None:
             return 2
-        _sum_up(job, report, told, as_json=as_json, limited=overrides.limit is not None)
+        _sum_up(job, report, told, as_json=as_json, limited=limit is not None)
         if report.tally.bad:
             told.say(f"see why with: promptmill errors {api.named(job.file, ledger)}")
         return report.exit_code

@@ -19,7 +19,7 @@ def command(
     """Check JOB's file, its input, its first 1,000 rows and its price, and render the first row."""
     from pipeline import api
 
-    opened = api.open_job(job, overrides_of(settings, limit, budget, price))
+    opened = api.open_job(job, overrides_of(settings, budget, price))
     found = api.check(opened, os.environ, limit=limit)
     counter = found.prepared.meter.counter
     if as_json:

@@ -93,7 +93,7 @@ def command(
     from pipeline.pricebook import Target
 
     targets = [] if compare is None else [Target.parse(text.strip()) for text in compare.split(",")]
-    opened = api.open_job(job, overrides_of(settings, limit, budget, price))
+    opened = api.open_job(job, overrides_of(settings, budget, price))
     ledger, ticker, piloted = open_ledger(ledger_path), Ticker(quiet=quiet), None
     result: Estimate | UserError
     try:

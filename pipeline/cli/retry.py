@@ -58,13 +58,14 @@ def command(
     from pipeline import api
     from pipeline.cli._sending import LogTo, send
 
-    overrides = replace(overrides_of(settings, limit, budget, price), max_tokens=max_tokens)
+    overrides = replace(overrides_of(settings, budget, price), max_tokens=max_tokens)
     selection = api.statuses_to_retry(statuses)
     return send(
         job,
         overrides,
         selection,
         ledger_path,
+        limit=limit,
         yes=yes,
         until=until,
         quiet=quiet,

@@ -53,12 +53,13 @@ def command(
     from pipeline.cli._sending import LogTo, send
     from pipeline.planning import Selection
 
-    overrides = overrides_of(settings, limit, budget, price)
+    overrides = overrides_of(settings, budget, price)
     return send(
         job,
         overrides,
         Selection(fresh=fresh),
         ledger_path,
+        limit=limit,
         yes=yes,
         until=until,
         quiet=quiet,

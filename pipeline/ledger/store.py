@@ -126,19 +126,37 @@ class Burst:
 
 
 class Ledger:
-    """A DuckDB file and the journals beside it. Holds no connection between calls."""
+    """A DuckDB file and the journals beside it. Holds no connection between calls, and goes to other processes."""
 
-    def __init__(self, path: Path, notify: Notify | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], notify: Notify | None = None) -> None:
+        """Name the file, which need not be there. `notify` hears of waiting, and of what is not shown."""
+        path = Path(path)
         # By whatever link it is reached: its journals, its gate and DuckDB's own files stand beside the file itself.
         if path.is_symlink():
             with suppress(OSError, RuntimeError):  # a loop of links, which whoever opens it is told of
                 path = path.resolve()
-        self.path = path
-        self.folder = path.with_name(path.name.removesuffix(".duckdb") + ".journal")
+        self._path = path
+        self._seen_from = None if path.is_absolute() else Path.cwd()
         self._notify = notify
         self._engine = _connect.Engine()
         self._reader = _connect.Engine()
         self._told: set[str] = set()
+
+    @property
+    def path(self) -> Path:
+        """The file. Raises LedgerError if its name means another one by now: this process went to another folder."""
+        if self._seen_from is not None and self._seen_from != Path.cwd():
+            raise LedgerError(
+                f"the ledger {self._path} was named in {self._seen_from}, and this process has gone to {Path.cwd()};"
+                " give its whole path"
+            )
+        return self._path
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its journals, beside it."""
+        path = self.path
+        return path.with_name(path.name.removesuffix(".duckdb") + ".journal")
 
     @contextmanager
     def read(

@@ -27,6 +27,9 @@ class Period:
     before: date | None = None
 
     def __post_init__(self) -> None:
+        for day in (self.since, self.before):
+            if day is not None and type(day) is not date:  # a datetime is one, too, and its time would be left out
+                raise UsageError(f"a period has days (datetime.date), not {day!r}")
         if self.since is not None and self.before is not None and self.before <= self.since:
             raise UsageError(f"--since {self.since} --before {self.before}: no day lies between")
 

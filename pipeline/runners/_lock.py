@@ -1,10 +1,11 @@
-"""One live run per job and ledger: a file lock beside the journals, and whom to name when it is taken."""
+"""One live run per job and ledger: a file lock beside the journals, whom to name when it is taken, how to stop it."""
 
 import fcntl
 import json
 import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 from pipeline.errors import LedgerBusy, LedgerError
 
 SUFFIX = ".lock"
+STOP_SUFFIX = ".stop"
+"""Of a file that asks a run to stop which hears no signals: it is in a thread of somebody's program."""
 
 
 @contextmanager
-def job_lock(folder: Path, job: str, account: str) -> Iterator[list[str]]:
+def job_lock(folder: Path, job: str, account: str, *, hears_signals: bool = True) -> Iterator[list[str]]:
     """Hold the job's lock; yields the names of other live jobs on the same account. Raises LedgerBusy if taken.
 
     `account` says whose limits the run uses (provider and address, and the NAME of the key's variable).
@@ -34,7 +37,8 @@ def job_lock(folder: Path, job: str, account: str) -> Iterator[list[str]]:
                 f"the job {job} is already running (process {pid}); `promptmill status` shows it,"
                 f" `promptmill stop {job}` stops it"
             )
-        _write_facts(fd, folder, {"pid": os.getpid(), "account": account})
+        _write_facts(fd, folder, {"pid": os.getpid(), "account": account, "hears_signals": hears_signals})
+        _stop_file(folder, job).unlink(missing_ok=True)  # it was for another run
         try:
             yield [name for name, facts in live_runs(folder).items() if name != job and facts.get("account") == account]
         finally:
@@ -42,6 +46,27 @@ def job_lock(folder: Path, job: str, account: str) -> Iterator[list[str]]:
             fcntl.flock(fd, fcntl.LOCK_UN)
     finally:
         os.close(fd)
+
+
+def ask_to_stop(folder: Path, job: str, facts: Mapping[str, Any]) -> None:
+    """Ask a live run to stop, of which `live_runs` says these facts. Raises OSError if that can't be done."""
+    if facts.get("hears_signals", True):
+        os.kill(int(facts["pid"]), signal.SIGTERM)
+    else:
+        _stop_file(folder, job).touch()
+
+
+def asked_to_stop(folder: Path, job: str) -> bool:
+    """Tell whether somebody has asked the job's run to stop by a file, once."""
+    try:
+        _stop_file(folder, job).unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _stop_file(folder: Path, job: str) -> Path:
+    return folder / f"{job}{STOP_SUFFIX}"
 
 
 def _write_facts(fd: int, folder: Path, facts: dict[str, Any]) -> None:
@@ -72,7 +97,7 @@ def _locked(fd: int, folder: Path) -> bool:
 
 
 def live_runs(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the running jobs of a ledger: name -> what their lock file says (`pid`, `account`)."""
+    """Return the running jobs of a ledger: name -> what their lock file says (`pid`, `account`, `hears_signals`)."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM, a closed terminal and `promptmill stop`: from before a job counts as running until its run is over.
 
-Only the main thread hears signals: to a run in another thread a stop request ends the whole program.
+Only the main thread hears signals. A run in another thread, of a notebook or a server, looks every so often whether
+somebody asks it to stop: its caller by an event, `promptmill stop` by a file.
 """
 
 import asyncio
@@ -21,6 +22,23 @@ _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a stop request", signal.SIGH
 def _heard() -> list[signal.Signals]:
     """Return the signals that count: a terminal may close under `nohup`."""
     return [number for number in _NAMES if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
+
+
+LOOK_SECONDS = 0.25
+"""How often."""
+
+
+def hears_signals() -> bool:
+    """Tell whether this thread does."""
+    return threading.current_thread() is threading.main_thread()
+
+
+async def look_out(run: LocalRun, asked: Callable[[], bool], notify: Callable[[str], None]) -> None:
+    """Stop a run gently once somebody asks for it by other means than a signal."""
+    while not asked():  # noqa: ASYNC110 -- a file, and an event of another thread, wake nobody here
+        await asyncio.sleep(LOOK_SECONDS)
+    run.stop(f"stopped by {_NAMES[signal.SIGTERM]}")
+    notify(f"a stop request: letting nothing more out, waiting for {run.in_flight} in flight")
 
 
 class Asked:
@@ -47,7 +65,7 @@ def stoppable() -> Iterator[Asked]:
     """
     asked = Asked()
     before = {}
-    if threading.current_thread() is threading.main_thread():
+    if hears_signals():
         before = {number: signal.signal(number, asked.hear) for number in _heard()}
     try:
         yield asked
@@ -65,7 +83,7 @@ def listen(run: LocalRun, asked: Asked, notify: Callable[[str], None], longest: 
 
     Whatever else stopped the run, its first Ctrl-C is the first one: it throws no answer away.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not hears_signals():
         return
     loop = asyncio.get_running_loop()
     interrupts = count(1)

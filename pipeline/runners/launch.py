@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import importlib.metadata
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,10 +29,10 @@ from pipeline.runners import _log
 from pipeline.runners._connection import Bundled, Connection, Remote
 from pipeline.runners._loader import Loader
 from pipeline.runners._local_model import require_local_model, require_model_name
-from pipeline.runners._lock import job_lock
+from pipeline.runners._lock import asked_to_stop, job_lock
 from pipeline.runners._open_files import make_room_for
 from pipeline.runners._planner import Planner
-from pipeline.runners._signals import Asked, listen, stoppable
+from pipeline.runners._signals import Asked, hears_signals, listen, look_out, stoppable
 from pipeline.runners._tally import ENDED_BADLY
 from pipeline.runners.attempt import Exchanger
 from pipeline.runners.local import LocalRun, RunReport
@@ -220,8 +221,10 @@ class Launch:
     """Everything a run needs besides the job: where it books, and who watches."""
 
     ledger: Ledger
-    watch: Watch
+    watch: Watch | None
     notify: Callable[[str], None]
+    stop: threading.Event | None = None
+    """Set by whoever wants the run to stop gently."""
     command: str = "run"
     selection: Selection = field(default_factory=Selection)
     total: int | None = None
@@ -258,9 +261,10 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
     Raises UserError, or RunPaused if it is stopped, before anything is sent; afterwards it always reports.
     """
     job = prepared.job
-    _refuse_running_loop()
+    refuse_running_loop()
     make_room_for(job.limits.concurrency)
-    with stoppable() as asked, job_lock(how.ledger.folder, job.name, account_of(job)) as others:
+    lock = job_lock(how.ledger.folder, job.name, account_of(job), hears_signals=hears_signals())
+    with stoppable() as asked, lock as others:
         if others and not _is_bundled(job):
             how.notify(
                 f"{', '.join(others)} runs on the same account: the stated limits are not shared between jobs,"
@@ -330,12 +334,13 @@ def retry_of(prepared: Prepared, selection: Selection) -> Retry | None:
     return Retry(f"retry{''.join(options)}", prompt_id(prepared.job), prepared.job.model.max_tokens)
 
 
-def _refuse_running_loop() -> None:
+def refuse_running_loop() -> None:
+    """Raise UsageError in a coroutine: a run has a loop of its own."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise UsageError("a run needs an event loop of its own: in a notebook call it with `await asyncio.to_thread(...)`")
+    raise UsageError("a run needs an event loop of its own: in a notebook say `await promptmill.run_async(...)`")
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -346,6 +351,12 @@ def _new_loop() -> asyncio.AbstractEventLoop:
         return asyncio.new_event_loop()
     loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     return loop
+
+
+def _wanted_to_stop(how: Launch, job: str) -> bool:
+    if how.stop is not None and how.stop.is_set():
+        return True
+    return not hears_signals() and asked_to_stop(how.ledger.folder, job)
 
 
 def _connection(job: Job, key: str | None) -> Connection:
@@ -422,8 +433,13 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         estimate=how.estimate,
     )
     listen(run, asked, how.notify, job.timeout_seconds)
+    looks = None
+    if how.stop is not None or not hears_signals():
+        looks = asyncio.create_task(look_out(run, lambda: _wanted_to_stop(how, job.name), how.notify))
     try:
         return await run.execute(how.watch)
     finally:
+        if looks is not None:
+            looks.cancel()
         await wire.close()
         await connection.close()

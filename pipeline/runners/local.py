@@ -6,10 +6,11 @@ line is on file before anything acts on it.
 
 import asyncio
 import contextlib
+import inspect
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -231,20 +232,28 @@ class LocalRun:
 
     # -- the stations -------------------------------------------------------------------------------
 
-    async def execute(self, watch: Callable[["LocalRun"], Awaitable[None]]) -> RunReport:
-        """Run to the end or to a pause; `watch` shows progress until it is cancelled. Raises only our own bugs."""
+    async def execute(self, watch: Callable[["LocalRun"], Awaitable[None]] | None = None) -> RunReport:
+        """Run to the end or to a pause; `watch` shows progress until it is cancelled.
+
+        Raises only our own bugs, and what `watch` or whoever is notified raised: then the run stops.
+        """
         self._main = asyncio.current_task()
         start = time.monotonic()
         if self._estimate is not None:  # now: whatever ends the run, what was agreed to is booked
             self._book_estimate(self._estimate.forecast, self._estimate.rows)
             self._expect(self._estimate.forecast, self._estimate.complete)
-        self._loader.start()
-        watchers = [asyncio.ensure_future(watch(self)), asyncio.create_task(self._mind_the_time())]
+        watchers: list[asyncio.Future[None]] = []
         try:
+            for each in self._watchers(watch):
+                watchers.append(asyncio.ensure_future(each))
+                watchers[-1].add_done_callback(self._has_watched)
+            self._loader.start()
             await self._run_stations()
         except asyncio.CancelledError:
             if not self._dropped:
                 raise
+        except Exception as error:  # noqa: BLE001 -- `watch` could not begin: the run ends in good order all the same
+            self._fail(error)
         finally:
             for watcher in watchers:
                 watcher.cancel()
@@ -270,6 +279,20 @@ class LocalRun:
             duplicate_ids=self._planner.plan.duplicate_ids,
             requests_per_minute=self.requests_per_minute,
         )
+
+    def _watchers(self, watch: Callable[["LocalRun"], Awaitable[None]] | None) -> Iterator[Awaitable[None]]:
+        if watch is not None:
+            watching = watch(self)
+            if not inspect.isawaitable(watching):
+                raise TypeError(f"`watch` must be a coroutine function (async def), not one that returns {watching!r}")
+            yield watching
+        yield self._mind_the_time()
+
+    def _has_watched(self, watcher: "asyncio.Future[None]") -> None:
+        """Hear that one who watched is done; one that only can't show anything any more (a closed terminal) may be."""
+        error = None if watcher.cancelled() else watcher.exception()
+        if error is not None and not isinstance(error, OSError):
+            self._fail(error)
 
     async def _mind_the_time(self) -> None:
         if self._until is None:
