@@ -208,7 +208,9 @@ def _scanned(
 
 
 def _window(job: Job) -> Window | None:
-    """Return the model's context; nobody knows what stands behind another address."""
+    """Return the model's context, as the job says it; else nobody knows what stands behind another address."""
+    if job.context_window is not None:
+        return Window(job.context_window, f"[model] context_window of {job.file}")
     return None if job.model.base_url else context_window(job.provider.name, job.model.name)
 
 

@@ -68,6 +68,7 @@ SECTIONS: dict[str, dict[str, Kind]] = {
         "api_key_env": str,
         "dialect": str,
         "max_tokens": int,
+        "context_window": int,
         **PARAMETERS,
         "extra": dict,
     },
@@ -111,6 +112,8 @@ class Job:
     check: AnswerCheck | None = None
     repair: int = 0
     budget_usd: Decimal | None = None
+    context_window: int | None = None
+    """Tokens of the model's context, input and output together, if the job says it."""
     dedupe: bool = True
     reuse: Literal["ledger", "job"] = "ledger"
     price: Price | None = None
@@ -201,7 +204,7 @@ def _build(table: dict[str, Any], path: str) -> Job:
     repair = sections["output"].get("repair", 0)
     if repair and schema is None:
         raise JobFileError(f"{path}: [output] repair needs a schema to check answers against")
-    budget = sections["budget"].get("usd")
+    budget, window = sections["budget"].get("usd"), model.get("context_window")
     return Job(
         name=name,
         file=path,
@@ -219,6 +222,7 @@ def _build(table: dict[str, Any], path: str) -> Job:
         check=None if schema is None else AnswerCheck(schema),
         repair=_at_least(0, repair, f"{path}: [output] repair"),
         budget_usd=None if budget is None else Decimal(_positive(budget, path, "[budget] usd")),
+        context_window=None if window is None else _at_least(1, window, f"{path}: [model] context_window"),
         dedupe=sections["run"].get("dedupe", True),
         reuse=sections["run"].get("reuse", "ledger"),
         price=price,

@@ -249,6 +249,18 @@ def test_rows_that_do_not_fit_the_model_are_named_before_they_are_paid_for(proje
     assert "1 row may not fit gpt-3.5-turbo's context of 16,385 tokens with max_tokens = 100: huge (20,0" in told
 
 
+def test_the_context_of_a_server_of_ones_own_is_what_the_job_says(project):
+    project.rows([*texts(2), {"id": "huge", "text": "word " * 3000}])
+    project.job(model="max_tokens = 100\ncontext_window = 2048")
+    found = facts(project)
+    assert (found["context_window"], [row["row_id"] for row in found["too_long_rows"]]) == (2048, ["huge"])
+    said = project.run("estimate", "job.toml").stderr
+    assert "may not fit test-model's context of 2,048 tokens with max_tokens = 100: huge (3,0" in said
+    assert "(source: [model] context_window of job.toml)" in said
+    project.job(model="max_tokens = 100\ncontext_window = 0")
+    assert "[model] context_window must be at least 1" in project.run("estimate", "job.toml", code=2).stderr
+
+
 def warned(text):
     return [line for line in text.splitlines() if "may not fit" in line]
 
