@@ -129,7 +129,7 @@ def test_the_defaults_of_a_job_file_are_those_documented():
 
 OTHER = {
     "provider": "openai2", "name": "m2", "base_url": "http://127.0.0.1/v2", "api_key_env": "OTHER", "dialect": "openai",
-    "max_tokens": 9, "context_window": 4096, "temperature": 1, "top_p": 1, "stop": "x", "seed": 1, "frequency_penalty": 1,
+    "max_tokens": 9, "context_window": 99, "temperature": 1, "top_p": 1, "stop": "x", "seed": 1, "frequency_penalty": 1,
     "presence_penalty": 1, "reasoning_effort": "low", "verbosity": "low", "extra": {"a": 1},
     "max_tokens_field": "max_tokens", "structured_output": "none", "model_field": "model_id", "key_in_body": True,
     "billed_cost_path": "usage.cost",

@@ -255,7 +255,7 @@ def test_the_context_of_a_server_of_ones_own_is_what_the_job_says(project):
     found = facts(project)
     assert (found["context_window"], [row["row_id"] for row in found["too_long_rows"]]) == (2048, ["huge"])
     said = project.run("estimate", "job.toml").stderr
-    assert "may not fit test-model's context of 2,048 tokens with max_tokens = 100: huge (3,0" in said
+    assert "may not fit test-model's context of 2,048 tokens with max_tokens = 100: huge (3," in said
     assert "(source: [model] context_window of job.toml)" in said
     project.job(model="max_tokens = 100\ncontext_window = 0")
     assert "[model] context_window must be at least 1" in project.run("estimate", "job.toml", code=2).stderr
