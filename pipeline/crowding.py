@@ -26,10 +26,10 @@ REMEMBERED = 400
 """Over about so many requests the share is taken."""
 QUICKER = 3.0
 """Whoever has no room says so in so small a part of an answer's time; what takes longer failed for another reason."""
-LATE_NEEDED, ANSWERS_NEEDED = 4, 3
-"""So many requests that got no answer in time, and so many that did, are enough for a guess: each costs minutes."""
+LATE_NEEDED = 4
+"""So many requests that got no answer in time are enough for a guess: each costs minutes."""
 FITS = 0.8
-"""So much of what is answered in the time that somebody waits may be on the wire at once."""
+"""So much of what was answered while one of them waited may be on the wire at once."""
 ALIKE, ALIKE_SHARE = 0.05, 0.8
 """So large a share of them must have found about as many at work: a room is always full when it turns somebody away."""
 TRIED, TRIED_REFUSALS = 40, 12
@@ -52,6 +52,8 @@ class _TurnedAway(NamedTuple):
     number: int
     older: int
     """Requests that had gone out before it and were still on the wire."""
+    at: float
+    """When that was said."""
 
 
 class Crowding:
@@ -67,10 +69,8 @@ class Crowding:
         self._turned_away: deque[_TurnedAway] = deque(maxlen=NEEDED_MOST)
         self._room: deque[int] = deque(maxlen=NEEDED_MOST)
         """How many were worked on when one was turned away, proved by an answer to one of them."""
-        self._late: deque[float] = deque(maxlen=NEEDED_MOST)
-        """Seconds after which those were given up that got no answer in time."""
-        self._answered, self._counted_from = 0, 0.0
-        """All answers since then."""
+        self._late: deque[int] = deque(maxlen=NEEDED_MOST)
+        """How many were answered while one waited that got no answer in time."""
         self._needed = NEEDED
         self._newest = 0
         """The number of the last one that was turned away."""
@@ -92,27 +92,54 @@ class Crowding:
 
     def turned_away(self, sent: Sent, now: float, older: int) -> str | None:
         """Take in that there was no room for a request, while `older` ones were on the wire; return news."""
-        if not self._counts(sent, now):
-            return None
-        if older and self._before is None:
-            self._turned_away.append(_TurnedAway(sent.number, older))
-            self._refusal_seconds = _smoothed(self._refusal_seconds, now - sent.at)
-        return self._concluded(sent, now, passed=False)
-
-    def timed_out(self, sent: Sent, now: float) -> str | None:
-        """Take in that a request got no answer in time; return news."""
-        if not self._counts(sent, now):
+        if not self._counts(sent):
             return None
         if self._before is None:
-            self._late.append(now - sent.at)
+            self._was_not_at_work(sent, now)
+            if older:
+                self._turned_away.append(_TurnedAway(sent.number, older, now))
+                self._refusal_seconds = _smoothed(self._refusal_seconds, now - sent.at)
         return self._concluded(sent, now, passed=False)
 
-    def _counts(self, sent: Sent, now: float) -> bool:
-        """Count a request that was not answered; not where nobody was in its way, or the reason is known."""
-        if self._slots == 1 or sent.in_flight == 1 or sent.at < self._since:
+    def _was_not_at_work(self, sent: Sent, now: float) -> None:
+        """Take one that is turned away, too, out of what others found at work that were told so before it."""
+        self._turned_away = deque(
+            (
+                each._replace(older=each.older - 1) if each.number > sent.number and each.at < now else each
+                for each in self._turned_away
+            ),
+            maxlen=NEEDED_MOST,
+        )
+
+    def timed_out(self, sent: Sent, now: float, answered: int) -> str | None:
+        """Take in that a request got no answer in time, while so many others were answered; return news."""
+        if not self._counts(sent):
+            return None
+        if self._before is None and now - sent.at > self._answer_seconds:  # sooner: for another reason
+            self._late.append(answered)
+        return self._concluded(sent, now, passed=False)
+
+    def interrupted(self, now: float) -> None:
+        """Hear that the server goes down, or is back: what is tried is judged by what comes then.
+
+        Who was turned away before is remembered: a full server looks as if it were down until somebody is answered.
+        """
+        if self._grown_from is not None:
+            self.most, self._grown_from = self._grown_from, None
+            self._count_anew(now)
+        elif self._before is not None:
+            self._count_anew(now)
+        self._late.clear()
+
+    def _counts(self, sent: Sent) -> bool:
+        """Count a request that was not answered; not where nobody was in its way, or the reason is known.
+
+        While a number is tried nobody need be in its way: were it all by chance, that must show.
+        """
+        alone = sent.in_flight == 1 and self._before is None
+        if self._slots == 1 or alone or sent.at < self._since:
             return False
-        if not self.watches:
-            self.watches, self._counted_from = True, now
+        self.watches = True
         self._away += 1
         self._newest = max(self._newest, sent.number)
         if self._first is None:  # itself it is why we count
@@ -122,7 +149,7 @@ class Crowding:
     def passed(self, sent: Sent, now: float) -> str | None:
         """Take in that a request was answered; return news."""
         self._answer_seconds = _smoothed(self._answer_seconds, now - sent.at)
-        self._answered += 1
+        self._newest = max(self._newest, sent.number)
         while self._turned_away and self._turned_away[-1].number > sent.number:
             self._room.append(self._turned_away.pop().older)
         if sent.at < self._since:
@@ -160,17 +187,11 @@ class Crowding:
         if room is not None and room >= known:  # as many as there are slots: it is not their number, or one too many
             room = known - 1
         if room is None and len(self._late) >= LATE_NEEDED * self._needed // NEEDED:
-            room = self._served_in_time(now)
+            room = max(int(FITS * median_low(self._late)), 1) if median_low(self._late) else None
         if room is None or not 1 <= room < known:
             return
         self._before, self._fallback, self.most = share, self.most, room
         self._count_anew(now)
-
-    def _served_in_time(self, now: float) -> int | None:
-        """Return how many the server answers in the time that somebody waits for one of them."""
-        if self._answered < ANSWERS_NEEDED or now <= self._counted_from:
-            return None
-        return max(int(FITS * self._answered / (now - self._counted_from) * median_low(self._late)), 1)
 
     def _agreed(self) -> int | None:
         """Return how many were at work when others were turned away, if that is a number."""
@@ -224,7 +245,6 @@ class Crowding:
         self._turned_away.clear()
         self._room.clear()
         self._late.clear()
-        self._answered, self._counted_from = 0, now
         self._since, self._first = now, None
 
     def _share(self) -> float:

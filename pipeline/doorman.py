@@ -5,8 +5,10 @@ first). Stated rates are kept to a hair below; what a server does not state, `pa
 """
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
@@ -94,6 +96,8 @@ class Ticket(NamedTuple):
     repairs: int = 0
     answered_attempt: int | None = None
     """The attempt whose invalid answer this one repairs: if the repair brings none that is as good, it is kept."""
+    answered_run: int | None = None
+    """The run of that attempt, if it was an earlier one."""
 
 
 class Doorman:
@@ -136,6 +140,10 @@ class Doorman:
         self._waited = False
         self._shut_until = 0.0
         self._narrowed: int | None = None
+        self._newest = self._answers = 0
+        """The number of the newest request, and how many were answered."""
+        self._failures: list[int] = []
+        """Of each failure of the server's own the newest request when it came home."""
         self.in_flight = 0
 
     # -- who brings tickets -------------------------------------------------------------------------
@@ -266,7 +274,8 @@ class Doorman:
     def _goes_out(self, ticket: Ticket, now: float) -> None:
         self.in_flight += 1
         self._started.add(ticket.request.key)
-        self._out[ticket.request.key] = self._pace.sent(now, self.in_flight)
+        self._out[ticket.request.key] = sent = self._pace.sent(now, self.in_flight)
+        self._newest = sent.number
         if self._crowding.most is not None:
             self._crowding.goes_out(now, self.in_flight)
         if self._minute is not None:
@@ -383,6 +392,7 @@ class Doorman:
             self._no_longer_behind(RELEASED_PER_PASS)
         if isinstance(result, Failure):
             return self._refused(ticket, result) if result.closes_door else HONEST
+        self._answers += 1
         if self._pace.wants_answers:
             self._pace.passed(self._out[ticket.request.key], ticket.tokens)
         if self._crowding.watches:
@@ -392,20 +402,29 @@ class Doorman:
             self._suspects.passed(key, now, self._out[key].number, ticket.tokens)
         return HONEST
 
-    def failed(self, ticket: Ticket, failure: Failure, home: Iterable[Ticket]) -> int:
+    def failed(self, ticket: Ticket, failure: Failure, home: AbstractSet[str], *, wanted: bool) -> int:
         """Learn from a failure of the server's own; call it behind `heard`, before `back`.
 
-        Return how many requests that had gone out before it are still on the wire; `home`: tickets that are not,
-        though they are not `back` yet.
+        Return how many requests that had gone out before it are still on the wire, if that is `wanted`; `home`: keys of
+        those that are not, though they are not `back` yet.
         """
-        sent = self._out[ticket.request.key]
-        came = {each.request.key for each in home}
-        older = sum(other.number < sent.number and key not in came for key, other in self._out.items())
-        now = asyncio.get_running_loop().time()
-        if failure.http_status in BUSY:
+        sent, now = self._out[ticket.request.key], asyncio.get_running_loop().time()
+        busy = failure.http_status in BUSY
+        older = self._older(sent.number, home) if busy or wanted else 0
+        if busy:
             self._tell(self._crowding.turned_away(sent, now, older))
         elif failure.http_status in SLOW or failure.error_type == "timeout":
-            self._tell(self._crowding.timed_out(sent, now))
+            done_before = sent.number - sent.in_flight - bisect_left(self._failures, sent.number)
+            self._tell(self._crowding.timed_out(sent, now, max(self._answers - done_before, 0)))
+        self._failures.append(self._newest)
+        return older
+
+    def _older(self, number: int, home: AbstractSet[str]) -> int:
+        older = 0
+        for key, other in self._out.items():  # in the order in which they went out
+            if other.number >= number:
+                break
+            older += key not in home
         return older
 
     def _tell(self, news: str | None) -> None:
@@ -469,6 +488,7 @@ class Doorman:
     def narrow(self, slots: int | None) -> None:
         """Use only so many of the slots from now on; None is all of them."""
         if slots != self._narrowed:
+            self._crowding.interrupted(asyncio.get_running_loop().time())
             self._narrowed = slots
             self._changed.set()
 

@@ -23,7 +23,7 @@ REFUSED_SECONDS = 3600.0
 """So long may a rate limit refuse everybody until the user should know. A quota by the day does, and is waited for."""
 LATE_REJECTIONS = 100
 """So many equal rejections in a row, after others were answered, are not the rows' fault: the server began anew."""
-ROWS_OWN = frozenset({"context_length_exceeded", "string_above_max_length", "request_too_large"})
+ROWS_OWN = frozenset({"context_length_exceeded", "string_above_max_length", "request_too_large", "http_413"})
 """Reasons that are: rows may be sorted by their length."""
 LEAST_ANSWERS = 50
 """Before that many answers their quality says nothing about the job."""
@@ -141,6 +141,16 @@ class Health:
         self._model_changed = False
         self.epoch = 0
         """Of exchanges that began in the same epoch, only the first failed probe counts."""
+
+    @property
+    def wants_older(self) -> bool:
+        """Whether it matters which requests are still on the wire when one fails."""
+        return not self._reached and not self._answered_before
+
+    @property
+    def proven(self) -> bool:
+        """Whether something else than a rejection has come back."""
+        return self._proven
 
     @property
     def down(self) -> bool:
@@ -264,7 +274,8 @@ class Health:
 
         Fewer rows than an outage takes; `last` is what the last one failed with. None: it has spoken, or did before.
         """
-        if self._reached or self._answered_before:
+        loads = last is not None and _LOADING.search(last)
+        if self._reached or (self._answered_before and not loads):
             return None
         return Pause("unavailable", _DOWN.format(since=f"all {rows:,} rows failed", last=last))
 
@@ -289,12 +300,9 @@ class Health:
             self._probes += 1
             self.epoch += 1
         seconds = now - (self._down_since or now)
-        pause = None
-        if seconds >= _MINUTE * self._rules.outage_minutes:
-            pause = _down(failure, f"no answer for {_duration(seconds)}")
-        elif seconds + (failure.wait_seconds or 0.0) > _MINUTE * self._rules.outage_minutes:
-            wait = _duration(failure.wait_seconds or 0.0)
-            pause = _down(failure, f"it asks for another {wait}, and [stop] outage_minutes would be over by then")
+        patient = seconds < _MINUTE * self._rules.outage_minutes
+        since = f"{seconds / _MINUTE:.0f} minutes" if seconds >= 2 * _MINUTE else f"{seconds:.0f} s"
+        pause = None if patient else _down(failure, f"no answer for {since}")
         return Heard(outage=self._probes, pause=pause)
 
     def _rejected(self, failure: Failure, *, proven: bool) -> Heard:
@@ -327,15 +335,15 @@ class Health:
         self._answers_before_late, self._reason = self._answers, reason
         if failure.error_type in ROWS_OWN:
             return Heard(release=True)
-        if self._late < max(LATE_REJECTIONS, 2 * self._concurrency):
+        if self._late < max(LATE_REJECTIONS, 2 * self._concurrency, self._rules.same_rejections):
             return Heard(release=not goes_on, hold=True)
         return Heard(
             hold=True,
             pause=Pause(
                 "rejections",
-                f"the last {self._late:,} requests were all rejected for one reason, after others had been answered, so"
-                f" the server has changed rather than the rows, which stay pending: {failure.message}. If the rows are"
-                " to blame after all, set [stop] same_rejections = 0",
+                f"the last {self._late:,} requests were all rejected for one reason, after others had been answered: it"
+                f" seems that the server has changed, and the rows stay pending: {failure.message}. If the rows are to"
+                " blame after all, set [stop] same_rejections = 0",
             ),
         )
 
@@ -388,10 +396,6 @@ def alike(asked: str, returned: str) -> bool:
 def _words(model: str) -> set[str]:
     name = _OFFER.sub("", model.casefold().rstrip("/").rpartition("/")[2])
     return set(_WORD.findall(name))
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / _MINUTE:.0f} minutes" if seconds >= 2 * _MINUTE else f"{seconds:.0f} s"
 
 
 _DOWN = (

@@ -15,7 +15,7 @@ from pipeline.doorman import Ticket
 from pipeline.errors import InputError, MissingColumn, PriceError
 from pipeline.job import Job
 from pipeline.keysets import IdSet, KeyCounts, KeySet
-from pipeline.ledger import HELD_BACK, Known, RowsDone
+from pipeline.ledger import ANY_LIMIT, HELD_BACK, Known, RowsDone
 from pipeline.pricing import Price, in_force, worst_case_usd
 from pipeline.prompts import KeyMaker, Template, broken_key
 from pipeline.records import BrokenRow, Message, Request, Row, TokenCount
@@ -272,7 +272,7 @@ def _answered(own: Own | None, other: Other | None, max_tokens: int | None, *, r
 
 def cut_again(old: int | None, new: int | None, *, same_limit: bool) -> bool:
     """Tell whether a retry leaves out what was cut off at `old`; `same_limit`: an equal limit may be tried."""
-    return old is not None and not is_raised(old, new) and not (same_limit and new == old)
+    return old is not None and not is_raised(old, new) and not (same_limit and old in (new, ANY_LIMIT))
 
 
 def cut_before(known: Known, key: str, max_tokens: int | None) -> int | None:
@@ -286,7 +286,7 @@ def cut_before(known: Known, key: str, max_tokens: int | None) -> int | None:
 
 def is_raised(old: int | None, new: int | None) -> bool:
     """Tell whether an answer that was cut off at one max_tokens may get longer under another (None: no limit)."""
-    return old is not None and (new is None or new > old)
+    return old not in (None, ANY_LIMIT) and (new is None or new > old)
 
 
 class Meter:

@@ -135,6 +135,10 @@ class Reply(NamedTuple):
     """What the provider says it charged; None where it says nothing."""
 
 
+CONTEXT_FULL = "context_full"
+"""The `error_type` of an answer that a higher max_tokens would not make longer."""
+
+
 class Failure(NamedTuple):
     """An exchange that brought no answer, and what the caller should do about it."""
 

@@ -5,10 +5,11 @@ import random
 from functools import partial
 
 import pytest
-from nights import Server, hold, lognormal
+from nights import ANSWER, NEVER, Server, hold, lognormal
 
 from pipeline.crowding import Crowding
 from pipeline.errors import WireError
+from pipeline.records import WireReply
 from pipeline.slots import Sent
 
 ROOM = "the server has room for about"
@@ -165,3 +166,86 @@ def test_a_few_answers_that_never_come_are_no_queue(night):
 
     held = night(1000, Forgetful(slow=slow, latency=lognormal(1.0)), concurrency=32, attempts=2)
     assert (held.statuses, learned(held)) == ({"ok": 995, "failed": 5}, [])
+
+
+class Gateway(Server):
+    """Answers for another one, for a share of the requests, that no answer came in time; between two moments."""
+
+    def __init__(self, share, seconds, between=(0.0, NEVER), **more):
+        super().__init__(**more)
+        self.share, self.seconds, self.between, self.mood = share, seconds, between, random.Random(5)
+
+    async def post(self, url, headers, body):
+        start, end = self.between
+        if start <= asyncio.get_running_loop().time() < end and self.mood.random() < self.share:
+            await asyncio.sleep(self.seconds)
+            return WireReply(504, {}, b'{"error": {"message": "gateway"}}')
+        return await super().post(url, headers, body)
+
+
+GATEWAYS = [(0.2, 0.05, (0.0, NEVER)), (0.5, 5.0, (0.0, NEVER)), (0.5, 1.0, (100.0, 120.0))]
+
+
+@pytest.mark.parametrize(("share", "seconds", "between"), GATEWAYS)
+def test_time_outs_that_come_sooner_than_answers_are_no_queue(night, share, seconds, between):
+    server = Gateway(share, seconds, between, latency=lognormal(10.0))
+    held = night(1500, server, concurrency=32, attempts=14)
+    assert (held.statuses, learned(held)) == ({"ok": 1500}, [])
+    assert held.seconds < 1.2 * 1500 * (10.83 + seconds * share / (1 - share)) / 32 + 250
+
+
+class Stalling(Server):
+    """Stands still between two moments; whoever waits for longer than `patience` seconds gives up."""
+
+    def __init__(self, start, end, patience, **more):
+        super().__init__(**more)
+        self.start, self.end, self.patience = start, end, patience
+
+    async def post(self, url, headers, body):
+        now, seconds = asyncio.get_running_loop().time(), self.latency(self.chance)
+        if now < self.end and now + seconds > self.start:
+            seconds += self.end - max(self.start, now)
+        if seconds > self.patience:
+            await asyncio.sleep(self.patience)
+            raise WireError("timeout", "no answer", maybe_sent=True)
+        await asyncio.sleep(seconds)
+        return ANSWER
+
+
+@pytest.mark.parametrize(
+    ("seconds", "stall", "patience"), [(10.0, (200.0, 320.0), 60.0), (60.0, (600.0, 900.0), 300.0)]
+)
+def test_a_server_that_stands_still_for_a_while_is_soon_used_as_before(night, seconds, stall, patience):
+    held = night(2000, Stalling(*stall, patience, latency=lognormal(seconds)), concurrency=32)
+    assert (held.statuses, held.paused) == ({"ok": 2000}, None)
+    assert held.seconds < 1.1 * 2000 * 1.083 * seconds / 32 + (stall[1] - stall[0])
+
+
+class Far(Server):
+    """Requests take up to so many seconds on their way, and come in another order than they went out."""
+
+    def __init__(self, jitter, **more):
+        super().__init__(**more)
+        self.jitter, self.way = jitter, random.Random(9)
+
+    async def post(self, url, headers, body):
+        await asyncio.sleep(self.way.random() * self.jitter)
+        return await super().post(url, headers, body)
+
+
+@pytest.mark.parametrize(
+    ("jitter", "room", "seconds"), [(0.1, 16, 20.0), (0.2, 4, 20.0), (0.5, 16, 20.0), (0.2, 16, 2.0)]
+)
+def test_a_way_of_changing_length_hides_no_room(night, jitter, room, seconds):
+    held = night(300, Far(jitter, room=room, latency=lognormal(seconds)), concurrency=32)
+    assert held.statuses == {"ok": 300}
+    (told,) = learned(held)
+    assert abs(told - room) <= 1
+    assert held.seconds < 1.3 * 300 * 1.083 * seconds / room
+
+
+@pytest.mark.parametrize("share", [0.25, 0.4])
+def test_of_two_slots_one_is_not_given_up_for_errors_by_chance(night, share):
+    held = night(1000, Server(moody=share, latency=lognormal(1.0)), concurrency=2, attempts=14)
+    assert held.statuses == {"ok": 1000}
+    assert held.seconds < 1.25 * 1000 * 1.083 / 2 + 60

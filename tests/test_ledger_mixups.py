@@ -226,13 +226,14 @@ def test_a_run_with_a_copy_of_the_ledger_is_not_booked_beside_one_of_the_same_nu
         Booked(path)
 
 
-@pytest.mark.parametrize("closed", [True, False])
-def test_a_journal_behind_another_in_one_file_is_not_booked(path, closed):
+@pytest.mark.parametrize("loaded", ["to its end", "in part", "not"])
+def test_a_journal_behind_another_in_one_file_is_not_booked(path, loaded):
     run = Booked(path)
     run.answer("k1")
-    run.load()
+    if loaded != "not":
+        run.load()
     run.end()
-    if closed:
+    if loaded == "to its end":
         assert paid(path) == [(1, COST)]
     size = run.path.stat().st_size
     with run.path.open("ab") as file:

@@ -23,7 +23,7 @@ def test_a_server_that_begins_to_reject_everything_pauses_the_run_and_keeps_the_
     project.rows(texts(1000))
     project.job(concurrency=8)
     paused = project.run("run", "job.toml", "--yes", code=4)
-    assert "the server has changed rather than the rows, which stay pending: roles must alternate" in paused.stderr
+    assert "it seems that the server has changed, and the rows stay pending: roles must alternate" in paused.stderr
     assert (results(project)["ok"], results(project).keys()) == (300, {"ok", "pending"})
     assert stub.calls <= 300 + 100 + 8
     before, stub.faults = stub.calls, None
@@ -102,3 +102,39 @@ def test_thoughts_in_answers_are_told_once_and_named_where_they_spoil_them(proje
     paused = project.run("run", "other.toml", "--yes", code=4)
     assert "The last one: the answer is not JSON" in paused.stderr
     assert "let the server take the reasoning apart" in paused.stderr
+
+
+def test_a_retry_leaves_out_what_the_context_cut_off_unless_it_is_named(project, stub):
+    stub.answer = lambda _: Reply("half an ans", finish_reason="length", prompt_tokens=1900, completion_tokens=148)
+    project.rows(texts(3))
+    project.job(model="max_tokens = 2000")
+    project.run("run", "job.toml", "--yes", code=3)
+    for more in ((), ("--max-tokens", "4000"), ("--status", "invalid", "--max-tokens", "4000")):
+        project.run("retry", "job.toml", "--yes", *more, code=None)
+    assert stub.calls == 3
+    project.run("retry", "job.toml", "--yes", "--status", "truncated", code=3)
+    assert stub.calls == 6
+
+
+def test_rejections_held_back_when_a_run_is_stopped_are_booked(project, stub):
+    """They would be the first rows of the next run, and pause it as if the job were wrong."""
+    stub.faults = lambda number, _: (
+        None if number <= 100 else status(400, "a bad row") if number <= 130 else status(402)
+    )
+    project.rows(texts(300))
+    project.job(concurrency=4)
+    paused = project.run("run", "job.toml", "--yes", code=4)
+    assert "the account has no credit left" in paused.stderr
+    assert results(project)["rejected"] == 30
+    stub.faults = None
+    project.run("run", "job.toml", "--yes", code=3)
+    assert results(project) == {"ok": 270, "rejected": 30}
+
+
+@pytest.mark.parametrize("tokens", [4, 7, 90, 96, 100])
+def test_an_answer_of_about_max_tokens_was_cut_off_by_it(project, stub, tokens):
+    stub.answer = lambda _: Reply("half", finish_reason="length", prompt_tokens=50, completion_tokens=tokens)
+    project.rows(texts(1))
+    project.job(model=f"max_tokens = {8 if tokens < 8 else 100}")
+    project.run("run", "job.toml", "--yes", code=3)
+    assert project.value("select error_type from errors") == "max_tokens"

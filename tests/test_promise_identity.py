@@ -288,3 +288,20 @@ def test_an_input_that_changes_while_it_is_read_pauses_the_run_and_shifts_no_ans
     assert [line["output"] for line in lines] == [f"about old {n}" for n in range(ROWS)]
     listed = project.sql("select row_index, output from results order by row_index")
     assert [line["output"] for line in listed] == [f"about old {n}" for n in range(ROWS)]
+
+
+def test_an_input_that_is_only_touched_while_it_is_read_is_the_same(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows([{"id": f"r{n}", "text": f"{n}{LONG}"} for n in range(ROWS)])
+    touched = threading.Event()
+
+    def answer(_):
+        if stub.calls > 20 and not touched.is_set():
+            touched.set()
+            os.utime(tmp_path / "rows.jsonl")
+        return "fine"
+
+    stub.answer = answer
+    project.job(concurrency=4)
+    project.run("run", "job.toml", "--yes")
+    assert stub.calls == ROWS

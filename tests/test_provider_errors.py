@@ -548,3 +548,32 @@ def test_a_429_about_parallel_requests_is_about_requests_at_once(message):
 def test_a_server_that_lacks_a_feature_of_the_schema_names_the_setting_that_helps():
     message = "The provided JSON schema contains features not supported by xgrammar."
     assert "structured_output" in classify(400, {"error": {"message": message, "type": "BadRequestError"}}).message
+
+
+@pytest.mark.parametrize("status", [500, 503, 504])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "rpc error: code = DeadlineExceeded desc = context deadline exceeded",
+        "timeout exceeded (context canceled)",
+        "maximum retries exceeded in this context",
+        "context length exceeded: timed out",
+    ],
+)
+def test_a_gateways_time_out_is_no_context_that_is_too_short(status, message):
+    failure = classify(status, {"error": {"message": message, "type": "server_error", "code": status}})
+    assert (failure.action, failure.error_type) == ("retry", "server_error")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Input validation error: `inputs` must have less than 1024 tokens. Given: 2000",
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000",
+        "This model's maximum prompt length is 131072 but the request contains 140000 tokens.",
+        "The input token count (40000) exceeds the maximum number of tokens allowed (32768).",
+        "Range of input length should be [1, 30720]",
+    ],
+)
+def test_other_servers_words_for_it_are_known(message):
+    assert classify(400, {"error": {"message": message, "type": "validation"}}).error_type == "context_length_exceeded"

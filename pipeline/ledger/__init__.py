@@ -2,12 +2,13 @@
 
 from pipeline.ledger._history import Exchange, Used
 from pipeline.ledger._journals import JournalState
-from pipeline.ledger._known import HELD_BACK, Known, Retry, RowsDone, known_keys
+from pipeline.ledger._known import ANY_LIMIT, HELD_BACK, Known, OpenAnswer, Retry, RowsDone, known_keys
 from pipeline.ledger.loading import LooseEnds
 from pipeline.ledger.queries import Calibration, Elsewhere, PlanFacts, frame_of, prepare, rows_of
 from pipeline.ledger.store import Burst, History, HistoryRequest, Ledger, RunRequest, RunStart
 
 __all__ = [
+    "ANY_LIMIT",
     "HELD_BACK",
     "Burst",
     "Calibration",
@@ -19,6 +20,7 @@ __all__ = [
     "Known",
     "Ledger",
     "LooseEnds",
+    "OpenAnswer",
     "PlanFacts",
     "Retry",
     "RowsDone",

@@ -47,37 +47,35 @@ _HOLDER = re.compile(r"\(PID (\d+)\)")
 _BAD_WAL = re.compile(r'replaying WAL file "(.+?)": .*(?:[Cc]orrupt|does not match)', re.DOTALL)
 
 
-class _OneAtATime:
-    """A lock that says so if its own holder wants it again, where it would wait for ever."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._holder: int | None = None
-
-    def __enter__(self) -> None:
-        if self._holder == threading.get_ident():
-            raise LedgerError(
-                "this thread has the ledger open already: whoever is told something while it is read (`notify`) can't"
-                " ask it, and what `Ledger.read` gives is to be left first"
-            )
-        self._lock.acquire()
-        self._holder = threading.get_ident()
-
-    def __exit__(self, *_: object) -> None:
-        self._holder = None
-        self._lock.release()
-
-
-_in_this_process = _OneAtATime()
+_in_this_process = threading.Lock()
 """One connection of this process at a time: two modes at once are an error in DuckDB."""
+_holder: int | None = None
+"""The thread that has it."""
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    global _in_this_process  # noqa: PLW0603 -- whoever held it is not in this process
-    _in_this_process = _OneAtATime()
+    global _in_this_process, _holder
+    _in_this_process, _holder = threading.Lock(), None
     for engine in list(_engines):
         engine.forget()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep this process's other threads out. Raises LedgerError where a thread would wait for itself, for ever."""
+    global _holder  # noqa: PLW0603 -- it goes with the lock
+    if _holder == threading.get_ident():
+        raise LedgerError(
+            "this thread has the ledger open already: whoever is told something while it is read (`notify`) can't ask"
+            " it, and what `Ledger.read` gives is to be left first"
+        )
+    with _in_this_process:
+        _holder = threading.get_ident()
+        try:
+            yield
+        finally:
+            _holder = None
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -124,7 +122,7 @@ def reading(
 
     With a `config` the file is opened by itself, not in the `engine`: such settings hold for all of a DuckDB.
     """
-    with _in_this_process:
+    with _alone():
         engine = engine or Engine()
         shared = partial(engine.attach, path, read_only=True)
         opens = shared if config is None else partial(_by_itself, path, config)
@@ -208,7 +206,7 @@ class Engine:
 
     def give_back(self) -> None:
         """Drop it between two sessions, whichever thread has them."""
-        with _in_this_process:
+        with _alone():
             self.drop()
 
     def drop(self) -> None:
@@ -234,7 +232,7 @@ def writing(
     again and again brings an `engine`. Unless `forgiving`, a file that can't be tidied up after all was committed is an
     error, too.
     """
-    with _in_this_process:
+    with _alone():
         engine = engine or Engine()
         opens = partial(engine.attach, path, read_only=False)
         connection = _patiently(

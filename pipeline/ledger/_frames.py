@@ -247,12 +247,13 @@ def missing_outcome(run: RunFacts, attempt: Mapping[str, Any]) -> Sequence[Any] 
         return None
     if result not in _FINAL and not (result == "invalid" and attempt.get("repairs", 0) >= run.repair):
         return None
-    answer = None if attempt.get("output") is None else attempt["attempt"]
+    answer, answer_run = None if attempt.get("output") is None else attempt["attempt"], run.run_id
     earlier = attempt.get("repaired_attempt")
     if earlier is not None and not takes_the_place(result, attempt.get("output")):
         result, answer = "invalid", earlier
+        answer_run = attempt.get("repaired_run") or run.run_id
     ended_at = attempt["sent_at"] + (attempt.get("latency_ms") or 0) / 1000
     return (
-        run.run_id, attempt["key"], result, attempt["attempt"], None if answer is None else run.run_id, answer,
+        run.run_id, attempt["key"], result, attempt["attempt"], None if answer is None else answer_run, answer,
         run.max_tokens, False, attempt.get("error_type"), attempt.get("error"), microseconds(ended_at),
     )  # fmt: skip

@@ -120,14 +120,22 @@ def _check_free(connection: duckdb.DuckDBPyConnection, path: Path, run: RunFacts
         )
 
 
-def require_one_journal(path: Path, piece: journal.Piece) -> None:
-    """Refuse a file in which a second journal follows on the first one: all would be of the first one's run."""
-    second = next((line for line in piece.lines if line.kind == "header" and line.offset > 0), None)
-    if second is not None:
-        raise Unattributable(
-            f"{path}: at byte {second.offset} another journal begins, which somebody has put behind it: what follows is"
-            " not booked. Cut it off there, or restore the file"
-        )
+def one_journal(piece: journal.Piece) -> tuple[journal.Piece, int | None]:
+    """Cut a piece where another journal begins in the same file, and return where that is; None: nowhere."""
+    second = next((line.offset for line in piece.lines if line.kind == "header" and line.offset > 0), None)
+    if second is None:
+        return piece, None
+    lines = [line for line in piece.lines if line.offset < second]
+    damages = [damage for damage in piece.damages if damage.offset < second]
+    return journal.Piece(lines, damages, second), second
+
+
+def two_in_one(path: Path, second: int) -> Unattributable:
+    """Say of a file that somebody has put a journal behind the first one: it would be taken for the first one's run."""
+    return Unattributable(
+        f"{path}: at byte {second} another journal begins, which somebody has put behind it: what follows is not"
+        " booked. Cut it off there, or restore the file"
+    )
 
 
 def identity_in(folder: Path) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from pipeline.keysets import PLACES, KeyMap, KeySet
-from pipeline.records import Status
+from pipeline.records import CONTEXT_FULL, Status
 
 FRESH = "run --fresh"
 """`runs.command` of a run that asks again."""
@@ -29,13 +29,21 @@ It is the `error_type` of such an outcome; in the ledger and for people its stat
 _OURS = "regexp_full_match(key, 'v1[0-9a-f]{32}')"
 _PLACE = "('0x' || key[3:6])::integer"
 
-_OWN = (
-    f"select key, row(if(best.error_type = '{HELD_BACK}', '{HELD_BACK}', best.status), best.max_tokens) as value"
-    " from best_outcomes where job = ?"
-)
+ANY_LIMIT = 2**63 - 1
+"""In place of the max_tokens of an answer that the model's context cut off: no other would make it longer."""
+
+
+def _ended(outcome: str) -> str:
+    """Return what counts of an outcome: its status, and the limit that cut it off."""
+    return (
+        f"row(if({outcome}.error_type = '{HELD_BACK}', '{HELD_BACK}', {outcome}.status),"
+        f" if({outcome}.error_type = '{CONTEXT_FULL}', {ANY_LIMIT}, {outcome}.max_tokens))"
+    )
+
+
+_OWN = f"select key, {_ended('best')} as value from best_outcomes where job = ?"
 _OWN_SINCE = (
-    f"select o.key, arg_max(row(if(o.error_type = '{HELD_BACK}', '{HELD_BACK}', o.status), o.max_tokens), r.run_id)"
-    " as value"
+    f"select o.key, arg_max({_ended('o')}, r.run_id) as value"
     " from outcomes o join run_starts r using (run_id) where r.job = ? and r.run_id >= ? group by o.key"
 )
 _OTHERS = (
@@ -52,6 +60,19 @@ class Retry(NamedTuple):
     """`runs.command`, with the rows it selects."""
     prompt_id: str
     max_tokens: int | None
+
+
+class OpenAnswer(NamedTuple):
+    """An answer that does not fit its schema, whose repair had not come back when its run ended: it is paid for."""
+
+    run_id: int
+    attempt: int
+    output: str
+    error_type: str | None
+    error: str | None
+    """What is wrong with it."""
+    repairs: int
+    """Made so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +100,8 @@ class Known:
     """Keys that ended in the interrupted retry with which this one goes on."""
     done: RowsDone | None = None
     """Rows of the plan that need not be read again; None if there are none, or nobody asked."""
+    open: Mapping[str, OpenAnswer] = field(default_factory=dict)
+    """key -> what its next request is to repair, of keys that have not ended since; none if nobody asked."""
 
 
 def known_keys(
@@ -89,13 +112,15 @@ def known_keys(
     fresh: bool = False,
     retry: Retry | None = None,
     plan_id: int | None = None,
+    repairs: bool = False,
 ) -> Known:
     """Read what is answered. `reuse` is "ledger" (answers of every job serve) or "job" (only this job's own).
 
     To a `fresh` run only what an interrupted fresh run before it has brought is known: so it can go on, too. A `retry`
     knows what an interrupted one like it has asked again. With a `plan_id` the rows of that plan that are done are
-    looked for.
+    looked for, with `repairs` answers that wait for theirs.
     """
+    first: int | None = 0
     own, others = _Keys(connection, "own", _OWN, [job]), _Keys(connection, "others", _OTHERS, [job])
     if fresh:
         first = _interrupted_fresh_run(connection, job)
@@ -110,7 +135,41 @@ def known_keys(
         if reuse == "ledger":
             others.read(condition)
     asked = KeySet() if retry is None else _asked(connection, interrupted_retries(connection, job, retry))
-    return Known(own.found, others.found, asked, None if done is None else done.found())
+    waiting = _open_answers(connection, job, first or 0) if repairs else {}
+    return Known(own.found, others.found, asked, None if done is None else done.found(), waiting)
+
+
+_INVALID = """
+create or replace temp table invalid as
+select a.key, a.run_id, a.attempt, a.error_type, a.error from attempts a join run_starts r using (run_id)
+where a.result = 'invalid' and r.job = $1 and r.run_id >= $2
+"""
+_OPEN = """
+with own as (select run_id from run_starts where job = $1),
+ended as (
+    select key, max(run_id) as run_id from outcomes
+    where key in (select key from invalid) and run_id in (select run_id from own) group by key),
+newest as (
+    select i.*, coalesce(e.run_id, 0) as ended from invalid i left join ended e using (key)
+    where i.run_id > coalesce(e.run_id, 0)
+    qualify row_number() over (partition by key order by i.run_id desc, attempt desc) = 1),
+made as (
+    select a.key, count(*) as repairs from attempts a join newest n using (key)
+    where a.kind = 'repair' and a.result in ('ok', 'invalid', 'truncated', 'refused') and a.run_id > n.ended
+      and a.run_id in (select run_id from own)
+    group by a.key)
+select n.key, n.run_id, n.attempt, s.output, n.error_type, n.error, coalesce(m.repairs, 0)
+from newest n join answers s using (run_id, key, attempt) left join made m using (key)
+"""
+
+
+def _open_answers(connection: duckdb.DuckDBPyConnection, job: str, first: int) -> dict[str, OpenAnswer]:
+    """Return answers that were to be repaired when their run ended, of the job's runs from one on.
+
+    They are few, as many as were open at once, so all other keys are left out at once.
+    """
+    connection.execute(_INVALID, [job, first])
+    return {key: OpenAnswer(*facts) for key, *facts in connection.execute(_OPEN, [job]).fetchall()}
 
 
 def _interrupted_fresh_run(connection: duckdb.DuckDBPyConnection, job: str) -> int | None:

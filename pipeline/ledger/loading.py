@@ -28,9 +28,10 @@ from pipeline.ledger._journals import (
     JournalState,
     Unattributable,
     facts_in_ledger,
-    require_one_journal,
+    one_journal,
     run_facts,
     states,
+    two_in_one,
     uuid_for_loading,
 )
 
@@ -222,13 +223,18 @@ def _load_whole(connection: duckdb.DuckDBPyConnection, path: Path, ends: LooseEn
             return
         # A file that is shorter than what was loaded holds nothing new (rule 10).
         piece = journal.read(path, state.offset, dead=True) if size > state.offset else _nothing_at(state.offset)
-        require_one_journal(path, piece)
+        piece, second = one_journal(piece)
         try:
-            load_piece(connection, path, state, piece, last=piece.end >= size, ends=ends, intake=intake)
+            load_piece(
+                connection, path, state, piece, last=piece.end >= size and second is None, ends=ends, intake=intake
+            )
         except (Contended, duckdb.TransactionException, duckdb.ConstraintException):
             if state == failed:
                 raise  # nobody was faster: the disk is full, or the line can't be booked
             failed = state  # another process loads the same journal: look again where it is
+            continue
+        if second is not None:
+            raise two_in_one(path, second)
 
 
 def _put_on_disk(path: Path) -> None:

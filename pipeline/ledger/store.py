@@ -66,6 +66,8 @@ class RunRequest:
     """Go on with a retry like this."""
     passes_over: bool = False
     """Rows of the plan that ended well need not be read again."""
+    repairs: bool = False
+    """Answers that wait for their repair are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +355,7 @@ class Ledger:
                 fresh=request.fresh,
                 retry=request.retry,
                 plan_id=passed,
+                repairs=request.repairs,
             )
             return known, queries.loaded(connection, request.job)
 

@@ -142,10 +142,13 @@ _MONEY: dict[int, re.Pattern[str]] = {400: _SPEND, 429: _NO_BUDGET}
 _FLAGGED = re.compile(r"(moderation|flagged|guardrail|content (policy|filter))", re.IGNORECASE)
 _AT_ONCE = re.compile(r"concurren|queued requests|simultaneous|in parallel|parallel[ _]requests?", re.IGNORECASE)
 _TOO_LONG = re.compile(
-    r"(maximum|max) context length|context (size|length|window) (has been |was |is )?exceeded|exceeds?[^.]{0,40}context"
-    r"|input is too large to process|prompt is too long|longer than the (model's )?(maximum )?context",
+    r"(maximum|max) (context|prompt) length|context (size|length|window) (has been |was |is )?exceeded"
+    r"|\bexceeds?\b[^.]{0,60}\bcontext (length|size|window|limit)|input is too large to process|prompt is too long"
+    r"|longer than the (model's )?(maximum )?context|must have less than \d+ tokens|max_new_tokens` must be <="
+    r"|input token count[^.]{0,40}exceeds|range of input length",
     re.IGNORECASE,
 )
+_IN_TIME = re.compile(r"deadline|timed?[ -]?out|cancel", re.IGNORECASE)
 """Servers of one's own say 400 with a class's name, or 500 (llama.cpp, SGLang), to a request that can never pass."""
 TOO_LONG = "context_length_exceeded"
 _NEVER_FITS = re.compile(r"request too large", re.IGNORECASE)
@@ -304,9 +307,13 @@ def _by_code(reply: WireReply, said: Said, status: int) -> Verdict | None:
 def _type(reply: WireReply, said: Said, verdict: Verdict) -> str:
     """Name the error: a code, where a server has no better one than the name of a class."""
     known = (said.code or "").lower() in _CODES or (said.kind or "").lower() in _CODES
-    if verdict == "reject" and not known and _TOO_LONG.search(said.message):
+    if verdict == "reject" and not known and _is_too_long(said):
         return TOO_LONG
     return said.code or said.kind or _fallback_type(reply)
+
+
+def _is_too_long(said: Said) -> bool:
+    return _TOO_LONG.search(said.message) is not None and _IN_TIME.search(said.message) is None
 
 
 def _by_content(said: Said) -> Verdict | None:
@@ -319,7 +326,7 @@ def _by_content(said: Said) -> Verdict | None:
 def _by_status(reply: WireReply, said: Said, status: int) -> Verdict:
     if status == HTTPStatus.TOO_MANY_REQUESTS and _NEVER_FITS.search(said.message):
         return "reject"  # larger than the limit itself: no wait makes it fit
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and _TOO_LONG.search(said.message):
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR and _is_too_long(said):
         return "reject"
     if 300 <= reply.status < 400:  # noqa: PLR2004 (redirects)
         return "pause"

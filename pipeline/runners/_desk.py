@@ -82,6 +82,8 @@ class Desk:
         self._arrived: list[Arrival] = []
         self._at_hand: list[Arrival] = []
         """What is being booked in this turn."""
+        self._home_keys = set[str]()
+        """Its keys, once somebody has wanted them."""
         self._thoughts_told = False
         self._cut = Counter[int]()
         """How many requests were so long by the server, of those that it says were far shorter than what was sent."""
@@ -113,7 +115,7 @@ class Desk:
     def book(self) -> None:
         """Write down what came back, then let it have its consequences."""
         arrived, self._arrived = self._arrived, []
-        self._at_hand = arrived
+        self._at_hand, self._home_keys = arrived, set()
         if not arrived:
             return
         now = asyncio.get_running_loop().time()
@@ -227,7 +229,9 @@ class Desk:
             return self._health.heard(key, result, now, began=epoch)
         older = 0
         if result.result == "unavailable":
-            older = self._door.failed(ticket, result, [each.ticket for each in self._at_hand])
+            if not self._home_keys:
+                self._home_keys = {each.ticket.request.key for each in self._at_hand}
+            older = self._door.failed(ticket, result, self._home_keys, wanted=self._health.wants_older)
         last = ticket.tries + 1 >= self._exchanger.policy.attempts
         return self._health.heard(key, result, now, began=epoch, proven=self._proven, last=last, older=older)
 
@@ -249,7 +253,7 @@ class Desk:
         if heard.notice is not None:
             self._notify(heard.notice)
         if heard.release and self._held:
-            self._book_rejections()
+            self.book_rejections()
         if self._doubted:
             self._mind_the_doubted(heard)
         if heard.pause is not None:
@@ -264,11 +268,12 @@ class Desk:
             pause = self._health.nothing_came(self._doubted[-1][1].error, len(self._doubted))
             if pause is not None:
                 return pause
-        self._book_rejections()
+        self.book_rejections()
         self._book_doubted()
         return None
 
-    def _book_rejections(self) -> None:
+    def book_rejections(self) -> None:
+        """Book the rejections that were held back."""
         while self._held:
             self._book_late(self._held[-1])
             self._held.pop()

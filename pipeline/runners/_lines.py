@@ -60,6 +60,8 @@ def attempt_line(attempt: Attempt, ticket: Ticket, *, held: bool = False) -> Fie
         line["held"] = True
     if ticket.answered_attempt is not None:  # for whoever has to find out the outcome without its line
         line["repairs"], line["repaired_attempt"] = ticket.repairs, ticket.answered_attempt
+        if ticket.answered_run is not None:
+            line["repaired_run"] = ticket.answered_run
     return line
 
 

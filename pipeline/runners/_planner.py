@@ -1,7 +1,7 @@
 """The planner's side of a run: what each row of the plan means, sorted into batches for the loop."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -9,7 +9,7 @@ from operator import attrgetter
 from pipeline.counting import Counting, ToCount
 from pipeline.doorman import Limits, Ticket
 from pipeline.estimating import Forecast, Outlook, TooLong, ToSend, forecast, quick_bill
-from pipeline.ledger import HELD_BACK, Known
+from pipeline.ledger import HELD_BACK, Known, OpenAnswer
 from pipeline.planning import Plan, PlannedRow, Selection, cut_before, decide
 from pipeline.records import Outcome, Request, TokenCount
 from pipeline.runners._ahead import Begun
@@ -63,6 +63,10 @@ class Planner:
     too_long: TooLong
     forecasts: bool
     """The run has no estimate yet, and may cost something."""
+    repair: int = 0
+    """So many repairs may an answer have."""
+    repair_of: Callable[[Request, OpenAnswer], Ticket] | None = None
+    """Writes the ticket that goes on with an answer of an earlier run."""
     _sent: int = field(default=0, init=False)
     _due: int = field(default=FIRST_REQUESTS, init=False)
     """So many requests make the next estimate due."""
@@ -137,9 +141,14 @@ class Planner:
     def _metered(self, requests: Sequence[Request], counts: Sequence[TokenCount], batch: Batch) -> Iterator[TokenCount]:
         """Write the tickets of requests, but of those that a stated limit never lets through; yield their counts."""
         write, never_fits = self.counting.meter.ticket, self.limits.never_fits
-        answers = bool(self.known.own or self.known.others)
+        answers, waiting = bool(self.known.own or self.known.others), self.known.open
         for request, count in zip(requests, counts, strict=True):
             ticket = write(request, count)
+            if waiting and request.key in waiting:
+                found = self._goes_on(request, waiting[request.key], batch)
+                if found is None:
+                    continue
+                ticket = found
             never = never_fits(ticket.tokens)
             if never is None:
                 batch.tickets.append(ticket)
@@ -148,3 +157,14 @@ class Planner:
                 yield count
             else:
                 batch.outcomes.append(Outcome(request.key, "rejected", 0, error_type=HELD_BACK, error=never))
+
+    def _goes_on(self, request: Request, answer: OpenAnswer, batch: Batch) -> Ticket | None:
+        """Return the ticket of an open answer's next repair; None if it may have no more, and has its outcome now."""
+        ticket = None if self.repair_of is None else self.repair_of(request, answer)
+        never = None if ticket is None else self.limits.never_fits(ticket.tokens)
+        if ticket is not None and answer.repairs < self.repair and never is None:
+            return ticket
+        error = answer.error if never is None else f"{answer.error}; it can't be repaired: {never}"
+        ended = Outcome(request.key, "invalid", 0, answer.run_id, answer.attempt, self.max_tokens)
+        batch.outcomes.append(ended._replace(error_type=answer.error_type, error=error))
+        return None

@@ -9,10 +9,12 @@ from typing import Any, Literal, NamedTuple
 from pipeline.doorman import Limits, Ticket
 from pipeline.errors import Pause, WireError
 from pipeline.health import unreachable
+from pipeline.ledger import OpenAnswer
 from pipeline.planning import Meter
 from pipeline.pricing import Price, cost_usd
 from pipeline.providers import Provider, failure_from_wire
 from pipeline.records import (
+    CONTEXT_FULL,
     Attempt,
     AttemptResult,
     Failure,
@@ -193,37 +195,44 @@ class Exchanger:
         return Done(outcome._replace(error=f"{outcome.error}; it can't be repaired: {never}"))
 
     def _repair_ticket(self, ticket: Ticket, attempt: Attempt) -> Ticket:
-        """Show the model its answer and what is wrong with it; filed under the row's key."""
-        complaint = f"That answer is not valid: {attempt.error}. Answer again with nothing but the corrected JSON."
-        messages = (
-            *ticket.request.messages,
-            {"role": "assistant", "content": attempt.output or ""},
-            {"role": "user", "content": complaint},
-        )
         first = ticket.answered_attempt
-        answered = ticket.attempt if first is None or takes_the_place(attempt.result, attempt.output) else first
-        metered = self.meter.ticket(Request(ticket.request.key, messages))
-        return metered._replace(
+        better = first is None or takes_the_place(attempt.result, attempt.output)
+        return self._complaint(ticket.request, attempt.output, attempt.error)._replace(
             attempt=ticket.attempt + 1,
-            kind="repair",
             repairs=ticket.repairs + 1,
-            answered_attempt=answered,
+            answered_attempt=ticket.attempt if better else first,
+            answered_run=None if better else ticket.answered_run,
         )
 
+    def repair_of(self, request: Request, answer: OpenAnswer) -> Ticket:
+        """Ask for the repair of an answer that an earlier run left open: it is paid for, and not asked for again."""
+        return self._complaint(request, answer.output, answer.error)._replace(
+            repairs=answer.repairs + 1, answered_attempt=answer.attempt, answered_run=answer.run_id
+        )
+
+    def _complaint(self, request: Request, output: str | None, error: str | None) -> Ticket:
+        """Show the model its answer and what is wrong with it; filed under the row's key."""
+        complaint = f"That answer is not valid: {error}. Answer again with nothing but the corrected JSON."
+        messages = (
+            *request.messages,
+            {"role": "assistant", "content": output or ""},
+            {"role": "user", "content": complaint},
+        )
+        return self.meter.ticket(Request(request.key, messages))._replace(kind="repair")
+
     def _outcome(self, ticket: Ticket, attempt: Attempt, status: Status) -> Outcome:
-        answer = ticket.attempt if attempt.output is not None else None
+        answer, answer_run = ticket.attempt if attempt.output is not None else None, self.run_id
         error = attempt.error
         if ticket.answered_attempt is not None and not takes_the_place(attempt.result, attempt.output):
-            answer, status = ticket.answered_attempt, "invalid"
+            answer, status, answer_run = ticket.answered_attempt, "invalid", ticket.answered_run or self.run_id
             error = f"the answer doesn't fit, and its repair brought nothing better: {error}"
         return Outcome(
             key=ticket.request.key,
             status=status,
             attempts=ticket.attempt,
-            answer_run=self.run_id if answer is not None else None,
+            answer_run=answer_run if answer is not None else None,
             answer_attempt=answer,
-            # An answer that another limit would not make longer is not asked for again under a higher one.
-            max_tokens=None if attempt.error_type == CONTEXT_FULL else self.spec.max_tokens,
+            max_tokens=self.spec.max_tokens,
             error_type=attempt.error_type,
             error=error,
         )
@@ -260,11 +269,9 @@ def _computed(price: Price | None, result: Reply | Failure, sent_at: float, *, c
     return Decimal(0) if price.is_free and not charged else None
 
 
-CONTEXT_FULL = "context_full"
-"""The `error_type` of an answer that a higher max_tokens would not make longer."""
 _AT_A_LIMIT = frozenset({"length", "max_tokens", "max_length", "model_length", "model_context_window_exceeded"})
-_FULL = 0.9
-"""An answer of so large a share of max_tokens may well be cut off by it: servers count a little otherwise."""
+_FULL, _FEW = 0.9, 16
+"""So large a share of max_tokens, or all but so many of them, may well be all of them."""
 _CUT_OFF = {
     "length": ("max_tokens", "the answer was cut off at max_tokens; raise it and run again"),
     "repetition": (
@@ -313,7 +320,7 @@ def _cut_off(reply: Reply, max_tokens: int | None) -> tuple[str, str]:
     reason, usage = (reply.finish_reason or "length").lower(), reply.usage
     if reason not in _AT_A_LIMIT:
         return _CUT_OFF.get(reason, _ONLY_REASONING)
-    if usage is None or reply.reasoned or (max_tokens is not None and usage.output_tokens >= _FULL * max_tokens):
+    if usage is None or reply.reasoned or _may_be_full(usage.output_tokens, max_tokens):
         return _CUT_OFF["length"]
     so_many = f"after {usage.output_tokens:,} tokens, behind {usage.input_tokens:,} of the prompt"
     if max_tokens is None:
@@ -322,6 +329,11 @@ def _cut_off(reply: Reply, max_tokens: int | None) -> tuple[str, str]:
             f"the answer was cut off {so_many}: by the server's own limit, as max_tokens is not set",
         )
     return CONTEXT_FULL, (
-        f"the answer was cut off {so_many}, and max_tokens is {max_tokens:,}: the model's context was full. Shorter"
-        " rows or a longer context help (vLLM: --max-model-len, Ollama: num_ctx)"
+        f"the answer was cut off {so_many}, and max_tokens is {max_tokens:,}: the model's context was full, or the"
+        " server has a limit of its own. Shorter rows or a longer context help (vLLM: --max-model-len, Ollama: num_ctx)"
     )
+
+
+def _may_be_full(tokens: int, max_tokens: int | None) -> bool:
+    """Tell whether an answer of so many tokens may have been cut off by max_tokens; servers count a bit otherwise."""
+    return max_tokens is not None and (tokens >= _FULL * max_tokens or max_tokens - tokens <= _FEW)

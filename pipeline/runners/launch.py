@@ -321,6 +321,7 @@ def _request(prepared: Prepared, how: Launch) -> RunRequest:
         fresh=how.selection.fresh,
         retry=retry,
         passes_over=passes_over(job, how.selection, prepared.limit),
+        repairs=job.check is not None,
     )
 
 
@@ -417,6 +418,8 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         to_send=ToSend(meter),
         too_long=TooLong(job.model, how.window),
         forecasts=how.estimate is None and not meter.is_free,
+        repair=job.repair,
+        repair_of=exchanger.repair_of,
     )
     run = LocalRun(
         planner=planner,

@@ -330,6 +330,8 @@ class LocalRun:
         try:
             if self.paused is None:  # too few to blame the job
                 self.paused = self._desk.book_held()
+            elif self.paused.kind != "rejections" and self._health.proven:  # held in case that more of them come
+                self._desk.book_rejections()
             kind, why = self.paused or (None, FINISHED)
             self._journal.append(
                 "end",

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice, starmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -55,8 +55,8 @@ class Source:
         """The index of the first row of each file that a scan has come to."""
         self._stamps: list[tuple[int, int]] = []
         """Size and time of change of each of them, as it was then."""
-        self.as_hashed: list[tuple[int, int]] | None = None
-        """The same of all files when the fingerprint was made: that is what a plan is of."""
+        self.as_hashed: list[_Hashed] | None = None
+        """All files as they were when the fingerprint was made: that is what a plan is of."""
         self.share: float | None = None
         """Which part of the input the newest scan has read, from 0 to 1; None if its format can't tell."""
 
@@ -128,13 +128,14 @@ class Source:
         only touched or copied is the same input. Beyond 4 GiB in all, sizes, times of change and both ends of each
         file stand for the content, because reading it all would keep the run waiting (about 0.6 s per GB).
         """
-        self.as_hashed = [_stamp(file) for file in self.files]
-        for begun, stamp in enumerate(self._stamps):
-            self._check(begun, stamp)
-        whole = sum(size for size, _ in self.as_hashed) <= _HASHED_BYTES
+        stamps = [_stamp(file) for file in self.files]
+        whole = sum(size for size, _ in stamps) <= _HASHED_BYTES
         facts = [_content(file) if whole else _facts(file) for file in self.files]
+        self.as_hashed = list(map(_Hashed, stamps, facts if whole else [None] * len(facts)))
         for number, file in enumerate(self.files):
             self._check(number, _stamp(file))
+        for begun, stamp in enumerate(self._stamps):
+            self._check(begun, stamp)
         content = [facts, self._format_name, self._id_column, self._where, self._limit]
         return hashlib.blake2b(orjson.dumps(content), digest_size=16).hexdigest()
 
@@ -144,10 +145,16 @@ class Source:
 
     def _check(self, number: int, stamp: tuple[int, int]) -> None:
         """Raise InputError if a file is not what it was: what is read now belongs to another plan."""
-        if self.as_hashed is not None and stamp != self.as_hashed[number]:
-            raise InputError(
-                f"{self.files[number]} was changed while it was read; the same command begins anew with what it is now"
-            )
+        if self.as_hashed is None or stamp == self.as_hashed[number].stamp:
+            return
+        file, hashed = self.files[number], self.as_hashed[number]
+        if stamp[0] == hashed.stamp[0] and hashed.content is not None and _content(file) == hashed.content:
+            self.as_hashed[number] = hashed._replace(stamp=stamp)  # somebody has only touched it
+            return
+        raise InputError(
+            f"{file} was changed while it was read: with what it holds now it is another plan, which the next run"
+            " begins, and pays for new rows only"
+        )
 
     def check_where(self) -> "Where | None":
         """Parse the filter, if there is one; each scan needs its own. Raises InputError."""
@@ -212,6 +219,12 @@ class Source:
             f'{origin}: the line {line.problem}. Mend it, or set [input] bad_rows = "reject" to book such lines as '
             "rejected rows and go on"
         )
+
+
+class _Hashed(NamedTuple):
+    stamp: tuple[int, int]
+    content: list[object] | None
+    """None: there is too much of it to look at again."""
 
 
 class _Counted:

@@ -33,7 +33,7 @@ class Answer:
 
     __slots__ = (
         "_body", "_chunked", "_head_read", "_left", "_limit", "_pending", "_state", "_trailing", "content",
-        "headers", "reusable", "status", "surplus", "target", "whole",
+        "headers", "reusable", "status", "target", "whole",
     )  # fmt: skip
 
     def __init__(self, target: str, limit: int) -> None:
@@ -52,8 +52,6 @@ class Answer:
         self.content = b""
         self.reusable = False
         """Another request may follow on the connection."""
-        self.surplus = False
-        """More came than the answer: nobody asked for it."""
 
     def feed(self, data: bytes) -> None:
         """Take bytes. Raises WireError (the exchange is lost, and perhaps billed)."""
@@ -67,8 +65,8 @@ class Answer:
                 at = self._chunk(data, at)
             else:
                 at = self._plain(data, at)
-        if at < len(data):
-            self.reusable, self.surplus = False, True
+        if at < len(data):  # more than an answer: nobody asked for it
+            self.reusable = False
 
     def ended(self) -> None:
         """Hear that the other side sends no more. Raises WireError if the answer is not whole."""

@@ -106,8 +106,6 @@ class PlainWire:
                 self._died(kept, loop.time())
             raise
         kept.good += 1
-        if answer.surplus:
-            self._unasked(place)
         # An error may come before the request was read to its end, and TLS hides what is still unsent of it.
         taken = connection.at_rest and (answer.status < _FIRST_ERROR or len(data) <= SURELY_TAKEN_BYTES)
         if answer.reusable and taken and kept.allowed and not self._closed:
