@@ -321,6 +321,7 @@ def _history(prepared: Prepared, ledger: Ledger, *, wanted: bool, keys: Sequence
             wanted=wanted,
         )
     )
+    prepared.meter.heard_of_added(found.added_tokens)
     if found.charged:
         prepared.meter.heard_of_charges()
     if job.budget_usd is not None and found.unbounded:

@@ -146,8 +146,6 @@ class Doorman:
         """Of each failure of the server's own the newest request when it came home."""
         self.in_flight = 0
 
-    # -- who brings tickets -------------------------------------------------------------------------
-
     async def offer(self, tickets: Iterable[Ticket]) -> None:
         """Queue fresh tickets; returns when there is room for more."""
         self._fresh.extend(tickets)
@@ -218,8 +216,6 @@ class Doorman:
         for _ in range(min(most, len(self._failed))):
             self._retries.append(self._failed.popleft())
         self._changed.set()
-
-    # -- who lets them out --------------------------------------------------------------------------
 
     async def next(self) -> Ticket | None:
         """Return the next ticket that may go out now, holding a slot and its worst case of the budget.
@@ -377,8 +373,6 @@ class Doorman:
     async def _wait_for_change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
-
-    # -- who comes back -----------------------------------------------------------------------------
 
     def heard(self, ticket: Ticket, result: Reply | Failure) -> Standing:
         """Learn from what came back how fast the server lets requests through. Call it before `back`.

@@ -186,8 +186,6 @@ class Pace:
         self.closed_in_a_row = 0
         """Closings since the server last let a request through."""
 
-    # -- facts --------------------------------------------------------------------------------------
-
     def sent(self, now: float, in_flight: int) -> Sent:
         """Note that a request goes out, as the `in_flight`-th that is on the wire."""
         self._number += 1
@@ -254,8 +252,6 @@ class Pace:
         self._hints["requests"].heard(hint.requests)
         self._hints["tokens"].heard(hint.tokens)
 
-    # -- what follows from them ---------------------------------------------------------------------
-
     @property
     def wants_answers(self) -> bool:
         """Whether `passed` need be called."""
@@ -304,8 +300,6 @@ class Pace:
         if self._chance.at_work or not self.closed_in_a_row or self._number != self._opened_number or self._closed:
             return 0.0
         return self._opened_at + min(max(2 * self._answer_seconds, SILENCE_LEAST), SILENCE_MOST)
-
-    # -- inside -------------------------------------------------------------------------------------
 
     def _in_force(self, now: float) -> float | None:
         if self._chance.at_work:

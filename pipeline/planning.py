@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
 from itertools import chain, islice
+from math import ceil
 from typing import Any, NamedTuple
 
 from pipeline.doorman import Ticket
@@ -26,6 +27,8 @@ CHECKED_ROWS = 1000
 """Rows that are rendered before anything is sent."""
 MOST_DOLLARS = 1_000_000
 """What DECIMAL(18,12) can't hold any more."""
+ADDED_FACTOR, USUAL_MARGIN = 1.1, 500
+"""Of what a server was seen to add so much more is set aside; so many tokens every bound has beyond its count."""
 ASSUMED_OUTPUT = 1024
 """Output tokens that a tokens-per-minute limit is charged for a request without max_tokens."""
 
@@ -306,6 +309,8 @@ class Meter:
         self._output = ASSUMED_OUTPUT if self.max_tokens is None else self.max_tokens
         self._worst_cases: dict[int, Decimal | None] = {}
         """By the input's bound: requests of one size cost the same, and different sizes are few."""
+        self._added = 0
+        """Tokens more than counted that requests are to be able to cost."""
         self.charged = False
         """The provider charges for what every price here calls free: what is said goes before what is computed."""
 
@@ -330,6 +335,15 @@ class Meter:
         if self.is_free:
             self.charged = True
             self._worst_cases = {}
+
+    def heard_of_added(self, tokens: int) -> None:
+        """Hear that inputs were billed above their counts, by so many tokens at most: a bound must hold that, too.
+
+        A server may put a prompt of its own before what it is sent. What the usual margins of a bound hold is no more.
+        """
+        margin = 0 if tokens <= USUAL_MARGIN else ceil(ADDED_FACTOR * tokens)
+        if margin != self._added:
+            self._added, self._worst_cases = margin, {}
 
     def price_at(self, sent_at: float) -> Price | None:
         """Return the price in force at a moment (epoch seconds) of the run, None if unknown."""
@@ -358,6 +372,7 @@ class Meter:
     def _worst_case(self, input_bound: int) -> Decimal | None:
         if self.price is None or self.charged:
             return None
+        input_bound += self._added
         if self.max_tokens is None and not all(price.output_is_free for price in self.prices):
             return None
         worst = max(worst_case_usd(price, input_bound, self.max_tokens or 0) for price in self.prices)

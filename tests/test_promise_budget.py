@@ -270,3 +270,28 @@ def test_repairs_are_paid_from_the_same_budget(project, stub):
     project.run("run", "job.toml", "--yes", "--budget", "0.01", code=4)
     assert project.value("select count(*) from attempts where kind = 'repair'") > 0
     assert stub.bill <= Decimal("0.01")
+
+
+def test_what_a_provider_adds_to_what_it_is_sent_is_set_aside_by_the_next_run(project, stub):
+    """A prompt of its own, or tools: one pause says so, and then the budget is held with it."""
+    stub.answer = lambda payload: Reply("fine", prompt_tokens=3000 + len(payload["messages"][-1]["content"]))
+    project.rows(texts(60))
+    project.job(concurrency=4)
+    paused = project.run("run", "job.toml", "--yes", "--budget", "1", code=4)
+    assert "does this provider add to what it is sent? Then the next run sets so much more aside" in paused.stderr
+    first = stub.calls
+    assert first <= 4
+    project.run("run", "job.toml", "--yes", "--budget", "1")
+    assert stub.calls == 60
+    bounds = project.sql("select min(reserved_usd - cost_usd) as least from attempts where run_id = 2")
+    assert Decimal(bounds[0]["least"]) >= 0
+
+
+def test_the_cap_holds_with_what_a_provider_adds(project, stub):
+    stub.answer = lambda payload: Reply("fine", prompt_tokens=3000 + len(payload["messages"][-1]["content"]))
+    project.rows(texts(60))
+    project.job(concurrency=8)
+    project.run("run", "job.toml", "--yes", "--limit", "1")
+    paused = project.run("run", "job.toml", "--yes", "--budget", "0.02", code=4)
+    assert "raise it with --budget" in paused.stderr
+    assert Decimal("0.018") < stub.bill <= Decimal("0.02")

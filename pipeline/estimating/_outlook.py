@@ -230,8 +230,6 @@ class Outlook:
         """Mean time that a request is on the wire; None if nobody knows."""
         return sum(one.seconds for one in self.used) / len(self.used) if self.used else None
 
-    # -- tokens -------------------------------------------------------------------------------------
-
     def groups(self, to_send: ToSend) -> list[Group]:
         """Forecast requests that are to be sent; none if neither an answer nor max_tokens says anything.
 
@@ -278,8 +276,6 @@ class Outlook:
             cache_write_tokens=int(billed * self.written_share),
             reasoning_tokens=int(output_tokens * self.reasoning_share),
         )
-
-    # -- dollars ------------------------------------------------------------------------------------
 
     def bill(self, terms: Terms, groups: Sequence[Group]) -> Bill | None:
         """Price requests by size; None if price or output is unknown."""

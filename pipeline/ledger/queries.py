@@ -151,6 +151,16 @@ def charged(connection: duckdb.DuckDBPyConnection, provider: str, model: str) ->
     return billed is not None and billed[0] > 0
 
 
+def added_tokens(connection: duckdb.DuckDBPyConnection, job: str, prompt_id: str) -> int:
+    """Return by how many tokens at most the input of a job's requests, under a prompt, was billed above its count."""
+    found = connection.execute(
+        "select coalesce(max(input_tokens - counted_tokens), 0) from attempts join run_starts using (run_id)"
+        " where job = $1 and prompt_id = $2",
+        [job, prompt_id],
+    ).fetchone()
+    return 0 if found is None else max(int(found[0]), 0)
+
+
 def has_estimate(connection: duckdb.DuckDBPyConnection, run_id: int) -> bool:
     """Tell whether a run's estimate is booked."""
     return connection.execute("select 1 from estimates where run_id = ?", [run_id]).fetchone() is not None

@@ -110,6 +110,8 @@ class History:
     """Attempts of the plan that have neither a known cost nor an upper bound: what they cost is not in `spent_usd`."""
     charged: bool = False
     """The provider charged for this model, in any job, when it last said what it charged."""
+    added_tokens: int = 0
+    """By so many tokens at most an input under this prompt was billed above its count."""
     elsewhere: queries.Elsewhere = queries.Elsewhere()  # noqa: RUF009 -- a frozen value
     """What other plans of the job have, where a run would begin one that never spent anything."""
 
@@ -307,6 +309,7 @@ class Ledger:
                 spent_usd=plan.spent_usd,
                 unbounded=plan.unknown,
                 charged=queries.charged(connection, ask.provider, ask.model),
+                added_tokens=queries.added_tokens(connection, ask.job, ask.prompt_id),
                 elsewhere=(
                     queries.spent_elsewhere(connection, ask.job, ask.prompt_id) if begins else queries.Elsewhere()
                 ),

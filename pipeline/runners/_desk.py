@@ -401,7 +401,7 @@ class Desk:
             return f"{self._length(usage)}; does this provider honour max_tokens?"
         return (
             f"it was billed for {usage.input_tokens:,} input tokens, and {arrival.ticket.input_tokens:,} were counted;"
-            " does this provider add to what it is sent?"
+            " does this provider add to what it is sent? Then the next run sets so much more aside"
         )
 
     def _length(self, usage: Usage) -> str:

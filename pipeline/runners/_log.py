@@ -45,9 +45,6 @@ _A_LINE_OF_OURS = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 _BARE = re.compile(r"[^\s\"=]+")
 
 
-# -- what happens -------------------------------------------------------------------------------------
-
-
 def started(prepared: "Prepared", start: "RunStart", ledger: Path) -> None:
     """Tell what this run is about to do, and where it books."""
     job, limits = prepared.job, prepared.job.limits
@@ -141,9 +138,6 @@ def _pairs(facts: dict[str, Any]) -> str:
 
 def _quoted(text: str) -> str:
     return orjson.dumps(text.encode("utf-8", "replace").decode()).decode()
-
-
-# -- the file -----------------------------------------------------------------------------------------
 
 
 class RunLog:

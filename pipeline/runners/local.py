@@ -142,8 +142,6 @@ class LocalRun:
         self.paused: Pause | None = None
         """Why the run is on its way out, None while it goes on."""
 
-    # -- for whoever watches ------------------------------------------------------------------------
-
     @property
     def in_flight(self) -> int:
         """Requests on the wire now."""
@@ -229,8 +227,6 @@ class LocalRun:
         self.stop()
         if self._main is not None:
             self._main.cancel()
-
-    # -- the stations -------------------------------------------------------------------------------
 
     async def execute(self, watch: Callable[["LocalRun"], Awaitable[None]] | None = None) -> RunReport:
         """Run to the end or to a pause; `watch` shows progress until it is cancelled.
@@ -414,8 +410,6 @@ class LocalRun:
                 self._fail(error)
             else:
                 self._desk.arrive(Arrival(ticket, attempt, result, epoch))
-
-    # -- the planner's thread -----------------------------------------------------------------------
 
     def _plan(self, loop: asyncio.AbstractEventLoop, planned: "asyncio.Future[None]") -> None:
         """Scan the input; each batch waits until the loop has taken it."""

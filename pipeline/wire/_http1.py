@@ -81,8 +81,6 @@ class Answer:
         """Tell whether something of it has arrived."""
         return self._head_read or bool(self._pending)
 
-    # -- inside -------------------------------------------------------------------------------------
-
     def _head(self, data: bytes, at: int) -> int:
         """Read status line and headers; returns where to read on."""
         end, gap = data.find(b"\r\n\r\n", at), 4

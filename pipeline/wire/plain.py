@@ -123,8 +123,6 @@ class PlainWire:
             self._drop(connection)
         await asyncio.sleep(0)  # the loop closes them
 
-    # -- connections --------------------------------------------------------------------------------
-
     def _free(self, idle: "deque[_Connection]", now: float) -> "_Connection | None":
         while idle:
             connection = idle.pop()  # the newest: the others may end in peace
@@ -278,8 +276,6 @@ class _Connection(asyncio.Protocol):
         waiting, self._waiting = self._waiting, None
         if waiting is not None and not waiting.done():
             waiting.set_exception(error)
-
-    # -- what asyncio calls -------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
