@@ -41,13 +41,12 @@ from pipeline.reports import forecast as forecast_report
 from pipeline.reports import results as results_report
 from pipeline.reports import spend as spend_report
 from pipeline.reports import status as status_report
-from pipeline.reports._earlier import earlier_answers, kept_answers, left_behind, no_list
-from pipeline.reports._settings import as_it_ran, as_options, as_that_retry, carried, changed, ledger_option
+from pipeline.reports.earlier import earlier_answers, kept_answers, left_behind, no_list
+from pipeline.reports.settings import as_it_ran, as_options, as_that_retry, carried, changed, ledger_option
 from pipeline.reports.spend import ALWAYS_AND_EVER, Period, require_dimensions
 from pipeline.repricing import Caching
-from pipeline.runners import _log
-from pipeline.runners._lock import ask_to_stop, live_runs
-from pipeline.runners._tally import ENDED_BADLY
+from pipeline.runners import runlog
+from pipeline.runners.job_lock import ask_to_stop, live_runs
 from pipeline.runners.launch import (
     Launch,
     Prepared,
@@ -65,6 +64,7 @@ from pipeline.runners.launch import (
 )
 from pipeline.runners.local import RunReport
 from pipeline.runners.pilot import send_pilot
+from pipeline.runners.tally import ENDED_BADLY
 from pipeline.sources import open_source
 from pipeline.windows import Window, context_window
 
@@ -88,7 +88,7 @@ def _at_least_1(number: int | None, what: str) -> None:
 
 def log_notice(text: str) -> None:
     """Hand a notice to the logger `promptmill`, which shows it on stderr unless a program has set up its own."""
-    _log.LOGGER.warning("%s", text)
+    runlog.LOGGER.warning("%s", text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from pipeline.retry import RetryPolicy
 from pipeline.runners._ahead import Ahead
 from pipeline.runners._connection import Remote
 from pipeline.runners._desk import Arrival, Desk
-from pipeline.runners._tally import Tally
 from pipeline.runners.attempt import Exchanger
+from pipeline.runners.tally import Tally
 
 ANSWER = WireReply(
     200,

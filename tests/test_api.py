@@ -20,7 +20,7 @@ from stub_faults import status
 import pipeline
 from pipeline import Ledger, Overrides, Period, RunOptions, UserError, api
 from pipeline.errors import LedgerError, UsageError
-from pipeline.runners._lock import live_runs
+from pipeline.runners.job_lock import live_runs
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from pipeline.records import Attempt, Failure, ModelSpec, Outcome, Reply, Reques
 from pipeline.retry import RetryPolicy
 from pipeline.runners._ahead import Ahead
 from pipeline.runners._desk import Arrival, Desk
-from pipeline.runners._tally import Tally
 from pipeline.runners.attempt import Again, Done
+from pipeline.runners.tally import Tally
 
 COST = Decimal("0.001")
 WORST = Decimal("0.01")

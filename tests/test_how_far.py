@@ -18,8 +18,8 @@ from pipeline.cli._progress import Progress
 from pipeline.cli._sending import _advice, _sentence
 from pipeline.cli._show import table
 from pipeline.cli._status_line import StatusLine
-from pipeline.reports._settings import carried
-from pipeline.runners._tally import Tally
+from pipeline.reports.settings import carried
+from pipeline.runners.tally import Tally
 
 
 @pytest.fixture

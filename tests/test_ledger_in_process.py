@@ -14,7 +14,7 @@ from bookings import Booked, ask, child, finished, hears, value
 from pipeline import journal
 from pipeline.errors import LedgerBusy, LedgerError
 from pipeline.ledger import Ledger, _connect
-from pipeline.runners._lock import job_lock, live_runs
+from pipeline.runners.job_lock import job_lock, live_runs
 
 IN_THIS_PROCESS = "is open in this very process, by a DuckDB connection of your own"
 

@@ -22,7 +22,7 @@ from pipeline.errors import LedgerBusy, LedgerError
 from pipeline.ledger import Ledger, _connect, _journals, store
 from pipeline.runners import _backlog, _loader
 from pipeline.runners._loader import Loader
-from pipeline.runners._lock import job_lock, live_runs
+from pipeline.runners.job_lock import job_lock, live_runs
 
 HOLDER = """
 import sys
@@ -849,7 +849,7 @@ def test_a_ledger_whose_maker_was_killed_is_made_by_the_next(path, damaged):
 HAS_THE_JOB = """
 import sys
 from pathlib import Path
-from pipeline.runners._lock import job_lock
+from pipeline.runners.job_lock import job_lock
 with job_lock(Path(sys.argv[1]), sys.argv[2], sys.argv[3]) as others:
     print(",".join(others), flush=True)
     sys.stdin.readline()

@@ -13,8 +13,8 @@ from virtual_clock import run as run_virtually
 
 from pipeline.errors import UsageError
 from pipeline.records import Attempt
-from pipeline.runners import _log
-from pipeline.runners._tally import Tally
+from pipeline.runners import runlog
+from pipeline.runners.tally import Tally
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (debug|info|warning|error) .+")
 
@@ -33,7 +33,7 @@ def write(tmp_path):
 
     def written(act, *, debug=False):
         told = []
-        with _log.opened(tmp_path / "a.log", debug=debug, notify=told.append) as log:
+        with runlog.opened(tmp_path / "a.log", debug=debug, notify=told.append) as log:
             act(log)
         return (tmp_path / "a.log").read_text(encoding="utf-8").splitlines(), told
 
@@ -165,7 +165,7 @@ def test_a_key_is_hidden_wherever_it_comes_from(write):
     def act(log):
         log.hide("mark-0123456789")
         log.tell("a warning with mark-0123456789 in it")
-        _log.exchange(attempt(result="rejected", error="bad key mark-0123456789", request_id="mark-0123456789"))
+        runlog.exchange(attempt(result="rejected", error="bad key mark-0123456789", request_id="mark-0123456789"))
         log.failed(RuntimeError("mark-0123456789"))
 
     lines, _ = write(act)
@@ -176,8 +176,8 @@ def test_a_key_is_hidden_wherever_it_comes_from(write):
 def test_of_millions_of_equal_failures_a_few_are_told_and_all_are_counted(write):
     def act(_):
         for _n in range(12_345):
-            _log.exchange(attempt(result="unavailable", error_type="http_503", error="down"))
-        _log.exchange(attempt(result="invalid", error_type="schema", error="'private' is not a number"))
+            runlog.exchange(attempt(result="unavailable", error_type="http_503", error="down"))
+        runlog.exchange(attempt(result="invalid", error_type="schema", error="'private' is not a number"))
 
     lines, _ = write(act)
     told = [line for line in lines if "not well:" in line and "http_503" in line]
@@ -190,7 +190,7 @@ def test_of_millions_of_equal_failures_a_few_are_told_and_all_are_counted(write)
 def test_failures_whose_codes_are_all_different_fill_no_disk(write):
     def act(_):
         for n in range(10_000):
-            _log.exchange(attempt(result="unavailable", error_type=f"err_{n}", error="down"))
+            runlog.exchange(attempt(result="unavailable", error_type=f"err_{n}", error="down"))
 
     lines, _ = write(act)
     assert len(lines) < 250
@@ -199,7 +199,7 @@ def test_failures_whose_codes_are_all_different_fill_no_disk(write):
 
 def test_a_very_long_event_is_cut(write):
     (line,), _ = write(lambda log: log.tell("x" * 10**6))
-    assert len(line) < _log.LONGEST_LINE + 100
+    assert len(line) < runlog.LONGEST_LINE + 100
 
 
 def test_a_line_that_a_full_disk_tore_does_not_swallow_the_next(tmp_path, write):
@@ -228,7 +228,7 @@ def test_progress_is_told_once_a_minute(tmp_path):
         await asyncio.sleep(3 * 60 + 1)
         watching.cancel()
 
-    with _log.opened(tmp_path / "a.log", debug=False, notify=print) as log:
+    with runlog.opened(tmp_path / "a.log", debug=False, notify=print) as log:
         run_virtually(night(log))
     lines = (tmp_path / "a.log").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 3

@@ -10,7 +10,7 @@ from bookings import Booked
 from project import Project, texts
 from stub_faults import status
 
-from pipeline.runners._lock import job_lock
+from pipeline.runners.job_lock import job_lock
 
 OTHER = ("--set", "model.temperature=0.7")
 

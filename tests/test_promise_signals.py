@@ -172,7 +172,7 @@ def test_the_first_ctrl_c_loses_nothing_whatever_else_has_stopped_the_run_before
 @pytest.mark.parametrize(
     "moment",
     [
-        "return pipeline.runners._lock._write_facts 1",
+        "return pipeline.runners.job_lock._write_facts 1",
         "call pipeline.ledger.queries.next_run_id 1",
         "call pipeline.runners.launch._run 1",
     ],

@@ -1,6 +1,6 @@
 """What a run counts while it goes on, apart from its stations."""
 
-from pipeline.runners._tally import Tally
+from pipeline.runners.tally import Tally
 
 
 def test_rows_with_one_key_end_together_whether_they_come_before_or_after_its_outcome():

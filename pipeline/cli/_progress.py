@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.budget import about
 from pipeline.cli._show import duration, money, plural
 from pipeline.cli._status_line import GAP, StatusLine
-from pipeline.runners._tally import Tally
+from pipeline.runners.tally import Tally
 from pipeline.text import printable
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from pipeline.job import Job
     from pipeline.ledger import Ledger
     from pipeline.planning import Selection
-    from pipeline.runners._log import RunLog
     from pipeline.runners.launch import Prepared
     from pipeline.runners.local import LocalRun, RunReport
+    from pipeline.runners.runlog import RunLog
 
 
 @dataclass(frozen=True)
@@ -142,12 +142,12 @@ def _opened(log: LogTo, ledger_path: "Path") -> "Iterator[_Told]":
         yield _Told(None)
         return
     from pipeline.ledger import Ledger
-    from pipeline.runners import _log
+    from pipeline.runners import runlog
 
     forbidden = [ledger_path.with_name(f"{ledger_path.name}{ending}") for ending in ("", ".gate", ".wal")]
     if log.path.resolve().parent == Ledger(ledger_path).folder.resolve():
         raise click.UsageError(f"--log {log.path}: that folder holds the ledger's journals; name a file elsewhere")
-    with _log.opened(log.path, debug=log.level == "debug", notify=warn, forbidden=forbidden) as opened:
+    with runlog.opened(log.path, debug=log.level == "debug", notify=warn, forbidden=forbidden) as opened:
         try:
             yield _Told(opened)
         except click.ClickException as error:

@@ -16,12 +16,12 @@ from pipeline.errors import Pause, PromptmillError, RunPaused, pause_of
 from pipeline.health import Health, Heard
 from pipeline.journal import Journal
 from pipeline.records import Attempt, Failure, Outcome, Reply, Usage
-from pipeline.runners import _log
+from pipeline.runners import runlog
 from pipeline.runners._ahead import Ahead
 from pipeline.runners._lines import Fields, attempt_line, outcome_line
 from pipeline.runners._loader import Loader
-from pipeline.runners._tally import Tally
 from pipeline.runners.attempt import Again, Done, Exchanger, Step
+from pipeline.runners.tally import Tally
 from pipeline.suspects import Standing
 
 CUT_SHARE, LONG_TOKENS, CUT_TOLD, MOST_LENGTHS = 0.6, 300, 5, 1000
@@ -188,7 +188,7 @@ class Desk:
         attempt, heard, step = arrival.attempt, verdict.heard, verdict.step
         cost = attempt.cost_usd
         self._door.back(arrival.ticket, cost=cost, used_tokens=_tokens_used(attempt))
-        _log.exchange(attempt)
+        runlog.exchange(attempt)
         self._add_up(arrival.ticket, cost)
         self._mind(heard)
         if cost is not None and isinstance(step, Done):
@@ -330,7 +330,7 @@ class Desk:
             if limited:
                 self._tally.rate_limited += 1
                 self._tally.shut_seconds += self._door.shut_seconds - before
-            _log.door_shut(step.wait_seconds, limited=limited)
+            runlog.door_shut(step.wait_seconds, limited=limited)
         elif limited:
             self._tally.limited_alone += 1
         if step.queue == "second":

@@ -25,17 +25,17 @@ from pipeline.pricing import Price
 from pipeline.prompts import KeyMaker
 from pipeline.providers import usual_key_env
 from pipeline.records import Request
-from pipeline.runners import _log
+from pipeline.runners import runlog
 from pipeline.runners._connection import Bundled, Connection, Remote
 from pipeline.runners._loader import Loader
 from pipeline.runners._local_model import require_local_model, require_model_name
-from pipeline.runners._lock import asked_to_stop, job_lock
 from pipeline.runners._open_files import make_room_for
 from pipeline.runners._planner import Planner
 from pipeline.runners._signals import Asked, hears_signals, listen, look_out, stoppable
-from pipeline.runners._tally import ENDED_BADLY
 from pipeline.runners.attempt import Exchanger
+from pipeline.runners.job_lock import asked_to_stop, job_lock
 from pipeline.runners.local import LocalRun, RunReport
+from pipeline.runners.tally import ENDED_BADLY
 from pipeline.windows import Window
 from pipeline.wire import WireOptions, open_wire
 
@@ -272,7 +272,7 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
             )
         started = how.ledger.begin(_request(prepared, how))
         asked.begun = True
-        _log.started(prepared, started, how.ledger.path)
+        runlog.started(prepared, started, how.ledger.path)
         if job.budget_usd is not None and started.plan.spent_usd:
             uncertain = started.plan.uncertain_usd
             bound = f", {dollars(uncertain)} of that at most, for attempts of unknown cost" if uncertain else ""

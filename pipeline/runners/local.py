@@ -22,14 +22,14 @@ from pipeline.health import Health, StopRules
 from pipeline.journal import Journal
 from pipeline.ledger import RowsDone
 from pipeline.providers import redact
-from pipeline.runners import _log
+from pipeline.runners import runlog
 from pipeline.runners._ahead import Ahead
 from pipeline.runners._desk import Arrival, Desk
 from pipeline.runners._lines import outcome_line, sent_line
 from pipeline.runners._loader import Loader
 from pipeline.runners._planner import Batch, Planner
-from pipeline.runners._tally import Tally
 from pipeline.runners.attempt import Exchanger
+from pipeline.runners.tally import Tally
 
 CLOCK_SECONDS = 1.0
 """How often the wall clock is looked at: it may be set, and stands still for a sleeping laptop's timers."""
@@ -208,7 +208,7 @@ class LocalRun:
     def _pause(self, pause: Pause) -> None:
         """Let nothing more out; the first reason stays."""
         if self.paused is None:
-            _log.pausing(pause)
+            runlog.pausing(pause)
         self.paused = self.paused or pause
         self._abandoned.set()
         self._door.stop()

@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.job import load_job
 from pipeline.ledger import Ledger
 from pipeline.reports import run_report
-from pipeline.reports._settings import as_it_ran, changed, ledger_option
+from pipeline.reports.settings import as_it_ran, changed, ledger_option
 
 _PLANS = """
 select p.plan_id, max(r.run_id) as run_id, arg_max(r.config, r.run_id) as config,
