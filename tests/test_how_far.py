@@ -423,7 +423,7 @@ def test_errors_names_what_helps_each_cause_of_a_rejection(project, stub):
 def test_the_commands_that_errors_prints_name_the_ledger_if_it_is_another(project, stub):
     stub.faults = lambda *_: status(500)
     project.rows(texts(1))
-    project.job(more="[retry]\nattempts = 1")
+    project.job(more="[retry]\nattempts = 1\n[stop]\noutage_rows = 0")
     ran = project.run("run", "job.toml", "--yes", "--ledger", "my own.duckdb", code=3)
     assert "see why with: promptmill errors job.toml --ledger 'my own.duckdb'" in ran.stderr
     said = project.run("errors", "job.toml", "--ledger", "my own.duckdb").stderr
@@ -442,7 +442,7 @@ def test_a_truncated_rows_command_names_one_limit_only(project, stub):
 def test_errors_says_that_the_prompt_is_another_now(project, stub):
     stub.faults = lambda *_: status(500)
     project.rows(texts(1))
-    job = project.job(more="[retry]\nattempts = 1")
+    job = project.job(more="[retry]\nattempts = 1\n[stop]\noutage_rows = 0")
     project.run("run", "job.toml", "--yes", code=3)
     job.write_text(job.read_text().replace('user = "', 'user = "' + "Please. " * 20))
     project.run("run", "job.toml", "--yes", code=3)

@@ -868,7 +868,7 @@ def test_the_second_run_of_a_job_is_refused_and_named_the_first(tmp_path):
     assert live_runs(tmp_path) == {}
     with job_lock(tmp_path, "night", "stub") as others:
         assert others == []
-        assert live_runs(tmp_path) == {"night": {"pid": os.getpid(), "account": "stub"}}
+        assert live_runs(tmp_path) == {"night": {"pid": os.getpid(), "account": "stub", "hears_signals": True}}
 
 
 def test_the_lock_of_a_killed_run_is_free(tmp_path):

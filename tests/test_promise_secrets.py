@@ -334,7 +334,7 @@ def test_a_redirect_carries_the_key_nowhere(tmp_path, wire, number, in_body):
         stub.faults = lambda *_: status(number, said(PREFIXED), headers={"location": location})
         project.rows(texts(3))
         done = project.run("run", "job.toml", "--yes", code=4)
-        assert "redirects to 127.0.0.1" in done.stderr
+        assert "redirects to http://127.0.0.1:" in done.stderr
         assert (other.calls, other.strays) == (0, [])
         assert_nowhere(project, PREFIXED, done.stdout, done.stderr)
 
