@@ -409,6 +409,9 @@ async def run_async(job: Job, ledger: Ledger, options: RunOptions = RunOptions()
     except asyncio.CancelledError:
         stop.set()
         await asyncio.wait([work])
+        error = work.exception()
+        if error is not None:
+            options.notify(f"{type(error).__name__}: {error}")
         raise
 
 
@@ -597,6 +600,8 @@ def stop(ledger: Ledger, job: Name) -> int:
         raise UsageError(f"the job {name} has just ended (process {pid})") from None
     except PermissionError:
         raise UsageError(f"the job {name} runs as another user (process {pid}), who must stop it") from None
+    except OSError as error:
+        raise UsageError(f"the job {name} can't be told to stop: {error.strerror} ({ledger.folder})") from error
     return int(pid)
 
 

@@ -5,7 +5,6 @@ first). Stated rates are kept to a hair below; what a server does not state, `pa
 """
 
 import asyncio
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
@@ -140,10 +139,8 @@ class Doorman:
         self._waited = False
         self._shut_until = 0.0
         self._narrowed: int | None = None
-        self._newest = self._answers = 0
-        """The number of the newest request, and how many were answered."""
-        self._failures: list[int] = []
-        """Of each failure of the server's own the newest request when it came home."""
+        self._answers = 0
+        """Requests answered so far."""
         self.in_flight = 0
 
     async def offer(self, tickets: Iterable[Ticket]) -> None:
@@ -270,8 +267,7 @@ class Doorman:
     def _goes_out(self, ticket: Ticket, now: float) -> None:
         self.in_flight += 1
         self._started.add(ticket.request.key)
-        self._out[ticket.request.key] = sent = self._pace.sent(now, self.in_flight)
-        self._newest = sent.number
+        self._out[ticket.request.key] = self._pace.sent(now, self.in_flight, self._answers)
         if self._crowding.most is not None:
             self._crowding.goes_out(now, self.in_flight)
         if self._minute is not None:
@@ -405,12 +401,12 @@ class Doorman:
         sent, now = self._out[ticket.request.key], asyncio.get_running_loop().time()
         busy = failure.http_status in BUSY
         older = self._older(sent.number, home) if busy or wanted else 0
+        if self._narrowed is not None:  # it seems to be down, and then that is no question of room
+            return older
         if busy:
             self._tell(self._crowding.turned_away(sent, now, older))
         elif failure.http_status in SLOW or failure.error_type == "timeout":
-            done_before = sent.number - sent.in_flight - bisect_left(self._failures, sent.number)
-            self._tell(self._crowding.timed_out(sent, now, max(self._answers - done_before, 0)))
-        self._failures.append(self._newest)
+            self._tell(self._crowding.timed_out(sent, now, self._answers - sent.answered))
         return older
 
     def _older(self, number: int, home: AbstractSet[str]) -> int:

@@ -148,11 +148,6 @@ class Health:
         return not self._reached and not self._answered_before
 
     @property
-    def proven(self) -> bool:
-        """Whether something else than a rejection has come back."""
-        return self._proven
-
-    @property
     def down(self) -> bool:
         """Tell whether the provider is down: then one request at a time is enough to see when it is back."""
         return self._down_since is not None

@@ -186,8 +186,8 @@ class Pace:
         self.closed_in_a_row = 0
         """Closings since the server last let a request through."""
 
-    def sent(self, now: float, in_flight: int) -> Sent:
-        """Note that a request goes out, as the `in_flight`-th that is on the wire."""
+    def sent(self, now: float, in_flight: int, answered: int = 0) -> Sent:
+        """Note that a request goes out, as the `in_flight`-th that is on the wire, with so many answered before."""
         self._number += 1
         if self._closed:
             self._reopen(now)
@@ -196,7 +196,7 @@ class Pace:
         self._recent.append(now)
         self._chance.sent()
         self._slots.sent(now, self._number, in_flight)
-        return Sent(now, self._number, in_flight)
+        return Sent(now, self._number, in_flight, answered)
 
     def limited(self, now: float, sent: Sent, hint: RateHint | None = None, tokens: int = 0) -> bool:
         """Learn from a 429. Of the requests that went out together only the first one counts.

@@ -18,6 +18,8 @@ class Sent(NamedTuple):
     number: int
     in_flight: int
     """Requests on the wire then, this one included."""
+    answered: int = 0
+    """Requests answered so far then."""
 
 
 class Slots:

@@ -295,3 +295,15 @@ def test_the_cap_holds_with_what_a_provider_adds(project, stub):
     paused = project.run("run", "job.toml", "--yes", "--budget", "0.02", code=4)
     assert "raise it with --budget" in paused.stderr
     assert Decimal("0.018") < stub.bill <= Decimal("0.02")
+
+
+def test_a_count_that_is_off_is_nothing_that_a_provider_adds(project, stub):
+    """One long row, billed for twice its count but within its bound, must not make each short one dear."""
+    stub.answer = lambda payload: Reply("fine", prompt_tokens=2 * len(payload["messages"][-1]["content"]) // 5)
+    project.rows([{"id": "long", "text": "lorem ipsum " * 8000}, *texts(20)])
+    project.job(concurrency=1)
+    project.run("run", "job.toml", "--yes", "--limit", "1")
+    before = worst_case(project)
+    project.run("run", "job.toml", "--yes", "--budget", "1")
+    dearest = Decimal(project.value("select max(reserved_usd) from attempts where run_id = 2"))
+    assert dearest < Decimal("0.001") < before

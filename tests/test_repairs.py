@@ -142,13 +142,48 @@ def test_what_is_open_is_what_has_not_ended_since(tmp_path):
     run.attempt(ended, result="invalid", output="bad")
     run.outcome(ended, "invalid")
     run.attempt(failed, result="unavailable", output=None)
-    run.end()
+    run.end(exit_code=4)
     other = Booked(path, "other", config=config)
     other.attempt(foreign, result="invalid", output="of another job")
-    other.end()
+    other.end(exit_code=4)
     started = Ledger(path).begin(request(repairs=True))
     started.journal.close()
     assert started.known.open == {waits: OpenAnswer(1, 2, "no better", "schema", "why", 1)}
     nobody_asked = Ledger(path).begin(request())
     nobody_asked.journal.close()
     assert nobody_asked.known.open == {}
+
+
+def test_the_answer_that_says_anything_is_kept_across_runs(project, stub):
+    stub.answer = lambda payload: "" if repairs(payload) else BAD
+    project.rows(texts(1))
+    project.job(concurrency=1, more=SCHEMA.format(2))
+    stopped(project, stub, calls=2)
+    project.run("run", "job.toml", "--yes", code=3)
+    assert project.sql("select status, output from results") == [{"status": "invalid", "output": BAD}]
+
+
+def test_a_repair_that_was_tried_again_counts_as_one(project, stub):
+    stub.answer = lambda _: BAD
+    project.rows(texts(1))
+    project.job(concurrency=1, more=SCHEMA.format(2))
+    stub.faults = lambda number, _: status(500) if number == 2 else status(402) if number > 3 else None
+    project.run("run", "job.toml", "--yes", code=4)
+    stub.faults = None
+    before = stub.calls
+    project.run("run", "job.toml", "--yes", code=3)
+    assert stub.calls - before == 1, "one of two was made"
+
+
+def test_an_open_answer_goes_before_another_jobs_cut_off_one(project, stub):
+    stopped(project, stub, calls=4)
+    stub.answer = lambda payload: "word " * 200
+    other = project.job("other", concurrency=4)
+    other.write_text(
+        project.job(concurrency=4, more=SCHEMA.format(1)).read_text().replace('name = "job"', 'name = "other"')
+    )
+    project.run("run", "other.toml", "--yes", code=3)
+    stub.answer = first_bad
+    project.run("run", "job.toml", "--yes", code=3)
+    found = project.sql("select status, count(*) n from results where job = 'job' group by all order by all")
+    assert found == [{"status": "ok", "n": 4}, {"status": "truncated", "n": 8}]

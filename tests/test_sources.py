@@ -389,3 +389,14 @@ def test_only_the_rows_that_are_needed_are_read(monkeypatch):
     monkeypatch.setattr(Path, "open", lambda self, *_, **__: Counting(self))
     assert len(read("data.jsonl", limit=5)) == 5
     assert 0 < read_bytes < 3_000_000
+
+
+def test_what_was_read_before_the_fingerprint_must_be_what_it_is_of(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": "good"}\n')
+    source = open_source(InputSpec(path=str(path)))
+    assert len(next(source.batches())) == 1
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(InputError, match="was changed while it was read"):
+        source.fingerprint()
+    assert open_source(InputSpec(path=str(path))).fingerprint()

@@ -66,7 +66,8 @@ def send(
 
         async def watch(run: "LocalRun") -> None:
             news.tell()
-            await asyncio.gather(Progress(quiet=quiet).watch(run), told.watch(run))
+            with contextlib.suppress(OSError):  # the terminal is gone: the run goes on all the same
+                await asyncio.gather(Progress(quiet=quiet).watch(run), told.watch(run))
 
         options = api.RunOptions(
             environ=os.environ,

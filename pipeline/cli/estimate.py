@@ -1,5 +1,6 @@
 """`promptmill estimate JOB`."""
 
+import contextlib
 import os
 from decimal import Decimal
 from pathlib import Path
@@ -130,7 +131,8 @@ def _options(job: "Job", ticker: Ticker, news: "NewLedger", limit: int | None, *
     async def watch(run: "LocalRun") -> None:
         ticker.clear()
         news.tell()
-        await Progress(quiet=quiet).watch(run)
+        with contextlib.suppress(OSError):  # the terminal is gone: the pilot goes on all the same
+            await Progress(quiet=quiet).watch(run)
 
     return api.RunOptions(environ=os.environ, watch=watch, notify=warn, tick=ticker, limit=limit)
 

@@ -141,35 +141,38 @@ def known_keys(
 
 _INVALID = """
 create or replace temp table invalid as
-select a.key, a.run_id, a.attempt, a.error_type, a.error from attempts a join run_starts r using (run_id)
-where a.result = 'invalid' and r.job = $1 and r.run_id >= $2
+select a.key, a.run_id, a.attempt from attempts a join runs r using (run_id)
+where a.result = 'invalid' and r.job = $1 and r.run_id >= $2 and coalesce(r.exit_code, -1) not in (0, 3)
 """
 _OPEN = """
-with own as (select run_id from run_starts where job = $1),
+with own as (select run_id from run_starts where job = $1 and run_id >= $2),
 ended as (
     select key, max(run_id) as run_id from outcomes
     where key in (select key from invalid) and run_id in (select run_id from own) group by key),
-newest as (
+waiting as (
     select i.*, coalesce(e.run_id, 0) as ended from invalid i left join ended e using (key)
-    where i.run_id > coalesce(e.run_id, 0)
-    qualify row_number() over (partition by key order by i.run_id desc, attempt desc) = 1),
-made as (
-    select a.key, count(*) as repairs from attempts a join newest n using (key)
-    where a.kind = 'repair' and a.result in ('ok', 'invalid', 'truncated', 'refused') and a.run_id > n.ended
+    where i.run_id > coalesce(e.run_id, 0)),
+best as (
+    select w.*, s.output from waiting w join answers s using (run_id, key, attempt)
+    qualify row_number() over (partition by key order by trim(s.output) <> '' desc, run_id desc, attempt desc) = 1),
+answered as (
+    select a.key, count(*) as answers from attempts a join best b using (key)
+    where a.result in ('ok', 'invalid', 'truncated', 'refused') and a.run_id > b.ended
       and a.run_id in (select run_id from own)
     group by a.key)
-select n.key, n.run_id, n.attempt, s.output, n.error_type, n.error, coalesce(m.repairs, 0)
-from newest n join answers s using (run_id, key, attempt) left join made m using (key)
+select b.key, b.run_id, b.attempt, b.output, a.error_type, a.error, n.answers - 1
+from best b join attempts a using (run_id, key, attempt) join answered n using (key)
 """
 
 
 def _open_answers(connection: duckdb.DuckDBPyConnection, job: str, first: int) -> dict[str, OpenAnswer]:
     """Return answers that were to be repaired when their run ended, of the job's runs from one on.
 
-    They are few, as many as were open at once, so all other keys are left out at once.
+    Only runs that did not go to their end leave any, as many as were open at once. Of several answers to a key the
+    newest counts that says anything.
     """
     connection.execute(_INVALID, [job, first])
-    return {key: OpenAnswer(*facts) for key, *facts in connection.execute(_OPEN, [job]).fetchall()}
+    return {key: OpenAnswer(*facts) for key, *facts in connection.execute(_OPEN, [job, first]).fetchall()}
 
 
 def _interrupted_fresh_run(connection: duckdb.DuckDBPyConnection, job: str) -> int | None:

@@ -152,10 +152,13 @@ def charged(connection: duckdb.DuckDBPyConnection, provider: str, model: str) ->
 
 
 def added_tokens(connection: duckdb.DuckDBPyConnection, job: str, prompt_id: str) -> int:
-    """Return by how many tokens at most the input of a job's requests, under a prompt, was billed above its count."""
+    """Return by how many tokens at most an input was billed above its count, of a job's requests under a prompt.
+
+    Of those that cost more than they could by their counts: that a count is off is in every bound.
+    """
     found = connection.execute(
         "select coalesce(max(input_tokens - counted_tokens), 0) from attempts join run_starts using (run_id)"
-        " where job = $1 and prompt_id = $2",
+        " where job = $1 and prompt_id = $2 and computed_usd > reserved_usd",
         [job, prompt_id],
     ).fetchone()
     return 0 if found is None else max(int(found[0]), 0)

@@ -140,7 +140,7 @@ class Ledger:
             with suppress(OSError, RuntimeError):  # a loop of links, which whoever opens it is told of
                 path = path.resolve()
         self._path = path
-        self._seen_from = None if path.is_absolute() else Path.cwd()
+        self._seen_from = None if path.is_absolute() else _folder()
         self._notify = notify
         self._engine = _connect.Engine()
         self._reader = _connect.Engine()
@@ -148,13 +148,10 @@ class Ledger:
 
     @property
     def path(self) -> Path:
-        """The file. Raises LedgerError if its name means another one by now: this process went to another folder."""
-        if self._seen_from is not None and self._seen_from != Path.cwd():
-            raise LedgerError(
-                f"the ledger {self._path} was named in {self._seen_from}, and this process has gone to {Path.cwd()};"
-                " give its whole path"
-            )
-        return self._path
+        """The file, as it was named; with its whole path where that would mean another one by now."""
+        if self._seen_from is None or self._seen_from == _folder():
+            return self._path
+        return self._seen_from / self._path
 
     @property
     def folder(self) -> Path:
@@ -457,6 +454,14 @@ class Ledger:
                 state = replace(state, offset=piece.end)
                 del piece  # its lines need not lie beside the next ones
         return state
+
+
+def _folder() -> Path | None:
+    """Return the folder that this process is in; None if it has been deleted."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
 
 
 def _bundle(burst: Burst) -> Bundle:

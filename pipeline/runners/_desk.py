@@ -253,7 +253,7 @@ class Desk:
         if heard.notice is not None:
             self._notify(heard.notice)
         if heard.release and self._held:
-            self.book_rejections()
+            self._book_rejections()
         if self._doubted:
             self._mind_the_doubted(heard)
         if heard.pause is not None:
@@ -268,12 +268,11 @@ class Desk:
             pause = self._health.nothing_came(self._doubted[-1][1].error, len(self._doubted))
             if pause is not None:
                 return pause
-        self.book_rejections()
+        self._book_rejections()
         self._book_doubted()
         return None
 
-    def book_rejections(self) -> None:
-        """Book the rejections that were held back."""
+    def _book_rejections(self) -> None:
         while self._held:
             self._book_late(self._held[-1])
             self._held.pop()

@@ -121,6 +121,8 @@ class Planner:
         what, status = decide(self.known, key, self.selection, self.max_tokens)
         if what == "skip":
             return None
+        if what == "reuse" and status != "ok" and key in self.known.open:
+            what = "send"  # an answer of the job's own, which waits for its repair, goes before another job's half one
         ended = status if what == "ended" else None
         batch.seen.append((key, ended, repeated))
         if ended is not None or repeated:

@@ -37,8 +37,8 @@ def job_lock(folder: Path, job: str, account: str, *, hears_signals: bool = True
                 f"the job {job} is already running (process {pid}); `promptmill status` shows it,"
                 f" `promptmill stop {job}` stops it"
             )
-        _write_facts(fd, folder, {"pid": os.getpid(), "account": account, "hears_signals": hears_signals})
         _stop_file(folder, job).unlink(missing_ok=True)  # it was for another run
+        _write_facts(fd, folder, {"pid": os.getpid(), "account": account, "hears_signals": hears_signals})
         try:
             yield [name for name, facts in live_runs(folder).items() if name != job and facts.get("account") == account]
         finally:

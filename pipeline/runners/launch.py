@@ -341,7 +341,7 @@ def refuse_running_loop() -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise UsageError("a run needs an event loop of its own: in a notebook say `await promptmill.run_async(...)`")
+    raise UsageError("a run needs an event loop of its own: in a notebook say `await pipeline.run_async(...)`")
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -285,9 +285,9 @@ class LocalRun:
         yield self._mind_the_time()
 
     def _has_watched(self, watcher: "asyncio.Future[None]") -> None:
-        """Hear that one who watched is done; one that only can't show anything any more (a closed terminal) may be."""
+        """Hear that one who watched is done: if that is for an error, the run stops and raises it."""
         error = None if watcher.cancelled() else watcher.exception()
-        if error is not None and not isinstance(error, OSError):
+        if error is not None:
             self._fail(error)
 
     async def _mind_the_time(self) -> None:
@@ -326,8 +326,6 @@ class LocalRun:
         try:
             if self.paused is None:  # too few to blame the job
                 self.paused = self._desk.book_held()
-            elif self.paused.kind != "rejections" and self._health.proven:  # held in case that more of them come
-                self._desk.book_rejections()
             kind, why = self.paused or (None, FINISHED)
             self._journal.append(
                 "end",

@@ -129,13 +129,14 @@ class Source:
         file stand for the content, because reading it all would keep the run waiting (about 0.6 s per GB).
         """
         stamps = [_stamp(file) for file in self.files]
+        for number, begun in enumerate(self._stamps):
+            if begun != stamps[number]:  # what has been read is perhaps not what is hashed now
+                raise self._changed(number)
         whole = sum(size for size, _ in stamps) <= _HASHED_BYTES
         facts = [_content(file) if whole else _facts(file) for file in self.files]
         self.as_hashed = list(map(_Hashed, stamps, facts if whole else [None] * len(facts)))
         for number, file in enumerate(self.files):
             self._check(number, _stamp(file))
-        for begun, stamp in enumerate(self._stamps):
-            self._check(begun, stamp)
         content = [facts, self._format_name, self._id_column, self._where, self._limit]
         return hashlib.blake2b(orjson.dumps(content), digest_size=16).hexdigest()
 
@@ -151,9 +152,12 @@ class Source:
         if stamp[0] == hashed.stamp[0] and hashed.content is not None and _content(file) == hashed.content:
             self.as_hashed[number] = hashed._replace(stamp=stamp)  # somebody has only touched it
             return
-        raise InputError(
-            f"{file} was changed while it was read: with what it holds now it is another plan, which the next run"
-            " begins, and pays for new rows only"
+        raise self._changed(number)
+
+    def _changed(self, number: int) -> InputError:
+        return InputError(
+            f"{self.files[number]} was changed while it was read: with what it holds now it is another plan, which the"
+            " next run begins, and pays for new rows only"
         )
 
     def check_where(self) -> "Where | None":
