@@ -85,9 +85,10 @@ def test_an_answer_that_may_have_no_more_repairs_ends_as_it_is_and_costs_nothing
 
 
 def test_a_repair_that_never_fits_a_limit_leaves_the_answer_as_it_is(project, stub):
+    project.rows(texts(4))
     stopped(project, stub, calls=4)
     before = stub.calls
-    project.run("run", "job.toml", "--yes", "--limit", "4", "--set", "limits.tokens_per_minute=80", code=3)
+    project.run("run", "job.toml", "--yes", "--set", "limits.tokens_per_minute=80", code=3)
     assert stub.calls == before
     (said,) = project.sql("select distinct error from errors")
     assert "it can't be repaired: the request needs" in said["error"]
