@@ -73,7 +73,7 @@ class Crowding:
         """How many were answered while one waited that got no answer in time."""
         self._needed = NEEDED
         self._newest = 0
-        """The number of the last one that was turned away."""
+        """The number of the newest request that was turned away or answered."""
         self._passed = self._away = 0.0
         self._answer_seconds = self._refusal_seconds = 0.0
         """How long they take, on average; 0 is not known."""

@@ -13,7 +13,7 @@ from typing import get_args
 import orjson
 import polars as pl
 import pytest
-from pages import ROOT, blocks, plain, prose, quoted, rows, sections
+from pages import ROOT, blocks, plain, prose, quoted, required_rows, rows, sections
 
 from pipeline import pace, providers, slots
 from pipeline.doorman import OPEN_PER_SLOT
@@ -162,7 +162,7 @@ def key_of(table):
 def test_the_where_examples_select_the_rows_that_the_page_says(tmp_path):
     (shown,) = [block for block in blocks("jsonl", pages=(JOBS,)) if block.section == "[input]"]
     (tmp_path / "rows.jsonl").write_text(shown.text)
-    for where, selected in rows(JOBS, "where", "selects"):
+    for where, selected in required_rows(JOBS, "where", "selects"):
         source = open_source(InputSpec(str(tmp_path / "rows.jsonl"), id="id", where=plain(where)))
         assert [row.id for batch in source.batches() for row in batch] == selected.split(", "), where
 
@@ -185,18 +185,18 @@ def rendered(template, values):
 
 
 def test_values_print_in_a_prompt_as_the_page_says():
-    for value, shown in rows(JOBS, "value in the row", "prints"):
+    for value, shown in required_rows(JOBS, "value in the row", "prints"):
         assert rendered("{{ value }}", {"value": orjson.loads(plain(value))}) == plain(shown)
 
 
 def test_the_templates_of_the_page_render_as_it_says():
     row = orjson.loads(re.search(r"With the row `(.*?)`:", prose(JOBS))[1])
-    for template, shown in rows(JOBS, "template", "becomes"):
+    for template, shown in required_rows(JOBS, "template", "becomes"):
         assert rendered(plain(template), row) == plain(shown)
 
 
 def test_the_key_goes_to_the_address_that_the_page_says():
-    for base_url, api_key_env, sent in rows(JOBS, "`base_url`", "`api_key_env`"):
+    for base_url, api_key_env, sent in required_rows(JOBS, "`base_url`", "`api_key_env`"):
         model = dict(JOB["model"])
         model |= {} if base_url == "not set" else {"base_url": "https://example.com/v1"}
         model |= {} if api_key_env == "not set" else {"api_key_env": "MY_KEY"}

@@ -266,11 +266,6 @@ def _patiently(
     """Poll for the file's lock. Readers pass the gate only to open; a writer closes the gate after a while."""
     start = time.monotonic()
     told = False
-
-    def at_most() -> float:
-        most = READER_PATIENCE if patience is None else patience
-        return most() if callable(most) else most
-
     with _Gate(path) as gate:
         while True:
             waited = time.monotonic() - start
@@ -284,7 +279,8 @@ def _patiently(
                     gate.shut()
                     _set_wal_aside(path, report)
             except LedgerBusy as busy:
-                most = at_most()
+                allowed = READER_PATIENCE if patience is None else patience
+                most = allowed() if callable(allowed) else allowed
                 if waited >= most:
                     raise
                 if waiting is not None and not told and waited > _TELL_AFTER:

@@ -361,9 +361,8 @@ class Ledger:
 
     def _register(self, connection: duckdb.DuckDBPyConnection, request: RunRequest, known: Known) -> RunStart:
         """Give a run its number and its journal."""
-        known_journals = _journals.states(connection)
         self._refuse_beside_a_live_run(connection, request.job)
-        lost = _journals.missing(known_journals, self.folder)
+        lost = _journals.missing(_journals.states(connection), self.folder)
         if lost:
             raise LedgerError(
                 f"the journal {lost[0]} is missing from {self.folder} and was not loaded to its end: answers may be"
