@@ -44,21 +44,23 @@ user = "Message:\\n{{ text }}"
 input = "0.15"
 output = "0.60"
 """
-TIKTOKEN_ALONE = """
-import orjson
-from pipeline.tokens._encodings import encoding
-encode = encoding("o200k_base").encode_ordinary
+TIKTOKEN = """
+import orjson, tiktoken
+from tiktoken_ext import openai_public
+from pipeline.tokens._ranks import load_ranks
+openai_public.load_tiktoken_bpe = lambda *_, **__: load_ranks("o200k_base")  # which it would fetch
+encode = tiktoken.Encoding(**openai_public.o200k_base()).encode_ordinary
+"""
+TIKTOKEN_ALONE = f"""{TIKTOKEN}
 tokens = 0
 with open("rows.jsonl", "rb") as file:
     for line in file:
         tokens += len(encode("Message:\\n" + orjson.loads(line)["text"]))
 print("input", tokens)
 """
-TIKTOKEN_ON_TWO_THREADS = """
-import itertools, orjson
+TIKTOKEN_ON_TWO_THREADS = f"""{TIKTOKEN}
+import itertools
 from concurrent.futures import ThreadPoolExecutor
-from pipeline.tokens._encodings import encoding
-encode = encoding("o200k_base").encode_ordinary
 def count(lines):
     return sum(len(encode("Message:\\n" + orjson.loads(line)["text"])) for line in lines)
 tokens = 0

@@ -5,6 +5,7 @@ import lzma
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib import resources
 from types import SimpleNamespace
 
@@ -134,15 +135,55 @@ def test_ranks_with_a_hole_are_not_packed():
         pack(b"IQ== 0\nIg== 2\n")
 
 
-@pytest.mark.parametrize("name", ["cl100k_base", "o200k_base", "o200k_harmony"])
-def test_our_encodings_are_those_of_tiktoken(name, monkeypatch):
+@cache
+def published(name):
+    """Return the arguments with which tiktoken itself builds an encoding."""
     ranks = "cl100k_base" if name == "cl100k_base" else "o200k_base"
-    monkeypatch.setattr(openai_public, "load_tiktoken_bpe", lambda *_, **__: load_ranks(ranks))
-    theirs = openai_public.ENCODING_CONSTRUCTORS[name]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openai_public, "load_tiktoken_bpe", lambda *_, **__: load_ranks(ranks))
+        return openai_public.ENCODING_CONSTRUCTORS[name]()
+
+
+@cache
+def published_encoding(name):
+    return tiktoken.Encoding(**published(name))
+
+
+@pytest.mark.parametrize("name", ["cl100k_base", "o200k_base", "o200k_harmony"])
+def test_our_encodings_are_those_of_tiktoken(name):
+    theirs = published(name)
     ours = encoding(name)
     assert ours._special_tokens == theirs["special_tokens"]
     text = "I'LL pay 12345,67 €\r\n\r\n  naïve Ünïcode\t\tनमस्ते 漢字かな 🙂👩‍👩‍👧 don't//\n/x<|endoftext|> \u00a0  "
     assert ours.encode(text, allowed_special="all") == tiktoken.Encoding(**theirs).encode(text, allowed_special="all")
+
+
+@pytest.mark.parametrize("name", ["cl100k_base", "o200k_base"])
+def test_our_patterns_split_every_character_as_the_published_ones_do(name):
+    ours, theirs = encoding(name), published_encoding(name)
+    # Behind a letter, an apostrophe, blanks and a line break, twice, and before a letter, a digit and a slash.
+    texts = [
+        f"a{each}b '{each} {each}{each}1  {each}\n{each}/ \t{each}"
+        for each in map(chr, range(0x30000))
+        if not "\ud800" <= each <= "\udfff"
+    ]
+    for start in range(0, len(texts), 64):  # in a text of many a difference shows just as well
+        text = "".join(texts[start : start + 64])
+        assert ours.encode_ordinary(text) == theirs.encode_ordinary(text)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.text(
+        st.sampled_from(
+            "aAzZsStTlLdD'\u2019 1\u0663\u00bd\t\n\r/-<.,\u00a0\u2028\u3000\x85\x1c\x1f\x0bé\u0130\u017fǅʰª漢\u094d\u0301🙂"
+        )
+    )
+    | st.text(st.sampled_from("  \t\n\r aA1.'\u00a0")),
+)
+def test_our_patterns_split_any_text_as_the_published_ones_do(text):
+    for name in ("cl100k_base", "o200k_base"):
+        assert encoding(name).encode_ordinary(text) == published_encoding(name).encode_ordinary(text)
 
 
 def test_counting_needs_no_network(monkeypatch):
@@ -446,10 +487,29 @@ def test_a_text_that_comes_again_is_measured_once_a_piece(monkeypatch):
 
     monkeypatch.setattr(Tokenizer, "measure_all", listen)
     system = {"role": "system", "content": "You are terse."}
-    rows = [[system, {"role": "user", "content": f"row {number % 3}"}] for number in range(9)]
+    rows = [[system, {"role": "user", "content": f"row {number}"}] for number in range(3)]
     counts = EXACT.count_all(rows)
     assert measured == ["You are terse.", "row 0", "row 1", "row 2"]
     assert counts == [EXACT.count(row) for row in rows]
+    measured.clear()
+    chats = [[dict(system), {"role": "user", "content": f"row {number % 3}"}] for number in range(9)]
+    assert EXACT.count_all(chats) == counts * 3
+    assert measured == ["You are terse.", "row 0", "row 1", "row 2"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    before=MESSAGES,
+    role=st.sampled_from(["system", "user", "assistant"]),
+    texts=st.lists(ANY_TEXT, min_size=1, max_size=4),
+    tools=st.none() | ANY_JSON,
+)
+def test_requests_that_differ_in_their_last_text_only_count_as_all_others_do(before, role, texts, tools):
+    requests = [[*before, {"role": role, "content": text}] for text in texts]
+    other = [*requests[0], {"role": "user", "content": "one message more: now they are counted one by one"}]
+    for counter in (EXACT, GPT_OSS, counter_for("local", "smollm2")):
+        alike, apart = (counter.count_all(them, extra={"tools": tools}) for them in (requests, [*requests, other]))
+        assert alike == apart[:-1]
 
 
 @settings(max_examples=50, deadline=None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from pipeline.records import CountMethod, Message, TokenCount
@@ -107,14 +108,32 @@ class Counter:
         schema: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> list[TokenCount]:
-        """Count many requests' input, in order: messages and texts that repeat (a system prompt) are measured once."""
+        """Count many requests' input, in order; what they have in common (a system prompt) is measured once."""
         tokens, bound, grade = self._attachments(schema, extra)
         start = Size(tokens, bound, max(grade, _METHODS.index(self.method)))
+        if _differ_in_their_last_text(conversations):
+            return self._count_last(conversations, start)
         different = {id(message): message for messages in conversations for message in messages}
         sizes = dict(zip(different, self._measure(list(different.values())), strict=True))
         return [
             self._total(messages, [sizes[id(message)] for message in messages], start) for messages in conversations
         ]
+
+    def _count_last(self, conversations: Sequence[Sequence[Message]], start: Size) -> list[TokenCount]:
+        """Count requests that begin with the same messages, which are measured once, and end with a text."""
+        first = conversations[0]
+        sizes = [*self._measure(list(first[:-1])), NOTHING]
+        tokens, bound, grade, overhead = self._sum(first, sizes, start)
+        percent, formula = self.family.percent, max(grade, FORMULA)
+        texts = [messages[-1]["content"] for messages in conversations]
+        counts = []
+        for its_tokens, utf8_bytes, certain in self._tokenizer.measure_all(texts):
+            total = overhead + ((tokens + its_tokens) * percent + 50) // 100
+            surest = grade if certain else formula
+            counts.append(
+                TokenCount(total, _METHODS[surest], total if surest == EXACT else max(total, bound + utf8_bytes))
+            )
+        return counts
 
     def _measure(self, messages: Sequence[Message]) -> list[Size]:
         plain = [_is_plain(message) for message in messages]
@@ -131,6 +150,12 @@ class Counter:
 
     def _total(self, messages: Sequence[Message], sizes: Sequence[Size], start: Size) -> TokenCount:
         """Add up one request; `start` is what it has beside its messages, no surer than the counter's method."""
+        tokens, bound, grade, overhead = self._sum(messages, sizes, start)
+        total = overhead + (tokens * self.family.percent + 50) // 100
+        return TokenCount(total, _METHODS[grade], total if grade == EXACT else max(total, bound))
+
+    def _sum(self, messages: Sequence[Message], sizes: Sequence[Size], start: Size) -> tuple[int, int, int, int]:
+        """Return tokens, bound and grade of everything that is counted, and what the chat format adds."""
         template = self.family.template
         tokens, bound, grade = start
         overhead = template.per_request
@@ -142,9 +167,7 @@ class Counter:
             tokens += its_tokens
             bound += its_bound
             grade = max(grade, its_grade)
-        bound += REQUEST_ALLOWANCE + MESSAGE_ALLOWANCE * len(messages)
-        total = overhead + (tokens * self.family.percent + 50) // 100
-        return TokenCount(total, _METHODS[grade], total if grade == EXACT else max(total, bound))
+        return tokens, bound + REQUEST_ALLOWANCE + MESSAGE_ALLOWANCE * len(messages), grade, overhead
 
     def _odd_message(self, message: Message) -> Size:
         """Size of a message that is more than a known role and a text."""
@@ -198,6 +221,20 @@ class Counter:
 def _is_plain(message: Message) -> bool:
     """Tell whether a message is a known role with a text, and nothing else."""
     return len(message) == 2 and type(message.get("content")) is str and message.get("role") in _PLAIN_ROLES  # noqa: PLR2004 - role and content
+
+
+def _differ_in_their_last_text(conversations: Sequence[Sequence[Message]]) -> bool:
+    """Tell whether all begin with the very same messages (a fixed system prompt, say) and end with one role's text."""
+    if not conversations or not conversations[0]:
+        return False
+    first = conversations[0]
+    before, size, role = first[:-1], len(first), first[-1].get("role")
+    for messages in conversations:
+        if len(messages) != size or messages[-1].get("role") != role or not _is_plain(messages[-1]):
+            return False
+        if before and not all(map(is_, before, messages)):
+            return False
+    return True
 
 
 def _starts_with_system(messages: Sequence[Message]) -> bool:
