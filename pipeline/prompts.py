@@ -104,7 +104,8 @@ class Template:
         parts = _parts(spec)
         trees = [_parse(environment, part) for part in parts]
         self._fixed: list[Message] = []
-        self._varying: list[tuple[int, str, Renderer]] = []
+        self._varying: list[tuple[int, str, Renderer, bool]] = []
+        """Place, role, what renders it, and whether that makes nothing but text that can be sent."""
         for part, tree in zip(parts, trees, strict=True):
             self._add(part, tree, environment)
         names = {name for tree in trees for name in meta.find_undeclared_variables(tree)}
@@ -121,7 +122,8 @@ class Template:
     def _add(self, part: _Part, tree: nodes.Template, environment: jinja2.Environment) -> None:
         text = _plain_text(tree)
         if text is None:
-            self._varying.append((len(self._fixed), part.role, _renderer(environment, tree)))
+            render = _renderer(environment, tree)
+            self._varying.append((len(self._fixed), part.role, render, _only_names(tree) and _is_text(part.text)))
         elif not _is_text(text):
             raise JobFileError(f"{part.place} holds half of a surrogate pair, which can't be sent")
         elif part.role == _SYSTEM and not text.strip():
@@ -142,12 +144,12 @@ class Template:
             values = {**values, "row": values}
         messages = self._fixed.copy()
         blank = False
-        for place, role, render in self._varying:
+        for place, role, render, sound in self._varying:
             try:
                 text = render(values)
             except Exception as error:  # a template is its author's program and may raise anything
                 raise self._explained(row, error) from error
-            if not _is_text(text):
+            if not sound and not _is_text(text):
                 raise InputError(f"{row.origin}: the prompt holds half of a surrogate pair, which can't be sent")
             messages[place] = {"role": role, "content": text}
             blank = blank or (role == _SYSTEM and not text.strip())
@@ -261,10 +263,15 @@ def _plain_text(tree: nodes.Template) -> str | None:
     return "".join(texts) if len(texts) == len(parts) else None
 
 
+def _only_names(tree: nodes.Template) -> bool:
+    """Tell whether a template is made of text and the row's values, which hold no half surrogate pairs."""
+    return all(isinstance(each, nodes.TemplateData | nodes.Name) for each in _pieces(tree))
+
+
 def _renderer(environment: jinja2.Environment, tree: nodes.Template) -> Renderer:
     parts = _pieces(tree)
     render = environment.from_string(tree).render
-    if not all(isinstance(each, nodes.TemplateData | nodes.Name) for each in parts):
+    if not _only_names(tree):
         return render
     if any(isinstance(each, nodes.Name) and each.name == "self" for each in parts):  # Jinja's own, whatever a row has
         return render
@@ -378,10 +385,11 @@ class KeyMaker:
         if lead != self._lead:
             self._follow(lead)
         digest = self._after_lead.copy()
+        end = b'%b,"occurrence":%d%b' % (self._model, occurrence, self._end) if occurrence else self._model_end
         if messages:
             last = messages[-1]
-            digest.update(_dumps(last if _is_plain(last) else _canonical(last)))
-        digest.update(b'%b,"occurrence":%d%b' % (self._model, occurrence, self._end) if occurrence else self._model_end)
+            end = _dumps(last if _is_plain(last) else _canonical(last)) + end
+        digest.update(end)
         return "v1" + digest.hexdigest()
 
     def _follow(self, lead: Sequence[Message]) -> None:
