@@ -5,6 +5,11 @@ from collections.abc import Mapping
 from pipeline.providers._waits import parse_wait
 from pipeline.records import Allowance, RateHint
 
+_OPENAI = {
+    of: (f"x-ratelimit-limit-{of}", f"x-ratelimit-remaining-{of}", f"x-ratelimit-reset-{of}")
+    for of in ("requests", "tokens")
+}
+
 
 def rate_hint(headers: Mapping[str, str], now: float) -> RateHint | None:
     """Read the limits of requests and of tokens from lower-case headers; `now` is epoch seconds.
@@ -24,8 +29,7 @@ def rate_hint(headers: Mapping[str, str], now: float) -> RateHint | None:
 
 
 def _openai(headers: Mapping[str, str], of: str, now: float) -> Allowance | None:
-    names = (f"x-ratelimit-limit-{of}", f"x-ratelimit-remaining-{of}", f"x-ratelimit-reset-{of}")
-    return _allowance(headers, names, now)
+    return _allowance(headers, _OPENAI[of], now)
 
 
 def _anthropic(headers: Mapping[str, str], of: str, now: float) -> Allowance | None:
@@ -34,7 +38,7 @@ def _anthropic(headers: Mapping[str, str], of: str, now: float) -> Allowance | N
 
 
 def _allowance(headers: Mapping[str, str], names: tuple[str, str, str], now: float) -> Allowance | None:
-    limit, remaining = (_number(headers.get(name)) for name in names[:2])
+    limit, remaining = _number(headers.get(names[0])), _number(headers.get(names[1]))
     reset = parse_wait(headers.get(names[2], ""), now, headers.get("date", ""))
     if limit is None or limit <= 0 or reset is None:  # Azure says -1 for "no such limit"
         return None
@@ -45,6 +49,8 @@ def _number(text: str | None) -> float | None:
     """Read a plain decimal number of a sensible size."""
     if text is None or len(text) > 20:  # noqa: PLR2004 -- longer than any limit
         return None
+    if text.isascii() and text.isdecimal():  # nearly always
+        return float(text)
     text = text.strip().removesuffix(".0")
     sign = -1 if text.startswith("-") else 1
     digits = text.removeprefix("-")

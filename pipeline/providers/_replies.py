@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any, Literal
 
 import orjson
@@ -9,12 +10,12 @@ import orjson
 from pipeline.providers._errors import failure_from, request_id_of
 from pipeline.providers._hints import rate_hint
 from pipeline.providers._json import UNREADABLE, load
-from pipeline.providers._redact import name_in
+from pipeline.providers._redact import LONGEST_NAME, name_in
 from pipeline.records import Failure, Reply, Usage, WireReply
 
 Finish = Literal["stop", "length", "refused", "other"]
 
-_FINISH: dict[str, Finish] = {
+_FINISH: dict[str, Finish | Literal["broken off"]] = {
     "stop": "stop",
     "tool_calls": "stop",
     "function_call": "stop",
@@ -25,12 +26,15 @@ _FINISH: dict[str, Finish] = {
     "model_context_window_exceeded": "length",
     "repetition": "length",  # vLLM: it ended an answer that repeated itself
     "content_filter": "refused",
+    "error": "broken off",
+    "abort": "broken off",
+    "cancelled": "broken off",
+    "canceled": "broken off",
+    "timeout": "broken off",
+    "network_error": "broken off",
+    "insufficient_system_resource": "broken off",  # DeepSeek
 }
-_REASONING = ("reasoning_content", "reasoning", "reasoning_details")
-_BROKEN_OFF = frozenset(
-    {"error", "abort", "cancelled", "canceled", "timeout", "network_error", "insufficient_system_resource"}
-)
-"""The last is DeepSeek's."""
+_REASONING = frozenset({"reasoning_content", "reasoning", "reasoning_details"})
 _BROKE_OFF = {"type": "server_error", "message": "the model failed while it was answering"}
 
 _MOST_TOKENS = 10**12
@@ -62,15 +66,16 @@ def _decoded(
     usage, model, choice = usage_of(fields.get("usage")), _name(fields.get("model"), secrets), _first_choice(fields)
     if fields.get("error") or choice is None or not 200 <= reply.status < 300:  # noqa: PLR2004 (success)
         return failure_from(reply, now, body=body, secrets=secrets, usage=usage, model=model)
-    said_reason = _reason(choice)
-    if choice.get("error") or (said_reason or "").lower() in _BROKEN_OFF:
+    reason = _name(_reason(choice), secrets)
+    finish = "other" if reason is None else _FINISH.get(reason.lower(), "other")
+    if finish == "broken off" or choice.get("error"):
         # OpenRouter, once the model has begun: the choice ends with `error`, and may say why. vLLM and SGLang, when
         # they are shut down: `abort`, with what there was of the answer.
         said = {"id": fields.get("id"), "error": choice.get("error") or _BROKE_OFF}
         return failure_from(reply, now, body=said, secrets=secrets, usage=usage, model=model)
     message = _part(choice, "message")
-    reason, reasoned = _name(said_reason, secrets), _has_reasoned(message, usage)
-    text, finish = _answer(message, reason, reasoned=reasoned)
+    reasoned = _has_reasoned(message, usage)
+    text, finish = _answer(message, reason, finish, reasoned=reasoned)
     if usage is not None and not (usage.input_tokens and usage.output_tokens) and finish != "refused":
         # What was asked and said has tokens, and so has what ate the limit: a server that reports none would make it
         # free. A filter's words may be.
@@ -147,8 +152,10 @@ def _reason(choice: dict[str, Any]) -> str | None:
     return reason if isinstance(reason, str) else None
 
 
-def _answer(message: dict[str, Any], reason: str | None, *, reasoned: bool) -> tuple[str | None, Finish]:
-    text, finish = _content(message, reason), _FINISH.get((reason or "").lower(), "other")
+def _answer(
+    message: dict[str, Any], reason: str | None, finish: Finish, *, reasoned: bool
+) -> tuple[str | None, Finish]:
+    text = _content(message, reason)
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal.strip():
         return text or _encodable(refusal), "refused"
@@ -160,7 +167,10 @@ def _answer(message: dict[str, Any], reason: str | None, *, reasoned: bool) -> t
 
 
 def _content(message: dict[str, Any], reason: str | None) -> str | None:
-    text, arguments = _text(message.get("content")), _arguments(message)
+    text = _text(message.get("content"))
+    if not message.get("tool_calls") and "function_call" not in message:  # nearly always
+        return text
+    arguments = _arguments(message)
     called = reason in {"tool_calls", "function_call"}
     return arguments if arguments is not None and (called or not text) else text
 
@@ -207,11 +217,9 @@ def _call(call: Any) -> dict[str, Any]:
 def _has_reasoned(message: dict[str, Any], usage: Usage | None) -> bool:
     if usage is not None and usage.reasoning_tokens:
         return True
-    for name in _REASONING:
-        text = message.get(name)
-        if text and isinstance(text, str | list):
-            return True
-    return False
+    if _REASONING.isdisjoint(message):  # nearly always
+        return False
+    return any(isinstance(message.get(name), str | list) and message[name] for name in _REASONING)
 
 
 def _part(raw: dict[str, Any], name: str) -> dict[str, Any]:
@@ -226,8 +234,11 @@ def _count(value: Any, absent: int | None = None) -> int | None:
 
 
 def _kept(raw: dict[str, Any]) -> Mapping[str, Any]:
-    text = _dumped([[[[[[[[raw]]]]]]]])  # room for the levels that a journal line puts around it
-    return raw if text is not None and len(text) <= _LONGEST_USAGE else {}
+    try:
+        size = len(orjson.dumps([[[[[[[[raw]]]]]]]]))  # room for the levels that a journal line puts around it
+    except TypeError:  # nested deeper than the writer goes
+        return {}
+    return raw if size <= _LONGEST_USAGE else {}
 
 
 def _dumped(value: Any) -> str | None:
@@ -238,7 +249,15 @@ def _dumped(value: Any) -> str | None:
 
 
 def _name(value: Any, secrets: Sequence[str]) -> str | None:
-    return name_in(value, secrets) if isinstance(value, str) and value else None
+    """Return a model's name, a reason to stop: what many answers have in common."""
+    if not isinstance(value, str) or not value:
+        return None
+    return _known_name(value) if len(value) <= LONGEST_NAME else name_in(value, secrets)
+
+
+@lru_cache(maxsize=256)
+def _known_name(text: str) -> str:
+    return name_in(text, ())  # nothing is cut, so no secret has to be looked for
 
 
 def _encodable(text: str) -> str:

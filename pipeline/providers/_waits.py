@@ -52,16 +52,22 @@ def wait_from(headers: Mapping[str, str], body: Any, now: float) -> float | None
 
 
 def _seconds(text: str, now: float, date: str) -> float | None:
+    seconds, is_moment = _read(text)
+    return seconds - _servers(now, date) if is_moment and seconds is not None else seconds
+
+
+@lru_cache(maxsize=512)
+def _read(text: str) -> tuple[float | None, bool]:
+    """Return seconds, and whether they are a moment's; answers within their limits name few different ones."""
     if _NUMBER.fullmatch(text):
         number = float(text)
         if number < _EPOCH_SECONDS:
-            return number
-        return (number if number < _EPOCH_MILLISECONDS else number / 1000) - _servers(now, date)
+            return number, False
+        return number if number < _EPOCH_MILLISECONDS else number / 1000, True
     if _DURATION.fullmatch(text):
         total = sum(float(amount) * _UNIT[unit] for amount, unit in _PIECE.findall(text))
-        return -total if text.startswith("-") else total
-    moment = _moment(text)
-    return None if moment is None else moment - _servers(now, date)
+        return -total if text.startswith("-") else total, False
+    return _moment(text), True
 
 
 def _servers(now: float, date: str) -> float:

@@ -16,6 +16,8 @@ LONGEST_HEAD = 64 * 1024
 """Bytes of a status line and headers, or of a chunk's size and trailers, that are looked at."""
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?\r?")
 _LONGEST_LENGTH = 18
+_OFTEN_SEEN, _MOST_KNOWN = 200, 1000
+"""Characters of a header line that is kept, and how many are."""
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?")
 _WITHOUT_BODY = (204, 304)
 _SWITCHING = 101
@@ -26,6 +28,23 @@ def _status(line: str) -> tuple[int, bool]:
     """Return the status, and whether the server is of HTTP/1.0; 0 if this is no status line."""
     match = _STATUS_LINE.fullmatch(line)
     return (0, False) if match is None else (int(match[2]), match[1] == "0")
+
+
+_known_headers: dict[str, tuple[str, str]] = {}
+"""Header lines of late, taken apart: a server's answers have most of theirs in common."""
+
+
+def _header(line: str) -> tuple[str, str] | None:
+    """Return a header's name, in lower case, and its value; None if the line is none."""
+    name, colon, value = line.partition(":")
+    if not colon:
+        return None
+    header = name.strip().lower(), value.strip()
+    if len(line) <= _OFTEN_SEEN:
+        if len(_known_headers) >= _MOST_KNOWN:  # of lines that never come again, such as an answer's id
+            _known_headers.clear()
+        _known_headers[line] = header
+    return header
 
 
 class Answer:
@@ -107,9 +126,9 @@ class Answer:
         headers: dict[str, str] = {}
         lengths = []
         for line in lines:
-            name, colon, value = line.partition(":")
-            if colon:
-                name, value = name.strip().lower(), value.strip()
+            header = _known_headers.get(line) or _header(line)
+            if header is not None:
+                name, value = header
                 headers.setdefault(name, value)
                 if name == "content-length":
                     lengths.append(value)
