@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from hypothesis import settings
 from stub import StubServer
 
 from pipeline.tokens import _fast
 from pipeline.tokens._tokenizer import tokenizer
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 _POLL_SECONDS = 0.05
 _POLLS = 600

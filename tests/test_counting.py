@@ -475,7 +475,7 @@ def test_a_reader_holds_two_blocks_whatever_the_files_length(path):
 
 
 @pytest.mark.usefixtures("small_blocks")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_damaged_file_never_gives_a_wrong_count(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("counts") / "x.journal"

@@ -2,7 +2,7 @@
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import providers
@@ -442,7 +442,6 @@ def test_hiding_keys_takes_time_in_proportion_to_the_text_and_stops_at_its_limit
         assert len(redact(text, ())) <= 10**5
 
 
-@settings(deadline=None)
 @given(st.text(), st.integers(1, 50))
 def test_a_cleaned_text_is_one_short_line_that_can_be_written_as_utf8(text, longest):
     line = clean(text, longest)

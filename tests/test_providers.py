@@ -172,7 +172,6 @@ def test_no_json_can_break_the_decoder_and_what_it_gives_can_be_journaled(body, 
             assert result.text is not None
 
 
-@settings(deadline=None)
 @given(st.binary() | st.text().map(str.encode), statuses)
 def test_no_bytes_can_break_the_decoder(raw, status):
     for name in providers.names():

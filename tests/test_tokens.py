@@ -1,5 +1,6 @@
 """Token counts: the published vectors, the traps of the tokenizer library, and the honesty of the method label."""
 
+import hashlib
 import json
 import lzma
 import re
@@ -94,6 +95,7 @@ def packed(name):
 def test_the_shipped_ranks_rebuild_the_official_file_and_pack_back_into_the_same_content(name):
     shipped = packed(name)
     official = unpack(shipped)
+    assert hashlib.sha256(official).hexdigest() == OFFICIAL_SHA256[name]
     assert verified_ranks(name, shipped) == load_ranks(name)
     assert official.startswith(b"IQ== 0\nIg== 1\n")
     again = pack(official)
@@ -176,7 +178,7 @@ BLANKS_AND_SEAMS = " \t\n\r\x0b\x1c\x1f\x85\u00a0\u2028\u3000 '\u2019/-<.,1\u066
 LETTERS = "aAzZsStTlLdDé\u0130\u017fǅʰª漢\u094d\u0301🙂"
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.text(st.sampled_from(BLANKS_AND_SEAMS + LETTERS)) | st.text(st.sampled_from("  \t\n\r aA1.'\u00a0")))
 def test_our_patterns_split_any_text_as_the_published_ones_do(text):
     for name in ("cl100k_base", "o200k_base"):
@@ -364,7 +366,7 @@ MESSAGES = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(messages=MESSAGES, schema=st.none() | st.dictionaries(ANY_TEXT, ANY_JSON, max_size=3), tools=ANY_JSON)
 @example(messages=[], schema=None, tools=None)
 def test_any_message_is_counted_and_never_above_its_bound(messages, schema, tools):
@@ -374,7 +376,7 @@ def test_any_message_is_counted_and_never_above_its_bound(messages, schema, tool
         assert count.method != "exact" or count.bound == count.tokens
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=200))
 def test_no_text_has_more_tokens_than_utf8_bytes(text):
     for name in ("o200k_base", "cl100k_base"):
@@ -494,7 +496,7 @@ def test_a_text_that_comes_again_is_measured_once_a_piece(monkeypatch):
     assert measured == ["You are terse.", "row 0", "row 1", "row 2"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     before=MESSAGES,
     role=st.sampled_from(["system", "user", "assistant"]),
@@ -509,7 +511,7 @@ def test_requests_that_differ_in_their_last_text_only_count_as_all_others_do(bef
         assert alike == apart[:-1]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(MESSAGES, max_size=5))
 def test_requests_counted_together_count_as_each_does_alone(conversations):
     for counter in (EXACT, GPT_OSS):
@@ -552,7 +554,7 @@ def test_the_fast_library_measures_whatever_is_odd_exactly_as_tiktoken_does(name
     assert fast.problem is None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(ANY_TEXT | st.text(st.sampled_from("aAB1 \n\t'é漢्ा🙂-/<|>="), max_size=80), max_size=6))
 def test_the_fast_library_measures_any_text_as_tiktoken_does(texts):
     for name in ("cl100k_base", "o200k_base"):

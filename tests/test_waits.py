@@ -1,7 +1,7 @@
 """How long a server asked us to wait: the vectors of docs and of servers seen, as tables."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.providers._waits import parse_wait, wait_from
@@ -103,7 +103,6 @@ def test_a_wait_of_more_than_a_year_is_a_misunderstanding(text):
     assert parse_wait(text, NOW) is None
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_no_text_can_break_the_reader(text):
     wait = parse_wait(text, NOW)

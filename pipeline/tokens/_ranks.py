@@ -18,6 +18,11 @@ OFFICIAL_SHA256 = {
     "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
 }
 """SHA-256 of the files that OpenAI publishes, as tiktoken itself checks them."""
+PACKED_SHA256 = {
+    "o200k_base": "e752ddc77bed77e0bde2523864e0f27449fb14d2fc2b552a982a3175a60a0414",
+    "cl100k_base": "fd67996b716c37e4238e7729a67d42a07c46152161ae005b1ae351bde2d299a1",
+}
+"""Of the shipped files, which the tests unpack to the official ones: doing that at every start takes 0.07 s."""
 
 # A literal context of four bits and a dictionary that covers the whole file gave the smallest result.
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "lp": 0, "pb": 0}]
@@ -52,14 +57,10 @@ def _official(tokens: Sequence[bytes]) -> bytes:
 
 
 def verified_ranks(name: str, packed: bytes) -> dict[bytes, int]:
-    """Token bytes -> rank, after proving that `packed` rebuilds the official file called `name`."""
-    try:
-        tokens = _tokens(packed)
-    except lzma.LZMAError as error:
-        raise _damaged(name, str(error)) from error
-    if hashlib.sha256(_official(tokens)).hexdigest() != OFFICIAL_SHA256[name]:
-        raise _damaged(name, "its SHA-256 is not the official one")
-    return {token: rank for rank, token in enumerate(tokens)}
+    """Token bytes -> rank, after proving that `packed` is the file that was shipped as `name`."""
+    if hashlib.sha256(packed).hexdigest() != PACKED_SHA256[name]:
+        raise _damaged(name, "its SHA-256 is not that of the file that was shipped")
+    return {token: rank for rank, token in enumerate(_tokens(packed))}
 
 
 def load_ranks(name: str) -> dict[bytes, int]:
