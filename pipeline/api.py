@@ -160,6 +160,11 @@ def check(job: Job, environ: Mapping[str, str], *, limit: int | None = None) -> 
         warnings.append(f"{len(bad):,} of the first {len(rows):,} rows would be rejected, the first: {bad[0].problem}")
     first = rows[0]
     ticket = None if first.request is None else prepared.meter.ticket(first.request)
+    reserve, budget = None if ticket is None else ticket.reserve_usd, job.budget_usd
+    if reserve is not None and budget is not None and reserve > budget:
+        warnings.append(
+            f"a budget of {dollars(budget)} lets nothing out: the first request may cost up to {dollars(reserve)}"
+        )
     counter = prepared.meter.counter
     if counter.problem is not None:
         warnings.append(counter.problem)
@@ -169,7 +174,7 @@ def check(job: Job, environ: Mapping[str, str], *, limit: int | None = None) -> 
         key=first.key,
         tokens=None if ticket is None else ticket.input_tokens,
         count_method=None if ticket is None else ticket.count_method,
-        reserve_usd=None if ticket is None else ticket.reserve_usd,
+        reserve_usd=reserve,
         warnings=warnings,
     )
 
@@ -244,6 +249,7 @@ def _work(prepared: Prepared, estimated: Estimate) -> Work:
         price=prepared.price,
         billed_factor=outlook.billed_factor,
         charged=prepared.meter.charged,
+        seconds=None if found.finish is None else found.finish.seconds,
     )
 
 
@@ -257,13 +263,13 @@ def _load(outlook: Outlook, sizes: Mapping[int, int], outputs: Outputs | None) -
         left = wanted - number
         if number:
             weight = 0.0 if outputs is None else outputs.per_request(size)
-            exchanges.append((round(outlook.billed_input(size)), number, weight))
+            exchanges.append((round(outlook.exchange_input(size)), number, weight))
     return Load(exchanges, None if outputs is None else (outputs.low, outputs.expected, outputs.high))
 
 
 def _before(
     prepared: Prepared, ledger: Ledger, selection: Selection, pilot: Sample | None = None, *, sent: bool = False
-) -> tuple[Outlook, Decimal]:
+) -> tuple[Outlook, Decimal | None]:
     """Look at the job's earlier requests or its pilot's; for a retry at none, as its rows are not like the others.
 
     Return what they say of the next ones, and what the plan has spent. A budget that starts afresh is a warning; one
@@ -285,7 +291,7 @@ def _before(
         price=prepared.price,
         answered=found.answered,
     )
-    return outlook, found.spent_usd
+    return outlook, None if found.unbounded else found.spent_usd
 
 
 def _cut_again(prepared: Prepared, ledger: Ledger, selection: Selection) -> Iterator[str]:
@@ -753,7 +759,8 @@ def _mispriced(row: Mapping[str, Any]) -> str:
     off = "" if row["percent"] is None else f" ({row['percent']:+} %)"
     return (
         f"{row['provider']} says it billed {billed} for {row['model']} where {computed} was computed{off}: the price"
-        " table is wrong. The ledger's cost_usd is what was billed; estimates are off until the price is corrected"
+        " table is wrong. The ledger's cost_usd is what was billed; what a request may cost at most is off until the"
+        " price is corrected"
     )
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from pipeline.pricebook import Prices, Target
-from pipeline.pricing import COST_UNIT, Bulk, Claim, Mix, Price, total_usd, worst_total_usd
+from pipeline.pricing import COST_UNIT, Bulk, Claim, Mix, Price, look_ahead, total_usd, worst_total_usd
 
 MOST_SELLERS = 12
 """So many lines does a model without a provider get."""
@@ -49,6 +49,8 @@ class Work:
     """What is charged for a dollar of that price."""
     charged: bool = False
     """Whether the provider charges although that price is free."""
+    seconds: float | None = None
+    """How long sending takes, in which a price may change; None: all is sent at one moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Contradiction:
 
 
 def compare(prices: Prices, targets: Sequence[Target], work: Work, *, at: datetime) -> list[Compared]:
-    """Price the work at each target, all of it sent at one moment.
+    """Price the work at each target, if sending it begins at this moment.
 
     A target without a provider gets a line for each seller that has its lane, the cheapest first, at most MOST_SELLERS
     of them. One that nobody sells gets a line that says so.
@@ -138,9 +140,9 @@ def _spread(load: Load, total: float, most: int | None) -> Iterator[tuple[int, i
 
 def _lines(prices: Prices, target: Target, bulks: _Bulks, at: datetime) -> list[Compared]:
     if target.provider is not None:
-        return [_line(target, prices.find(target.provider, target.model, at), bulks, at)]
-    sellers = [(seller, prices.find(seller, target.model, at)) for seller in prices.sellers(target.model, at)]
-    found = [_line(Target(target.model, seller, target.lane), price, bulks, at) for seller, price in sellers]
+        return [_line(target, prices.during_run(target.provider, target.model, at), bulks, at)]
+    sellers = [Target(target.model, seller, target.lane) for seller in prices.sellers(target.model, at)]
+    found = [_line(each, prices.during_run(each.provider or "", each.model, at), bulks, at) for each in sellers]
     if len(found) == 1:
         return found
     priced = sorted((line for line in found if line.note is None), key=_expected)
@@ -155,19 +157,24 @@ def _lines(prices: Prices, target: Target, bulks: _Bulks, at: datetime) -> list[
     return [*priced, *charged]
 
 
-def _line(target: Target, price: Price | None, bulks: _Bulks, at: datetime) -> Compared:
-    if price is None:
+def _line(target: Target, prices: Sequence[Price], bulks: _Bulks, at: datetime) -> Compared:
+    """Price the work at the price in force, and at those that follow while it is sent."""
+    if not prices:
         return _without_figures(target, None, UNKNOWN)
+    price, work = prices[0], bulks.work
     if not price.sells(target.lane):
         return _without_figures(target, price, f"has no {target.lane} lane with a known price")
-
-    work = bulks.work
     if price.is_free and _is_charged(price, work):
         return _without_figures(target, price, CHARGED)
     factor = work.billed_factor if price == work.price else Decimal(1)
+    sold = [each for each in prices if each.sells(target.lane)]
+    shares = look_ahead(sold, at, work.seconds, lane=target.lane)
 
     def usd(bulk: Bulk | None) -> Decimal | None:
-        return None if bulk is None else _times(factor, total_usd(price, bulk, lane=target.lane, at=at))
+        if bulk is None:
+            return None
+        parts = [total_usd(each.price, bulk, lane=target.lane, at=each.at) * each.moments for each in shares]
+        return (factor * sum(parts) / sum(each.moments for each in shares)).quantize(COST_UNIT)
 
     low, expected, high = usd(bulks.low), usd(bulks.expected), usd(bulks.high)
     if work.spread is not None and low is not None and expected is not None and high is not None:
@@ -175,8 +182,8 @@ def _line(target: Target, price: Price | None, bulks: _Bulks, at: datetime) -> C
         high = max(high, _times(work.spread[1], expected))
     ceiling = None
     if bulks.most is not None:
-        ceiling = _times(max(factor, Decimal(1)), worst_total_usd(price, bulks.most, lane=target.lane))
-        ceiling = max(ceiling, high or Decimal(0))
+        dearest = max(worst_total_usd(each, bulks.most, lane=target.lane) for each in sold)
+        ceiling = max(_times(max(factor, Decimal(1)), dearest), high or Decimal(0))
     return Compared(target, price, low, expected, high, ceiling, None)
 
 

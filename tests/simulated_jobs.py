@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from pipeline.estimating import Bill, Outlook
 from pipeline.estimating._groups import Group
-from pipeline.estimating._terms import Share, Terms
+from pipeline.estimating._terms import Terms
 from pipeline.forecasting import Observed
 from pipeline.ledger import Exchange, Used
-from pipeline.pricing import Price, cost_usd
+from pipeline.pricing import Price, Share, cost_usd
 from pipeline.records import Usage
 
 Row = tuple[float, float]

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from project import Project, texts
@@ -14,11 +15,11 @@ from stub_faults import Reply
 
 from pipeline.estimating import Outlook
 from pipeline.estimating._groups import Group
-from pipeline.estimating._terms import Share, Terms
+from pipeline.estimating._terms import Terms
 from pipeline.job import load_job
 from pipeline.ledger import Exchange, Used
 from pipeline.planning import Meter
-from pipeline.pricing import Price, Variant, Window, cost_usd
+from pipeline.pricing import Price, Share, Variant, Window, cost_usd
 from pipeline.records import Usage
 
 D = Decimal
@@ -42,6 +43,16 @@ def alike(usage, count=50, **facts):
 def bill(seen, sizes, *, price=PRICE, max_tokens=500, repair=0):
     outlook = Outlook(seen, "pilot", None, max_tokens, repair, price)
     return outlook.bill(terms(price), [Group(sizes, outlook.outputs(sizes))])
+
+
+def test_repairs_are_longer_requests_also_where_a_server_adds_the_same_to_each():
+    once = used([Exchange(Usage(155, 10), truncated=False)])
+    twice = used([Exchange(Usage(155, 10), truncated=False), Exchange(Usage(275, 10), truncated=False)])
+    outlook = Outlook([once, twice] * 50, "pilot", None, 500, 1, PRICE)
+    assert outlook.billed_input(1000) == 1055
+    assert outlook.exchange_input(100) * Fraction(outlook.exchanges_each) * 100 == 50 * (155 + 155 + 275)
+    longer = used([Exchange(Usage(255, 10), truncated=False)], counted=200)
+    assert Outlook([once, longer] * 50, "pilot", None, 500, 1, PRICE).exchange_input(1000) == 1055
 
 
 @pytest.fixture
@@ -332,6 +343,11 @@ def test_the_budget_that_is_left_is_what_the_estimate_is_held_against(project, s
     project.run("run", "job.toml", "--yes", "--limit", "40")
     facts = project.estimated()
     assert D(facts["plan_spent_usd"]) == stub.bill
+    one = stub.bill + D("0.00005")
+    told = project.run("estimate", "job.toml", "--limit", "41", "--budget", f"{one:.12f}").stdout
+    assert "of it is spent: not enough for one request, which may cost up to $0.00011" in told
+    checked = project.run("check", "job.toml", "--budget", "0.00001")
+    assert "a budget of $0.00001 lets nothing out: the first request may cost up to $0.00011" in checked.stderr
     budget = stub.bill + D(facts["expected_usd"]) * D("0.9")
     told = project.run("estimate", "job.toml", "--budget", f"{budget:.12f}").stdout
     assert "of it is spent: not enough even for the low figure" in told

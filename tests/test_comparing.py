@@ -42,6 +42,26 @@ def test_a_line_has_the_price_and_what_the_work_costs_under_each_forecast_and_at
     )  # fmt: skip
 
 
+def test_work_that_takes_hours_is_priced_over_them_and_at_most_at_the_dearest(tmp_path):
+    text = ENTRY.format("a", 1, 10) + '[price.tier.batch]\nmultiplier = "0.5"\n'
+    text += '[[price.window]]\nutc_from = 12:00:00\nutc_to = 13:00:00\nmultiplier = "10"\n'
+    prices = book(tmp_path, text)
+    four_hours = Work([Load([(100, 10, 1.0)], (50.0, 100.0, 200.0))], 600, seconds=4 * 3600.0)
+    at_noon, over_hours = lines(prices, "m@a")[0], compare(prices, [Target.parse("m@a")], four_hours, at=NOW)[0]
+    assert (at_noon.expected_usd, at_noon.ceiling_usd) == (D("0.02"), D("0.61"))
+    assert (over_hours.expected_usd, over_hours.ceiling_usd) == (D("0.002") * (10 + 3) / 4, D("0.61"))
+    (batch,) = compare(prices, [Target.parse("m@a:batch")], four_hours, at=NOW)
+    assert batch.expected_usd == over_hours.expected_usd / 2
+
+
+def test_a_price_that_comes_into_force_while_the_work_is_sent_counts_for_its_part(tmp_path):
+    dearer = ENTRY.format("a", 10, 100) + "effective_from = 2026-11-25\n"
+    prices = book(tmp_path, ENTRY.format("a", 1, 10) + "effective_from = 2026-01-01\n" + dearer)
+    a_day = Work([Load([(100, 10, 1.0)], (50.0, 100.0, 200.0))], 600, seconds=86400.0)
+    (line,) = compare(prices, [Target.parse("m@a")], a_day, at=NOW)
+    assert (line.expected_usd, line.ceiling_usd) == (D("0.002") * 11 / 2, D("0.61"))
+
+
 def test_repairs_are_exchanges_of_their_own_and_pay_the_fee_again_in_the_forecast_and_in_the_ceiling(tmp_path):
     prices = book(tmp_path, ENTRY.format("a", 1, 10) + 'per_request = "0.5"\n')
     repaired = Work([Load([(100, 15, 1.0)], (2900.0, 3000.0, 3000.0))], max_tokens=200, worst={100: 10, 400: 10})

@@ -31,7 +31,7 @@ class Judge:
     """In an exchanger's place: every exchange ends its row, but some show a bug, or bring what no line can hold."""
 
     spec, meter = ModelSpec("stub", "m", max_tokens=50), SimpleNamespace(is_free=False, charged=False)
-    policy = RetryPolicy(attempts=1)
+    policy, provider = RetryPolicy(attempts=1), SimpleNamespace(tells_costs=False)
 
     def __init__(self, *, bug=(), no_line=(), alone=()):
         self.bug, self.no_line, self.alone = bug, no_line, alone

@@ -19,12 +19,12 @@ from pipeline.doorman import Limits
 from pipeline.estimating import Outlook, TooLong, ToSend
 from pipeline.estimating._finish import finish
 from pipeline.estimating._groups import Group
-from pipeline.estimating._terms import Share, Terms
+from pipeline.estimating._terms import Terms
 from pipeline.forecasting import forecast_from_limit
 from pipeline.job import load_job
 from pipeline.ledger import Calibration, Exchange, Ledger, Used
 from pipeline.planning import Meter
-from pipeline.pricing import Price, cost_usd, mean_cost_usd
+from pipeline.pricing import Price, Share, cost_usd, mean_cost_usd
 from pipeline.records import ModelSpec, TokenCount, Usage
 from pipeline.runners.launch import Launch, launch, prepare
 from pipeline.windows import Window

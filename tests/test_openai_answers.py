@@ -193,8 +193,45 @@ def test_an_error_beside_an_answer_wins():
             },
             Usage(9, 25, 0, 0, 20),
         ),
-        # a total without details proves nothing
-        ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 34}, Usage(9, 5)),
+        # what only the total has is reasoning that isn't told apart (Gemini), also beside some that is
+        ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 34}, Usage(9, 25, 0, 0, 20)),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "total_tokens": 34,
+                "completion_tokens_details": {"reasoning_tokens": 2},
+            },
+            Usage(9, 25, 0, 0, 22),
+        ),
+        # a total that is too small, or none at all, says nothing
+        ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 3}, Usage(9, 5)),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": "34"}, Usage(9, 5)),
+        # Moonshot
+        ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14, "cached_tokens": 4}, Usage(9, 5, 4)),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "cached_tokens": 10}, None),
+        # LiteLLM: Anthropic's words in the prompt, or beside it
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "total_tokens": 14,
+                "cache_read_input_tokens": 4,
+                "cache_creation_input_tokens": 2,
+                "prompt_tokens_details": {"cached_tokens": 4, "cache_creation_tokens": 2},
+            },
+            Usage(9, 5, 4, 2),
+        ),
+        (
+            {
+                "prompt_tokens": 3,
+                "completion_tokens": 5,
+                "total_tokens": 14,
+                "cache_read_input_tokens": 4,
+                "cache_creation_input_tokens": 2,
+            },
+            Usage(9, 5, 4, 2),
+        ),
         (None, None),
         ([], None),
         ({}, None),

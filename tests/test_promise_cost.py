@@ -4,7 +4,7 @@ import json
 from decimal import Decimal
 
 import pytest
-from bookings import Booked
+from bookings import Booked, ask
 from project import Project, texts
 from stub import StubServer
 from stub_faults import (
@@ -115,6 +115,8 @@ def test_unknown_costs_without_a_bound_are_counted_wherever_dollars_are_told(pro
     assert "pilot: 1 attempt for 1 random request, cost unknown (at most $" in pilot.stderr
     report = json.loads(project.run("run", "job.toml", "--yes", "--json", "--fresh").stdout)
     assert (report["spent_usd"], report["uncertain_usd"], report["unknown_unbounded"]) == (None, "0.000000000000", 5)
+    assert report["plan_spent_usd"] is project.estimated()["plan_spent_usd"] is None
+    assert " no_bound\n" in project.run("spend").stdout
     capped = ("--set", "model.max_tokens=100", "--budget", "1")
     refused = "7 earlier attempts of this plan have neither a known cost nor an upper bound"
     assert refused in project.run("estimate", "job.toml", *capped).stderr
@@ -171,6 +173,31 @@ def test_an_attempt_of_unknown_cost_at_a_free_price_has_no_bound_once_the_provid
         bounds = project.sql("select reserved_usd from attempts where cost_usd is null")
         assert bounds == [{"reserved_usd": None}]
         assert project.value("select sum(unknown_unbounded) from spend") == 1
+
+
+@pytest.mark.parametrize(("free", "unknown"), [(True, 0), (False, 1)])
+def test_an_exchange_that_a_kill_cut_off_costs_nothing_where_nothing_can_cost_anything(tmp_path, free, unknown):
+    run = Booked(tmp_path / "promptmill.duckdb", free=free)
+    run.sent("v1a", worst=Decimal(0))
+    run.die()
+    lost = ask(tmp_path / "promptmill.duckdb", "select unknown_cost, cost_usd from spend")
+    assert lost == [(unknown, None if unknown else 0)]
+
+
+def test_that_answers_do_not_say_what_they_cost_is_told_once(project, stub):
+    project.rows(texts(12))
+    project.job(model='max_tokens = 50\nbilled_cost_path = "usage.costs"', concurrency=1)
+    told = project.run("run", "job.toml", "--yes").stderr
+    assert told.count("the first 5 answers don't say what they cost where [model] billed_cost_path has it") == 1
+
+
+def test_what_a_provider_charges_counts_without_a_price_too(tmp_path):
+    run = Booked(tmp_path / "promptmill.duckdb")
+    run.answer("v1a", billed_usd=Decimal(1), cost=None)
+    run.answer("v1b", billed_usd=Decimal(2), cost=Decimal(1))
+    run.end()
+    found = ask(tmp_path / "promptmill.duckdb", "select billed_usd, billed_computed_usd, billed_priced_usd from spend")
+    assert found == [(3, 1, 2)]
 
 
 def test_what_was_charged_for_is_free_again_when_the_provider_says_so(tmp_path):

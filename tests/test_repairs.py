@@ -62,6 +62,11 @@ def test_a_run_that_pauses_before_repairs_asks_nothing_twice(project, stub):
 def test_budgets_raised_in_steps_ask_nothing_twice(project, stub):
     for budget in ("0.0004", "0.0006", "0.0008", "1"):
         project.run("run", "job.toml", "--yes", "--budget", budget, code=None)
+    (wasted,) = project.sql(
+        "select sum(wasted_repaired_usd) as repaired, sum(wasted_invalid_usd) as invalid from spend"
+    )
+    assert wasted["invalid"] is None
+    assert wasted["repaired"] == project.value("select sum(cost_usd) from attempts where result = 'invalid'")
     assert answered(project) == {"first": {1: 12}, "repair": {1: 12}}
     assert rows(project) == {"ok": 12}
 

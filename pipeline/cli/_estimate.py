@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.estimating import Bill, Estimate, Outlook
     from pipeline.forecasting import Outputs
     from pipeline.job import Job
-    from pipeline.pricing import Price
+    from pipeline.pricing import Price, Rates
     from pipeline.runners.launch import Prepared
 
 _MARGIN = 10
@@ -399,33 +399,35 @@ def _number(value: Decimal) -> str:
 
 def _rates(price: "Price") -> str:
     """Say everything that is charged: what is not said is not charged apart."""
-    said = [f"{money(price.input)} in"]
-    said += [
-        f"{money(rate)} {name}"
-        for name, rate, base in (
-            ("cached", price.cached_input, price.input),
-            ("cache writes", price.cache_write, price.input),
-        )
-        if rate != base
-    ]
-    said.append(f"{money(price.output)} out")
-    if price.reasoning != price.output:
-        said.append(f"{money(price.reasoning)} reasoning")
-    text = f"{', '.join(said)} per 1M tokens"
+    text = f"{_rates_in_words(price.tariff.rates)} per 1M tokens"
     for tier in price.tariff.above:
-        rates = tier.rates
-        text += f", above {tier.input_tokens_over:,} input tokens {money(rates.input)} in, {money(rates.output)} out"
+        text += f", above {tier.input_tokens_over:,} input tokens {_rates_in_words(tier.rates)}"
     if price.per_request:
         text += f", {money(price.per_request)} a request"
     if price.minimum_charge:
         text += f", at least {money(price.minimum_charge)} a request"
     for window in price.windows:
         change = window.variant
-        other = f"{_number(change.multiplier)} times that" if change.tariff is None else "other prices"
+        other = f"{_number(change.multiplier)} times that"
+        if change.tariff is not None:
+            other = _rates_in_words(change.tariff.rates)
         text += f", {other} at {window.in_words()}"
     if price.markup:
         text += f", and {_number(price.markup * 100)} % on everything"
     return text
+
+
+def _rates_in_words(rates: "Rates") -> str:
+    said = [f"{money(rates.input)} in"]
+    said += [
+        f"{money(rate)} {name}"
+        for name, rate in (("cached", rates.cached_input), ("cache writes", rates.cache_write))
+        if rate != rates.input
+    ]
+    said.append(f"{money(rates.output)} out")
+    if rates.reasoning != rates.output:
+        said.append(f"{money(rates.reasoning)} reasoning")
+    return ", ".join(said)
 
 
 def _time(prepared: "Prepared", estimate: "Estimate") -> str:
@@ -449,13 +451,18 @@ def _budget(prepared: "Prepared", estimate: "Estimate") -> str:
     if budget is None:
         return ""
     text = f"{money(budget)} for this plan, all its runs together"
+    if spent is None:
+        return f"{text}; what is spent of it nobody knows"
     if spent:
         text += f"; {money(spent)} of it is spent"
     left = budget - spent
-    if forecast.low_usd is not None and forecast.low_usd > left:
-        return f"{text}: not enough even for the low figure"
-    if forecast.bill is not None and forecast.bill.expected > left:
-        return f"{text}: not enough for what is expected"
-    if forecast.ceiling_usd is not None and forecast.ceiling_usd > left:
-        return f"{text}: enough for what is expected, not for the worst case"
+    least = prepared.meter.worst_case(min(forecast.worst)) if estimate.to_send and forecast.worst else None
+    for usd, said in (
+        (forecast.low_usd, "not enough even for the low figure"),
+        (None if forecast.bill is None else forecast.bill.expected, "not enough for what is expected"),
+        (least, f"not enough for one request, which may cost up to {money(least or ZERO)}"),
+        (forecast.ceiling_usd, "enough for what is expected, not for the worst case"),
+    ):
+        if usd is not None and usd > left:
+            return f"{text}: {said}"
     return text

@@ -211,7 +211,7 @@ def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limi
             "sent": tally.sent, "reused": tally.reused, "already": tally.already, "repeated": tally.repeated,
             "spent_usd": None if report.spent is None else as_booked(report.spent),
             "uncertain_usd": as_booked(report.uncertain), "unknown_unbounded": report.unbounded,
-            "plan_spent_usd": as_booked(report.plan_spent),
+            "plan_spent_usd": None if report.plan_spent is None else as_booked(report.plan_spent),
             "rate_limited": tally.rate_limited + tally.limited_alone,
             "shut_seconds": round(tally.shut_seconds, 3),
             "requests_per_minute": None if report.requests_per_minute is None else round(report.requests_per_minute, 1),

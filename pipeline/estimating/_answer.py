@@ -52,8 +52,8 @@ class Estimate:
     """Requests whose answer was cut off before, and that are not asked again now."""
     cut_off_below: int
     """Those of them that a run with twice the max_tokens asks again."""
-    spent_usd: Decimal
-    """What earlier runs of the plan have spent, as the budget counts."""
+    spent_usd: Decimal | None
+    """What earlier runs of the plan have spent, as the budget counts; None where some of it has no worst case."""
     too_long: TooLong
     duplicate_ids: int
     complete: bool
@@ -172,7 +172,7 @@ class Scan:
     def _fits(self, tokens: int) -> bool:
         return not self.limits.never_fits(self.meter.limit_tokens(tokens))
 
-    def answer(self, plan: Plan, outlook: Outlook, spent_usd: Decimal, counter: str | None) -> Estimate:
+    def answer(self, plan: Plan, outlook: Outlook, spent_usd: Decimal | None, counter: str | None) -> Estimate:
         """Put the sums and what is known from before together; `spent_usd`: by the plan's earlier runs."""
         to_send = self.to_send
         found = forecast(to_send, self.meter, outlook, self.limits, datetime.now(UTC), cut_off=self.cut_off_below)

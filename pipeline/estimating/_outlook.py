@@ -150,6 +150,19 @@ class Outlook:
             return counted * self.exchange_ratio
         return max(counted + self.billed_beyond, counted * min(self._least_ratio, Fraction(1)))
 
+    def exchange_input(self, counted: int) -> Fraction:
+        """Return the same on average over all exchanges of such requests: a repair's are longer."""
+        return self.billed_input(counted) * self._repairs_factor
+
+    @cached_property
+    def _repairs_factor(self) -> Fraction:
+        """What was billed for a token that `billed_input` makes of the requests seen."""
+        each = Fraction(self.exchanges_each)
+        modelled = sum((self.billed_input(one.counted_tokens) * each for one in self.used), Fraction(0))
+        if len(self.used) < LEAST_USED or not modelled:
+            return Fraction(1)
+        return sum(one.input_tokens for one in self.used) / modelled
+
     @cached_property
     def _first_bills(self) -> list[tuple[int, int]]:
         """Counted and billed tokens of requests that were not repaired: a repair is longer than what was counted."""

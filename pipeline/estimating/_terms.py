@@ -1,24 +1,13 @@
-"""At which prices requests will be sent: now, or spread over the time that it takes to send them."""
+"""What requests cost at the prices that are in force while they are sent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
 
 from pipeline.planning import Meter
-from pipeline.pricing import REALTIME, Price, cost_usd, mean_cost_usd
+from pipeline.pricing import Share, cost_usd, look_ahead, mean_cost_usd
 from pipeline.records import Usage
-
-MOMENTS = 288
-"""So many moments of the time that it takes are looked at: every five minutes of a day."""
-
-
-class Share(NamedTuple):
-    price: Price
-    at: datetime
-    """A moment at which these terms hold."""
-    moments: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +22,7 @@ class Terms:
 
         A price that calls free what the provider charges for says nothing.
         """
-        if meter.price is None or meter.charged:
-            return cls()
-        changes = len(meter.prices) > 1 or any(price.windows for price in meter.prices)
-        if not changes or not seconds:
-            return cls([Share(meter.price_at(begin.timestamp()) or meter.price, begin, 1)])
-        found: dict[tuple[object, ...], Share] = {}
-        for number in range(MOMENTS):
-            at = begin + timedelta(seconds=seconds * (number + 0.5) / MOMENTS)
-            price = meter.price_at(at.timestamp()) or meter.price
-            tariff, factor = price.terms_at(REALTIME, at)
-            same = (price.price_id, id(tariff), factor)
-            found[same] = Share(price, at, found[same].moments + 1 if same in found else 1)
-        return cls(list(found.values()))
+        return cls() if meter.charged else cls(look_ahead(meter.prices, begin, seconds))
 
     @property
     def known(self) -> bool:

@@ -166,6 +166,8 @@ class RunFacts:
     price_id: str | None
     max_tokens: int | None = None
     repair: int = 0
+    free: bool = False
+    """Nothing costs anything, whatever becomes of it."""
 
     @classmethod
     def from_line(cls, fields: Mapping[str, Any]) -> "RunFacts":
@@ -173,7 +175,7 @@ class RunFacts:
         repair = fields["config"].get("output", {}).get("repair", 0)
         return cls(
             fields["run_id"], fields["provider"], fields["model"], fields["lane"], fields.get("price_id"),
-            fields.get("max_tokens"), repair,
+            fields.get("max_tokens"), repair, fields.get("free", False),
         )  # fmt: skip
 
 
@@ -220,12 +222,14 @@ _BOOKERS: dict[str, Callable[[Bundle, RunFacts, str, Mapping[str, Any]], None]] 
 
 def lost_attempt(run: RunFacts, journal_id: str, offset: int, sent: Mapping[str, Any]) -> Sequence[Any]:
     """Return the `attempts` row of an exchange sent and never heard of again: cost unknown, at most reserved."""
+    free = "0" if run.free else None
     values: dict[str, Any] = dict.fromkeys(ATTEMPTS.columns)
     values.update(
         run_id=run.run_id, key=sent["key"], attempt=sent["attempt"], kind=sent["kind"], lane=run.lane,
         provider=run.provider, model=run.model, sent_at=microseconds(sent["at"]), result="lost",
         counted_tokens=sent.get("counted"), count_method=sent.get("count_method"),
-        reserved_usd=sent.get("reserved_usd"), price_id=run.price_id, error_type="lost",
+        reserved_usd=sent.get("reserved_usd"), price_id=run.price_id, error_type="lost", cost_usd=free,
+        computed_usd=free,
         error="the run ended before the answer was written; the provider may have billed it",
         journal_id=journal_id, journal_offset=offset,
     )  # fmt: skip

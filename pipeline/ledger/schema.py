@@ -428,6 +428,50 @@ select s.run_id, s.plan_id, s.job, s.command, s.max_tokens, s.prompt_id, s.confi
 from run_starts s left join run_ends e using (run_id);
 """
 
+_SPEND_ACROSS_RUNS = """
+-- As before, but an invalid answer that a later run repaired is a repaired one, and a bill counts without a price, too.
+create or replace view spend as
+with resumed as (
+    select a.run_id, r.job, a.key from attempts a join run_starts r using (run_id)
+    where a.kind = 'repair' and a.attempt = 1),
+     left_open as (
+    select distinct f.key, max(a.run_id) as run_id
+    from resumed f join attempts a on a.key = f.key and a.run_id < f.run_id and a.result = 'invalid'
+    join run_starts r on r.run_id = a.run_id and r.job = f.job
+    group by f.job, f.key, f.run_id),
+     judged as (
+    select a.*, r.job, r.plan_id,
+           case when a.result = 'ok' then 'none'
+                when a.result in ('truncated', 'refused') then a.result
+                when a.result = 'invalid' then case when a.attempt < p.last or l.key is not null then 'repaired'
+                                                  else 'invalid' end
+                else 'failed' end as cause
+    from attempts a join run_starts r using (run_id)
+    left join (select run_id, key, max(attempt) as last from attempts where kind = 'repair' group by all) p
+      on p.run_id = a.run_id and p.key = a.key
+    left join left_open l on l.run_id = a.run_id and l.key = a.key)
+select job, plan_id, run_id, provider, model, model_returned, lane, sent_at::date as day,
+       count(*) as attempts, count(*) filter (where result = 'ok') as ok,
+       sum(input_tokens)::bigint as input_tokens, sum(cached_input_tokens)::bigint as cached_input_tokens,
+       sum(output_tokens)::bigint as output_tokens, sum(reasoning_tokens)::bigint as reasoning_tokens,
+       case when count(cost_usd) < count(*) then nullif(sum(cost_usd), 0) else sum(cost_usd) end as cost_usd,
+       case when count(cost_usd) = count(*) or sum(cost_usd) > 0
+            then sum(case when cause = 'none' then 0 else cost_usd end) end as wasted_usd,
+       sum(cost_usd) filter (where cause = 'failed') as wasted_failed_usd,
+       sum(cost_usd) filter (where cause = 'repaired') as wasted_repaired_usd,
+       sum(cost_usd) filter (where cause = 'truncated') as wasted_truncated_usd,
+       sum(cost_usd) filter (where cause = 'invalid') as wasted_invalid_usd,
+       sum(cost_usd) filter (where cause = 'refused') as wasted_refused_usd,
+       count(*) filter (where cost_usd is null) as unknown_cost,
+       sum(reserved_usd) filter (where cost_usd is null) as unknown_at_most_usd,
+       count(*) filter (where cost_usd is null and reserved_usd is null) as unknown_unbounded,
+       sum(billed_usd) as billed_usd,
+       sum(computed_usd) filter (where billed_usd is not null) as billed_computed_usd,
+       sum(billed_usd) filter (where computed_usd is not null) as billed_priced_usd
+from judged
+group by all;
+"""
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "views", _VIEWS),
@@ -442,5 +486,6 @@ MIGRATIONS = (
     Migration(11, "re-pricing with a share from the cache", _REPRICE_CACHED),
     Migration(12, "re-pricing with no more than all of the input", _REPRICE_SHARES),
     Migration(13, "what made a run pause", _PAUSE_KINDS),
+    Migration(14, "repairs in a later run, bills without a price", _SPEND_ACROSS_RUNS),
 )
 NEWEST = MIGRATIONS[-1].step

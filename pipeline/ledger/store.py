@@ -66,6 +66,8 @@ class RunRequest:
     """Go on with a retry like this."""
     passes_over: bool = False
     """Rows of the plan that ended well need not be read again."""
+    free: bool = False
+    """Nothing that the run does can cost anything, and nobody else says what was charged."""
     repairs: bool = False
     """Answers that wait for their repair are wanted."""
 
@@ -533,6 +535,7 @@ def _open_journal(started: Journal, request: RunRequest, run_id: int, plan: quer
             "lane": request.lane,
             "price_id": price_id,
             "max_tokens": request.max_tokens,
+            "free": request.free,
             "prompt_id": request.prompt_id,
             "config": request.config,
             "code_version": request.code_version,

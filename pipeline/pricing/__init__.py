@@ -5,6 +5,7 @@ Prices are US dollars per 1,000,000 tokens. `cost_usd` is what the provider shou
 The project's prices are the files in `pipeline/prices/`.
 """
 
+from pipeline.pricing._ahead import Share, look_ahead
 from pipeline.pricing._cost import COST_UNIT, cost_usd, mean_cost_usd, worst_case_usd
 from pipeline.pricing._files import (
     PRICE_KEYS,
@@ -34,12 +35,14 @@ __all__ = [
     "Price",
     "PriceBook",
     "Rates",
+    "Share",
     "Tariff",
     "Variant",
     "Window",
     "cost_usd",
     "in_force",
     "load_prices",
+    "look_ahead",
     "mean_cost_usd",
     "parse_price_option",
     "parse_prices",

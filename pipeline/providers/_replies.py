@@ -37,6 +37,14 @@ _FINISH: dict[str, Finish | Literal["broken off"]] = {
 _REASONING = frozenset({"reasoning_content", "reasoning", "reasoning_details"})
 _BROKE_OFF = {"type": "server_error", "message": "the model failed while it was answering"}
 
+_ANTHROPIC_READ, _ANTHROPIC_WRITTEN = "cache_read_input_tokens", "cache_creation_input_tokens"
+"""Anthropic's words, which gateways such as LiteLLM pass on."""
+_HITS = ("prompt_cache_hit_tokens", "cached_tokens", _ANTHROPIC_READ)
+"""Where else than in the details it stands what was read from a cache: DeepSeek, Moonshot."""
+_WRITTEN = ("cache_write_tokens", "cache_creation_tokens")
+"""What was written to one, in the details of the prompt; the second is LiteLLM's."""
+_OF_A_CACHE = frozenset((*_HITS, _ANTHROPIC_WRITTEN))
+
 _MOST_TOKENS = 10**12
 _MOST_DOLLARS = 10**6
 _COST_UNIT = Decimal("0.000000000001")
@@ -115,24 +123,30 @@ def _amount(value: Any) -> Decimal | None:
 def usage_of(raw: Any) -> Usage | None:
     """Normalise a usage object; None where it is absent, or contradicts itself so that no cost follows from it.
 
-    That there is an answer to no tokens, or one of none, shows only beside the answer.
+    Tokens that only the total has are reasoning that isn't told apart (xAI, Gemini), unless what is said of a cache
+    explains them. That there is an answer to no tokens, or one of none, shows only beside the answer.
     """
     if not isinstance(raw, dict):
         return None
-    into, out = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
-    if into is None and out is None and "prompt_cache_hit_tokens" not in raw:
-        inputs, outputs = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
-        return None if inputs is None or outputs is None else Usage(inputs, outputs, 0, 0, 0, _kept(raw))
-    into, out = _part(raw, "prompt_tokens_details"), _part(raw, "completion_tokens_details")
-    cached = into.get("cached_tokens")
     inputs, outputs = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
-    hits = _count(raw.get("prompt_cache_hit_tokens") if cached is None else cached, absent=0)  # DeepSeek's word
-    written = _count(into.get("cache_write_tokens"), absent=0)
-    reasoning = _count(out.get("reasoning_tokens"), absent=0)
-    if inputs is None or outputs is None or hits is None or written is None or reasoning is None:
+    total = _count(raw.get("total_tokens"), absent=0)
+    if inputs is None or outputs is None:
         return None
-    if reasoning and raw.get("total_tokens") == inputs + outputs + reasoning:
-        outputs += reasoning  # the total proves that this server (xAI) left it out
+    untold = 0 if total is None else max(total - inputs - outputs, 0)
+    into, out = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
+    if into is None and out is None and not untold and _OF_A_CACHE.isdisjoint(raw):
+        return Usage(inputs, outputs, 0, 0, 0, _kept(raw))
+    into, out = _part(raw, "prompt_tokens_details"), _part(raw, "completion_tokens_details")
+    hits = _first_count(into.get("cached_tokens"), *map(raw.get, _HITS))
+    written = _first_count(*map(into.get, _WRITTEN), raw.get(_ANTHROPIC_WRITTEN))
+    reasoning = _count(out.get("reasoning_tokens"), absent=0)
+    if hits is None or written is None or reasoning is None:
+        return None
+    if untold and untold == hits + written and (_ANTHROPIC_READ in raw or _ANTHROPIC_WRITTEN in raw):
+        inputs += untold  # as Anthropic counts: beside the prompt, not in it
+    elif untold:
+        outputs += untold
+        reasoning += 0 if reasoning == untold else untold
     if hits + written > inputs or reasoning > outputs:
         return None
     return Usage(inputs, outputs, hits, written, reasoning, _kept(raw))
@@ -231,6 +245,11 @@ def _count(value: Any, absent: int | None = None) -> int | None:
     if value is None:
         return absent
     return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
+
+
+def _first_count(*values: Any) -> int | None:
+    """Return the first count that is there, 0 if none is; None if it is no number of tokens."""
+    return _count(next((value for value in values if value is not None), 0))
 
 
 def _kept(raw: dict[str, Any]) -> Mapping[str, Any]:

@@ -57,7 +57,7 @@ sum(unknown_cost)::bigint as unknown_cost,
 case when sum(unknown_unbounded) = 0 then sum(unknown_at_most_usd) end as unknown_at_most_usd,
 sum(unknown_unbounded)::bigint as unknown_unbounded,
 sum(billed_usd) as billed_usd, sum(billed_computed_usd) as billed_computed_usd,
-round(100 * (sum(billed_usd) / nullif(sum(billed_computed_usd), 0) - 1), 2) as billed_drift_percent
+round(100 * (sum(billed_priced_usd) / nullif(sum(billed_computed_usd), 0) - 1), 2) as billed_drift_percent
 """
 
 _OF = "from (select *, strftime(day, '%Y-%m') as month from spend) where {where}"
@@ -70,12 +70,13 @@ SHOWN = {
     "output_tokens": "output", "reasoning_percent": "reasoning %", "cost_usd": "cost_usd", "wasted_usd": "wasted_usd",
     "wasted_failed_usd": "failed", "wasted_repaired_usd": "repaired", "wasted_truncated_usd": "truncated",
     "wasted_invalid_usd": "invalid", "wasted_refused_usd": "refused", "unknown_cost": "unknown",
-    "unknown_at_most_usd": "at_most_usd", "billed_usd": "billed_usd", "billed_drift_percent": "drift %",
+    "unknown_at_most_usd": "at_most_usd", "unknown_unbounded": "no_bound", "billed_usd": "billed_usd",
+    "billed_drift_percent": "drift %",
 }  # fmt: skip
 """What people see, and under which heading, as far as it says something and fits."""
 ALWAYS = ("attempts", "cost_usd")
 KEPT = (
-    "wasted_usd", "unknown_cost", "unknown_at_most_usd", "billed_drift_percent", "input_tokens",
+    "wasted_usd", "unknown_cost", "unknown_at_most_usd", "unknown_unbounded", "billed_drift_percent", "input_tokens",
     "output_tokens", "ok", "cached_input_percent", "reasoning_percent",
 )  # fmt: skip
 """Where the line is too long, columns that are not named here go first, then these from the end."""

@@ -27,6 +27,8 @@ from pipeline.suspects import Standing
 CUT_SHARE, LONG_TOKENS, CUT_TOLD, MOST_LENGTHS = 0.6, 300, 5, 1000
 """Prompts that a server cut: to less than this share of so many tokens, so many times to the same length; of so many
 lengths it is looked."""
+BILLS_MISSED = 5
+"""So many answers in a row from the first on that don't say what they cost, though they should, are worth a word."""
 COUNTED_OTHERWISE = 2
 """So many output tokens beyond max_tokens are a matter of counting: servers differ about those that end an answer."""
 
@@ -85,6 +87,8 @@ class Desk:
         self._home_keys = set[str]()
         """Its keys, once somebody has wanted them."""
         self._thoughts_told = False
+        self._bills_missed = 0 if exchanger.provider.tells_costs else None
+        """Answers so far that don't say what they cost; None: one did, or nobody expects it."""
         self._cut = Counter[int]()
         """How many requests were so long by the server, of those that it says were far shorter than what was sent."""
         self._held: list[Outcome] = []
@@ -354,6 +358,8 @@ class Desk:
     def _watch_answer(self, arrival: Arrival) -> None:
         """Say once what shows that a server is set up otherwise than a job expects."""
         usage, output = arrival.attempt.usage, arrival.attempt.output
+        if self._bills_missed is not None and output is not None:
+            self._watch_what_it_says_it_cost(arrival.attempt)
         if usage is not None and usage.input_tokens < CUT_SHARE * arrival.ticket.input_tokens > LONG_TOKENS:
             self._perhaps_cut(usage.input_tokens, arrival.ticket.input_tokens)
         if not self._thoughts_told and output is not None and output.startswith("<think>"):
@@ -361,6 +367,16 @@ class Desk:
             self._notify(
                 "answers begin with <think>: the model's thoughts are kept as a part of them; let the server take them"
                 " apart (vLLM: --reasoning-parser), if they should not be"
+            )
+
+    def _watch_what_it_says_it_cost(self, attempt: Attempt) -> None:
+        """Say once that answers lack what was charged for them, though a job says where it stands."""
+        missed = self._bills_missed = None if attempt.billed_usd is not None else (self._bills_missed or 0) + 1
+        if missed == BILLS_MISSED:
+            self._bills_missed = None
+            self._notify(
+                f"the first {BILLS_MISSED} answers don't say what they cost where [model] billed_cost_path has it, or"
+                " not as an amount of dollars: their costs are computed from the price, and unknown without one"
             )
 
     def _perhaps_cut(self, billed: int, counted: int) -> None:

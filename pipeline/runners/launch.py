@@ -121,7 +121,7 @@ def _check_budget(job: Job, prices: Sequence[Price]) -> None:
             f"{job.file}: a budget needs a known price, and none is known for {job.model.name} at {job.provider.name};"
             f" add [price] input and output, or --price IN,OUT (dollars per 1M tokens); {_users_file(job)}"
         )
-    if job.model.max_tokens is None and not all(price.is_free for price in prices):
+    if job.model.max_tokens is None and not all(price.output_is_free for price in prices):
         raise PriceError(f"{job.file}: a budget needs [model] max_tokens, or one answer could cost more than all of it")
 
 
@@ -286,7 +286,8 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
         try:
             with asyncio.Runner(loop_factory=_new_loop) as runner:
                 report = runner.run(_run(prepared, key, started, how, asked))
-                return replace(report, another_plan=started.plan.new and not started.plan.new_job)
+                report = replace(report, another_plan=started.plan.new and not started.plan.new_job)
+                return replace(report, plan_spent=None) if started.plan.unknown or report.unbounded else report
         finally:
             started.journal.close()
 
@@ -321,6 +322,7 @@ def _request(prepared: Prepared, how: Launch) -> RunRequest:
         fresh=how.selection.fresh,
         retry=retry,
         passes_over=passes_over(job, how.selection, prepared.limit),
+        free=prepared.meter.is_free and not job.provider.tells_costs,
         repairs=job.check is not None,
     )
 

@@ -56,8 +56,10 @@ class RunReport:
     """Upper bound of what its exchanges of unknown cost may add, as far as they have one."""
     unbounded: int
     """Exchanges of unknown cost that have no upper bound; their cost is in no other figure."""
-    plan_spent: Decimal
-    """Dollars all runs of the plan spent, this one included, as the budget counts: unknown costs at their worst."""
+    plan_spent: Decimal | None
+    """Dollars all runs of the plan spent, this one included, as the budget counts: unknown costs at their worst.
+
+    None where some have no worst case."""
     paused: Pause | None
     """Why the run paused, None if it finished."""
     left_over: str | None
