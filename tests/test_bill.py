@@ -345,9 +345,9 @@ def test_the_budget_that_is_left_is_what_the_estimate_is_held_against(project, s
     assert D(facts["plan_spent_usd"]) == stub.bill
     one = stub.bill + D("0.00005")
     told = project.run("estimate", "job.toml", "--limit", "41", "--budget", f"{one:.12f}").stdout
-    assert "of it is spent: not enough for one request, which may cost up to $0.00011" in told
+    assert "of it is spent: not enough for one request, which may cost up to $0.00023625\n" in told
     checked = project.run("check", "job.toml", "--budget", "0.00001")
-    assert "a budget of $0.00001 lets nothing out: the first request may cost up to $0.00011" in checked.stderr
+    assert "a budget of $0.00001 lets nothing out: the first request may cost up to $0.00023" in checked.stderr
     budget = stub.bill + D(facts["expected_usd"]) * D("0.9")
     told = project.run("estimate", "job.toml", "--budget", f"{budget:.12f}").stdout
     assert "of it is spent: not enough even for the low figure" in told
