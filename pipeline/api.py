@@ -28,7 +28,7 @@ from pipeline.errors import LedgerError, PriceError, UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, Sample, Scan, Tick, TooLong
 from pipeline.forecasting import Outputs
 from pipeline.job import Job, job_name, load_job, overridden
-from pipeline.ledger import Elsewhere, History, HistoryRequest, Ledger
+from pipeline.ledger import ANY_LIMIT, Elsewhere, History, HistoryRequest, Ledger
 from pipeline.planning import Selection, cut_again, repeated_ids
 from pipeline.pricebook import Prices, Quote, Target
 from pipeline.pricing import parse_price_option
@@ -299,8 +299,15 @@ def _cut_again(prepared: Prepared, ledger: Ledger, selection: Selection) -> Iter
     job = prepared.job
     limit = job.model.max_tokens
     found = ledger.cut_off(job.name, retry_of(prepared, selection), prepared.limit)
+    full = sum(rows for old, rows in found if old == ANY_LIMIT and not selection.same_limit)
+    found = [(old, rows) for old, rows in found if old != ANY_LIMIT]
     left = sum(rows for old, rows in found if cut_again(old, limit, same_limit=selection.same_limit))
     same = sum(rows for old, rows in found if old == limit and limit is not None)
+    if full:
+        yield (
+            f"truncated rows left out: {full:,}, whose answers filled the model's context: no max_tokens makes that"
+            " larger; --status truncated asks them again all the same"
+        )
     if left:
         also = "" if selection.same_limit else ", or --status truncated to try the same one again"
         yield (

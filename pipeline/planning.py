@@ -118,10 +118,10 @@ class Plan:
         self.complete = True
 
     def _planned(self, row: Row | BrokenRow) -> PlannedRow:
+        if isinstance(row, BrokenRow):  # its number is no id of anybody's
+            return self._without_request(row, row.digest, f"{row.origin}: {row.problem}")
         if self._counts_ids and not self._ids.add(row.id):
             self.duplicate_ids += 1
-        if isinstance(row, BrokenRow):
-            return self._without_request(row, row.digest, f"{row.origin}: {row.problem}")
         try:
             messages = self.template.render(row)
         except InputError as error:
@@ -268,8 +268,8 @@ def _answered(own: Own | None, other: Other | None, max_tokens: int | None, *, r
         return Decision("reuse", "ok")
     if retrying:
         return None
-    if own is not None:
-        return None if own[0] == "truncated" and is_raised(own[1], max_tokens) else Decision("ended", own[0])
+    if own is not None and not (own[0] == "truncated" and is_raised(own[1], max_tokens)):
+        return Decision("ended", own[0])
     return None if other is None or is_raised(other[1], max_tokens) else Decision("reuse", other[0])
 
 

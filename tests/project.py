@@ -14,6 +14,7 @@ from unittest import mock
 
 from pipeline.cli import main
 
+WITHOUT_FAST = str(Path(__file__).parent / "without_fast")
 COMMAND = (sys.executable, "-W", "error", "-m", "pipeline")
 JOB = """
 name = "{name}"
@@ -144,7 +145,8 @@ class Project:
 
     def _env(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PROMPTMILL_")}
-        return clean | {"COLUMNS": "120", "HOME": str(self.folder)} | self.environ
+        path = os.pathsep.join(filter(None, [WITHOUT_FAST, clean.get("PYTHONPATH")]))
+        return clean | {"COLUMNS": "120", "HOME": str(self.folder), "PYTHONPATH": path} | self.environ
 
 
 def texts(count: int) -> list[dict[str, Any]]:

@@ -474,6 +474,59 @@ def test_a_line_with_a_number_beyond_64_bits_is_json_whatever_else_it_holds():
     assert read == {"large": 2**70, "nan": None, "list": [None, 1.5], "half": "\ud800"}
 
 
+@pytest.mark.parametrize("options", [(), ("--with-input",)])
+def test_long_answers_are_held_a_few_at_a_time(tmp_path, stub, monkeypatch, options):
+    stub.answer = lambda _: "word " * 1000
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(60))
+    project.job(model="")
+    project.run("run", "job.toml", "--yes")
+    project.run("results", "job.toml", *options, "-o", "before.jsonl")
+    fetched, real = [], exporting.frame_of
+
+    def noted(*asked):
+        frame = real(*asked)
+        fetched.append(frame.height)
+        return frame
+
+    monkeypatch.setattr(exporting, "frame_of", noted)
+    monkeypatch.setattr(exporting, "FIRST_ROWS", 5)
+    monkeypatch.setattr(exporting, "PIECE_BYTES", 60_000)  # a dozen answers
+    project.run("results", "job.toml", *options, "-o", "after.jsonl")
+    assert (sum(fetched), max(fetched) < 15) == (60, True)
+    assert (tmp_path / "after.jsonl").read_bytes() == (tmp_path / "before.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".csv"])
+def test_two_commands_never_write_one_file_together(project, ending):
+    output = project.folder / f"r{ending}"
+    project.run("results", "job", "-o", output.name)
+    before = output.read_bytes()
+    with _write._alone(output, project.folder / f".r{ending}.part"):
+        refused = project.run("results", "job.toml", "--with-input", "-o", output.name, code=2).stderr
+        assert f"-o {output.name}: another command is writing this file; wait for its end" in refused
+    assert output.read_bytes() == before
+    project.run("results", "job.toml", "--with-input", "-o", output.name)
+    assert output.read_bytes() != before
+
+
+def test_a_decimal_that_no_type_holds_beside_the_others_is_no_null(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    (tmp_path / "in").mkdir()
+    for name, amount, scale in (("a", "1234567890123.45", 2), ("b", "0.5", 30)):
+        frame = pl.DataFrame(
+            {"text": [name], "amount": [Decimal(amount)]}, {"amount": pl.Decimal(38, scale)} | {"text": pl.String}
+        )
+        frame.write_parquet(tmp_path / "in" / f"{name}.parquet")
+    project.job(data="in", more_input="")
+    project.run("run", "job.toml", "--yes")
+    told = project.run("results", "job.toml", "--with-input", "-o", "r.parquet", code=2).stderr
+    assert "no type fits a column of the input ('amount': " in told
+    project.run("results", "job.toml", "--with-input", "-o", "r.jsonl")
+    amounts = [json.loads(line)["amount"] for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert [Decimal(amount) for amount in amounts] == [Decimal("1234567890123.45"), Decimal("0.5")]
+
+
 def test_long_prompts_are_held_a_few_at_a_time(tmp_path, stub, monkeypatch):
     project = Project(tmp_path, stub.base_url)
     project.rows(texts(20))
@@ -482,8 +535,8 @@ def test_long_prompts_are_held_a_few_at_a_time(tmp_path, stub, monkeypatch):
     before = project.run("results", "job.toml", "--with-input", "-o", "before.jsonl").stdout
     pieces, real = [], exporting._batched
 
-    def counted(rows):
-        for piece in real(rows):
+    def counted(rows, sizes):
+        for piece in real(rows, sizes):
             pieces.append(len(piece))
             assert all(row.request is None for row in piece)
             yield piece

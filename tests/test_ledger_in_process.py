@@ -116,6 +116,24 @@ def test_a_process_forked_while_the_ledger_is_read_reads_it_too(path):
         thread.join()
 
 
+def test_a_process_forked_while_others_open_the_ledger_is_not_stuck(path):
+    Booked(path).end()
+    done = threading.Event()
+
+    def asks():
+        while not done.is_set():
+            Ledger(path).ask("select 1")
+
+    thread = threading.Thread(target=asks)
+    thread.start()
+    try:
+        for _ in range(5):
+            assert in_a_fork(lambda: Ledger(path).ask("select count(*) as runs from runs").item()) == ("1", 0)
+    finally:
+        done.set()
+        thread.join()
+
+
 def test_a_forked_process_ends_as_any_other(path):
     """Python destroys what is left at its end: not its parent's DuckDB."""
     Booked(path).end()

@@ -84,6 +84,19 @@ def test_a_journal_that_vanished_before_it_was_loaded_stops_a_run_and_warns_a_re
     assert "is missing" in said[0]
 
 
+def test_a_live_run_keeps_its_number_though_its_ledger_was_deleted(path):
+    live = Booked(path)
+    live.answer("v1a")
+    path.unlink()
+    other = Booked(path, "other")
+    assert (other.run_id, other.plan_id) == (live.run_id + 1, live.plan_id + 1)
+    other.answer("v1b")
+    other.end()
+    live.end()
+    assert ask(path, "select run_id, job, plan_id from runs order by all") == [(1, "j", 1), (2, "other", 2)]
+    assert value(path, "select count(*) from answers") == 2
+
+
 def test_a_journal_that_was_loaded_to_its_end_may_go(path, finished_run):
     assert value(path, "select count(*) from attempts") == 1
     finished_run.path.unlink()

@@ -35,6 +35,8 @@ RETRY = Selection(retry=frozenset({"truncated", "failed"}))
         (("failed", 50), ("ok", 50, 1, 1), NORMAL, 50, "reuse"),
         (("truncated", 50), ("ok", 50, 1, 1), NORMAL, 900, "reuse"),
         (("truncated", 50), ("truncated", 90, 1, 1), NORMAL, 50, "ended"),
+        (("truncated", 50), ("truncated", 90, 1, 1), NORMAL, 90, "reuse"),
+        (("truncated", 50), ("truncated", 90, 1, 1), NORMAL, 91, "send"),
         (("truncated", 50), ("ok", 50, 1, 1), RETRY, 50, "reuse"),
         (("truncated", 50), None, RETRY, 50, "skip"),
         (("truncated", 50), None, RETRY, 51, "send"),

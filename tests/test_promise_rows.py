@@ -52,6 +52,19 @@ def test_a_cut_off_answer_is_truncated_and_a_raised_limit_sends_only_those_again
     assert Decimal(project.value("select sum(cost_usd) from results")) == stub.bill
 
 
+def test_a_cut_off_row_that_ended_otherwise_under_a_higher_limit_is_not_asked_under_that_again(project, stub):
+    stub.answer = lambda payload: " ".join(["word"] * 80)
+    project.rows(texts(5))
+    project.job(more='[output]\nschema = { type = "object" }')
+    project.run("run", "job.toml", "--yes", code=3)
+    for _ in range(2):
+        project.run("run", "job.toml", "--yes", "--set", "model.max_tokens=100", code=3)
+        assert stub.calls == 10
+    assert project.value("select count(*) from results where status = 'truncated'") == 5
+    project.run("run", "job.toml", "--yes", "--set", "model.max_tokens=110", code=3)
+    assert stub.calls == 15
+
+
 @pytest.mark.parametrize(("where", "selected"), [("x <> 'zz'", 21), ("x in ('a', '5', '7')", 3)])
 def test_a_run_that_goes_on_selects_the_rows_that_a_whole_run_selects(project, stub, where, selected):
     project.rows({**row, "x": x} for row, x in zip(texts(21), ["a", *range(20)], strict=True))

@@ -249,6 +249,23 @@ def test_a_named_format_reads_files_with_any_ending():
     assert len(read("data.txt", format="jsonl")) == 2
 
 
+@pytest.mark.parametrize("path", ["data", "data/*.jsonl", "data/b.jsonl"])
+def test_a_link_that_leads_nowhere_is_a_missing_part_of_the_data(path):
+    Path("data").mkdir()
+    write("data/a")
+    Path("data/b.jsonl").symlink_to("/nowhere/b.jsonl")
+    with pytest.raises(InputError, match=r"data/b\.jsonl is a link to /nowhere/b\.jsonl, which is not there"):
+        read(path)
+
+
+def test_a_loop_of_links_shows_no_file_twice():
+    Path("data").mkdir()
+    write("data/a")
+    Path("data/loop").symlink_to(".")
+    Path("data/b.jsonl").symlink_to("a.jsonl")
+    assert [str(file) for file in open_source(InputSpec("data/**/*.jsonl")).files] == ["data/a.jsonl", "data/b.jsonl"]
+
+
 def test_a_named_format_chooses_its_files_in_a_mixed_folder():
     write("d/a", ROWS[:1])
     write("d/b", ROWS[:1], ".parquet")

@@ -545,6 +545,7 @@ def test_the_fast_library_measures_whatever_is_odd_exactly_as_tiktoken_does(name
     fast, plain = both(name, monkeypatch)
     odd = [
         "a<|endoftext|>b <|im_start|>", "<|start|>x<|end|><|return|>", BLANKS, "\t" * 1_100_000, "\n" * 300_000,
+        "Wachs'\u017f'STube " * 50,
         "broken \ud83d text \udc00", "\ud83d\ude42", "", " ", "\x00", "a" * 70_000, "漢字" * 20_000, "\u0301" * 5_000,
         *(" " * size for size in SIZES), *("=-" * (size // 2) for size in SIZES), *HARD_CASES,
     ]  # fmt: skip

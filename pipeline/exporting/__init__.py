@@ -23,10 +23,24 @@ from pipeline.sources import Source
 __all__ = ["Exported", "export", "export_with_input", "guard", "json_value", "require_spare"]
 
 PENDING: dict[str, Any] = {"status": "pending", "cost_usd": as_booked(ZERO), "reused": False, "attempts": 0}
-PIECE_ROWS = 50_000
-"""Rows that are held in memory at once."""
+PIECE_ROWS, FIRST_ROWS = 50_000, 2_000
+"""Rows that are held in memory at once, and so many before anybody knows how long answers are."""
 PIECE_CHARACTERS = 2**25
 """And about how much text of prompts, where they are long."""
+PIECE_BYTES = 2**26
+"""And about how many bytes of answers."""
+
+
+class _Sizes:
+    """How many rows to fetch at a time: so many that their answers fit."""
+
+    def __init__(self) -> None:
+        self.rows = min(FIRST_ROWS, PIECE_ROWS)
+
+    def fetched(self, rows: int, size: int) -> None:
+        """Hear how many bytes so many rows had."""
+        fits = PIECE_ROWS if not size else rows * PIECE_BYTES // size
+        self.rows = max(1, min(PIECE_ROWS, 4 * self.rows, fits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +77,13 @@ def export(ledger: Ledger, job: str, output: Path) -> Exported:
             (plan,) = rows_of(connection, results_report.WHOLE)
             complete, counted = plan["complete"], plan["counted"]
             last = max((row["last"] for row in found), default=0)
-            for first in range(0, last + 1, PIECE_ROWS):
-                yield frame_of(connection, results_report.PIECE, [first, first + PIECE_ROWS - 1])
+            first, sizes = 0, _Sizes()
+            while first <= last:
+                end = first + sizes.rows
+                frame = frame_of(connection, results_report.PIECE, [first, end - 1])
+                sizes.fetched(end - first, round(frame.estimated_size()))
+                first = end
+                yield frame
 
     with closing(fetched()) as frames:
         written = write_frames(output, frames)
@@ -90,10 +109,12 @@ def export_with_input(ledger: Ledger, job: Job, output: Path) -> Exported:
 
         def found() -> Iterator[tuple[Sequence[PlannedRow], Iterator[dict[str, Any]]]]:
             """Yield rows, a piece at a time, with what is beside them."""
-            for rows in _batched(row for batch in plan.batches() for row in batch):
+            sizes = _Sizes()
+            for rows in _batched((row for batch in plan.batches() for row in batch), sizes):
                 keys = list({row.key for row in rows})
                 own = frame_of(connection, results_report.OF_KEYS, [keys])
                 others = frame_of(connection, results_report.OF_OTHERS, _lent(known, keys, job.model.max_tokens))
+                sizes.fetched(len(rows), round(own.estimated_size() + others.estimated_size()))
                 by_key = {line["key"]: line for frame in (own, others) for line in frame.iter_rows(named=True)}
                 statuses.update(by_key.get(row.key, PENDING)["status"] for row in rows)
                 yield rows, (_result(row, by_key, tuple(schema)) for row in rows)
@@ -118,7 +139,7 @@ def _lent(known: Known, keys: Iterable[str], max_tokens: int | None) -> list[lis
     return lent
 
 
-def _batched(rows: Iterator[PlannedRow]) -> Iterator[Sequence[PlannedRow]]:
+def _batched(rows: Iterator[PlannedRow], sizes: _Sizes) -> Iterator[Sequence[PlannedRow]]:
     """Cut rows into pieces, at least one; their requests are left out."""
     piece: list[PlannedRow] = []
     characters = cut = 0
@@ -126,7 +147,7 @@ def _batched(rows: Iterator[PlannedRow]) -> Iterator[Sequence[PlannedRow]]:
         if row.request is not None:
             characters += len(str(row.request.messages))
         piece.append(row._replace(request=None))
-        if len(piece) == PIECE_ROWS or characters > PIECE_CHARACTERS:
+        if len(piece) >= sizes.rows or characters > PIECE_CHARACTERS:
             yield piece
             piece, characters, cut = [], 0, cut + 1
     if piece or not cut:

@@ -1,9 +1,10 @@
 """Rows and frames as .jsonl, .parquet and .csv files."""
 
+import fcntl
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from math import isfinite, isnan
@@ -152,9 +153,15 @@ def _frame_of_rows(output: Path, rows: Sequence[Mapping[str, Any]], schema: pl.S
     except Misfit as misfit:
         raise _no_type(output, misfit) from misfit
     try:
-        return _frame(rows, schema)
+        frame = _frame(rows, schema)
     except _NO_TYPE as error:
         raise _no_type(output, _first_problem(rows, schema) or error) from error
+    for name, dtype in frame.schema.items():  # Polars makes null of a decimal that the type of the others can't hold
+        if isinstance(dtype, pl.Decimal) and name not in schema:
+            nulls = sum(row.get(name) is None for row in rows)
+            if frame.get_column(name).null_count() > nulls:
+                raise _no_type(output, f"{name!r}: decimals of 38 digits in all, before and behind the point")
+    return frame
 
 
 _NO_TYPE = (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError)
@@ -180,15 +187,41 @@ def _no_type(output: Path, error: Exception | str) -> UserError:
     return UserError(f"-o {output}: no type fits a column of the input ({reason}); write .jsonl or .csv instead")
 
 
+@contextmanager
+def _alone(output: Path, part: Path) -> Iterator[None]:
+    """Keep another process from writing the same file meanwhile. Raises UserError if one is at it, or OSError.
+
+    Where nothing can be locked nobody is kept out.
+    """
+    while True:
+        with part.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"-o {output}: another command is writing this file; wait for its end") from None
+            except OSError:
+                yield
+                return
+            if part.exists() and os.path.samestat(
+                os.fstat(file.fileno()), part.stat()
+            ):  # nobody has just put it in place
+                yield
+                return
+
+
 def _whole(output: Path, write: Callable[[Path], int]) -> int:
     """Write to a neighbour and move it into place, so that nobody ever sees half a file; return what `write` does."""
     part = output.with_name(f".{output.name}.part")
     try:
-        written = write(part)
-        os.replace(part, output)  # noqa: PTH105 -- the same call, said plainly
+        with _alone(output, part):
+            try:
+                written = write(part)
+                os.replace(part, output)  # noqa: PTH105 -- the same call, said plainly
+            except BaseException:
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
+                raise
     except BaseException as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         if not isinstance(error, OSError | pl.exceptions.PolarsError):  # Polars words a full disk in its own way
             raise
         reason = error.strerror if isinstance(error, OSError) else None

@@ -34,6 +34,7 @@ READER_PATIENCE = 20.0
 """Seconds a reading command waits for the file."""
 _POLL = 0.02
 _TELL_AFTER = 1.0
+_FORK_PATIENCE = 1.0
 _GATE_AFTER = 2.0
 _GATE_HELD = 1.0
 _GATE_POLL, _GATE_TRIES = 0.001, 200
@@ -51,6 +52,8 @@ _in_this_process = threading.Lock()
 """One connection of this process at a time: two modes at once are an error in DuckDB."""
 _holder: int | None = None
 """The thread that has it."""
+_forking = False
+"""This thread has it while it forks."""
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 
 
@@ -78,7 +81,21 @@ def _alone() -> Iterator[None]:
             _holder = None
 
 
-os.register_at_fork(after_in_child=_after_fork)
+def _before_fork() -> None:
+    """Let nobody be within DuckDB, as far as that takes no longer: a child would wait for its locks for ever.
+
+    Whoever has the ledger open for longer is seldom within DuckDB at that moment.
+    """
+    global _forking  # noqa: PLW0603 -- one fork at a time
+    _forking = _holder != threading.get_ident() and _in_this_process.acquire(timeout=_FORK_PATIENCE)
+
+
+def _after_fork_here() -> None:
+    if _forking:
+        _in_this_process.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_here, after_in_child=_after_fork)
 
 Waiting = Callable[[str], None]
 Patience = float | Callable[[], float]

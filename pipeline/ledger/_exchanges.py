@@ -79,6 +79,11 @@ _KEEP_ATTEMPTS = f"create or replace temp table exchanged as {_read(_ATTEMPT_LIN
 _BOOK_ATTEMPTS = _insert(ATTEMPTS.name, _ATTEMPTS, "exchanged")
 _BOOK_ANSWERS = _insert(ANSWERS.name, _ANSWERS, "exchanged where j.output is not null")
 _BOOK_OUTCOMES = _insert(OUTCOMES.name, _OUTCOMES, f"({_read(_OUTCOME_LINE)})")
+_WITH_ITS_ANSWER = (
+    " where j.answer_attempt is null or j.answer_run <> $run_id or exists (select 1 from answers s"
+    " where s.run_id = $run_id and s.key = j.key and s.attempt = j.answer_attempt)"
+)
+"""Where a part of a journal is damaged: an outcome whose answer was there is none, and its row is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +104,8 @@ class Exchanges:
         outcomes = [line for line in lines if line.kind == "outcome"]
         return cls(attempts, outcomes, [line for line in lines if line.kind not in _KINDS])
 
-    def insert(self, intake: "Intake", run: RunFacts, journal_id: str) -> None:
-        """Append the rows of all lines."""
+    def insert(self, intake: "Intake", run: RunFacts, journal_id: str, *, damaged: bool = False) -> None:
+        """Append the rows of all lines; of a `damaged` journal no outcome whose answer is not there."""
         if self.attempts:
             facts = {
                 "run_id": run.run_id, "lane": run.lane, "provider": run.provider, "model": run.model,
@@ -111,7 +116,8 @@ class Exchanges:
             intake.execute(_BOOK_ANSWERS, {name: facts[name] for name in ("run_id", "provider", "model")})
             intake.execute("drop table temp.exchanged")
         if self.outcomes:
-            intake.execute(_BOOK_OUTCOMES, {"run_id": run.run_id}, lines=self.outcomes)
+            outcomes = _BOOK_OUTCOMES + _WITH_ITS_ANSWER if damaged else _BOOK_OUTCOMES
+            intake.execute(outcomes, {"run_id": run.run_id}, lines=self.outcomes)
 
 
 class Intake:

@@ -7,6 +7,7 @@ names, so that no answer in it is lost.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -144,11 +145,27 @@ def identity_in(folder: Path) -> str | None:
     return next((str(header["ledger"]) for header in headers if header is not None), None)
 
 
+def numbers_given(known: Mapping[str, JournalState], folder: Path) -> tuple[int, int]:
+    """Return the highest numbers of a run and of a plan in journals of which the ledger knows nothing; 0: none.
+
+    A live run's journal is one where the ledger was deleted, or an older copy put in its place: what it has brought is
+    booked when it ends, and no other run may have its number then.
+    """
+    lines = [_run_line(path) for path in journal.files_in(folder) if path.stem not in known]
+    found = [(int(line["run_id"]), int(line["plan_id"])) for line in lines if line is not None]
+    return max((run for run, _ in found), default=0), max((plan for _, plan in found), default=0)
+
+
 def run_facts(path: Path) -> RunFacts | None:
     """Read the `run` line of a journal (its second line), or None if it is damaged, was never written or is gone.
 
     It holds the whole job file, so it may be of any length.
     """
+    line = _run_line(path)
+    return None if line is None else RunFacts.from_line(line)
+
+
+def _run_line(path: Path) -> Mapping[str, Any] | None:
     if not path.exists():  # a live run reads its own without its name
         return None
     lines: list[journal.Line] = []
@@ -159,7 +176,7 @@ def run_facts(path: Path) -> RunFacts | None:
         offset = piece.end
         if len(lines) >= _FIRST_LINES:
             break
-    return next((RunFacts.from_line(line.fields) for line in lines[:_FIRST_LINES] if line.kind == "run"), None)
+    return next((line.fields for line in lines[:_FIRST_LINES] if line.kind == "run"), None)
 
 
 def facts_in_ledger(connection: duckdb.DuckDBPyConnection, journal_id: str) -> RunFacts | None:

@@ -33,15 +33,26 @@ ANY_LIMIT = 2**63 - 1
 """In place of the max_tokens of an answer that the model's context cut off: no other would make it longer."""
 
 
-def _ended(outcome: str) -> str:
-    """Return what counts of an outcome: its status, and the limit that cut it off."""
+def _ended(outcome: str, asked: str = "null") -> str:
+    """Return what counts of an outcome: its status, and the limit that cut it off, or under which it was `asked`."""
+    limit = f"if({outcome}.error_type = '{CONTEXT_FULL}', {ANY_LIMIT}, {outcome}.max_tokens)"
     return (
         f"row(if({outcome}.error_type = '{HELD_BACK}', '{HELD_BACK}', {outcome}.status),"
-        f" if({outcome}.error_type = '{CONTEXT_FULL}', {ANY_LIMIT}, {outcome}.max_tokens))"
+        f" if({outcome}.status = 'truncated' and {limit} < {asked}, {asked}, {limit}))"
     )
 
 
-_OWN = f"select key, {_ended('best')} as value from best_outcomes where job = ?"
+_ASKED_AGAIN = (
+    f"select o.key, max(coalesce(o.max_tokens, {ANY_LIMIT})) as most from outcomes o join run_starts r using (run_id)"
+    " where r.job = ? and o.status not in ('ok', 'truncated')"
+    f" and o.error_type is distinct from '{HELD_BACK}' group by o.key"
+)
+"""The highest limits under which requests ended otherwise: a cut-off answer counts for more, but who has asked under a
+higher limit in vain does not ask under that again."""
+_OWN = (
+    f"select key, {_ended('best', 'most')} as value from best_outcomes left join ({_ASKED_AGAIN}) using (key)"
+    " where job = ?"
+)
 _OWN_SINCE = (
     f"select o.key, arg_max({_ended('o')}, r.run_id) as value"
     " from outcomes o join run_starts r using (run_id) where r.job = ? and r.run_id >= ? group by o.key"
@@ -121,7 +132,7 @@ def known_keys(
     looked for, with `repairs` answers that wait for theirs.
     """
     first: int | None = 0
-    own, others = _Keys(connection, "own", _OWN, [job]), _Keys(connection, "others", _OTHERS, [job])
+    own, others = _Keys(connection, "own", _OWN, [job, job]), _Keys(connection, "others", _OTHERS, [job])
     if fresh:
         first = _interrupted_fresh_run(connection, job)
         if first is None:
@@ -153,15 +164,18 @@ waiting as (
     select i.*, coalesce(e.run_id, 0) as ended from invalid i left join ended e using (key)
     where i.run_id > coalesce(e.run_id, 0)),
 best as (
-    select w.*, s.output from waiting w join answers s using (run_id, key, attempt)
-    qualify row_number() over (partition by key order by trim(s.output) <> '' desc, run_id desc, attempt desc) = 1),
+    select w.*, coalesce(s.output, '') as output from waiting w left join answers s using (run_id, key, attempt)
+    qualify row_number() over (partition by key order by trim(coalesce(s.output, '')) <> '' desc, run_id desc,
+                               attempt desc) = 1),
 answered as (
-    select a.key, count(*) as answers from attempts a join best b using (key)
-    where a.result in ('ok', 'invalid', 'truncated', 'refused') and a.run_id > b.ended
-      and a.run_id in (select run_id from own)
-    group by a.key)
-select b.key, b.run_id, b.attempt, b.output, a.error_type, a.error, n.answers - 1
+    select a.key, greatest(count(*) filter (where a.result in ('ok', 'invalid', 'truncated', 'refused'))
+                           - bool_or(a.kind = 'first')::int, 0) as repairs
+    from attempts a join best b using (key)
+    where a.run_id > b.ended and a.run_id in (select run_id from own)
+    group by a.key, a.run_id)
+select b.key, b.run_id, b.attempt, b.output, a.error_type, a.error, sum(n.repairs)::bigint
 from best b join attempts a using (run_id, key, attempt) join answered n using (key)
+group by all
 """
 
 

@@ -276,9 +276,9 @@ def load_piece(
         _book_loose_ends(connection, bundle, run, state.journal_id, ends)
     intake = intake or Intake(connection)
     with transaction(connection):
-        _advance(connection, path, state, piece, last=last, run_id=None if run is None else run.run_id)
+        damages = _advance(connection, path, state, piece, last=last, run_id=None if run is None else run.run_id)
         if run is not None:
-            burst.insert(intake, run, state.journal_id)
+            burst.insert(intake, run, state.journal_id, damaged=damages > 0)
         bundle.insert(connection)
 
 
@@ -302,8 +302,11 @@ def _advance(
     *,
     last: bool,
     run_id: int | None,
-) -> None:
-    """Rule 5: the offset moves from exactly where this loader read, or everything is rolled back."""
+) -> int:
+    """Rule 5: the offset moves from exactly where this loader read, or everything is rolled back.
+
+    Return how many damages the journal has so far.
+    """
     if state.offset == 0:
         connection.execute(
             "insert into journal_state values (?, ?, ?, ?, 0, 0, 0, null, false) on conflict do nothing",
@@ -318,6 +321,10 @@ def _advance(
     ).fetchone()
     if changed is None or changed[0] != 1:
         raise Contended(f"{path} is being loaded by somebody else; run the command again")
+    if state.offset == 0:
+        return len(piece.damages)
+    found = connection.execute("select damaged from journal_state where journal_id = ?", [state.journal_id]).fetchall()
+    return int(found[0][0])
 
 
 def _book_loose_ends(

@@ -9,7 +9,8 @@ import duckdb
 import polars as pl
 from duckdb.sqltypes import DuckDBPyType
 
-from pipeline.ledger._known import HELD_BACK
+from pipeline.ledger._known import ANY_LIMIT, HELD_BACK
+from pipeline.records import CONTEXT_FULL
 
 _AS_TEXT = frozenset(
     {"interval", "union", "bit", "bignum", "uhugeint", "variant", "blob", "geometry", "time with time zone"}
@@ -151,15 +152,19 @@ def charged(connection: duckdb.DuckDBPyConnection, provider: str, model: str) ->
     return billed is not None and billed[0] > 0
 
 
-def added_tokens(connection: duckdb.DuckDBPyConnection, job: str, prompt_id: str) -> int:
+def added_tokens(connection: duckdb.DuckDBPyConnection, job: str, prompt_id: str, fingerprint: str) -> int:
     """Return by how many tokens at most an input was billed above its count, of a job's requests under a prompt.
+
+    Or of a plan, whose requests go on under other repairs.
 
     Of those that cost more than they could by their counts: that a count is off is in every bound.
     """
     found = connection.execute(
-        "select coalesce(max(input_tokens - counted_tokens), 0) from attempts join run_starts using (run_id)"
-        " where job = $1 and prompt_id = $2 and computed_usd > reserved_usd",
-        [job, prompt_id],
+        "select coalesce(max(input_tokens - counted_tokens), 0) from attempts"
+        " join (select run_id, plan_id, prompt_id from run_starts where job = $1) using (run_id)"
+        " where (prompt_id = $2 or plan_id in (select plan_id from plan_starts where job = $1 and fingerprint = $3))"
+        " and computed_usd > reserved_usd",
+        [job, prompt_id, fingerprint],
     ).fetchone()
     return 0 if found is None else max(int(found[0]), 0)
 
@@ -190,19 +195,22 @@ def cut_off(
 ) -> list[tuple[int | None, int]]:
     """Return at which max_tokens the truncated rows of a job's newest plan were cut off, and how many at each.
 
+    ANY_LIMIT where the model's context did that.
+
     Rows that ended in one of these runs are left out, but for those that a limit held back there.
     `limit`: only among the plan's first rows.
     """
     return connection.execute(
         "with newest as (select key, row_index from rows"
         " where plan_id = (select max(plan_id) from plan_starts where job = $1))"
-        " select b.best.max_tokens, count(*) from newest w join best_outcomes b on b.job = $1 and b.key = w.key"
+        " select if(b.best.error_type = $5, $6, b.best.max_tokens), count(*)"
+        " from newest w join best_outcomes b on b.job = $1 and b.key = w.key"
         " where b.best.status = 'truncated' and w.key not in"
         " (select key from outcomes where run_id = any($2) and error_type is distinct from $4)"
         " and ($3 is null or w.row_index <= (select max(row_index)"
         " from (select row_index from newest order by row_index limit coalesce($3, 0))))"
         " group by 1 order by 1",
-        [job, runs, limit, HELD_BACK],
+        [job, runs, limit, HELD_BACK, CONTEXT_FULL, ANY_LIMIT],
     ).fetchall()
 
 

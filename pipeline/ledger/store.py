@@ -308,7 +308,7 @@ class Ledger:
                 spent_usd=plan.spent_usd,
                 unbounded=plan.unknown,
                 charged=queries.charged(connection, ask.provider, ask.model),
-                added_tokens=queries.added_tokens(connection, ask.job, ask.prompt_id),
+                added_tokens=queries.added_tokens(connection, ask.job, ask.prompt_id, ask.fingerprint),
                 elsewhere=(
                     queries.spent_elsewhere(connection, ask.job, ask.prompt_id) if begins else queries.Elsewhere()
                 ),
@@ -376,7 +376,11 @@ class Ledger:
                 f"{plan.unknown} earlier attempts of this plan have neither a known cost nor an upper bound, so the"
                 " budget can't be held; run without a budget, or under another name"
             )
-        run_id = queries.next_run_id(connection)
+        # Also after those of live runs that this file has not heard of: it is new, or an older copy.
+        runs, plans = _journals.numbers_given(_journals.states(connection), self.folder)
+        run_id = max(queries.next_run_id(connection), runs + 1)
+        if plan.new:
+            plan = replace(plan, plan_id=max(plan.plan_id, plans + 1))
         started = self._start_journal(loading.ledger_id_of(connection), request)
         try:
             _open_journal(started, request, run_id, plan)

@@ -27,19 +27,44 @@ def select_files(path: str, format_name: str | None) -> tuple[tuple[Path, ...], 
         files = [place]
     elif glob.has_magic(path):
         files = [Path(name) for name in sorted(glob.glob(path, recursive=True))]  # noqa: PTH207 - absolute patterns too
-        files = [file for file in files if file.is_file()]
+        _refuse_lost_links(files)
+        files = _each_once([file for file in files if file.is_file()])
         if not files:
             raise InputError(f"[input] path: no file matches {path}")
     else:
+        _refuse_lost_links([place])
         raise InputError(_missing(place))
     if not all(file.is_file() for file in files):
         raise InputError(f"[input] path: {path} is not a regular file, so it can't be read twice")
     return tuple(files), format_name or _common_format(path, files)
 
 
+def _refuse_lost_links(paths: Sequence[Path]) -> None:
+    """Raise InputError for a link that leads nowhere: a part of the data is missing."""
+    for path in paths:
+        try:
+            path.stat()
+        except FileNotFoundError:
+            if path.is_symlink():
+                where = path.readlink()
+                raise InputError(f"[input] path: {path} is a link to {where}, which is not there") from None
+        except OSError:  # a loop of links leads to no file that others don't show
+            continue
+
+
+def _each_once(files: Sequence[Path]) -> list[Path]:
+    """Leave out what links to folders show a second time: `**` follows a loop of them some forty times."""
+    found: dict[Path, Path] = {}
+    for file in sorted(files, key=lambda file: len(file.parts)):
+        found.setdefault(file.parent.resolve() / file.name, file)
+    return [file for file in files if file in set(found.values())] if len(found) < len(files) else list(files)
+
+
 def _in_folder(folder: Path, format_name: str | None) -> list[Path]:
-    visible = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
-    files = [p for p in visible if (format_of(p) if format_name is None else _reads(format_name, p))]
+    entries = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
+    readable = [p for p in entries if (format_of(p) if format_name is None else _reads(format_name, p))]
+    _refuse_lost_links(readable)
+    files = [p for p in readable if p.is_file()]
     if not files:
         wanted = known_endings(None if format_name is None else [format_name])
         raise InputError(
