@@ -594,7 +594,8 @@ def statuses_to_retry(names: Sequence[str]) -> Selection:
 def stop(ledger: Ledger, job: Name) -> int:
     """Ask a running job to stop as the first Ctrl-C does; return its process id. Raises UsageError.
 
-    A run in the main thread of its process gets a signal; one in another thread, this process's too, finds a file.
+    A run in the main thread of its process gets a signal; one in another thread, this process's too, in another
+    container or on another machine finds a file.
     """
     live = live_runs(ledger.folder)
     job = os.fspath(job)

@@ -862,13 +862,14 @@ def test_the_second_run_of_a_job_is_refused_and_named_the_first(tmp_path):
     said = rf"night is already running \(process {first.pid}\).*promptmill stop night"
     with pytest.raises(LedgerBusy, match=said), job_lock(tmp_path, "night", "stub"):
         pass
-    assert live_runs(tmp_path) == {"night": {"pid": first.pid, "account": "stub", "hears_signals": True}}
+    facts = live_runs(tmp_path)["night"]
+    assert (facts["pid"], facts["account"], facts["hears_signals"]) == (first.pid, "stub", True)
     leave(first)
     assert finished(first)[0] == 0
     assert live_runs(tmp_path) == {}
     with job_lock(tmp_path, "night", "stub") as others:
         assert others == []
-        assert live_runs(tmp_path) == {"night": {"pid": os.getpid(), "account": "stub", "hears_signals": True}}
+        assert live_runs(tmp_path) == {"night": facts | {"pid": os.getpid()}}
 
 
 def test_the_lock_of_a_killed_run_is_free(tmp_path):
@@ -904,6 +905,32 @@ def test_a_disk_without_locks_is_told(tmp_path, monkeypatch):
     told = f"nothing can be locked in the folder {tmp_path}: No locks available"
     with pytest.raises(LedgerError, match=told), job_lock(tmp_path, "a", "stub"):
         pass
+
+
+def test_a_ledger_on_a_disk_without_locks_is_read_all_the_same(path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    Booked(path).end()
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    ledger = Ledger(path)
+    assert ledger.ask("select count(*) as runs from runs").item() == 1
+    assert live_runs(ledger.folder) == {}
+
+
+def test_duckdb_that_can_lock_nothing_is_not_taken_for_a_busy_ledger(path):
+    said = f'IO Error: Could not set lock on file "{path}": No locks available'
+    told = _connect.translate(path, duckdb.IOException(said))
+    assert (type(told), "nothing can be locked where the ledger" in str(told)) == (LedgerError, True)
+    held = f'IO Error: Could not set lock on file "{path}": Conflicting lock is held in python3 (PID 7)'
+    assert "is open in process 7" in str(_connect.translate(path, duckdb.IOException(held)))
+
+
+@pytest.mark.parametrize(("own", "kept"), [("100MB", "95.3 MiB"), ("8GB", "1.8 GiB")])
+def test_a_lower_limit_of_memory_that_duckdb_has_itself_is_kept(own, kept):
+    connection = duckdb.connect(config={"memory_limit": own})
+    _connect._bound(connection, "2GB")
+    assert connection.execute("select current_setting('memory_limit')").fetchall() == [(kept,)]
 
 
 def test_a_folder_that_can_not_be_made_is_an_error(tmp_path):

@@ -297,6 +297,27 @@ def test_a_second_ctrl_c_while_the_ledger_is_locked_leaves_and_says_where_the_an
     assert stub.calls == 4
 
 
+def test_stop_from_another_container_stops_the_run_and_signals_nobody_there(project, stub):
+    """What has the run's number there may be anything."""
+    project.rows(texts(20))
+    project.job(concurrency=2)
+    stub.hold()
+    run = project.start("run", "job.toml", "--yes")
+    stub.wait_for_in_flight(2)
+    lock = project.folder / "promptmill.journal" / "job.lock"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
+        facts = json.loads(lock.read_text()) | {"pid": stranger.pid, "where": "another container"}
+        lock.write_text(json.dumps(facts))
+        project.run("stop", "job")
+        wait_for(lambda: not lock.with_suffix(".stop").exists())
+        assert stranger.poll() is None
+        stranger.communicate(b"\n")
+    stub.release()
+    _, err = run.communicate(timeout=60)
+    assert (run.returncode, stub.calls) == (4, 2), err
+    assert "a stop request: letting nothing more out, waiting for 2 in flight" in err
+
+
 def test_stop_from_another_terminal_pauses_the_run(project, stub):
     project.rows(texts(10))
     project.job(concurrency=2)

@@ -82,6 +82,9 @@ def group() -> None:
 def main(args: list[str] | None = None) -> Any:
     """Run the command line and exit with one of the codes that `--help` lists."""
     _cope_with_any_terminal()
+    if sys.platform == "win32":
+        _complain("Windows is not supported: it lacks the file locks that keep two runs apart; WSL works")
+        sys.exit(2)
     # Rows and requests are trees: looking for cycles after every 700 new objects takes a tenth of a scan's time.
     gc.set_threshold(COLLECT_AFTER_OBJECTS)
     secrets: list[str] = []  # the commands put in what must never be printed

@@ -6,6 +6,7 @@ drop it silently. So nothing here or elsewhere opens the ledger's path except th
 
 import ctypes
 import fcntl
+import math
 import os
 import random
 import re
@@ -40,6 +41,8 @@ _GATE_HELD = 1.0
 _GATE_POLL, _GATE_TRIES = 0.001, 200
 """Often, for among many readers the moments are short in which none is passing."""
 _LOCKED = "Could not set lock on file"
+_NO_LOCKS = ("No locks available", "not supported", "Function not implemented")
+"""What follows that on a drive that has none."""
 _OPEN_HERE = ("Unique file handle conflict", "same database file with a different configuration")
 """What DuckDB says where this very process has the file open, by a connection that is not ours."""
 _INTERRUPTED = "Query interrupted"
@@ -149,9 +152,35 @@ def reading(
             yield connection
 
 
+_UNITS = {"bytes": 1} | {
+    f"{letter}{unit}B": base**power
+    for power, letter in enumerate("KMGT", 1)
+    for unit, base in (("", 1000), ("i", 1024))
+}
+_AMOUNT = re.compile(r"([\d.]+) ?([A-Za-z]+)")
+
+
+def _bytes(text: str) -> float:
+    """Read an amount of memory as DuckDB writes it; what can't be read is no limit."""
+    found = _AMOUNT.fullmatch(text)
+    return math.inf if found is None else float(found[1]) * _UNITS.get(found[2], math.inf)
+
+
+def _bound(connection: duckdb.DuckDBPyConnection, most: str) -> None:
+    """Give DuckDB so much memory at most: less where its own limit is lower, for it knows what a container may use."""
+    ((own,),) = connection.execute("select current_setting('memory_limit')").fetchall()
+    if _bytes(most) < _bytes(own):
+        connection.execute(f"set memory_limit = '{most}'")
+
+
 def _by_itself(path: Path, config: dict[str, str]) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(str(path), read_only=True, config=dict(config))
+    others: dict[str, str | bool | int | float | list[str]] = {
+        name: value for name, value in config.items() if name != "memory_limit"
+    }
+    connection = duckdb.connect(str(path), read_only=True, config=others)
     try:
+        if "memory_limit" in config:
+            _bound(connection, config["memory_limit"])
         connection.execute(QUIET)
     except BaseException:
         connection.close()
@@ -194,7 +223,7 @@ class Engine:
             session.execute(f"attach '{file}' as ledger ({how})")  # not under the file's own name: some are reserved
             session.execute("use ledger")
             if read_only:
-                session.execute(f"set memory_limit = '{BOUNDED}'")
+                _bound(session, BOUNDED)
             session.execute(QUIET)
         except BaseException as error:
             session.close()
@@ -330,8 +359,8 @@ class _Gate:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.open()  # not only closed: a process that was forked meanwhile would keep the lock
         if self._fd is not None:
-            self.open()  # not only closed: a process that was forked meanwhile would keep the lock
             os.close(self._fd)
 
     def shut_or_open(self, waited: float, *, reader: bool) -> None:
@@ -343,7 +372,7 @@ class _Gate:
             return
         if reader:
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                self._flock(fcntl.LOCK_SH)
             except BlockingIOError:
                 raise LedgerBusy(f"a run is waiting to write {self._path}", "run the command again") from None
         elif waited % (_GATE_AFTER + _GATE_HELD) >= _GATE_AFTER:
@@ -360,11 +389,11 @@ class _Gate:
             return
         for _ in range(_GATE_TRIES):
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._flock(fcntl.LOCK_EX)
             except BlockingIOError:
                 time.sleep(_GATE_POLL)
             else:
-                self._shut = True
+                self._shut = self._fd is not None
                 return
         raise LedgerBusy(
             f"other commands are passing {self._path}, or one was stopped (Ctrl-Z) while it opened the ledger",
@@ -373,9 +402,20 @@ class _Gate:
 
     def open(self) -> None:
         """Let others pass."""
-        if self._fd is not None:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-            self._shut = False
+        self._flock(fcntl.LOCK_UN)
+        self._shut = False
+
+    def _flock(self, how: int) -> None:
+        """Lock or unlock; on a drive without locks there is no gate. Raises BlockingIOError."""
+        if self._fd is None:
+            return
+        try:
+            fcntl.flock(self._fd, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            os.close(self._fd)
+            self._fd = None
 
 
 def _open(path: Path, opens: Callable[[], duckdb.DuckDBPyConnection]) -> duckdb.DuckDBPyConnection:
@@ -408,7 +448,12 @@ def _free_name(wal: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def _busy(path: Path, text: str) -> LedgerBusy | None:
+def _kept_out(path: Path, text: str) -> LedgerError | None:
+    if _LOCKED in text and any(said in text for said in _NO_LOCKS):
+        return LedgerError(
+            f"nothing can be locked where the ledger {path} is, and without locks two processes would destroy it;"
+            " choose another --ledger, on a disk of this machine"
+        )
     if _LOCKED in text:
         holder = _HOLDER.search(text)
         who = f"process {holder.group(1)}" if holder else "another process"
@@ -427,9 +472,9 @@ def translate(path: Path, error: duckdb.Error) -> LedgerError:
     bad = _BAD_WAL.search(text)
     if bad is not None:
         return _BadWal(Path(bad.group(1)))
-    busy = _busy(path, text)
-    if busy is not None:
-        return busy
+    kept_out = _kept_out(path, text)
+    if kept_out is not None:
+        return kept_out
     if "does not exist" in text:
         return LedgerError(f"there is no ledger {path}; `promptmill run JOB` makes one, --ledger names another")
     if "not a valid DuckDB database file" in text:

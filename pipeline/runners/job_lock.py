@@ -4,9 +4,10 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipeline.errors import LedgerBusy, LedgerError
 
 SUFFIX = ".lock"
 STOP_SUFFIX = ".stop"
-"""Of a file that asks a run to stop which hears no signals: it is in a thread of somebody's program."""
+"""Of a file that asks a run to stop which no signal reaches: in a thread of somebody's program, or elsewhere."""
 
 
 @contextmanager
@@ -38,7 +39,8 @@ def job_lock(folder: Path, job: str, account: str, *, hears_signals: bool = True
                 f" `promptmill stop {job}` stops it"
             )
         _stop_file(folder, job).unlink(missing_ok=True)  # it was for another run
-        _write_facts(fd, folder, {"pid": os.getpid(), "account": account, "hears_signals": hears_signals})
+        facts = {"pid": os.getpid(), "account": account, "hears_signals": hears_signals, "where": _where()}
+        _write_facts(fd, folder, facts)
         try:
             yield [name for name, facts in live_runs(folder).items() if name != job and facts.get("account") == account]
         finally:
@@ -49,11 +51,23 @@ def job_lock(folder: Path, job: str, account: str, *, hears_signals: bool = True
 
 
 def ask_to_stop(folder: Path, job: str, facts: Mapping[str, Any]) -> None:
-    """Ask a live run to stop, of which `live_runs` says these facts. Raises OSError if that can't be done."""
-    if facts.get("hears_signals", True):
+    """Ask a live run to stop, of which `live_runs` says these facts. Raises OSError if that can't be done.
+
+    A run on another machine, or in another container, finds a file: here its number may be a stranger's.
+    """
+    if facts.get("hears_signals", True) and facts.get("where", _where()) == _where():
         os.kill(int(facts["pid"]), signal.SIGTERM)
     else:
         _stop_file(folder, job).touch()
+
+
+def _where() -> str:
+    """Name the place where process numbers mean what they mean here: a machine since it was started, a container."""
+    found = [socket.gethostname()]
+    with suppress(OSError):  # Linux
+        boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+        found += [boot.read_text().strip(), str(space.readlink())]
+    return " ".join(found)
 
 
 def asked_to_stop(folder: Path, job: str) -> bool:
@@ -105,6 +119,8 @@ def live_runs(folder: Path) -> dict[str, dict[str, Any]]:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             found[path.name.removesuffix(SUFFIX)] = _facts(os.read(fd, 4096))
+        except OSError:  # nothing can be locked there, so nothing runs
+            continue
         finally:
             os.close(fd)
     return found

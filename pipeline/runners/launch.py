@@ -359,7 +359,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 def _wanted_to_stop(how: Launch, job: str) -> bool:
     if how.stop is not None and how.stop.is_set():
         return True
-    return not hears_signals() and asked_to_stop(how.ledger.folder, job)
+    return asked_to_stop(how.ledger.folder, job)
 
 
 def _connection(job: Job, key: str | None) -> Connection:
@@ -438,13 +438,10 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         estimate=how.estimate,
     )
     listen(run, asked, how.notify, job.timeout_seconds)
-    looks = None
-    if how.stop is not None or not hears_signals():
-        looks = asyncio.create_task(look_out(run, lambda: _wanted_to_stop(how, job.name), how.notify))
+    looks = asyncio.create_task(look_out(run, lambda: _wanted_to_stop(how, job.name), how.notify))
     try:
         return await run.execute(how.watch)
     finally:
-        if looks is not None:
-            looks.cancel()
+        looks.cancel()
         await wire.close()
         await connection.close()
