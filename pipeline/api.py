@@ -222,7 +222,7 @@ def _window(job: Job) -> Window | None:
 def compare(
     prepared: Prepared, estimated: Estimate, targets: Sequence[Target], *, price_file: Path | None = None
 ) -> list[Compared]:
-    """Return what the requests would cost as MODEL[@PROVIDER][:LANE], at the prices in force now.
+    """Return what the requests would cost as MODEL[@PROVIDER][:LANE], at the prices in force while they are sent.
 
     Tokens are taken as they are: other models count and answer differently.
     """

@@ -51,7 +51,7 @@ def test_work_that_takes_hours_is_priced_over_them_and_at_most_at_the_dearest(tm
     assert (at_noon.expected_usd, at_noon.ceiling_usd) == (D("0.02"), D("0.61"))
     assert (over_hours.expected_usd, over_hours.ceiling_usd) == (D("0.002") * (10 + 3) / 4, D("0.61"))
     (batch,) = compare(prices, [Target.parse("m@a:batch")], four_hours, at=NOW)
-    assert batch.expected_usd == over_hours.expected_usd / 2
+    assert batch.expected_usd == at_noon.expected_usd / 2, "a batch is priced when it is handed in"
 
 
 def test_a_price_that_comes_into_force_while_the_work_is_sent_counts_for_its_part(tmp_path):

@@ -502,12 +502,13 @@ def test_two_commands_never_write_one_file_together(project, ending):
     output = project.folder / f"r{ending}"
     project.run("results", "job", "-o", output.name)
     before = output.read_bytes()
-    with _write._alone(output, project.folder / f".r{ending}.part"):
+    with _write._alone(output):
         refused = project.run("results", "job.toml", "--with-input", "-o", output.name, code=2).stderr
         assert f"-o {output.name}: another command is writing this file; wait for its end" in refused
     assert output.read_bytes() == before
     project.run("results", "job.toml", "--with-input", "-o", output.name)
     assert output.read_bytes() != before
+    assert not list(project.folder.glob(".r.*"))
 
 
 def test_a_decimal_that_no_type_holds_beside_the_others_is_no_null(tmp_path, stub):

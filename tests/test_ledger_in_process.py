@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import select
+import signal
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +41,8 @@ def in_a_fork(does):
             os._exit(code)
     os.close(writes)
     with os.fdopen(reads, "rb") as pipe:
+        if not select.select([pipe], [], [], 60)[0]:
+            os.kill(pid, signal.SIGKILL)
         said = pipe.read().decode()
     return said, os.waitpid(pid, 0)[1]
 
@@ -132,6 +136,33 @@ def test_a_process_forked_while_others_open_the_ledger_is_not_stuck(path):
     finally:
         done.set()
         thread.join()
+
+
+def test_forks_in_several_threads_give_back_what_they_took(path, monkeypatch):
+    Booked(path).end()
+    monkeypatch.setattr(_connect, "_FORK_PATIENCE", 0.001)  # so that many don't get it
+    done = threading.Event()
+
+    def asks():
+        while not done.is_set():
+            Ledger(path).ask("select 1")
+
+    def forks():
+        for _ in range(20):
+            assert in_a_fork(lambda: "there") == ("there", 0)
+
+    asking = threading.Thread(target=asks)
+    asking.start()
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            for done_forking in [pool.submit(forks) for _ in range(3)]:
+                done_forking.result()
+        assert asking.is_alive()
+    finally:
+        done.set()
+        asking.join()
+    assert not _connect._in_this_process.locked()
+    assert Ledger(path).ask("select 1 as n").item() == 1
 
 
 def test_a_forked_process_ends_as_any_other(path):

@@ -210,6 +210,32 @@ def test_an_error_beside_an_answer_wins():
         # Moonshot
         ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14, "cached_tokens": 4}, Usage(9, 5, 4)),
         ({"prompt_tokens": 9, "completion_tokens": 5, "cached_tokens": 10}, None),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "cached_tokens": {"text": 4}}, Usage(9, 5)),
+        # a cache beside the prompt, as the total proves, whatever it is called
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "total_tokens": 18,
+                "prompt_tokens_details": {"cached_tokens": 4},
+            },
+            Usage(13, 5, 4),
+        ),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "total_tokens": 18,
+                "prompt_tokens_details": {"cached_tokens": 4},
+                "completion_tokens_details": {"reasoning_tokens": 4},
+            },
+            Usage(9, 9, 4, 0, 4),
+        ),
+        # Anthropic's words alone, and a total that says nothing of them
+        (
+            {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14, "cache_read_input_tokens": 4},
+            Usage(13, 5, 4),
+        ),
         # LiteLLM: Anthropic's words in the prompt, or beside it
         (
             {

@@ -61,8 +61,14 @@ def test_a_cut_off_row_that_ended_otherwise_under_a_higher_limit_is_not_asked_un
         project.run("run", "job.toml", "--yes", "--set", "model.max_tokens=100", code=3)
         assert stub.calls == 10
     assert project.value("select count(*) from results where status = 'truncated'") == 5
-    project.run("run", "job.toml", "--yes", "--set", "model.max_tokens=110", code=3)
-    assert stub.calls == 15
+    higher = ("--set", "model.max_tokens=110")
+    stub.faults = lambda number, _: status(500) if number > 10 else None
+    project.run("run", "job.toml", "--yes", "--set", "retry.attempts=1", "--set", "stop.outage_rows=0", *higher, code=3)
+    stub.faults, calls = None, stub.calls
+    project.run("run", "job.toml", "--yes", *higher, code=3)
+    assert stub.calls == calls + 5, "what failed is no answer"
+    project.run("retry", "job.toml", "--yes", *higher, code=3)
+    assert stub.calls == calls + 10, "and who wants a retry gets one"
 
 
 @pytest.mark.parametrize(("where", "selected"), [("x <> 'zz'", 21), ("x in ('a', '5', '7')", 3)])

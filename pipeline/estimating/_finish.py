@@ -44,5 +44,5 @@ def finish(to_send: ToSend, limits: Limits, outlook: Outlook, outputs: Outputs |
 def _tokens(to_send: ToSend, outlook: Outlook, outputs: Outputs | None) -> float:
     if outputs is None or not outlook.used:
         return to_send.limit_tokens
-    billed = sum(requests * float(outlook.billed_input(size)) for size, requests in to_send.sizes.items())
+    billed = sum(requests * float(outlook.exchange_input(size)) for size, requests in to_send.sizes.items())
     return billed * float(outlook.exchanges_each) + outputs.expected

@@ -32,7 +32,7 @@ PIECE_BYTES = 2**26
 
 
 class _Sizes:
-    """How many rows to fetch at a time: so many that their answers fit."""
+    """How many rows to fetch at a time: so many that their answers fit, if they are as long as the last ones."""
 
     def __init__(self) -> None:
         self.rows = min(FIRST_ROWS, PIECE_ROWS)

@@ -188,32 +188,35 @@ def _no_type(output: Path, error: Exception | str) -> UserError:
 
 
 @contextmanager
-def _alone(output: Path, part: Path) -> Iterator[None]:
+def _alone(output: Path) -> Iterator[None]:
     """Keep another process from writing the same file meanwhile. Raises UserError if one is at it, or OSError.
 
-    Where nothing can be locked nobody is kept out.
+    Where nothing can be locked nobody is kept out. What is locked is a file of its own: on some network drives whoever
+    locks a file can't write it by another name.
     """
+    lock = output.with_name(f".{output.name}.lock")
     while True:
-        with part.open("ab") as file:
+        with lock.open("ab") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(f"-o {output}: another command is writing this file; wait for its end") from None
             except OSError:
+                pass
+            if not (lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat())):
+                continue  # somebody has just taken it away
+            try:
                 yield
-                return
-            if part.exists() and os.path.samestat(
-                os.fstat(file.fileno()), part.stat()
-            ):  # nobody has just put it in place
-                yield
-                return
+            finally:
+                lock.unlink(missing_ok=True)
+            return
 
 
 def _whole(output: Path, write: Callable[[Path], int]) -> int:
     """Write to a neighbour and move it into place, so that nobody ever sees half a file; return what `write` does."""
     part = output.with_name(f".{output.name}.part")
     try:
-        with _alone(output, part):
+        with _alone(output):
             try:
                 written = write(part)
                 os.replace(part, output)  # noqa: PTH105 -- the same call, said plainly
@@ -224,6 +227,6 @@ def _whole(output: Path, write: Callable[[Path], int]) -> int:
     except BaseException as error:
         if not isinstance(error, OSError | pl.exceptions.PolarsError):  # Polars words a full disk in its own way
             raise
-        reason = error.strerror if isinstance(error, OSError) else None
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         raise UserError(f"-o {output} can't be written: {reason or error}") from error
     return written

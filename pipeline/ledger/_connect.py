@@ -55,8 +55,7 @@ _in_this_process = threading.Lock()
 """One connection of this process at a time: two modes at once are an error in DuckDB."""
 _holder: int | None = None
 """The thread that has it."""
-_forking = False
-"""This thread has it while it forks."""
+_forking = threading.local()
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 
 
@@ -85,17 +84,20 @@ def _alone() -> Iterator[None]:
 
 
 def _before_fork() -> None:
-    """Let nobody be within DuckDB, as far as that takes no longer: a child would wait for its locks for ever.
+    """Wait until no other thread has a ledger open: a child would wait for ever for locks that DuckDB had at the fork.
 
-    Whoever has the ledger open for longer is seldom within DuckDB at that moment.
+    Not longer than a moment: whoever has one open for long is seldom within DuckDB.
     """
-    global _forking  # noqa: PLW0603 -- one fork at a time
-    _forking = _holder != threading.get_ident() and _in_this_process.acquire(timeout=_FORK_PATIENCE)
+    _forking.has = None
+    lock = _in_this_process
+    if _holder != threading.get_ident() and lock.acquire(timeout=_FORK_PATIENCE):
+        _forking.has = lock
 
 
 def _after_fork_here() -> None:
-    if _forking:
-        _in_this_process.release()
+    lock, _forking.has = _forking.has, None
+    if lock is not None:
+        lock.release()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_here, after_in_child=_after_fork)

@@ -80,10 +80,10 @@ _BOOK_ATTEMPTS = _insert(ATTEMPTS.name, _ATTEMPTS, "exchanged")
 _BOOK_ANSWERS = _insert(ANSWERS.name, _ANSWERS, "exchanged where j.output is not null")
 _BOOK_OUTCOMES = _insert(OUTCOMES.name, _OUTCOMES, f"({_read(_OUTCOME_LINE)})")
 _WITH_ITS_ANSWER = (
-    " where j.answer_attempt is null or j.answer_run <> $run_id or exists (select 1 from answers s"
-    " where s.run_id = $run_id and s.key = j.key and s.attempt = j.answer_attempt)"
+    " where j.answer_attempt is null or j.answer_run <> $run_id or exists (select 1 from attempts a"
+    " where a.run_id = $run_id and a.key = j.key and a.attempt = j.answer_attempt)"
 )
-"""Where a part of a journal is damaged: an outcome whose answer was there is none, and its row is asked again."""
+"""Where a part of a journal is damaged: an outcome whose attempt was there is none, and its row is asked again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,13 @@ class Share(NamedTuple):
 def look_ahead(prices: Sequence[Price], begin: datetime, seconds: float | None, *, lane: str = REALTIME) -> list[Share]:
     """Look ahead from a moment on, for so long; None: all is sent at that moment. Empty without a price.
 
-    `prices`: the one in force then, and those that follow. Raises PriceError for a lane of unknown price.
+    In other lanes than realtime all is sent at that moment: a batch is priced when it is handed in. `prices`: the one
+    in force then, and those that follow. Raises PriceError for a lane of unknown price.
     """
     if not prices:
         return []
     changes = len(prices) > 1 or any(price.windows for price in prices)
-    if not changes or not seconds:
+    if not changes or not seconds or lane != REALTIME:
         return [Share(in_force(prices, begin) or prices[0], begin, 1)]
     found: dict[tuple[object, ...], Share] = {}
     for number in range(MOMENTS):

@@ -1,6 +1,6 @@
 """Decode a chat completion of OpenAI's dialect: whatever a server sends becomes a `Reply` or a `Failure`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, Literal
@@ -124,7 +124,8 @@ def usage_of(raw: Any) -> Usage | None:
     """Normalise a usage object; None where it is absent, or contradicts itself so that no cost follows from it.
 
     Tokens that only the total has are reasoning that isn't told apart (xAI, Gemini), unless what is said of a cache
-    explains them. That there is an answer to no tokens, or one of none, shows only beside the answer.
+    explains them. What is said of one in Anthropic's words alone is taken to be beside the prompt: the dearer reading.
+    That there is an answer to no tokens, or one of none, shows only beside the answer.
     """
     if not isinstance(raw, dict):
         return None
@@ -137,14 +138,18 @@ def usage_of(raw: Any) -> Usage | None:
     if into is None and out is None and not untold and _OF_A_CACHE.isdisjoint(raw):
         return Usage(inputs, outputs, 0, 0, 0, _kept(raw))
     into, out = _part(raw, "prompt_tokens_details"), _part(raw, "completion_tokens_details")
-    hits = _first_count(into.get("cached_tokens"), *map(raw.get, _HITS))
-    written = _first_count(*map(into.get, _WRITTEN), raw.get(_ANTHROPIC_WRITTEN))
+    told_hits, told_written = _count(into.get("cached_tokens"), absent=0), _count(into.get(_WRITTEN[0]), absent=0)
     reasoning = _count(out.get("reasoning_tokens"), absent=0)
-    if hits is None or written is None or reasoning is None:
+    if told_hits is None or told_written is None or reasoning is None:
         return None
-    if untold and untold == hits + written and (_ANTHROPIC_READ in raw or _ANTHROPIC_WRITTEN in raw):
-        inputs += untold  # as Anthropic counts: beside the prompt, not in it
-    elif untold:
+    hits = told_hits or _first_count(map(raw.get, _HITS))
+    written = told_written or _first_count((into.get(_WRITTEN[1]), raw.get(_ANTHROPIC_WRITTEN)))
+    of_caches = hits + written
+    in_its_words_alone = not told_hits and (_ANTHROPIC_READ in raw or (_ANTHROPIC_WRITTEN in raw and not into))
+    if of_caches and (in_its_words_alone or (untold == of_caches != reasoning)):
+        inputs += of_caches  # as Anthropic counts: beside the prompt, not in it
+        untold = max(untold - of_caches, 0)
+    if untold:
         outputs += untold
         reasoning += 0 if reasoning == untold else untold
     if hits + written > inputs or reasoning > outputs:
@@ -247,9 +252,9 @@ def _count(value: Any, absent: int | None = None) -> int | None:
     return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
 
 
-def _first_count(*values: Any) -> int | None:
-    """Return the first count that is there, 0 if none is; None if it is no number of tokens."""
-    return _count(next((value for value in values if value is not None), 0))
+def _first_count(values: Iterable[Any]) -> int:
+    """Return the first count that is not 0, 0 if there is none; what is no number of tokens is passed over."""
+    return next((count for value in values if (count := _count(value))), 0)
 
 
 def _kept(raw: dict[str, Any]) -> Mapping[str, Any]:

@@ -48,7 +48,7 @@ def _refuse_lost_links(paths: Sequence[Path]) -> None:
             if path.is_symlink():
                 where = path.readlink()
                 raise InputError(f"[input] path: {path} is a link to {where}, which is not there") from None
-        except OSError:  # a loop of links leads to no file that others don't show
+        except (OSError, ValueError):  # a loop of links leads to no file that others don't show; a NUL is in no name
             continue
 
 
@@ -57,7 +57,8 @@ def _each_once(files: Sequence[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for file in sorted(files, key=lambda file: len(file.parts)):
         found.setdefault(file.parent.resolve() / file.name, file)
-    return [file for file in files if file in set(found.values())] if len(found) < len(files) else list(files)
+    kept = set(found.values())
+    return [file for file in files if file in kept]
 
 
 def _in_folder(folder: Path, format_name: str | None) -> list[Path]:

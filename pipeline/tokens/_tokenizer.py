@@ -18,7 +18,9 @@ from pipeline.tokens._encodings import (
 )
 
 LONG_S = "\u017f"
-"""A letter of old prints, which toktok 0.3 splits otherwise behind an apostrophe: tiktoken counts texts with it."""
+"""A letter of old prints, which toktok 0.3 splits otherwise behind an apostrophe: tiktoken counts texts with it.
+
+(There are others, all of scripts that Unicode has had for a few years only.)"""
 
 
 class Tokenizer:
