@@ -127,10 +127,9 @@ def test_an_interrupted_fresh_run_goes_on_with_its_open_answers(project, stub):
 
 
 def test_a_killed_run_leaves_its_open_answers_to_the_next(project, stub):
-    stub.latency = lambda number: 0.05 if number <= 4 else 30.0
+    stub.latency = lambda number: 0.05 if number <= 4 else 5.0
     running = project.start("run", "job.toml", "--yes", "--quiet")
-    while not any(repairs(each.payload) for each in list(stub.requests)):
-        pass
+    stub.wait_until(lambda: any(repairs(each.payload) for each in stub.requests), "a repair", 30)
     running.send_signal(signal.SIGKILL)
     running.communicate()
     stub.latency = 0.0
