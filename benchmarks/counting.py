@@ -3,10 +3,10 @@
     python benchmarks/counting.py [--rows 100000 1000000] [--folder DIR]
 
 Each figure is user + system time of a whole process: tiktoken reading the rows and counting the same texts, on one
-thread and on two, `promptmill estimate` with tiktoken, with toktok (the extra `fast`, if it is installed), and once
-more with the counts that it kept. The texts are 1,000 characters each: nine of ten are passages of Python's own
-documentation, where true prose and code meet, and one is made of words of many scripts, numbers and addresses. The
-seed is fixed.
+thread and on two, `promptmill estimate` with tiktoken, once more with the counts that it kept, on one processor (two
+that share a core cost each other up to a half), and with toktok (the extra `fast`, if it is installed). The texts are
+1,000 characters each: nine of ten are passages of Python's own documentation, where prose and code meet, and one is
+made of words of many scripts, numbers and addresses. The seed is fixed.
 """
 
 import argparse
@@ -70,6 +70,8 @@ with open("rows.jsonl", "rb") as file, ThreadPoolExecutor(2) as pool:
 print("input", tokens)
 """
 WITHOUT_TOKTOK = "import sys; sys.modules['toktok'] = None; from pipeline.cli import main; main(sys.argv[1:])"
+ON_ONE_PROCESSOR = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+"""Linux only."""
 WITH_TOKTOK = "import sys; from pipeline.cli import main; main(sys.argv[1:])"
 
 
@@ -121,6 +123,8 @@ def measure(folder: Path, rows: int) -> None:
     figures("tiktoken alone", alone, base)
     figures("the same on two threads", timed(folder, TIKTOKEN_ON_TWO_THREADS), base)
     programs = {"estimate, tiktoken": WITHOUT_TOKTOK, "the same, counts kept": WITHOUT_TOKTOK}
+    if sys.platform == "linux":
+        programs |= {"the same on one processor": ON_ONE_PROCESSOR + WITHOUT_TOKTOK}
     if find_spec("toktok"):
         programs |= {"estimate, toktok": WITH_TOKTOK}
     for name, program in programs.items():
@@ -132,7 +136,7 @@ def measure(folder: Path, rows: int) -> None:
 def figures(name: str, measured: tuple[float, float, str], base: float) -> None:
     """Print one line; `base` is what the first one took."""
     cpu, wall, said = measured
-    say(f"  {name.ljust(24)}  {cpu:7.1f} s CPU, {cpu / base:4.2f} x {wall:7.1f} s wall   {said}")
+    say(f"  {name.ljust(26)}  {cpu:7.1f} s CPU, {cpu / base:4.2f} x {wall:7.1f} s wall   {said}")
 
 
 def say(text: str) -> None:
