@@ -140,7 +140,7 @@ def marked(tmp_path, stack, wire, key, *, in_body):
     project = Project(tmp_path, stub.base_url, {"MARKED": key})
     more = '[retry]\nattempts = 1\n[output]\nschema = { type = "object" }'
     text = project.job(model=MODEL + "\nkey_in_body = true" * in_body, more=more).read_text()
-    text = text.replace("[limits]", f'[limits]\nwire = "{wire}"\ntimeout_seconds = 1')
+    text = text.replace("[limits]", f'[limits]\nwire = "{wire}"\ntimeout_seconds = 3')
     project.job(text=text.replace('provider = "stub"', 'provider = "modelslab"') if in_body else text)
     return stub, project
 
