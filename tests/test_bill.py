@@ -301,6 +301,8 @@ def test_a_price_that_is_to_come_is_in_the_estimate_and_named(project):
     most_later = alone * (rows_a_day + 100 * (5000 - rows_a_day))
     assert alone * 100 * (5000 - rows_a_day) - alone < D(facts["expected_usd"]) <= most_later + 100 * alone * rows_a_day
     assert f"from {tomorrow} on $25.00 in, $200.00 out per 1M tokens" in project.run("estimate", "job.toml").stdout
+    (same,) = project.estimated("--compare", "test-model@stub")["compare"]
+    assert abs(D(same["expected_usd"]) / D(facts["expected_usd"]) - 1) < D("0.02"), "it is priced over the same days"
 
 
 def test_everything_that_is_charged_is_named(project):

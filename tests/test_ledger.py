@@ -288,6 +288,15 @@ print(loader.finish(), flush=True)
 """
 
 
+def test_a_line_that_does_not_say_what_it_is_is_left_to_a_later_version(path):
+    run = Booked(path)
+    run.answer("v1a")
+    run.die()
+    with run.path.open("ab") as file:
+        file.write(journal.encode_line({"something": "new"}))
+    assert value(path, "select count(*) from answers") == 1
+
+
 def test_on_a_full_disk_nothing_is_loaded_twice_and_the_run_goes_on(path):
     assert finished(child(AUTOCHECKPOINT, path)) == (0, "None\n")
     assert each_line_once(path)

@@ -181,7 +181,7 @@ class RunFacts:
 
 def book_line(bundle: Bundle, run: RunFacts, journal_id: str, fields: Mapping[str, Any]) -> None:
     """Queue the rows of a line that is no exchange; a line type this version doesn't know is left to a later one."""
-    booker = _BOOKERS.get(fields["type"])
+    booker = _BOOKERS.get(fields.get("type", ""))
     if booker is not None:
         booker(bundle, run, journal_id, fields)
 
