@@ -24,7 +24,7 @@ from pipeline import comparing, exporting, reconciling, repricing
 from pipeline.budget import dollars
 from pipeline.comparing import Compared, Contradiction, Load, Work
 from pipeline.counting import Counting
-from pipeline.errors import LedgerError, PriceError, UsageError, UserError
+from pipeline.errors import LedgerError, PriceError, RunStopped, UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, Sample, Scan, Tick, TooLong
 from pipeline.forecasting import Outputs
 from pipeline.job import Job, job_name, load_job, overridden
@@ -423,7 +423,7 @@ async def run_async(job: Job, ledger: Ledger, options: RunOptions = RunOptions()
         stop.set()
         await asyncio.wait([work])
         error = work.exception()
-        if error is not None:
+        if error is not None and not isinstance(error, RunStopped):
             options.notify(f"{type(error).__name__}: {error}")
         raise
 
@@ -434,6 +434,7 @@ def run(job: Job, ledger: Ledger, options: RunOptions = RunOptions()) -> RunRepo
     Raises UserError, or RunPaused if it is stopped, before anything is sent; later what `watch` or `notify` raised.
     """
     refuse_running_loop()
+    _go_on(options)
     if options.selection.retry is not None:
         require_job(ledger, job.name)
     key, missing = _credentials(job, options)
@@ -450,9 +451,11 @@ def run(job: Job, ledger: Ledger, options: RunOptions = RunOptions()) -> RunRepo
         if missing is not None and counted.to_send:
             raise missing
         _tell_warnings(prepared, key, options)
+        _go_on(options)
         if options.confirm is not None and not options.confirm(prepared, counted):
             return None
         prepared, outlook = prepared.rescanned(), counted.outlook
+    _go_on(options)
     how = replace(
         _launch(ledger, options),
         outlook=outlook,
@@ -464,6 +467,12 @@ def run(job: Job, ledger: Ledger, options: RunOptions = RunOptions()) -> RunRepo
     report = launch(prepared, key, how)
     _tell_of_rows(job, ledger, report, options)
     return report
+
+
+def _go_on(options: RunOptions) -> None:
+    """Raise RunStopped if somebody has asked for that already."""
+    if options.stop is not None and options.stop.is_set():
+        raise RunStopped("stopped by a stop request before anything was sent")
 
 
 def _tell_of_rows(job: Job, ledger: Ledger, report: RunReport, options: RunOptions) -> None:

@@ -19,7 +19,7 @@ from stub_faults import status
 
 import pipeline
 from pipeline import Ledger, Overrides, Period, RunOptions, UserError, api
-from pipeline.errors import UsageError
+from pipeline.errors import RunPaused, UsageError
 from pipeline.runners.job_lock import live_runs
 
 
@@ -238,6 +238,19 @@ def test_a_run_in_a_thread_is_stopped_gently(project, job, ledger, stub, how):
     assert api.run(job, ledger, quiet()).exit_code == 0
     assert stub.calls == 40, "a request to stop is for one run"
     assert not list(ledger.folder.glob("*.stop"))
+
+
+def test_a_run_that_was_stopped_before_it_began_asks_nobody_and_leaves_nothing(project, job, ledger, stub):
+    event = threading.Event()
+    event.set()
+    asked = []
+    with pytest.raises(RunPaused, match="stopped by a stop request before anything was sent"):
+        api.run(job, ledger, RunOptions(environ={}, stop=event, confirm=lambda *facts: asked.append(facts) or True))
+    event.clear()
+    stopping = RunOptions(environ={}, stop=event, notify=lambda _: None, confirm=lambda *_: event.set() or True)
+    with pytest.raises(RunPaused, match="stopped by a stop request before anything was sent"):
+        api.run(job, ledger, stopping)
+    assert (asked, stub.calls, ledger.path.exists()) == ([], 0, False)
 
 
 def test_a_request_to_stop_that_came_too_late_stops_no_later_run(project, job, ledger, stub):
