@@ -14,7 +14,7 @@ import secrets
 import struct
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, repeat
 from pathlib import Path
@@ -276,11 +276,15 @@ def _new_file(path: Path) -> int:
 
 
 def _data_sync(fd: int) -> None:
+    _flush(fd, getattr(os, "fdatasync", os.fsync))
+
+
+def _flush(fd: int, sync: Callable[[int], None]) -> None:
     if hasattr(fcntl, "F_FULLFSYNC"):  # macOS has no fdatasync, and its fsync leaves data in the drive's cache
         with contextlib.suppress(OSError):  # a file system that doesn't know it
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
             return
-    getattr(os, "fdatasync", os.fsync)(fd)
+    sync(fd)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -293,7 +297,7 @@ def sync_file(path: Path) -> None:
     """Push what others wrote to the disk. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _data_sync(fd) if hasattr(fcntl, "F_FULLFSYNC") else os.fsync(fd)
+        _flush(fd, os.fsync)
     finally:
         os.close(fd)
 

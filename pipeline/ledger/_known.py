@@ -44,16 +44,16 @@ def _ended(outcome: str, asked: str = "null") -> str:
 
 _ASKED_AGAIN = (
     f"select o.key, max(coalesce(o.max_tokens, {ANY_LIMIT})) as most from outcomes o join run_starts r using (run_id)"
-    " where r.job = ? and o.status in ('invalid', 'refused', 'rejected')"
+    " where r.job = $1 and o.status in ('invalid', 'refused', 'rejected')"
     f" and o.error_type is distinct from '{HELD_BACK}' group by o.key"
 )
 """The highest limits under which requests ended otherwise for good: a cut-off answer counts for more, but a run does
 not ask under a limit again under which it got another answer. (A retry does: it is asked to.)"""
 _OWN = (
     f"select key, {_ended('best', 'most')} as value from best_outcomes left join ({_ASKED_AGAIN}) using (key)"
-    " where job = ?"
+    " where job = $1"
 )
-_OWN_AS_BOOKED = f"select key, {_ended('best')} as value from best_outcomes where job = ?"
+_OWN_AS_BOOKED = f"select key, {_ended('best')} as value from best_outcomes where job = $1"
 _OWN_SINCE = (
     f"select o.key, arg_max({_ended('o')}, r.run_id) as value"
     " from outcomes o join run_starts r using (run_id) where r.job = ? and r.run_id >= ? group by o.key"
@@ -133,9 +133,8 @@ def known_keys(
     looked for, with `repairs` answers that wait for theirs.
     """
     first: int | None = 0
-    own, others = _Keys(connection, "own", _OWN, [job, job]), _Keys(connection, "others", _OTHERS, [job])
-    if retry is not None:
-        own = _Keys(connection, "own", _OWN_AS_BOOKED, [job])
+    own = _Keys(connection, "own", _OWN if retry is None else _OWN_AS_BOOKED, [job])
+    others = _Keys(connection, "others", _OTHERS, [job])
     if fresh:
         first = _interrupted_fresh_run(connection, job)
         if first is None:

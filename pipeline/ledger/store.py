@@ -364,7 +364,8 @@ class Ledger:
     def _register(self, connection: duckdb.DuckDBPyConnection, request: RunRequest, known: Known) -> RunStart:
         """Give a run its number and its journal."""
         self._refuse_beside_a_live_run(connection, request.job)
-        lost = _journals.missing(_journals.states(connection), self.folder)
+        journals = _journals.states(connection)
+        lost = _journals.missing(journals, self.folder)
         if lost:
             raise LedgerError(
                 f"the journal {lost[0]} is missing from {self.folder} and was not loaded to its end: answers may be"
@@ -377,7 +378,7 @@ class Ledger:
                 " budget can't be held; run without a budget, or under another name"
             )
         # Also after those of live runs that this file has not heard of: it is new, or an older copy.
-        runs, plans = _journals.numbers_given(_journals.states(connection), self.folder)
+        runs, plans = _journals.numbers_given(journals, self.folder)
         run_id = max(queries.next_run_id(connection), runs + 1)
         if plan.new:
             plan = replace(plan, plan_id=max(plan.plan_id, plans + 1))

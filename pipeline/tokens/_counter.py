@@ -124,16 +124,12 @@ class Counter:
         first = conversations[0]
         sizes = [*self._measure(list(first[:-1])), NOTHING]
         tokens, bound, grade, overhead = self._sum(first, sizes, start)
-        percent, formula = self.family.percent, max(grade, FORMULA)
+        formula = max(grade, FORMULA)
         texts = [messages[-1]["content"] for messages in conversations]
-        counts = []
-        for its_tokens, utf8_bytes, certain in self._tokenizer.measure_all(texts):
-            total = overhead + ((tokens + its_tokens) * percent + 50) // 100
-            surest = grade if certain else formula
-            counts.append(
-                TokenCount(total, _METHODS[surest], total if surest == EXACT else max(total, bound + utf8_bytes))
-            )
-        return counts
+        return [
+            self._count_of(tokens + its_tokens, bound + utf8_bytes, grade if certain else formula, overhead)
+            for its_tokens, utf8_bytes, certain in self._tokenizer.measure_all(texts)
+        ]
 
     def _measure(self, messages: Sequence[Message]) -> list[Size]:
         plain = [_is_plain(message) for message in messages]
@@ -150,7 +146,9 @@ class Counter:
 
     def _total(self, messages: Sequence[Message], sizes: Sequence[Size], start: Size) -> TokenCount:
         """Add up one request; `start` is what it has beside its messages, no surer than the counter's method."""
-        tokens, bound, grade, overhead = self._sum(messages, sizes, start)
+        return self._count_of(*self._sum(messages, sizes, start))
+
+    def _count_of(self, tokens: int, bound: int, grade: int, overhead: int) -> TokenCount:
         total = overhead + (tokens * self.family.percent + 50) // 100
         return TokenCount(total, _METHODS[grade], total if grade == EXACT else max(total, bound))
 

@@ -41,16 +41,15 @@ class Tokenizer:
             self._start()
         if self._count_many is None:
             return [measure(self.name, text) for text in texts]
-        if max(map(len, texts), default=0) <= ORDINARY_CHARACTERS and not any(LONG_S in text for text in texts):
+        ordinary = [len(text) <= ORDINARY_CHARACTERS and LONG_S not in text for text in texts]
+        if all(ordinary):
             with suppress(UnicodeEncodeError):  # half a surrogate pair: below it is known which text has it
                 return [
                     # Encoding last costs next to nothing: the library has left the text its UTF-8.
                     TextSize(count, len(text) if text.isascii() else len(text.encode()), certain=True)
                     for text, count in zip(texts, self._counted(texts, sound=False), strict=True)
                 ]
-        sizes = [
-            utf8_bytes(text) if len(text) <= ORDINARY_CHARACTERS and LONG_S not in text else None for text in texts
-        ]
+        sizes = [utf8_bytes(text) if each else None for text, each in zip(texts, ordinary, strict=True)]
         counts = iter(
             self._counted([text for text, size in zip(texts, sizes, strict=True) if size is not None], sound=True)
         )
