@@ -46,6 +46,10 @@ PROOFS, PROOFS_LEAST = 4, 8
 """So many exchanges beyond the old number, for each slot more, show whether there is more room."""
 SMOOTHED = 0.1
 """What a new time counts in their averages."""
+FULL_SHARE, FULL_SHARE_OF_ALL, FULL_SMOOTHED = 0.2, 0.5, 0.05
+"""A server is full while so large a share of the rows is turned away that are sent for the first time: rows that are to
+blame themselves are few, however often they are tried. Where its room was known it is with so many of all requests. The
+last is what a new one counts."""
 
 
 class _TurnedAway(NamedTuple):
@@ -65,7 +69,7 @@ class Crowding:
         self.most: int | None = None
         """So many at once; None is not known."""
         self.watches = False
-        """Whether `passed` need be called."""
+        """Whether `came_back` and `passed` need be called of answers."""
         self._turned_away: deque[_TurnedAway] = deque(maxlen=NEEDED_MOST)
         self._room: deque[int] = deque(maxlen=NEEDED_MOST)
         """How many were worked on when one was turned away, proved by an answer to one of them."""
@@ -89,6 +93,24 @@ class Crowding:
         """The number that is known to have room, while more are tried."""
         self._patience = PATIENCE_SECONDS
         self._told = False
+        self._first_turned_away = self._lately_turned_away = 0.0
+        """The share of the last twenty or so: of rows that were sent for the first time, and of all requests."""
+
+    def full(self, sent: Sent, now: float) -> bool:
+        """Tell whether a request was turned away for the server's sake, and not for that of its row."""
+        many = self._first_turned_away >= FULL_SHARE or (self._told and self._lately_turned_away >= FULL_SHARE_OF_ALL)
+        return many and self._quick(sent, now)
+
+    def _quick(self, sent: Sent, now: float) -> bool:
+        return not self._answer_seconds or QUICKER * (now - sent.at) <= self._answer_seconds
+
+    def came_back(self, sent: Sent, now: float, *, first: bool, turned_away: bool) -> None:
+        """Hear of a request whether there was room for it; `first`: its row had not been sent before."""
+        self.watches = self.watches or turned_away
+        turned_away = turned_away and self._quick(sent, now)
+        self._lately_turned_away = _share_with(self._lately_turned_away, turned_away)
+        if first:
+            self._first_turned_away = _share_with(self._first_turned_away, turned_away)
 
     def turned_away(self, sent: Sent, now: float, older: int) -> str | None:
         """Take in that there was no room for a request, while `older` ones were on the wire; return news."""
@@ -257,6 +279,11 @@ class Crowding:
             self._first += sent // 2
             self._away /= 2
         return share
+
+
+def _share_with(share: float, one_more: bool) -> float:
+    share += FULL_SMOOTHED * (one_more - share)
+    return share if share >= FULL_SMOOTHED**2 else 0.0
 
 
 def _smoothed(average: float, new: float) -> float:

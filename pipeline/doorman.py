@@ -97,6 +97,8 @@ class Ticket(NamedTuple):
     """The attempt whose invalid answer this one repairs: if the repair brings none that is as good, it is kept."""
     answered_run: int | None = None
     """The run of that attempt, if it was an earlier one."""
+    turned_away: int = 0
+    """Attempts that a server without room did not take; they don't count as `tries`."""
 
 
 class Doorman:
@@ -386,7 +388,9 @@ class Doorman:
         if self._pace.wants_answers:
             self._pace.passed(self._out[ticket.request.key], ticket.tokens)
         if self._crowding.watches:
-            self._tell(self._crowding.passed(self._out[ticket.request.key], asyncio.get_running_loop().time()))
+            sent, now = self._out[ticket.request.key], asyncio.get_running_loop().time()
+            self._crowding.came_back(sent, now, first=ticket.attempt == 1, turned_away=False)
+            self._tell(self._crowding.passed(sent, now))
         if self._suspects.doubted:
             key, now = ticket.request.key, asyncio.get_running_loop().time()
             self._suspects.passed(key, now, self._out[key].number, ticket.tokens)
@@ -401,6 +405,8 @@ class Doorman:
         sent, now = self._out[ticket.request.key], asyncio.get_running_loop().time()
         busy = failure.http_status in BUSY
         older = self._older(sent.number, home) if busy or wanted else 0
+        if busy:
+            self._crowding.came_back(sent, now, first=ticket.attempt == 1, turned_away=True)
         if self._narrowed is not None:  # it seems to be down, and then that is no question of room
             return older
         if busy:
@@ -408,6 +414,12 @@ class Doorman:
         elif failure.http_status in SLOW or failure.error_type == "timeout":
             self._tell(self._crowding.timed_out(sent, now, self._answers - sent.answered))
         return older
+
+    def full(self, ticket: Ticket, failure: Failure) -> bool:
+        """Tell whether a failure is one of many with which the server says that it has no room; before `back`."""
+        if failure.http_status not in BUSY:
+            return False
+        return self._crowding.full(self._out[ticket.request.key], asyncio.get_running_loop().time())
 
     def _older(self, number: int, home: AbstractSet[str]) -> int:
         older = 0

@@ -50,6 +50,10 @@ class RetryPolicy:
         backoff = self._spread(self.base_seconds * 2.0 ** _steps(refusals), jitter)
         return max(backoff, self._asked(failure, backoff, jitter))
 
+    def wait_for_room(self, turned_away: int, failure: Failure, jitter: float) -> float:
+        """Seconds until a request goes out again that a full server turned away so many times."""
+        return self._backoff(turned_away, failure, jitter, self.cap_seconds)
+
     def wait_for_probe(self, probe: int, failure: Failure, jitter: float) -> float:
         """Seconds until a provider that is down is asked again, after the `probe`-th failure (from 1)."""
         quick = probe <= self.quick_probes and not failure.cost_unknown

@@ -41,6 +41,7 @@ class Server:
     | --- | --- |
     | down, back | from when until when it is down, in seconds |
     | bad | rows that never get an answer |
+    | refused | rows that are always turned away at once |
     | latency | seconds an answer takes, or a function of a random generator |
     | slow | the same of single rows |
     | flaky | share of requests that fail after the time of an answer |
@@ -56,6 +57,7 @@ class Server:
         down=NEVER,
         back=NEVER,
         bad=(),
+        refused=(),
         latency=0.2,
         slow=None,
         flaky=0.0,
@@ -67,7 +69,7 @@ class Server:
     ):
         self.down, self.back, self.bad, self.latency, self.slow = down, back, bad, latency, slow or {}
         self.flaky, self.moody, self.chance = flaky, moody, random.Random(7)
-        self.up, self.off = flapping
+        self.refused, (self.up, self.off) = refused, flapping
         self.room, self.working, self.turned_away = room, 0, 0
         self.workers, self.patience = None if workers is None else asyncio.Semaphore(workers), patience
         self.timed_out = 0
@@ -78,7 +80,7 @@ class Server:
         row = next(key for key in body.decode().split('"') if key.startswith("row "))
         self.sent[row] += 1
         room = self.room(loop.time()) if callable(self.room) else self.room
-        if self.working >= room or self.chance.random() < self.moody:
+        if self.working >= room or row in self.refused or self.chance.random() < self.moody:
             self.turned_away += 1
             await asyncio.sleep(QUICK)
             return DOWN

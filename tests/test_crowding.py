@@ -96,6 +96,39 @@ def test_a_room_shared_with_others_costs_no_row(night):
     assert (held.statuses, held.paused) == ({"ok": 2000}, None)
 
 
+@pytest.mark.parametrize("room", [1, 4])
+def test_a_server_that_loses_nearly_all_its_room_costs_no_row(night, room):
+    server = Server(room=lambda now: 64 if now < 200 else room, latency=lognormal(10.0))
+    held = night(1500, server, concurrency=128)
+    assert (held.statuses, held.paused) == ({"ok": 1500}, None)
+
+
+def test_a_room_that_never_stays_the_same_costs_no_row(night):
+    server = Server(room=lambda now: random.Random(int(now / 15)).choice([1, 2, 4, 8, 16, 128]), latency=lognormal(3.0))
+    held = night(1500, server, concurrency=128)
+    assert (held.statuses, held.paused) == ({"ok": 1500}, None)
+
+
+def test_requests_that_are_turned_away_by_chance_cost_no_row_where_they_are_many(night):
+    held = night(1500, Server(room=8, moody=0.4, latency=lognormal(1.0)), concurrency=32)
+    assert held.statuses == {"ok": 1500}
+
+
+def test_a_row_that_fails_as_slowly_as_others_are_answered_has_no_more_tries(night):
+    server = Server(room=16, bad={"row 500"}, latency=lognormal(1.0))
+    held = night(1000, server, concurrency=32)
+    assert held.statuses == {"ok": 999, "failed": 1}
+    assert server.sent["row 500"] == 6, "an error that takes as long as an answer is the row's own"
+
+
+def test_rows_that_are_turned_away_themselves_soon_fail_where_others_are_not(night):
+    server = Server(refused={f"row {n}" for n in range(0, 2000, 100)}, room=16, latency=lognormal(1.0))
+    held = night(2000, server, concurrency=32)
+    assert held.statuses == {"ok": 1980, "failed": 20}
+    assert max(server.sent[row] for row in server.refused) < 40
+    assert held.seconds < 300
+
+
 def test_an_outage_is_told_from_a_lack_of_room(night):
     server = Server(room=16, down=50.0, back=110.0, latency=lognormal(1.0))
     held = night(1500, server, concurrency=32)

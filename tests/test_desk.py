@@ -150,7 +150,7 @@ async def test_a_429_shuts_the_door_for_everybody_or_is_counted_as_one_rows_own(
     assert desk.door.shut_seconds > 4.0
 
 
-DOWN = Failure("retry", "unavailable", "http_503", "Service Unavailable (HTTP 503)", 503)
+DOWN = Failure("retry", "unavailable", "http_500", "Internal Server Error (HTTP 500)", 500)
 
 
 async def test_a_rows_last_failure_is_booked_against_it_when_something_else_has_come_back(booth):

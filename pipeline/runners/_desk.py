@@ -27,6 +27,8 @@ from pipeline.suspects import Standing
 CUT_SHARE, LONG_TOKENS, CUT_TOLD, MOST_LENGTHS = 0.6, 300, 5, 1000
 """Prompts that a server cut: to less than this share of so many tokens, so many times to the same length; of so many
 lengths it is looked."""
+TURNED_AWAY_MOST = 30
+"""So often may a server without room turn a row away beside its attempts: a quarter of an hour and more."""
 BILLS_MISSED = 5
 """So many answers in a row from the first on that don't say what they cost, though they should, are worth a word."""
 COUNTED_OTHERWISE = 2
@@ -236,7 +238,7 @@ class Desk:
             if not self._home_keys:
                 self._home_keys = {each.ticket.request.key for each in self._at_hand}
             older = self._door.failed(ticket, result, self._home_keys, wanted=self._health.wants_older)
-        last = ticket.tries + 1 >= self._exchanger.policy.attempts
+        last = ticket.tries + 1 >= self._exchanger.policy.attempts and not self._turned_away(ticket, result)
         return self._health.heard(key, result, now, began=epoch, proven=self._proven, last=last, older=older)
 
     def _next_step(self, arrival: Arrival, heard: Heard, standing: Standing) -> Step:
@@ -249,7 +251,12 @@ class Desk:
             jitter=random.random(),  # noqa: S311 -- spreads retries, guards nothing
             outage=heard.outage,
             standing=standing,
+            turned_away=self._turned_away(ticket, result),
         )
+
+    def _turned_away(self, ticket: Ticket, result: Reply | Failure) -> bool:
+        """Tell whether a server without room is to blame, and not the row; nobody knows of one that never finds any."""
+        return isinstance(result, Failure) and ticket.turned_away < TURNED_AWAY_MOST and self._door.full(ticket, result)
 
     def _mind(self, heard: Heard) -> None:
         """Let what an exchange told about the provider and the job have its consequences."""

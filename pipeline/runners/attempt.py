@@ -140,11 +140,12 @@ class Exchanger:
         jitter: float,
         outage: int = 0,
         standing: Standing = HONEST,
+        turned_away: bool = False,
     ) -> Step:
         """Decide what comes after an exchange. `streak` counts rate-limited exchanges in a row, over all rows.
 
-        `outage` counts probes of a provider that is down: such a failure uses up no row's attempts. `standing` is what
-        the door says of a 429.
+        `outage` counts probes of a provider that is down: such a failure uses up no row's attempts, and neither does
+        one that was `turned_away` for lack of room. `standing` is what the door says of a 429.
         """
         if isinstance(result, Failure):
             if outage:
@@ -153,7 +154,7 @@ class Exchanger:
                 return self._never_passes(ticket, attempt, standing)
             if result.closes_door:
                 return after_refusal(self.policy, ticket, result, standing, streak=streak, jitter=jitter)
-            return self._after_failure(ticket, attempt, result, jitter)
+            return self._after_failure(ticket, attempt, result, jitter, turned_away=turned_away)
         if attempt.result == "invalid" and ticket.repairs < self.repair:
             return self._repaired(ticket, attempt)
         return Done(self._outcome(ticket, attempt, _status_of(attempt.result)))
@@ -171,12 +172,17 @@ class Exchanger:
         error = f"{standing.given_up}; {advice}. It says: {attempt.error}"
         return Done(outcome._replace(error_type="never_passes", error=error))
 
-    def _after_failure(self, ticket: Ticket, attempt: Attempt, failure: Failure, jitter: float) -> Step:
+    def _after_failure(
+        self, ticket: Ticket, attempt: Attempt, failure: Failure, jitter: float, *, turned_away: bool
+    ) -> Step:
         if failure.action == "pause":
             return Halt(Pause(failure.pause, failure.message))
         if failure.action == "reject":
             status: Status = "refused" if failure.result == "refused" else "rejected"
             return Done(self._outcome(ticket, attempt, status))
+        if turned_away:
+            again = ticket._replace(attempt=ticket.attempt + 1, kind="retry", turned_away=ticket.turned_away + 1)
+            return Again(again, self.policy.wait_for_room(ticket.turned_away + 1, failure, jitter))
         tries = ticket.tries + 1
         wait = self.policy.wait_before(tries, failure, jitter)
         if wait is None and failure.not_sent:
