@@ -14,6 +14,7 @@ from stub_faults import reasoned_away, status
 
 from pipeline import api
 from pipeline.cli import group
+from pipeline.cli._options import warn
 from pipeline.cli._progress import Progress
 from pipeline.cli._sending import _advice, _sentence
 from pipeline.cli._show import table
@@ -218,10 +219,22 @@ def watched(**facts):
 def test_a_narrow_progress_line_leaves_facts_out_and_cuts_none(monkeypatch, columns, line):
     written = []
     monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(StatusLine, "_write", staticmethod(lambda text: written.append(text) or True))
     StatusLine().show(Progress(quiet=False).line(watched(), now=0.0))
     assert written == ["\r" + line]
+
+
+def test_a_terminal_that_can_not_go_back_gets_whole_lines(monkeypatch, capsys):
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    line = StatusLine()
+    line.show("one")
+    warn("news")
+    line.show("two")
+    line.end()
+    assert capsys.readouterr().err == "one\npromptmill: news\ntwo\n"
 
 
 def test_the_progress_line_says_what_rate_limits_hold_the_run_to():

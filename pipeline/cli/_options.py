@@ -163,12 +163,12 @@ def warn(text: str) -> None:
 
     Where nobody takes it, it is left unsaid: a run must not wait for a reader.
     """
-    from pipeline.cli._show import takes_text
+    from pipeline.cli._show import rewrites, takes_text
     from pipeline.text import printable_lines
 
     if not takes_text(sys.stderr):
         return
-    room = "\r\x1b[K" if sys.stderr.isatty() else ""
+    room = "\r\x1b[K" if rewrites(sys.stderr) else ""
     with contextlib.suppress(OSError):  # nobody reads stderr any more: the run goes on all the same
         click.echo(f"{room}promptmill: {printable_lines(text)}", err=True)
 

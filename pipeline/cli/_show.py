@@ -4,6 +4,7 @@ Everything that a command prints goes through `say`, a table or JSON; nothing he
 """
 
 import math
+import os
 import select
 import shutil
 import sys
@@ -28,6 +29,11 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 def say(text: str, *, err: bool = False) -> None:
     """Print lines for people: results to stdout, the rest (`err`) to stderr."""
     click.echo(printable_lines(text), err=err)
+
+
+def rewrites(stream: TextIO) -> bool:
+    """Tell whether what a stream shows can be written over: not in a file, nor in a terminal that only goes on."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def takes_text(stream: TextIO) -> bool:

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from pipeline.cli._show import takes_text
+from pipeline.cli._show import rewrites, takes_text
 
 GAP = "  "
 """Stands between the facts of a line."""
@@ -15,7 +15,7 @@ class StatusLine:
     """Shows a text instead of the one before. The work goes on all the same when nobody reads stderr any more."""
 
     def __init__(self) -> None:
-        self.terminal = sys.stderr.isatty()
+        self.terminal = rewrites(sys.stderr)
         self._shown = 0
 
     @property

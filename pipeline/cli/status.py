@@ -1,5 +1,6 @@
 """`promptmill status [JOB]`."""
 
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli._options import hear_ctrl_c, json_option, ledger_option, open_ledger, warn
-from pipeline.cli._show import plural, print_chosen, print_rows, say
+from pipeline.cli._show import plural, print_chosen, print_rows, rewrites, say
 
 COLUMNS = ("job", "state", "rows", "ok", "bad", "pending", "cost_usd", "unknown_cost", "started_at")
 HEADINGS = {name: name for name in COLUMNS} | {"unknown_cost": "unknown"}
@@ -48,7 +49,7 @@ def command(job: str | None, watch: bool, ledger_path: Path, as_json: bool) -> i
 
 def _show(answer: "tuple[Table, list[str]]", *, as_json: bool, watch: bool) -> None:
     table, notes = answer
-    if watch:
+    if watch and rewrites(sys.stdout):
         click.clear()
     if as_json or not table.rows:
         print_rows((*table.columns, "state", "pid") if table.rows else COLUMNS, table.rows, as_json=as_json)
