@@ -12,7 +12,6 @@ from bookings import Booked
 from project import Project, texts
 from stub_faults import reasoned_away, status
 
-from pipeline import api
 from pipeline.cli import group
 from pipeline.cli._options import warn
 from pipeline.cli._progress import Progress
@@ -177,7 +176,7 @@ def test_no_terminal_is_too_narrow_for_a_state_and_for_money(tmp_path, monkeypat
     run.end(4)
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(api, "_state", lambda *_: "running (1234567)")
+    monkeypatch.setattr("pipeline.api._standing._state", lambda *_: "running (1234567)")
     assert group.main(["status", "--ledger", str(path)], standalone_mode=False) == 0
     shown = capsys.readouterr().out.splitlines()
     assert max(map(len, shown)) <= columns
