@@ -27,7 +27,7 @@ from pipeline.planning import Meter
 from pipeline.pricing import Price, Share, cost_usd, mean_cost_usd
 from pipeline.records import ModelSpec, TokenCount, Usage
 from pipeline.runners.launch import Launch, launch, prepare
-from pipeline.windows import Window
+from pipeline.windows import ContextWindow
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 JOB = """
@@ -329,7 +329,7 @@ def test_a_run_names_the_first_rows_that_do_not_fit_before_they_are_sent_and_cou
         project = Project(tmp_path, stub.base_url)
         project.rows([*rows, *rows[-3:]])
         project.job()
-        how = Launch(Ledger(tmp_path / "promptmill.duckdb"), nobody, notify, window=Window(120, "a test"))
+        how = Launch(Ledger(tmp_path / "promptmill.duckdb"), nobody, notify, window=ContextWindow(120, "a test"))
         assert launch(prepare(load_job("job.toml")), None, how).exit_code == 0
     assert len(sent) == 1530
     words = [
@@ -356,7 +356,7 @@ def test_whoever_fails_to_hear_the_last_news_of_a_plan_does_not_keep_the_run_fro
         project.rows(rows)
         project.job()
         ledger = Ledger(tmp_path / "promptmill.duckdb")
-        how = Launch(ledger, nobody, notify, window=Window(120, "a test"))
+        how = Launch(ledger, nobody, notify, window=ContextWindow(120, "a test"))
         with pytest.raises(RuntimeError, match="the caller's own mistake"):
             launch(prepare(load_job("job.toml")), None, how)
         with ledger.read() as connection:
@@ -375,7 +375,7 @@ def test_whoever_fails_to_hear_the_last_news_of_a_plan_does_not_keep_the_run_fro
     ],
 )
 def test_a_run_is_not_told_of_every_batch(batches, heard):
-    found = TooLong(ModelSpec("p", "m"), Window(10, "a test"))
+    found = TooLong(ModelSpec("p", "m"), ContextWindow(10, "a test"))
     told = []
     for size in batches:
         found.add([("fits", 10)] + [("row", 11)] * size)
@@ -386,7 +386,7 @@ def test_a_run_is_not_told_of_every_batch(batches, heard):
 
 
 def test_a_row_s_name_can_not_pretend_to_be_a_line_of_ours():
-    found = TooLong(ModelSpec("p", "m"), Window(10, "a test"))
+    found = TooLong(ModelSpec("p", "m"), ContextWindow(10, "a test"))
     found.add([("a\npromptmill: all is well", 11)])
     assert "\n" not in found.said()
 

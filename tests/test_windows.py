@@ -9,15 +9,15 @@ import pytest
 from pipeline import _genai
 from pipeline.pricing import load_prices
 from pipeline.runners._local_model import CONTEXT_TOKENS
-from pipeline.windows import Window, context_window
+from pipeline.windows import ContextWindow, context_window
 
 ENTRIES = tomllib.loads(resources.files("pipeline").joinpath("windows.toml").read_text())["window"]
 
 
 def test_the_package_tells_the_window_of_a_model_at_a_provider():
-    assert context_window("openai", "gpt-4o-mini") == Window(128_000, _genai.source())
-    assert context_window("openai", "gpt-4o-mini-2024-07-18") == Window(128_000, _genai.source())
-    assert context_window("groq", "gpt-oss-20b") == Window(131_072, _genai.source())
+    assert context_window("openai", "gpt-4o-mini") == ContextWindow(128_000, _genai.source())
+    assert context_window("openai", "gpt-4o-mini-2024-07-18") == ContextWindow(128_000, _genai.source())
+    assert context_window("groq", "gpt-oss-20b") == ContextWindow(131_072, _genai.source())
 
 
 def test_a_window_is_known_even_where_the_price_cannot_be_said_in_our_terms(monkeypatch):

@@ -29,7 +29,7 @@ from pipeline.runners.launch import (
     prompt_id,
     retry_of,
 )
-from pipeline.windows import Window, context_window
+from pipeline.windows import ContextWindow, context_window
 
 
 def estimate(
@@ -65,10 +65,10 @@ def scanned(
     return scan, meter.counter.library if counting.made else None
 
 
-def window_of(job: Job) -> Window | None:
+def window_of(job: Job) -> ContextWindow | None:
     """Return the model's context, as the job says it; else nobody knows what stands behind another address."""
     if job.context_window is not None:
-        return Window(job.context_window, f"[model] context_window of {job.file}")
+        return ContextWindow(job.context_window, f"[model] context_window of {job.file}")
     return None if job.model.base_url else context_window(job.provider.name, job.model.name)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from pipeline.records import ModelSpec
 from pipeline.text import printable
-from pipeline.windows import Window
+from pipeline.windows import ContextWindow
 
 NAMED = 5
 """Rows that are named where many have the same trouble."""
@@ -18,7 +18,7 @@ class TooLong:
     """Requests of one scan that leave less than max_tokens of the model's context for the answer."""
 
     model: ModelSpec
-    window: Window | None
+    window: ContextWindow | None
     """None: nobody knows it, and no request is too long."""
     requests: int = 0
     rows: list[tuple[str, int]] = field(default_factory=list)

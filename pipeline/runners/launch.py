@@ -36,7 +36,7 @@ from pipeline.runners.attempt import Exchanger
 from pipeline.runners.job_lock import asked_to_stop, job_lock
 from pipeline.runners.local import LocalRun, RunReport
 from pipeline.runners.tally import ENDED_BADLY
-from pipeline.windows import Window
+from pipeline.windows import ContextWindow
 from pipeline.wire import WireOptions, open_wire
 
 Watch = Callable[[LocalRun], Awaitable[None]]
@@ -237,7 +237,7 @@ class Launch:
     """The one that was shown before; without it the run makes its own when all its rows are planned."""
     estimated: str | None = None
     """The fingerprint of what that one is about: nothing else may be sent."""
-    window: Window | None = None
+    window: ContextWindow | None = None
     """The model's context, for a run that names rows beyond it; None: nobody knows it, or they were named before."""
 
 
