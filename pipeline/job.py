@@ -3,6 +3,7 @@
 Unknown keys, wrong types and missing values are errors that name the file, the key and the nearest valid name.
 """
 
+import codecs
 import difflib
 import re
 import tomllib
@@ -350,7 +351,7 @@ def _schema(output: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
         return None
     file = Path(output["schema_file"])
     try:
-        schema = orjson.loads(file.read_bytes())
+        schema = orjson.loads(file.read_bytes().removeprefix(codecs.BOM_UTF8))
     except OSError as error:
         raise JobFileError(f"{path}: [output] schema_file {file} can't be read: {error.strerror}") from error
     except ValueError as error:

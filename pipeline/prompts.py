@@ -7,9 +7,10 @@ not have is an error. Equal requests get equal keys whatever the order or the nu
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import wraps
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import jinja2
 import orjson
 from jinja2 import meta, nodes
+from jinja2.filters import make_attrgetter
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.errors import InputError, JobFileError, MissingColumn, did_you_mean
@@ -25,10 +27,16 @@ from pipeline.text import decimal_text
 
 _SYSTEM_LINE = "--- system ---"
 _USER_LINE = "--- user ---"
+_LIKE_A_MARK = re.compile(r"\s*-{2,}\s*(system|user|assistant)\s*-{2,}\s*", re.IGNORECASE)
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 _SYSTEM = "system"
 _COMPLETED_WITH = "/chat/completions"
 _UNSTEADY = ("lipsum", "random")  # the same row must always make the same request
+_OF_TEXTS = (
+    "capitalize", "center", "e", "escape", "indent", "lower", "replace", "string", "striptags", "title", "trim",
+    "truncate", "upper", "wordcount", "wordwrap",
+)  # fmt: skip
+"""Filters that make text of whatever they are given: of the same text that is printed of it."""
 Renderer = Callable[[Mapping[str, Any]], str]
 
 
@@ -72,11 +80,14 @@ def _split(text: str, place: str) -> list[_Part]:
 
     The whole file is the user message, unless a line says `--- user ---`: then what follows the first such line is
     the user message and what precedes it is the system prompt, whose first line may say `--- system ---`. The line
-    break at the end of each part belongs to the file and not to the prompt. A blank system part is none.
+    break at the end of each part belongs to the file and not to the prompt. A blank system part is none. A line that
+    all but says so, or says it in another place, is a mistake.
     """
     lines = text.removesuffix("\n").split("\n")
     marks = [line.rstrip() for line in lines]
-    first = 1 if marks[0] == _SYSTEM_LINE else 0
+    begins = next((number for number, mark in enumerate(marks) if mark), 0)
+    first = begins + 1 if marks[begins] == _SYSTEM_LINE else 0
+    _refuse_odd_marks(marks, first, place)
     if _USER_LINE not in marks:
         if first:
             raise JobFileError(f"{place} begins with {_SYSTEM_LINE} and has no line {_USER_LINE}")
@@ -85,6 +96,19 @@ def _split(text: str, place: str) -> list[_Part]:
     system = _Part("system", "\n".join(lines[first:at]), place, first)
     user = _Part("user", "\n".join(lines[at + 1 :]), place, at + 1)
     return [system, user] if system.text.strip() else [user]
+
+
+def _refuse_odd_marks(marks: Sequence[str], first: int, place: str) -> None:
+    """Raise JobFileError for a line that is to begin a part and does not: it would be sent as text."""
+    for number, mark in enumerate(marks, 1):
+        if number == first or mark == _USER_LINE or not _LIKE_A_MARK.fullmatch(mark):
+            continue
+        raise JobFileError(
+            f"{place}, line {number}: {mark.strip()!r} begins no part here and would be sent as text. A file's parts"
+            f" are {_SYSTEM_LINE} in its first line and {_USER_LINE} in a later one, written so; other turns of a chat"
+            " come from [prompt] messages_column. If it is text of the prompt, write "
+            f'{{{{ "{mark.strip()}" }}}}'
+        )
 
 
 class Template:
@@ -110,7 +134,7 @@ class Template:
             self._add(part, tree, environment)
         names = {name for tree in trees for name in meta.find_undeclared_variables(tree)}
         outputs = [output for tree in trees for output in tree.body if isinstance(output, nodes.Output)]
-        printed = {_path(each) for output in outputs for each in output.nodes}
+        printed = {path for output in outputs for each in output.nodes for path in _paths(each)}
         self.printed: frozenset[tuple[str, ...]] = frozenset(path for path in printed if path and path[0] in names)
         """What it prints as it is, null as `null`: columns, or fields of objects in them (`order.id`), as paths."""
         self._passes_row = "row" in names
@@ -205,7 +229,8 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         finalize=_printed,
     )
-    environment.filters["tojson"] = _to_json
+    environment.filters |= {name: _of_text(environment.filters[name]) for name in _OF_TEXTS}
+    environment.filters |= {"tojson": _to_json, "join": _joined, "format": _formatted}
     for name in _UNSTEADY:
         environment.globals.pop(name, None)
         environment.filters.pop(name, None)
@@ -215,10 +240,24 @@ def _environment() -> jinja2.Environment:
 def _parse(environment: jinja2.Environment, part: _Part) -> nodes.Template:
     try:
         environment.from_string(part.text)  # finds unknown filters too, which parsing alone does not
-        return environment.parse(part.text)
+        tree = environment.parse(part.text)
     except jinja2.TemplateSyntaxError as error:
         line = error.lineno + part.lines_before
         raise JobFileError(f"{part.place}, line {line}: {error.message}") from error
+    for concat in tree.find_all(nodes.Concat):  # `~` makes Python's text of its parts
+        concat.nodes = [nodes.Filter(each, "string", [], [], None, None) for each in concat.nodes]
+    return tree
+
+
+def _paths(node: nodes.Node) -> Iterator[tuple[str, ...]]:
+    """Yield what is printed as it is, or through a filter that prints null as null."""
+    if isinstance(node, nodes.Concat):
+        for each in node.nodes:
+            yield from _paths(each)
+    elif isinstance(node, nodes.Filter) and node.name in _OF_TEXTS and node.node is not None:
+        yield from _paths(node.node)
+    else:
+        yield _path(node)
 
 
 def _path(node: nodes.Node) -> tuple[str, ...]:
@@ -298,13 +337,47 @@ def _joiner(parts: Sequence[nodes.TemplateData | nodes.Name], render: Renderer) 
 def _printed(value: Any) -> Any:
     if isinstance(value, str | jinja2.Undefined):
         return value  # an undefined name raises when it becomes text
-    if value is None or isinstance(value, bool | dict | list | tuple):
+    if value is None or isinstance(
+        value, bool | dict | list | tuple | Iterator | KeysView | ValuesView | ItemsView | range
+    ):
         return _to_json(value)
     if isinstance(value, Decimal):
         return decimal_text(value)
+    if isinstance(value, int | float):
+        return value
     if callable(value):
         raise jinja2.TemplateRuntimeError("a function stands where a value should; add () or use another name")
-    return value
+    # Python's text of it may hold its place in memory: then each row would make another request each time.
+    raise jinja2.TemplateRuntimeError(f"a {type(value).__name__} of Jinja's stands where a value should")
+
+
+def _of_text(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a filter that makes text of a value begin with the text that is printed of it."""
+    place = 1 if hasattr(make, "jinja_pass_arg") else 0
+
+    @wraps(make)
+    def of_text(*arguments: Any, **more: Any) -> Any:
+        return make(*arguments[:place], _printed(arguments[place]), *arguments[place + 1 :], **more)
+
+    return of_text
+
+
+@jinja2.pass_environment
+def _joined(
+    environment: jinja2.Environment, value: Iterable[Any], d: Any = "", attribute: str | int | None = None
+) -> str:
+    """Do what Jinja's `join` does, with the texts that are printed of the values."""
+    values = value if attribute is None else map(make_attrgetter(environment, attribute), value)
+    return str(_printed(d)).join(str(_printed(each)) for each in values)
+
+
+def _formatted(value: Any, *arguments: Any, **named: Any) -> str:
+    """Do what Jinja's `format` does, with the texts that are printed of the values; numbers stay numbers."""
+    if arguments and named:
+        raise jinja2.TemplateRuntimeError("format takes values by place or by name, not both")
+    values: Any = {name: _printed(each) for name, each in named.items()} or tuple(map(_printed, arguments))
+    text: str = str(_printed(value)) % values
+    return text
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:
@@ -314,8 +387,12 @@ def _to_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent, default=_text)
 
 
-def _text(value: Any) -> str:
-    return decimal_text(value) if isinstance(value, Decimal) else str(value)
+def _text(value: Any) -> Any:
+    if isinstance(value, Iterator | KeysView | ValuesView | ItemsView | range):
+        return list(value)
+    if isinstance(value, Decimal):
+        return decimal_text(value)
+    raise jinja2.TemplateRuntimeError(f"a {type(value).__name__} has no JSON")
 
 
 def _chat(row: Row, column: str) -> tuple[Message, ...]:

@@ -3,9 +3,11 @@
 References to other documents are never fetched: a schema must stand on its own.
 """
 
+import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import jsonschema_rs
@@ -14,15 +16,80 @@ import orjson
 from pipeline.errors import JobFileError
 
 _MESSAGE_LENGTH = 300
+_PROBLEMS_TOLD = 4
+"""So many of an answer's mistakes are told: a repair that hears of one mends one."""
+_BYTE_ORDER_MARK = "\ufeff"
+_FENCED = re.compile(r"```[\w+-]*\s(.*)```|```(?:json)?(.*)```", re.DOTALL | re.IGNORECASE)
 _LONG = 19
 """Digits of a number that may need more than 64 bits."""
 _LONG_NUMBER = re.compile(rf"\d{{{_LONG}}}")
+
+
+_OF_SCHEMAS = (
+    "properties", "patternProperties", "$defs", "definitions", "dependentSchemas",
+)  # fmt: skip
+"""Keywords whose value has a schema by each name."""
+_SCHEMA_OR_LIST = (
+    "items", "prefixItems", "additionalItems", "contains", "additionalProperties", "propertyNames", "if", "then",
+    "else", "not", "allOf", "anyOf", "oneOf", "unevaluatedItems", "unevaluatedProperties",
+)  # fmt: skip
+_KEYWORDS = frozenset((
+    *_OF_SCHEMAS, *_SCHEMA_OR_LIST, "$schema", "$id", "id", "$ref", "$anchor", "$dynamicRef", "$dynamicAnchor",
+    "$recursiveRef", "$recursiveAnchor", "$vocabulary", "$comment", "type", "enum", "const", "multipleOf", "maximum",
+    "exclusiveMaximum", "minimum", "exclusiveMinimum", "maxLength", "minLength", "pattern", "maxItems", "minItems",
+    "uniqueItems", "maxContains", "minContains", "maxProperties", "minProperties", "required", "dependentRequired",
+    "dependencies", "format", "contentEncoding", "contentMediaType", "contentSchema", "title", "description", "default",
+    "deprecated", "readOnly", "writeOnly", "examples", "example", "nullable", "discriminator",
+))  # fmt: skip
+"""Of all drafts, and what OpenAPI adds."""
+_NEAR = 0.8
+_WRAPPERS = ("schema", "json_schema")
+
+
+def doubts(schema: Mapping[str, Any]) -> list[str]:
+    """Say which names in a schema are probably misspelt keywords: they would be passed over without a word."""
+    found = [
+        f"[output] schema: {name!r} is no keyword of JSON Schema and checks nothing; did you mean {near[0]!r}?"
+        for each in _schemas(schema)
+        for name in each
+        if name not in _KEYWORDS
+        and not name.startswith("x-")
+        and (near := difflib.get_close_matches(name, _KEYWORDS, n=1, cutoff=_NEAR))
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _schemas(schema: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield a schema and those inside of it."""
+    waiting = [schema]
+    while waiting:
+        each = waiting.pop()
+        if not isinstance(each, Mapping):
+            continue
+        yield each
+        for keyword in _OF_SCHEMAS:
+            named = each.get(keyword)
+            waiting += named.values() if isinstance(named, Mapping) else ()
+        for keyword in _SCHEMA_OR_LIST:
+            inner = each.get(keyword)
+            waiting += inner if isinstance(inner, list) else [inner]
+
+
+def _refuse_wrapper(schema: Mapping[str, Any]) -> None:
+    """Raise JobFileError for what OpenAI's API takes around a schema: as a schema it would allow anything."""
+    for name in _WRAPPERS:
+        if isinstance(schema.get(name), Mapping) and not (_KEYWORDS - {"type", "description"}) & schema.keys():
+            raise JobFileError(
+                f"[output] schema is not a JSON Schema: it holds one under {name!r}, as OpenAI's response_format does;"
+                " give that one alone"
+            )
 
 
 class AnswerCheck:
     """A compiled schema. Raises JobFileError if the schema is not a JSON Schema."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
+        _refuse_wrapper(schema)
         try:
             self._validator = jsonschema_rs.validator_for(dict(schema), offline=True)
         except ValueError as error:  # jsonschema_rs.ValidationError and ReferencingError are ValueErrors
@@ -44,10 +111,19 @@ class AnswerCheck:
             return None, f"the answer is not JSON: {error}"[:_MESSAGE_LENGTH]
         except TypeError:  # orjson reads deeper than it writes
             return None, "the answer is nested too deeply"
-        for problem in self._validator.iter_errors(value):
-            where = "/".join(str(step) for step in problem.instance_path)
-            return value, f"{where or 'the answer'}: {problem.message}"[:_MESSAGE_LENGTH]
-        return (_exact(inside) if _LONG_NUMBER.search(inside) else value), None
+        checked = value
+        if _LONG_NUMBER.search(inside):
+            checked, value = json.loads(inside), _exact(inside)
+        problems = list(islice(self._validator.iter_errors(checked), _PROBLEMS_TOLD))
+        return value, "; ".join(map(_said, problems)) or None
+
+
+def _said(problem: jsonschema_rs.ValidationError) -> str:
+    """Say what is wrong; of a long value only the beginning: what is to be said of it comes behind it."""
+    where = "/".join(str(step) for step in problem.instance_path)
+    text = f"{where or 'the answer'}: {problem.message}"
+    half = _MESSAGE_LENGTH // 2
+    return text if len(text) <= _MESSAGE_LENGTH else f"{text[:half]} \u2026 {text[-half:]}"
 
 
 def _exact(text: str) -> Any:
@@ -57,7 +133,8 @@ def _exact(text: str) -> Any:
 
 def unfenced(text: str) -> str:
     """Return what stands inside a Markdown code fence, if the whole answer is one (many models add it)."""
-    stripped = text.strip()
-    if not (stripped.startswith("```") and stripped.endswith("```") and "\n" in stripped):
+    stripped = text.strip().removeprefix(_BYTE_ORDER_MARK).strip()
+    if not stripped.startswith("```"):
         return stripped
-    return stripped.split("\n", 1)[1].removesuffix("```").strip()
+    fenced = _FENCED.fullmatch(stripped)
+    return stripped if fenced is None else (fenced[1] or fenced[2] or "").strip()

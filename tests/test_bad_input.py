@@ -446,3 +446,23 @@ def test_a_reading_command_without_a_ledger_says_how_one_is_made(project, comman
     assert "there is no ledger" in done.stderr
     assert "promptmill run" in done.stderr
     assert not (project.folder / "promptmill.duckdb").exists()
+
+
+def test_data_in_a_folder_that_is_not_read_is_named(project, stub):
+    folder = project.folder / "data"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"id": "a", "text": "x"}\n')
+    for name in ("b.csv", "c.json", "d.jsonl.bz2", "README.md", "_SUCCESS", ".hidden.csv"):
+        (folder / name).write_text("x")
+    project.job(data="data")
+    done = project.run("check", "job.toml")
+    assert "of the folder data these are not read: b.csv, c.json, d.jsonl.bz2\n" in done.stderr + done.stdout
+    (folder / "b.csv").unlink()
+    project.job(data="")
+    refuse(project, stub, "[input] path is empty")
+
+
+def test_a_misspelt_keyword_of_a_schema_is_told(project, stub):
+    project.job()
+    done = project.run("check", "job.toml", "--set", 'output.schema={type="object",requird=["a"]}')
+    assert "did you mean 'required'?" in done.stderr + done.stdout

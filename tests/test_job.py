@@ -145,7 +145,7 @@ def test_what_makes_no_sense_in_output_is_an_error(project, output, says):
 
 
 def test_a_schema_may_stand_in_a_file(project):
-    (project.folder / "s.json").write_text('{"type": "object"}')
+    (project.folder / "s.json").write_text('{"type": "object"}', encoding="utf-8-sig")
     assert load_job(str(project.job(more='[output]\nschema_file = "s.json"'))).model.schema == {"type": "object"}
 
 

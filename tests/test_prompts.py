@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import InputError, JobFileError
+from pipeline.errors import InputError, JobFileError, MissingColumn
 from pipeline.prompts import KeyMaker, PromptSpec, Template, _environment, broken_key
 from pipeline.records import ModelSpec, Row
 
@@ -225,6 +225,8 @@ def test_a_name_that_is_asked_for_is_a_missing_column(template):
         ("Just {{ text }}\n", None, "Just {{ text }}"),
         ("Two\n\n", None, "Two\n"),
         ("--- system ---\nS\n--- user ---\nU\n", "S", "U"),
+        ("\n \n--- system ---\nS\n--- user ---\nU\n", "S", "U"),
+        ('{{ "--- system ---" }}\n', None, "--- system ---"),
         ("S1\nS2\n--- user ---\nU1\nU2", "S1\nS2", "U1\nU2"),
         ("--- user ---\nU\n--- user ---\n", None, "U\n--- user ---"),
         ("\n--- user ---\nU", None, "U"),
@@ -258,6 +260,11 @@ def test_a_system_prompt_can_be_added_to_a_file_without_one(tmp_path):
         (b"--- system ---\nonly", None, "has no line --- user ---"),
         (b"S\n--- user ---\nU", "another", "has a system part too"),
         (b"\xff", None, "can't be read"),
+        (b"{# v2 #}\n--- system ---\na\n--- user ---\nb", None, r"p\.md, line 2: '--- system ---' begins no part here"),
+        (b"--- System ---\na\n--- User ---\nb", None, r"p\.md, line 1: '--- System ---' begins no part here"),
+        (b"---system---\na", None, r"p\.md, line 1: "),
+        (b"--- user ---\na\n--- system ---\nb", None, r"p\.md, line 3: "),
+        (b"--- user ---\na\n--- assistant ---\nb", None, r"p\.md, line 3: .* messages_column"),
     ],
 )
 def test_a_mistake_in_a_prompt_file_is_named_with_the_file_and_its_line(tmp_path, content, system, message):
@@ -481,9 +488,53 @@ def test_an_address_that_is_none_is_a_mistake_in_the_job_file():
 
 
 @pytest.mark.parametrize("value", ["text", "", "{{ text }} <b>", "ünï🙂", 7, 1.0, None, True, ["a", 1], {"k": "v"}])
-@pytest.mark.parametrize("name", ["text", "self", "loop", "range", "row", "dict", "super", "_"])
+@pytest.mark.parametrize("name", ["text", "loop", "range", "row", "dict", "super", "_"])
 def test_a_template_of_text_and_columns_is_what_jinja_makes_of_it(name, value):
     source = "a {{ " + name + " }}\n{#- gone #}  {{ text }}\n"
     values = {"text": "T", name: value}
     (message,) = Template(PromptSpec(user=source)).render(Row(0, "1", values, "rows.jsonl:1"))
     assert message["content"] == _environment().from_string(source).render(values)
+
+
+TAGS = ["x", None, True, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ tags | unique }}", '["x", null, true, 1.5]'),
+        ("{{ tags | map('string') }}", '["x", "null", "true", "1.5"]'),
+        ("{{ tags | reverse | tojson }}", '[1.5, true, null, "x"]'),
+        ("{{ {'k': tags | unique} | tojson }}", '{"k": ["x", null, true, 1.5]}'),
+        ("{{ o.items() }}", '[["k", null]]'),
+        ("{{ range(3) }}", "[0, 1, 2]"),
+        ("{{ tags | join(', ') }}", "x, null, true, 1.5"),
+        ("{{ [o] | join(', ', attribute='k') }}", "null"),
+        ("{{ none | trim }}-{{ tags[1] | upper }}", "null-NULL"),
+        ("{{ 'v: ' ~ tags[2] ~ o ~ 3 }}", 'v: true{"k": null}3'),
+        ("{{ tags | string }}", '["x", null, true, 1.5]'),
+        ("{{ '%s of %d' | format(tags[1], 3) }} {{ '%(a)s' | format(a=tags[2]) }}", "null of 3 true"),
+        ("{{ 'abcdefghijklmnop' | truncate(5, True, '') }}", "abcde"),
+        ("{{ missing | default('none') | upper }}", "NONE"),
+    ],
+)
+def test_filters_make_the_text_that_is_printed(template, text):
+    (message,) = Template(PromptSpec(user=template)).render(row(tags=TAGS, o={"k": None}))
+    assert message["content"] == text
+
+
+@pytest.mark.parametrize("value", ["self", "cycler('a', 'b')", "namespace(a=1)", "[cycler('a')] | tojson"])
+def test_what_has_another_text_each_time_is_an_error(value):
+    with pytest.raises(InputError, match=r"stands where a value should|has no JSON"):
+        Template(PromptSpec(user="{{ " + value + " }}")).render(row(text="T"))
+
+
+@pytest.mark.parametrize("template", ["{{ missing | trim }}", "{{ 'a' ~ missing }}", "{{ [missing] | join }}"])
+def test_what_a_row_lacks_is_an_error_behind_a_filter_too(template):
+    with pytest.raises(MissingColumn):
+        Template(PromptSpec(user=template)).render(row(text="T"))
+
+
+def test_null_that_is_printed_through_a_filter_is_known():
+    template = Template(PromptSpec(user="{{ a | trim }} {{ 'x' ~ b.c }} {{ d | default(1) }} {{ e | length }}"))
+    assert template.printed == {("a",), ("b", "c")}

@@ -420,6 +420,14 @@ def nested(inner):
         ({"type": "array", "items": STRICT}, False),
         (STRICT | {"anyOf": [STRICT]}, False),
         ({}, False),
+        (nested({"$ref": "#/$defs/one", "description": "d"}) | {"$defs": {"one": STRICT}}, False),
+        (nested({}), False),
+        (nested({"enum": ["a"]}), False),
+        (nested({"type": "array"}), False),
+        (nested({"type": "string", "format": "date"}), True),
+        (nested({"type": "string", "format": "uri"}), False),
+        (nested({"type": "string", "pattern": "^(?:a|b)$"}), True),
+        (nested({"type": "string", "pattern": "(?=a)"}), False),
     ],
 )
 def test_strict_is_asked_only_where_no_server_would_refuse_the_schema_for_it(schema, strict):

@@ -284,6 +284,15 @@ def test_zstandard_written_by_polars_reads_the_same(tmp_path):
     assert [row.values["a"] for row in rows] == [1, 2]
 
 
+def test_a_file_that_begins_with_a_frame_to_be_skipped_is_told_as_such(tmp_path):
+    skipped = b"\x50\x2a\x4d\x18\x04\x00\x00\x00\x01\x02\x03\x04"
+    (tmp_path / "p.jsonl.zst").write_bytes(skipped + zstd_raw(b'{"a":1}\n'))
+    with pytest.raises(
+        InputError, match=r"p\.jsonl\.zst begins with a frame that is to be skipped, as pzstd writes it"
+    ):
+        list(open_source(InputSpec("p.jsonl.zst")).batches())
+
+
 def test_blank_lines_are_no_rows_where_rows_are_passed_over_either():
     Path("rows.jsonl").write_bytes(b'{"n":0}\n\n  \n{"n":1}\nbroken\n\n{"n":3}\n')
     source = open_source(InputSpec("rows.jsonl", bad_rows="reject"))

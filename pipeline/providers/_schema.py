@@ -1,5 +1,6 @@
 """Whether a JSON Schema may be sent with `strict: true`: a server answers 400 to every row if it may not."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,15 +31,27 @@ _ALLOWED = frozenset(
     )
 )
 """Keywords of the strict subset. `minLength` and `maxLength`, for example, are not among them."""
+_FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"))
+_LOOKS_AROUND = re.compile(r"\(\?<?[=!]")
+"""What no grammar of regular expressions has; servers refuse it in a `pattern`."""
 
 
 def obeys_strict_rules(schema: Mapping[str, Any]) -> bool:
-    """Every object closed, all its properties required, only keywords of the subset; the root is an object."""
+    """Every object closed, all its properties required, only keywords of the subset; the root is an object.
+
+    A `$ref` stands alone, everything else has a type, an array has items, and formats are those of the subset.
+    """
     return schema.get("type") == "object" and "anyOf" not in schema and _strict(schema)
 
 
 def _strict(schema: Any) -> bool:
     if not isinstance(schema, Mapping) or not schema.keys() <= _ALLOWED:
+        return False
+    if "$ref" in schema:
+        return len(schema) == 1
+    if not ("type" in schema or "anyOf" in schema) or schema.get("format", "date") not in _FORMATS:
+        return False
+    if (_is_a("array", schema) and "items" not in schema) or _LOOKS_AROUND.search(str(schema.get("pattern", ""))):
         return False
     if _describes_objects(schema) and not _closed(schema):
         return False
@@ -46,8 +59,12 @@ def _strict(schema: Any) -> bool:
 
 
 def _describes_objects(schema: Mapping[str, Any]) -> bool:
+    return "properties" in schema or _is_a("object", schema)
+
+
+def _is_a(name: str, schema: Mapping[str, Any]) -> bool:
     kind = schema.get("type")
-    return "properties" in schema or kind == "object" or (isinstance(kind, list) and "object" in kind)
+    return kind == name or (isinstance(kind, list) and name in kind)
 
 
 def _closed(schema: Mapping[str, Any]) -> bool:

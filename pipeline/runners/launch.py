@@ -36,6 +36,8 @@ from pipeline.runners.attempt import Exchanger
 from pipeline.runners.job_lock import asked_to_stop, job_lock
 from pipeline.runners.local import LocalRun, RunReport
 from pipeline.runners.tally import ENDED_BADLY
+from pipeline.schemas import doubts
+from pipeline.sources import left_out
 from pipeline.windows import ContextWindow
 from pipeline.wire import WireOptions, open_wire
 
@@ -79,6 +81,9 @@ def prepare(job: Job, *, limit: int | None = None) -> Prepared:
     if not first:
         raise InputError(f"{job.file}: no row of {job.input.path} is selected; look at [input] where")
     warnings = [*paid_for_nothing(first, plan.template), *as_base64(plan.source, plan.template)]
+    warnings += [] if job.model.schema is None else doubts(job.model.schema)
+    others = left_out(job.input.path, plan.source.files)
+    warnings += [] if others is None else [others]
     if price is None:
         costs = "costs will be NULL, not zero"
         if job.provider.tells_costs:

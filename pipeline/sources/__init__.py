@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.sources._formats import find_format, format_of
-from pipeline.sources._select import select_files
+from pipeline.sources._select import left_out, select_files
 from pipeline.sources._source import Source
 
-__all__ = ["InputSpec", "Source", "is_readable", "open_source"]
+__all__ = ["InputSpec", "Source", "is_readable", "left_out", "open_source"]
 
 
 @dataclass(frozen=True, slots=True)

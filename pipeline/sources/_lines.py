@@ -23,6 +23,8 @@ _PART_BYTES = 1 << 16
 and planning take a third more of its time."""
 _BOM = b"\xef\xbb\xbf"
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_SKIPPED, _SKIPPED_FIRST = b"\x2a\x4d\x18", 0x50
+"""A frame of zstd's that is to be skipped begins so, with a byte of 0x50 to 0x5f before it: pzstd's files do."""
 _REPLACEMENT = "\ufffd"
 
 
@@ -38,6 +40,11 @@ def read_lines(file: Path, *, filtered: bool = False) -> Iterator[tuple[list[byt
     try:
         with file.open("rb", buffering=0) as stream:
             start = stream.read(len(_ZSTD))
+            if start[1:] == _SKIPPED and start[0] & 0xF0 == _SKIPPED_FIRST:
+                raise InputError(
+                    f"{file} begins with a frame that is to be skipped, as pzstd writes it, and can't be read so;"
+                    f" `zstd -dc {file.name} | zstd -o OTHER{file.suffix}` writes it anew"
+                )
             if not start.startswith((_GZIP, _ZSTD)):
                 stream.seek(0)
                 yield from _plain(stream, _BLOCK_BYTES if filtered else _PART_BYTES)

@@ -18,6 +18,8 @@ def select_files(path: str, format_name: str | None) -> tuple[tuple[Path, ...], 
         raise InputError(
             f"[input] path: {path} is an address; this version reads local files only. Copy the data here first"
         )
+    if not path.strip():
+        raise InputError("[input] path is empty; write . for the folder where the command runs")
     if format_name is not None:
         find_format(format_name)  # an unknown name is said before anything about the files
     place = Path(path)
@@ -73,6 +75,30 @@ def _in_folder(folder: Path, format_name: str | None) -> list[Path]:
             f"For files in its subfolders write a glob such as {folder}/**/*.jsonl"
         )
     return files
+
+
+_LIKE_DATA = re.compile(
+    r".*\.(csv|tsv|json|txt|xlsx?|arrow|feather|avro|orc|jsonl|ndjson|parquet)(\.(gz|zst|bz2|xz|zip|lz4|snappy))?",
+    re.IGNORECASE,
+)
+_NAMED = 5
+
+
+def left_out(path: str, files: Sequence[Path]) -> str | None:
+    """Say which files of a folder look like data and are not read; None if there are none."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return None
+    read = set(files)
+    others = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".") and entry not in read and _LIKE_DATA.fullmatch(entry.name) and entry.is_file()
+    )
+    if not others:
+        return None
+    more = f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else ""
+    return f"[input] path: of the folder {path} these are not read: {', '.join(others[:_NAMED])}{more}"
 
 
 def _reads(format_name: str, file: Path) -> bool:
