@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.api import (
+        Checked,
         Overrides,
+        Piloted,
         RunOptions,
         check,
         compare,
@@ -30,17 +32,29 @@ if TYPE_CHECKING:
         stop,
     )
     from pipeline.errors import PromptmillError, RunPaused, UserError
+    from pipeline.estimating import Estimate
+    from pipeline.job import Job
     from pipeline.ledger import Ledger
+    from pipeline.planning import Selection
     from pipeline.pricebook import Target
     from pipeline.reports.spend import Period
+    from pipeline.runners.launch import Prepared
+    from pipeline.runners.local import RunReport
 
 __all__ = [
+    "Checked",
+    "Estimate",
+    "Job",
     "Ledger",
     "Overrides",
     "Period",
+    "Piloted",
+    "Prepared",
     "PromptmillError",
     "RunOptions",
     "RunPaused",
+    "RunReport",
+    "Selection",
     "Target",
     "UserError",
     "check",
@@ -63,10 +77,15 @@ __all__ = [
     "stop",
 ]
 _ELSEWHERE = {
+    "Estimate": "pipeline.estimating",
+    "Job": "pipeline.job",
     "Ledger": "pipeline.ledger",
     "Period": "pipeline.reports.spend",
+    "Prepared": "pipeline.runners.launch",
     "PromptmillError": "pipeline.errors",
     "RunPaused": "pipeline.errors",
+    "RunReport": "pipeline.runners.local",
+    "Selection": "pipeline.planning",
     "Target": "pipeline.pricebook",
     "UserError": "pipeline.errors",
 }

@@ -138,7 +138,10 @@ class Counting:
 
     def _together(self, pieces: list[list[Request]], pool: ThreadPoolExecutor) -> list[list[TokenCount]]:
         """Count pieces on all threads, the calling one included: tiktoken is a seventh faster on its first thread."""
-        work = [pool.submit(self.meter.count_all, piece) for piece in pieces]
+        try:
+            work = [pool.submit(self.meter.count_all, piece) for piece in pieces]
+        except RuntimeError:  # the main thread has ended, and so have all pools: a run in another thread goes on
+            return [self.meter.count_all(piece) for piece in pieces]
         own: dict[int, list[TokenCount]] = {}
         for number in reversed(range(len(pieces))):  # the others begin at the front
             if work[number].cancel():

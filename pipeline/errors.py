@@ -10,7 +10,8 @@
      |   |- LedgerError         the ledger or a journal can't be used
      |       |- LedgerBusy      another process holds it
      |- RunPaused               the run can't go on now; the same command goes on later: exit 4
-     |   |- RunStopped          by a signal, before it has begun
+     |   |- RunStopped          somebody asked for it before it has begun
+     |   |   |- RunDeclined     who was asked with its estimate said no
      |   |- BudgetExhausted
      |- WireError               an exchange failed below HTTP
 
@@ -19,7 +20,7 @@ A failure of a request is not an exception but a value, `records.Failure`: it be
 
 import difflib
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 PauseKind = Literal[
     "stopped", "time", "budget", "bill", "credit", "key", "fatal", "unavailable", "rate_limited", "rejections",
@@ -50,6 +51,16 @@ def condition_of(kind: str | None) -> str:
 
 class PromptmillError(Exception):
     """Base of all of them; its text is written for the person at the keyboard."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process whatever the constructor takes."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[PromptmillError], arguments: tuple[Any, ...], facts: dict[str, Any]) -> PromptmillError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(facts)
+    return error
 
 
 class UserError(PromptmillError):
@@ -104,6 +115,10 @@ class RunStopped(RunPaused):
     """Somebody asked for it before the run had begun."""
 
     kind = "stopped"
+
+
+class RunDeclined(RunStopped):
+    """Who was asked with the run's estimate said no."""
 
 
 class BudgetExhausted(RunPaused):

@@ -5,21 +5,28 @@ import contextlib
 import io
 import logging
 import os
+import pickle
+import signal
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
+import anyio
 import pytest
+from bookings import child, hears, kill
 from pages import ROOT, blocks
 from project import Project, texts
 from stub_faults import status
 
 import pipeline
-from pipeline import Ledger, Overrides, Period, RunOptions, UserError, api
-from pipeline.errors import RunPaused, UsageError
+from pipeline import Ledger, Overrides, Period, RunOptions, UserError, api, errors
+from pipeline.errors import RunDeclined, RunPaused, UsageError
+from pipeline.journal import JournalFull
 from pipeline.runners.job_lock import live_runs
 
 
@@ -51,7 +58,8 @@ def quiet(**more):
 
 def test_everything_that_the_package_names_can_be_imported_from_it():
     assert set(pipeline.__all__) == {name for name in dir(pipeline.api) if name in pipeline.__all__} | {
-        "Ledger", "Period", "PromptmillError", "RunPaused", "Target", "UserError",
+        "Estimate", "Job", "Ledger", "Period", "Prepared", "PromptmillError", "RunPaused", "RunReport", "Selection",
+        "Target", "UserError",
     }  # fmt: skip
     assert pipeline.run is api.run
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
@@ -317,3 +325,207 @@ def test_the_code_of_the_page_runs(project, stub, monkeypatch):
     assert "there is no job file jobs/sumarize.toml; did you mean 'summarize.toml'?" in shown.getvalue()
     assert (names["report"].exit_code, stub.calls) == (0, 30)
     assert (folder / "answers.parquet").exists()
+
+
+HOLDS = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+
+
+@pytest.fixture
+def held(ledger, job):
+    """Another process holds the ledger, which is there, until it is told to end."""
+    api.run(job, ledger, quiet(limit=1))
+    holder = child(HOLDS, ledger.path)
+    hears(holder, "held")
+    yield holder
+    kill(holder)
+
+
+@pytest.mark.parametrize("how", ["an event", "the function", "cancelled"])
+def test_a_run_that_waits_for_its_ledger_is_stopped_at_once(job, ledger, held, how):
+    begun, told = threading.Event(), []
+
+    def notify(text):
+        told.append(text)
+        begun.set()  # "waiting up to 20 s"
+
+    stop = threading.Event()
+    options = RunOptions(environ={}, notify=notify, stop=stop, confirm=lambda *_: True)
+
+    async def cancelled():
+        working = asyncio.create_task(pipeline.run_async(job, ledger, options))
+        await asyncio.to_thread(begun.wait)
+        working.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await working
+
+    if how == "cancelled":
+        asyncio.run(cancelled())
+    else:
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(api.run, job, ledger, options)
+            while not begun.wait(0.1):
+                assert not running.done(), running.exception()
+            if how == "an event":
+                stop.set()
+            else:
+                stop.set() if not live_runs(ledger.folder) else api.stop(ledger, "job")
+            with pytest.raises(RunPaused, match="stopped by a stop request before anything was sent"):
+                running.result()
+    assert len(told) == 1, "nothing but that it waits"
+    assert "waiting up to 20 s" in told[0]
+
+
+def test_a_ledger_that_is_held_keeps_no_other_ledger_waiting(project, job, ledger, held):
+    other = Ledger(project.folder / "other.duckdb")
+    stop = threading.Event()
+    waiting = InThread(job, ledger, stop=stop)
+    while not waiting.told:
+        time.sleep(0.01)
+    assert api.run(job, other, quiet(limit=2)).exit_code == 0
+    assert api.sql(other, "select count(*) from attempts").item() == 2
+    assert waiting.thread.is_alive(), "it still waits for its own"
+    kill(held)
+    waiting.thread.join(timeout=60)
+    assert waiting.report.exit_code == 0
+
+
+def test_a_scan_before_the_question_ends_when_the_run_is_stopped(job, ledger, stub):
+    stop, steps = threading.Event(), []
+
+    def tick(*facts):
+        steps.append(facts)
+        stop.set()
+
+    with pytest.raises(RunPaused, match="stopped by a stop request"):
+        api.run(job, ledger, quiet(stop=stop, tick=tick, confirm=lambda *_: pytest.fail("asked")))
+    assert stub.calls == 0
+
+
+def test_a_no_is_an_error_of_its_own_and_sends_nothing(job, ledger, stub):
+    with pytest.raises(RunDeclined, match="the answer to the estimate was no"):
+        api.run(job, ledger, quiet(confirm=lambda *_: False))
+    assert stub.calls == 0
+
+
+@pytest.mark.parametrize("how", ["twice", "by anyio"])
+def test_a_cancelled_run_is_waited_for_however_often_it_is_cancelled(job, ledger, stub, how):
+    stub.latency = 0.3
+
+    async def cell():
+        with anyio.CancelScope() as scope:
+            working = asyncio.create_task(pipeline.run_async(job, ledger, quiet())) if how == "twice" else None
+            if working is None:
+                asyncio.get_running_loop().call_later(0.6, scope.cancel)
+                await pipeline.run_async(job, ledger, quiet())
+            while not live_runs(ledger.folder) or stub.calls < 4:  # noqa: ASYNC110 -- the stub is in another thread
+                await asyncio.sleep(0.01)
+            working.cancel()
+            await asyncio.sleep(0)
+            working.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
+        assert live_runs(ledger.folder) == {}
+
+    asyncio.run(cell())
+    assert api.sql(ledger, "select pause_kind from runs").item() == "stopped"
+    assert api.sql(ledger, "select count(*) from attempts where result = 'lost'").item() == 0
+
+
+def test_cancelling_one_run_stops_no_other_that_has_the_same_options(job, ledger, stub):
+    options = quiet(stop=threading.Event())
+    stub.latency = 0.05
+
+    async def cell():
+        working = asyncio.create_task(pipeline.run_async(job, ledger, options))
+        while stub.calls < 4:  # noqa: ASYNC110 -- the stub is in another thread
+            await asyncio.sleep(0.01)
+        working.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await working
+
+    asyncio.run(cell())
+    assert not options.stop.is_set()
+    assert api.run(job, ledger, options).exit_code == 0
+
+
+def test_runs_take_none_of_a_programs_own_threads(job, project, stub):
+    stub.latency = 0.2
+
+    async def service():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        working = [
+            asyncio.create_task(pipeline.run_async(job, Ledger(project.folder / f"{n}.duckdb"), quiet(limit=4)))
+            for n in range(3)
+        ]
+        while stub.calls < 3:  # noqa: ASYNC110 -- the stub is in another thread
+            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(lambda: "free") == "free"
+        assert not any(each.done() for each in working)
+        return await asyncio.gather(*working)
+
+    assert [report.exit_code for report in asyncio.run(service())] == [0, 0, 0]
+
+
+def test_a_run_in_a_thread_that_outlives_the_main_one_ends_in_good_order(project, job, ledger, stub):
+    code = (
+        "import threading; from pipeline import Ledger, RunOptions, open_job, run, sql\n"
+        "ledger = Ledger('promptmill.duckdb')\n"
+        "def work():\n"
+        "    report = run(open_job('job.toml'), ledger, RunOptions(environ={}))\n"
+        "    print(report.exit_code, sql(ledger, 'select count(*) from results').item())\n"
+        "threading.Thread(target=work).start()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=project.folder, capture_output=True, text=True, check=True)
+    assert (done.stdout, stub.calls) == ("0 40\n", 40)
+
+
+def test_a_long_query_ends_with_ctrl_c(job, ledger, stub):
+    api.run(job, ledger, quiet(limit=1))
+    code = (
+        "import sys; from pipeline import Ledger, sql; print('asks', flush=True)\n"
+        "sql(Ledger(sys.argv[1]), 'select sum(a.range * b.range) from range(1000000) a, range(1000000) b')"
+    )
+    asking = subprocess.Popen(
+        [sys.executable, "-c", code, ledger.path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert asking.stdout.readline() == "asks\n"
+    while asking.poll() is None:  # until it is heard: the interpreter may not have begun to wait
+        asking.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    assert "KeyboardInterrupt" in asking.communicate(timeout=60)[1]
+
+
+def test_what_the_ledger_says_reaches_whoever_runs_a_job_and_else_the_log(job, ledger, held, caplog):
+    stop = threading.Event()
+    with caplog.at_level(logging.WARNING, "promptmill"), ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(api.sql, ledger, "select 1 as n")
+        while "waiting up to 20 s" not in caplog.text:
+            time.sleep(0.01)
+        kill(held)
+        assert asking.result().item() == 1
+    assert not stop.is_set()
+
+
+def test_a_notice_is_seen_where_nobody_set_up_a_log():
+    code = "from pipeline.api import log_notice; log_notice('news')"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr == "news\n"
+
+
+@pytest.mark.parametrize("name", [":memory:", "", "rows.parquet", "ledger"])
+def test_a_name_that_is_no_ledgers_is_refused(name):
+    with pytest.raises(UsageError, match=r"a ledger's name ends in \.duckdb, \.db, \.ddb"):
+        Ledger(name)
+
+
+def test_every_error_goes_to_another_process():
+    made = [
+        errors.MissingColumn("said", "guess", "cure"),
+        errors.LedgerBusy("somebody", "wait"),
+        errors.WireError("tls", "no", maybe_sent=True),
+        JournalFull(Path("j"), "full"),
+        errors.RunDeclined("no"),
+    ]
+    for error in made:
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+    pickle.dumps(RunOptions())

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from pipeline import exporting, reconciling, repricing
-from pipeline.api._jobs import Name, several
+from pipeline.api._jobs import Name, path_of, several
 from pipeline.budget import dollars
 from pipeline.errors import UsageError
 from pipeline.job import Job, job_name
@@ -79,7 +79,7 @@ def respend(
     by: Sequence[str] = ("job",),
     days: Sequence[date] = (),
     cached: str | None = None,
-    price_file: Path | None = None,
+    price_file: Name | None = None,
     period: Period = ALWAYS_AND_EVER,
 ) -> Respend:
     """Return what the ledger's attempts cost, and would have cost.
@@ -90,7 +90,7 @@ def respend(
     require_dimensions(several(by, "by"))
     parsed = [Target.parse(text) for text in several(targets, "targets")]
     caching = None if cached is None else Caching.parse(cached)
-    found = repricing.reprice(ledger, price_file, parsed, by=by, days=days, caching=caching, period=period)
+    found = repricing.reprice(ledger, path_of(price_file), parsed, by=by, days=days, caching=caching, period=period)
     return Respend(Table(tuple(found.lines[0]) if found.lines else (), found.lines), found.totals, found.warnings)
 
 
@@ -99,7 +99,7 @@ def prices(
     *,
     provider: str | None = None,
     at: datetime | None = None,
-    price_file: Path | None = None,
+    price_file: Name | None = None,
 ) -> list[Quote]:
     """Return what would be charged for a model, by everybody who sells it; without one, the lists that are files.
 
@@ -110,7 +110,7 @@ def prices(
     if model is not None and provider is None and model.rfind("@") > 0:
         target = Target.parse(model)
         model, provider = str(replace(target, provider=None)), target.provider
-    return Prices(price_file).quotes(model, provider, at or datetime.now(UTC))
+    return Prices(path_of(price_file)).quotes(model, provider, at or datetime.now(UTC))
 
 
 def forecast(ledger: Ledger) -> Table:
@@ -124,10 +124,11 @@ def drift(ledger: Ledger) -> Table:
 
 
 def reconcile(
-    ledger: Ledger, files: Sequence[Path], *, columns: Mapping[str, str], provider: str | None, tolerance: Decimal
+    ledger: Ledger, files: Sequence[Name], *, columns: Mapping[str, str], provider: str | None, tolerance: Decimal
 ) -> Reconciled:
     """Compare the ledger with a provider's usage exports (see reconciling.py). Raises UserError."""
-    return reconciling.reconcile(ledger, files, columns=columns, provider=provider, tolerance=tolerance)
+    paths = [Path(file) for file in several(files, "files")]
+    return reconciling.reconcile(ledger, paths, columns=columns, provider=provider, tolerance=tolerance)
 
 
 def sql(ledger: Ledger, query: str) -> pl.DataFrame:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.budget import dollars
 from pipeline.errors import UsageError, UserError
@@ -18,11 +19,17 @@ from pipeline.runners.launch import (
     prepare,
 )
 
+T = TypeVar("T")
 Name = str | os.PathLike[str]
 """A file's name, as text or as a path."""
 
 
-def several(values: Sequence[str], what: str) -> Sequence[str]:
+def path_of(name: Name | None) -> Path | None:
+    """Return a file's path; None for none."""
+    return None if name is None else Path(name)
+
+
+def several(values: Sequence[T], what: str) -> Sequence[T]:
     """Refuse one text where a list of them is wanted: it is a list of letters, too. Raises UsageError."""
     if isinstance(values, str):
         raise UsageError(f"{what} is a list of texts, not one text: write [{values!r}]")
@@ -46,7 +53,7 @@ class Overrides:
     price: str | None = None
     """`IN,OUT` in dollars per 1M tokens."""
     max_tokens: int | None = None
-    price_file: Path | None = None
+    price_file: Name | None = None
     """The user's own price list."""
 
     def __post_init__(self) -> None:
@@ -71,7 +78,11 @@ def open_job(path: Name, overrides: Overrides = Overrides()) -> Job:
     if overrides.price is not None:
         price = parse_price_option(overrides.price, job.model.provider, job.model.name)
     return overridden(
-        job, max_tokens=overrides.max_tokens, budget=overrides.budget, price=price, price_file=overrides.price_file
+        job,
+        max_tokens=overrides.max_tokens,
+        budget=overrides.budget,
+        price=price,
+        price_file=path_of(overrides.price_file),
     )
 
 

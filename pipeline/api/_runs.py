@@ -3,16 +3,20 @@
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from anyio import CancelScope
 
 from pipeline.api._estimates import estimated_cost, look_back, scanned, window_of
 from pipeline.api._jobs import Name, at_least_1, several
 from pipeline.api._standing import change_said, named
-from pipeline.errors import LedgerError, RunStopped, UsageError, UserError
+from pipeline.errors import LedgerBusy, LedgerError, RunDeclined, RunStopped, UsageError, UserError
 from pipeline.estimating import Estimate, Sample, Tick
 from pipeline.job import Job, job_name, load_job
 from pipeline.ledger import Ledger
@@ -37,6 +41,7 @@ from pipeline.runners.launch import (
 from pipeline.runners.local import RunReport
 from pipeline.runners.pilot import send_pilot
 from pipeline.runners.tally import ENDED_BADLY
+from pipeline.threads import in_thread
 
 Notify = Callable[[str], None]
 
@@ -50,8 +55,8 @@ def log_notice(text: str) -> None:
 class RunOptions:
     """How a run is asked for. Raises UsageError for what no run can be asked."""
 
-    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    """Where the provider's key is."""
+    environ: Mapping[str, str] | None = None
+    """Where the provider's key is; None: in this process's environment."""
     watch: Watch | None = None
     """A coroutine function that is given the run and shows how far it is, until it is cancelled."""
     notify: Notify = log_notice
@@ -59,7 +64,10 @@ class RunOptions:
     stop: threading.Event | None = None
     """Set it from any thread to let nothing more out, as the first Ctrl-C does where a run is in the main thread."""
     confirm: Callable[[Prepared, Estimate], bool] | None = None
-    """Asked with the whole estimate before anything is sent; None runs at once, checking the first rows only."""
+    """Asked with the whole estimate before anything is sent: False and the run is not begun (RunDeclined).
+
+    None runs at once, checking the first rows only.
+    """
     tick: Tick | None = None
     limit: int | None = None
     selection: Selection = Selection()  # noqa: RUF009 -- a frozen value
@@ -73,37 +81,67 @@ class RunOptions:
             raise UsageError(f"until must be a datetime or epoch seconds, not {self.until!r}")
 
     @property
+    def variables(self) -> Mapping[str, str]:
+        """Where the provider's key is."""
+        return os.environ if self.environ is None else self.environ
+
+    @property
     def until_seconds(self) -> float | None:
         """The same, as epoch seconds."""
         return self.until.timestamp() if isinstance(self.until, datetime) else self.until
 
 
-async def run_async(job: Job, ledger: Ledger, options: RunOptions = RunOptions()) -> RunReport | None:
+class _Stop(threading.Event):
+    """Set by whoever cancels a coroutine, or by the event that the caller has."""
+
+    def __init__(self, other: threading.Event | None) -> None:
+        super().__init__()
+        self._other = other
+
+    def is_set(self) -> bool:
+        return super().is_set() or (self._other is not None and self._other.is_set())
+
+
+async def run_async(job: Job, ledger: Ledger, options: RunOptions = RunOptions()) -> RunReport:
     """Do what `run` does beside a loop that goes on, as a notebook's.
 
     The run is in a thread of its own, where `notify`, `watch` and `confirm` are called. Cancelled, it stops as with
-    Ctrl-C: it lets nothing more out, waits for what is in flight, and books it. Raises what `run` raises.
+    Ctrl-C: it lets nothing more out, waits for what is in flight, and books it, however often it is cancelled. Raises
+    what `run` raises.
     """
-    stop = threading.Event() if options.stop is None else options.stop
-    work = asyncio.ensure_future(asyncio.to_thread(run, job, ledger, replace(options, stop=stop)))
+    stop = _Stop(options.stop)
+    work = asyncio.wrap_future(in_thread(partial(run, job, ledger, replace(options, stop=stop)), "promptmill-run"))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         stop.set()
-        await asyncio.wait([work])
+        await _until_home(work)
         error = work.exception()
         if error is not None and not isinstance(error, RunStopped):
             options.notify(f"{type(error).__name__}: {error}")
         raise
 
 
-def run(job: Job, ledger: Ledger, options: RunOptions = RunOptions()) -> RunReport | None:
-    """Send a job's rows, or go on with that; None if `confirm` said no.
+async def _until_home(work: "asyncio.Future[RunReport]") -> None:
+    with CancelScope(shield=True):  # anyio's own scopes cancel at each turn of the loop
+        while not work.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
 
-    Raises UserError, or RunPaused if it is stopped, before anything is sent; later what `watch` or `notify` raised.
+
+def run(job: Job, ledger: Ledger, options: RunOptions = RunOptions()) -> RunReport:
+    """Send a job's rows, or go on with that.
+
+    Raises UserError, or RunPaused if it is stopped or `confirm` says no, before anything is sent; later what `watch` or
+    `notify` raised.
     """
     refuse_running_loop()
     _go_on(options)
+    with _stopped_at_once(options):
+        return _run(job, ledger.for_a_run(options.notify, partial(_is_stopped, options)), options)
+
+
+def _run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport:
     if options.selection.retry is not None:
         require_job(ledger, job.name)
     key, missing = _credentials(job, options)
@@ -116,13 +154,13 @@ def run(job: Job, ledger: Ledger, options: RunOptions = RunOptions()) -> RunRepo
         _tell_warnings(prepared, key, options)
     else:
         estimated = fingerprint(prepared)  # before the rest is read: what changes meanwhile must show
-        counted = estimated_cost(prepared, ledger, options.selection, options.tick)
+        counted = estimated_cost(prepared, ledger, options.selection, _tick(options))
         if missing is not None and counted.to_send:
             raise missing
         _tell_warnings(prepared, key, options)
         _go_on(options)
         if options.confirm is not None and not options.confirm(prepared, counted):
-            return None
+            raise RunDeclined("nothing was sent: the answer to the estimate was no")
         prepared, outlook = prepared.rescanned(), counted.outlook
     _go_on(options)
     how = replace(
@@ -138,10 +176,35 @@ def run(job: Job, ledger: Ledger, options: RunOptions = RunOptions()) -> RunRepo
     return report
 
 
+def _is_stopped(options: RunOptions) -> bool:
+    return options.stop is not None and options.stop.is_set()
+
+
 def _go_on(options: RunOptions) -> None:
     """Raise RunStopped if somebody has asked for that already."""
-    if options.stop is not None and options.stop.is_set():
+    if _is_stopped(options):
         raise RunStopped("stopped by a stop request before anything was sent")
+
+
+@contextmanager
+def _stopped_at_once(options: RunOptions) -> Iterator[None]:
+    """Make a stopped run of one that waits for a ledger no longer because it was stopped."""
+    try:
+        yield
+    except LedgerBusy:
+        _go_on(options)
+        raise
+
+
+def _tick(options: RunOptions) -> Tick:
+    """Look at each step of a long scan whether it is still wanted."""
+
+    def tick(*facts: Any) -> None:
+        _go_on(options)
+        if options.tick is not None:
+            options.tick(*facts)
+
+    return tick
 
 
 def _tell_of_rows(job: Job, ledger: Ledger, report: RunReport, options: RunOptions) -> None:
@@ -208,10 +271,15 @@ def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions = RunOpti
     """
     refuse_running_loop()
     at_least_1(requests, "requests")
+    with _stopped_at_once(options):
+        return _pilot(job, ledger.for_a_run(options.notify, partial(_is_stopped, options)), requests, options)
+
+
+def _pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions) -> Piloted:
     key, missing = _credentials(job, options)
     prepared = prepare(job, limit=options.limit)
     sample = Sample(requests, bytes.fromhex(prepared.plan.input_fingerprint))  # two prompts' pilots can be compared
-    scan, counter = scanned(prepared, ledger, Selection(), options.tick, sample)
+    scan, counter = scanned(prepared, ledger, Selection(), _tick(options), sample)
     report = None
     if sample.to_send:
         if missing is not None:
@@ -239,13 +307,13 @@ def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions = RunOpti
 def _credentials(job: Job, options: RunOptions) -> tuple[str | None, UserError | None]:
     """Fetch the key; that one is missing is no mistake if there is nothing to send."""
     try:
-        return credentials(job, options.environ), None
+        return credentials(job, options.variables), None
     except UserError as error:
         return None, error
 
 
 def _tell_warnings(prepared: Prepared, key: str | None, options: RunOptions) -> None:
-    for warning in (*prepared.warnings, *key_warnings(prepared.job, key, options.environ)):
+    for warning in (*prepared.warnings, *key_warnings(prepared.job, key, options.variables)):
         options.notify(warning)
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pipeline.api import Overrides
     from pipeline.ledger import Ledger
 
-LEDGER_ENDINGS = (".duckdb", ".db", ".ddb")
 _CLOCK_TIME = re.compile(r"\d?\d:\d\d")
 MOST = 2**63 - 1
 """A ledger books no larger number."""
@@ -188,8 +187,11 @@ def keep_secret(value: str) -> None:
 
 def open_ledger(path: Path, notify: Callable[[str], None] = warn) -> "Ledger":
     """Return the ledger at this path. Raises UsageError for a name that DuckDB would take for a data file."""
-    if path.suffix not in LEDGER_ENDINGS:
-        raise click.UsageError(f"--ledger {path}: a ledger's name ends in {', '.join(LEDGER_ENDINGS)}")
+    import logging
+
     from pipeline.ledger import Ledger
+
+    # What a user should know is said here; Python would print warnings of a logger without handlers, too.
+    logging.getLogger("promptmill").addHandler(logging.NullHandler())
 
     return Ledger(path, notify=notify)

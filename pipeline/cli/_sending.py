@@ -13,7 +13,7 @@ from pipeline.budget import about, as_booked
 from pipeline.cli._options import hear_ctrl_c, keep_secret, open_ledger, warn
 from pipeline.cli._show import as_json_text, duration, money, pause_facts, plural, say, status_counts
 from pipeline.cli._ticker import Ticker
-from pipeline.errors import Pause, condition_of
+from pipeline.errors import Pause, RunDeclined, condition_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,10 +82,10 @@ def send(
         )
         try:
             report = api.run(job, ledger, options)
+        except RunDeclined:
+            return 2
         finally:
             ticker.clear()
-        if report is None:
-            return 2
         _sum_up(job, report, told, as_json=as_json, limited=limit is not None)
         if report.tally.bad:
             told.say(f"see why with: promptmill errors {api.named(job.file, ledger)}")

@@ -10,14 +10,16 @@ that forgets its `limit`, must end with a sentence and not with the machine's me
 """
 
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from datetime import date
+from functools import partial
 
 import duckdb
 import polars as pl
 
 from pipeline.errors import UsageError
 from pipeline.ledger.queries import presentable, quoted
+from pipeline.threads import in_thread, wait_for
 
 MOST_ROWS = 1_000_000
 MOST_BYTES = 512 * 2**20
@@ -65,27 +67,27 @@ def answer(connection: duckdb.DuckDBPyConnection, query: str, *, on_disk: bool =
     connection.execute("set timezone = 'UTC'")  # as the ledger's times are: `now()` and `current_date` go with them
     connection.execute("set lock_configuration = true")
     # In a thread of its own: this one hears Ctrl-C, which a query under way may never look at.
-    with ThreadPoolExecutor(1, thread_name_prefix="sql") as thread:
-        asked = thread.submit(_answer, connection, query)
-        try:
-            return asked.result()
-        except duckdb.OutOfMemoryException:
-            if not on_disk and _only_reads(connection, query):
-                raise NeedsDisk from None
-            raise UsageError(
-                f"SQL: the query needs more than {LOCKED_DOWN['memory_limit']} of memory;"
-                " name fewer columns, or add a `where` or a `limit`"
-            ) from None
-        except duckdb.PermissionException as error:
-            raise UsageError(
-                "SQL: no file can be read or written here, nor the ledger opened a second time; `show tables` lists"
-                " what can be asked, and `promptmill results JOB -o FILE` writes a file"
-            ) from error
-        except duckdb.Error as error:
-            raise UsageError(f"SQL: {error}") from error
-        except KeyboardInterrupt:
+    asked = in_thread(partial(_answer, connection, query), "promptmill-sql")
+    try:
+        return wait_for(asked)
+    except duckdb.OutOfMemoryException:
+        if not on_disk and _only_reads(connection, query):
+            raise NeedsDisk from None
+        raise UsageError(
+            f"SQL: the query needs more than {LOCKED_DOWN['memory_limit']} of memory;"
+            " name fewer columns, or add a `where` or a `limit`"
+        ) from None
+    except duckdb.PermissionException as error:
+        raise UsageError(
+            "SQL: no file can be read or written here, nor the ledger opened a second time; `show tables` lists"
+            " what can be asked, and `promptmill results JOB -o FILE` writes a file"
+        ) from error
+    except duckdb.Error as error:
+        raise UsageError(f"SQL: {error}") from error
+    finally:
+        if not asked.done():  # Ctrl-C
             connection.interrupt()
-            raise
+            wait([asked])
 
 
 def unshown(connection: duckdb.DuckDBPyConnection, query: str) -> str | None:

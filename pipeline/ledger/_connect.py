@@ -23,6 +23,7 @@ from typing import Self
 import duckdb
 
 from pipeline.errors import LedgerBusy, LedgerError
+from pipeline.threads import LOOK_SECONDS
 
 BOUNDED = "2GB"
 """Memory in which our own questions are answered: what is larger goes to the disk. DuckDB takes most of the machine."""
@@ -51,36 +52,61 @@ _HOLDER = re.compile(r"\(PID (\d+)\)")
 _BAD_WAL = re.compile(r'replaying WAL file "(.+?)": .*(?:[Cc]orrupt|does not match)', re.DOTALL)
 
 
-_in_this_process = threading.Lock()
-"""One connection of this process at a time: two modes at once are an error in DuckDB."""
-_holder: int | None = None
-"""The thread that has it."""
+class _Turn:
+    """One connection of this process to a file at a time: two modes at once are an error in DuckDB."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.holder: int | None = None
+        """The thread that has it."""
+
+    @classmethod
+    def at(cls, path: Path) -> "_Turn":
+        """Return whose turn it is with a file, by whatever name it goes."""
+        return _turns.setdefault(os.path.realpath(path), cls())
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Keep this process's other threads out. Raises LedgerError where a thread would wait for itself, for ever."""
+        if self.holder == threading.get_ident():
+            raise LedgerError(
+                "this thread has the ledger open already: whoever is told something while it is read (`notify`) can't"
+                " ask it, and what `Ledger.read` gives is to be left first"
+            )
+        self._take()
+        try:
+            yield
+        finally:
+            self._give()
+
+    @contextmanager
+    def left(self) -> Iterator[None]:
+        """Let others in while nothing is open: they may wait for somebody else, too."""
+        self._give()
+        try:
+            yield
+        finally:
+            self._take()
+
+    def _take(self) -> None:
+        while not self.lock.acquire(timeout=LOOK_SECONDS):  # again and again: it hears Ctrl-C in between
+            pass
+        self.holder = threading.get_ident()
+
+    def _give(self) -> None:
+        self.holder = None
+        self.lock.release()
+
+
+_turns: dict[str, _Turn] = {}
 _forking = threading.local()
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    global _in_this_process, _holder
-    _in_this_process, _holder = threading.Lock(), None
+    _turns.clear()
     for engine in list(_engines):
         engine.forget()
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Keep this process's other threads out. Raises LedgerError where a thread would wait for itself, for ever."""
-    global _holder  # noqa: PLW0603 -- it goes with the lock
-    if _holder == threading.get_ident():
-        raise LedgerError(
-            "this thread has the ledger open already: whoever is told something while it is read (`notify`) can't ask"
-            " it, and what `Ledger.read` gives is to be left first"
-        )
-    with _in_this_process:
-        _holder = threading.get_ident()
-        try:
-            yield
-        finally:
-            _holder = None
 
 
 def _before_fork() -> None:
@@ -88,15 +114,17 @@ def _before_fork() -> None:
 
     Not longer than a moment: whoever has one open for long is seldom within DuckDB.
     """
-    _forking.has = None
-    lock = _in_this_process
-    if _holder != threading.get_ident() and lock.acquire(timeout=_FORK_PATIENCE):
-        _forking.has = lock
+    _forking.has = []
+    until = time.monotonic() + _FORK_PATIENCE
+    for turn in list(_turns.values()):
+        left = max(until - time.monotonic(), 0.0)
+        if turn.holder != threading.get_ident() and turn.lock.acquire(timeout=left):
+            _forking.has.append(turn.lock)
 
 
 def _after_fork_here() -> None:
-    lock, _forking.has = _forking.has, None
-    if lock is not None:
+    locks, _forking.has = _forking.has, []
+    for lock in locks:
         lock.release()
 
 
@@ -135,7 +163,7 @@ def gate_path(path: Path) -> Path:
 def reading(
     path: Path,
     *,
-    patience: float | None = None,
+    patience: Patience | None = None,
     waiting: Waiting | None = None,
     engine: "Engine | None" = None,
     config: dict[str, str] | None = None,
@@ -144,11 +172,14 @@ def reading(
 
     With a `config` the file is opened by itself, not in the `engine`: such settings hold for all of a DuckDB.
     """
-    with _alone():
+    turn = _Turn.at(path)
+    with turn.taken():
         engine = engine or Engine()
         shared = partial(engine.attach, path, read_only=True)
         opens = shared if config is None else partial(_by_itself, path, config)
-        connection = _patiently(path, opens, read_only=True, patience=patience, waiting=waiting, report=waiting)
+        connection = _patiently(
+            path, opens, turn=turn, read_only=True, patience=patience, waiting=waiting, report=waiting
+        )
         session = engine.lending(connection, forgiving=True) if config is None else closing(connection)
         with _translated(path), session:
             yield connection
@@ -252,9 +283,9 @@ class Engine:
             if not forgiving or not isinstance(error, duckdb.Error):
                 raise
 
-    def give_back(self) -> None:
+    def give_back(self, path: Path) -> None:
         """Drop it between two sessions, whichever thread has them."""
-        with _alone():
+        with _Turn.at(path).taken():
             self.drop()
 
     def drop(self) -> None:
@@ -280,11 +311,12 @@ def writing(
     again and again brings an `engine`. Unless `forgiving`, a file that can't be tidied up after all was committed is an
     error, too.
     """
-    with _alone():
+    turn = _Turn.at(path)
+    with turn.taken():
         engine = engine or Engine()
         opens = partial(engine.attach, path, read_only=False)
         connection = _patiently(
-            path, opens, read_only=False, patience=patience, waiting=waiting, report=report or waiting
+            path, opens, turn=turn, read_only=False, patience=patience, waiting=waiting, report=report or waiting
         )
         with _translated(path), engine.lending(connection, forgiving=forgiving):
             yield connection
@@ -306,12 +338,16 @@ def _patiently(
     path: Path,
     opens: Callable[[], duckdb.DuckDBPyConnection],
     *,
+    turn: _Turn,
     read_only: bool,
     patience: Patience | None,
     waiting: Waiting | None,
     report: Waiting | None,
 ) -> duckdb.DuckDBPyConnection:
-    """Poll for the file's lock. Readers pass the gate only to open; a writer closes the gate after a while."""
+    """Poll for the file's lock, whose `turn` this thread has, but not while it sleeps.
+
+    Readers pass the gate only to open; a writer closes the gate after a while.
+    """
     start = time.monotonic()
     told = False
     with _Gate(path) as gate:
@@ -337,7 +373,8 @@ def _patiently(
             finally:
                 if read_only:
                     gate.open()
-            time.sleep(_POLL * random.uniform(0.5, 1.5))  # noqa: S311 -- spreading polls, not secrets
+            with turn.left():
+                time.sleep(_POLL * random.uniform(0.5, 1.5))  # noqa: S311 -- spreading polls, not secrets
 
 
 class _Gate:

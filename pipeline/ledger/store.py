@@ -3,11 +3,12 @@
 Every reading command first loads what dead journals hold beyond the file; a live run loads its own journal.
 """
 
+import logging
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +19,7 @@ import duckdb
 import polars as pl
 
 from pipeline import journal
-from pipeline.errors import LedgerBusy, LedgerError
+from pipeline.errors import LedgerBusy, LedgerError, UsageError
 from pipeline.journal import Journal, JournalFull
 from pipeline.ledger import _asking, _connect, _history, _journals, loading, queries, schema
 from pipeline.ledger._connect import Patience, Unwritable
@@ -30,6 +31,9 @@ from pipeline.ledger._known import FRESH, Known, Retry, interrupted_retries, kno
 from pipeline.reserve import reserve_bytes
 
 Notify = Callable[[str], None]
+ENDINGS = (".duckdb", ".db", ".ddb")
+"""Of a ledger's name: DuckDB takes others for data files, or for memory."""
+_LOGGER = logging.getLogger("promptmill")
 Loaded = list[tuple[str, int, bool]]
 """Of the journals of a job: which, how far they are loaded, and whether to their ends."""
 
@@ -135,18 +139,41 @@ class Ledger:
     """A DuckDB file and the journals beside it. Holds no connection between calls, and goes to other processes."""
 
     def __init__(self, path: str | os.PathLike[str], notify: Notify | None = None) -> None:
-        """Name the file, which need not be there. `notify` hears of waiting, and of what is not shown."""
+        """Name the file, which need not be there. `notify` hears of waiting, and of what is not shown.
+
+        Without one whoever runs a job with it hears that, and else the logger `promptmill`. Raises UsageError for a
+        name that is no ledger's.
+        """
         path = Path(path)
+        if path.suffix not in ENDINGS:
+            raise UsageError(f"ledger {str(path)!r}: a ledger's name ends in {', '.join(ENDINGS)}")
         # By whatever link it is reached: its journals, its gate and DuckDB's own files stand beside the file itself.
         if path.is_symlink():
             with suppress(OSError, RuntimeError):  # a loop of links, which whoever opens it is told of
                 path = path.resolve()
         self._path = path
         self._seen_from = None if path.is_absolute() else _folder()
-        self._notify = notify
+        self._own_notify = notify
+        self._notify = notify or _log
+        self._stopped: Callable[[], bool] | None = None
         self._engine = _connect.Engine()
         self._reader = _connect.Engine()
         self._told: set[str] = set()
+
+    def for_a_run(self, notify: Notify, stopped: Callable[[], bool]) -> "Ledger":
+        """Return the same ledger for one run: what it says goes to `notify`, unless it has its own.
+
+        It waits for nobody once the run is `stopped`, but raises LedgerBusy.
+        """
+        other = object.__new__(Ledger)
+        other.__dict__.update(self.__dict__)
+        other._notify = self._own_notify or notify
+        other._stopped = stopped
+        return other
+
+    def _patience(self) -> Patience | None:
+        stopped = self._stopped
+        return None if stopped is None else lambda: 0.0 if stopped() else _connect.READER_PATIENCE
 
     @property
     def path(self) -> Path:
@@ -173,13 +200,13 @@ class Ledger:
         with self._session(config, strict=strict) as connection:
             yield connection
         if much:
-            self._reader.give_back()
+            self._reader.give_back(self.path)
 
     @contextmanager
     def _session(self, config: dict[str, str] | None, *, strict: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         late: list[Path] = []
         if self.path.exists():
-            with _connect.reading(self.path, waiting=self._notify, engine=self._reader, config=config) as connection:
+            with self._reading(config) as connection:
                 if loading.schema_step(connection) == schema.NEWEST:
                     late = self._late(connection)
                     if not late:
@@ -192,8 +219,17 @@ class Ledger:
             self.catch_up(ends)
         else:
             self._catch_up_if_possible(ends)
-        with _connect.reading(self.path, waiting=self._notify, engine=self._reader, config=config) as connection:
+        with self._reading(config) as connection:
             yield connection
+
+    def _reading(self, config: dict[str, str] | None = None) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        return _connect.reading(
+            self.path, patience=self._patience(), waiting=self._notify, engine=self._reader, config=config
+        )
+
+    def _writing(self, patience: Patience | None = None) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        patience = self._patience() if patience is None else patience
+        return _connect.writing(self.path, patience=patience, waiting=self._notify, engine=self._engine)
 
     def _catch_up_if_possible(self, ends: loading.Ends) -> None:
         try:
@@ -215,14 +251,14 @@ class Ledger:
         self, ends: loading.Ends = MappingProxyType({}), patience: Patience | None = None
     ) -> list[_journals.Unattributable]:
         self._check_writable()
-        with _connect.writing(self.path, patience=patience, waiting=self._notify, engine=self._engine) as connection:
+        with self._writing(patience) as connection:
             return self._prepare(connection, ends)
 
     def _explain(self, error: Unwritable) -> None:
         """Say what a reader will not see. Raises the error again if there is nothing that can be shown."""
         if not self.path.exists():
             raise Unwritable(f"the ledger is gone and can't be made again from its journals here: {error}") from error
-        with _connect.reading(self.path, waiting=self._notify, engine=self._reader) as connection:
+        with self._reading() as connection:
             if loading.schema_step(connection) != schema.NEWEST:
                 raise Unwritable(f"an older promptmill made this ledger, and it can't be updated: {error}") from error
             late = _journals.behind(_journals.states(connection), self.folder)
@@ -235,7 +271,7 @@ class Ledger:
     def _tell(self, texts: Iterable[str]) -> None:
         """Notify of what has not been said before: one command may open the ledger several times."""
         for text in texts:
-            if self._notify is not None and text not in self._told:
+            if text not in self._told:
                 self._told.add(text)
                 self._notify(text)
 
@@ -331,7 +367,7 @@ class Ledger:
         self._check_writable()
         while True:
             known, loaded = self._known_to(request)
-            with _connect.writing(self.path, waiting=self._notify, engine=self._engine) as connection:
+            with self._writing() as connection:
                 for refused in self._prepare(connection):
                     raise refused
                 if queries.loaded(connection, request.job) == loaded:
@@ -521,6 +557,10 @@ def _abandon(connection: duckdb.DuckDBPyConnection, started: Journal) -> None:
 
 def _writable(path: Path) -> bool:
     return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _log(text: str) -> None:
+    _LOGGER.warning("%s", text)
 
 
 def _open_journal(started: Journal, request: RunRequest, run_id: int, plan: queries.PlanFacts) -> None:

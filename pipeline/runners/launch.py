@@ -16,7 +16,7 @@ from pipeline import pricebook
 from pipeline.budget import Budget, dollars
 from pipeline.counting import Counting
 from pipeline.counts import SUFFIX as COUNTS_SUFFIX
-from pipeline.errors import InputError, JobFileError, PriceError, UsageError, UserError
+from pipeline.errors import InputError, JobFileError, LedgerBusy, PriceError, RunStopped, UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, TooLong, ToSend
 from pipeline.job import Job
 from pipeline.ledger import Ledger, Retry, RunRequest, RunStart
@@ -275,7 +275,7 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
                 f"{', '.join(others)} runs on the same account: the stated limits are not shared between jobs,"
                 " and of what both ask now each pays its own"
             )
-        started = how.ledger.begin(_request(prepared, how))
+        started = _begun(prepared, how)
         asked.begun = True
         runlog.started(prepared, started, how.ledger.path)
         if job.budget_usd is not None and started.plan.spent_usd:
@@ -295,6 +295,23 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
                 return replace(report, plan_spent=None) if started.plan.unknown or report.unbounded else report
         finally:
             started.journal.close()
+
+
+def _begun(prepared: Prepared, how: Launch) -> RunStart:
+    """Register the run; whoever asks it to stop while it waits for the ledger is heard at once."""
+    job, asked = prepared.job.name, False
+
+    def stopped() -> bool:
+        nonlocal asked  # a file asks once
+        asked = asked or (not hears_signals() and _wanted_to_stop(how, job))
+        return asked
+
+    try:
+        return how.ledger.for_a_run(how.notify, stopped).begin(_request(prepared, how))
+    except LedgerBusy:
+        if stopped():
+            raise RunStopped("stopped by a stop request before anything was sent") from None
+        raise
 
 
 def _request(prepared: Prepared, how: Launch) -> RunRequest:

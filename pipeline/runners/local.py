@@ -30,6 +30,7 @@ from pipeline.runners._loader import Loader
 from pipeline.runners._planner import Batch, Planner
 from pipeline.runners.attempt import Exchanger
 from pipeline.runners.tally import Tally
+from pipeline.threads import in_thread
 
 CLOCK_SECONDS = 1.0
 """How often the wall clock is looked at: it may be set, and stands still for a sleeping laptop's timers."""
@@ -324,7 +325,7 @@ class LocalRun:
 
     async def _close(self) -> str | None:
         """Write the last line, load everything, and say what could not be loaded."""
-        await asyncio.to_thread(self._loader.stop)
+        await asyncio.wrap_future(in_thread(self._loader.stop, "promptmill-stop"))
         try:
             if self.paused is None:  # too few to blame the job
                 self.paused = self._desk.book_held()
@@ -336,7 +337,7 @@ class LocalRun:
             )
         except RunPaused as error:
             self.paused = self.paused or pause_of(error)
-        return await asyncio.to_thread(self._loader.finish)
+        return await asyncio.wrap_future(in_thread(self._loader.finish, "promptmill-finish"))
 
     def _exit_code(self) -> int:
         if self._bug is not None:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from pipeline.runners.local import LocalRun
 
 LOGGER = logging.getLogger("promptmill")
-LOGGER.addHandler(logging.NullHandler())  # else Python prints warnings of a logger without handlers to stderr
 PROGRESS_SECONDS = 60.0
 LONGEST_LINE = 8_000
 """Characters of one event."""
