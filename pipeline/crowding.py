@@ -50,6 +50,9 @@ FULL_SHARE, FULL_SHARE_OF_ALL, FULL_SMOOTHED = 0.2, 0.5, 0.05
 """A server is full while so large a share of the rows is turned away that are sent for the first time: rows that are to
 blame themselves are few, however often they are tried. Where its room was known it is with so many of all requests. The
 last is what a new one counts."""
+FULL_CHANCE, FULL_SECONDS = 1e-4, 60.0
+"""So unlikely is it by that share that a row is turned away so often, and then the row is to blame; a share is that of
+the last minute."""
 
 
 class _TurnedAway(NamedTuple):
@@ -95,14 +98,23 @@ class Crowding:
         self._told = False
         self._first_turned_away = self._lately_turned_away = 0.0
         """The share of the last twenty or so: of rows that were sent for the first time, and of all requests."""
+        self._judged_at = 0.0
+        """When a row was answered or turned away last that had been sent for the first time."""
 
-    def full(self, sent: Sent, now: float) -> bool:
-        """Tell whether a request was turned away for the server's sake, and not for that of its row."""
-        many = self._first_turned_away >= FULL_SHARE or (self._told and self._lately_turned_away >= FULL_SHARE_OF_ALL)
-        return many and self._quick(sent, now)
+    def full(self, sent: Sent, now: float, before: int) -> bool:
+        """Tell whether a request was turned away for the server's sake, and not for that of its row.
+
+        `before`: how often this row was turned away before.
+        """
+        share = 0.0
+        if self._first_turned_away >= FULL_SHARE and now - self._judged_at <= FULL_SECONDS:
+            share = self._first_turned_away
+        if self._told and self._lately_turned_away >= FULL_SHARE_OF_ALL:
+            share = max(share, self._lately_turned_away)
+        return share**before >= FULL_CHANCE and share > 0 and self._quick(sent, now)
 
     def _quick(self, sent: Sent, now: float) -> bool:
-        return not self._answer_seconds or QUICKER * (now - sent.at) <= self._answer_seconds
+        return QUICKER * (now - sent.at) <= self._answer_seconds
 
     def came_back(self, sent: Sent, now: float, *, first: bool, turned_away: bool) -> None:
         """Hear of a request whether there was room for it; `first`: its row had not been sent before."""
@@ -110,6 +122,7 @@ class Crowding:
         turned_away = turned_away and self._quick(sent, now)
         self._lately_turned_away = _share_with(self._lately_turned_away, turned_away)
         if first:
+            self._judged_at = now
             self._first_turned_away = _share_with(self._first_turned_away, turned_away)
 
     def turned_away(self, sent: Sent, now: float, older: int) -> str | None:
@@ -242,7 +255,8 @@ class Crowding:
         self._told = True
         return (
             f"the server has room for about {most:,} requests at once; others got an error, or no answer in time: so"
-            f" many are sent at a time from now on; [limits] concurrency = {most:,} says so from the start"
+            f" many are sent at a time from now on; [limits] concurrency = {most:,} says so from the start (or, where"
+            " it is a rate that a proxy limits with 503s, [limits] requests_per_minute)"
         )
 
     def _grow(self, sent: Sent, now: float, proved: int, *, passed: bool) -> None:

@@ -99,6 +99,8 @@ class Ticket(NamedTuple):
     """The run of that attempt, if it was an earlier one."""
     turned_away: int = 0
     """Attempts that a server without room did not take; they don't count as `tries`."""
+    alone: bool = False
+    """It is sent with nobody beside it."""
 
 
 class Doorman:
@@ -127,6 +129,9 @@ class Doorman:
         """Retries of rows that failed, nothing else having come back since."""
         self._silent = False
         """What came back last was a failure of the server's own."""
+        self._alone: deque[Ticket] = deque()
+        """Rows that broke off together with others, each time: which of them is to blame shows alone."""
+        self._alone_out: str | None = None
         self._apart_from = 0.0
         self._apart_is_next = False
         self._waiting = 0
@@ -195,6 +200,14 @@ class Doorman:
         self._apart.append(ticket)
         self._changed.set()
 
+    def again_alone(self, ticket: Ticket, wait_seconds: float) -> None:
+        """Queue a retry that goes out when nothing else is on the wire, and nothing else does until it is back."""
+        asyncio.get_running_loop().call_later(wait_seconds, self._ready_alone, ticket)
+
+    def _ready_alone(self, ticket: Ticket) -> None:
+        self._alone.append(ticket)
+        self._changed.set()
+
     def step_back(self, ticket: Ticket) -> None:
         """Queue a retry so that another one goes first, whenever the door opens."""
         asyncio.get_running_loop().call_later(self.shut_seconds + STEP_BACK_SECONDS, self._has_stepped_back, ticket)
@@ -207,7 +220,7 @@ class Doorman:
 
     def _ready_again(self, ticket: Ticket) -> None:
         # Whether the server is down is seen only if others are tried: rows may fail on their own account.
-        behind = self._silent and (ticket.tries or self._narrowed is not None)
+        behind = self._silent and (ticket.tries or ticket.turned_away or self._narrowed is not None)
         (self._failed if behind else self._retries).append(ticket)
         self._changed.set()
 
@@ -268,6 +281,8 @@ class Doorman:
 
     def _goes_out(self, ticket: Ticket, now: float) -> None:
         self.in_flight += 1
+        if ticket.alone:
+            self._alone_out = ticket.request.key
         self._started.add(ticket.request.key)
         self._out[ticket.request.key] = self._pace.sent(now, self.in_flight, self._answers)
         if self._crowding.most is not None:
@@ -283,6 +298,8 @@ class Doorman:
     def _picked(self) -> Ticket | None:
         if self._stopping:
             return None
+        if self._alone:  # nobody else until it has gone
+            return None if self.in_flight else self._alone.popleft()
         if self._retries and not (self._apart and self._apart_is_next):
             self._apart_is_next = self._no_more and not self._fresh  # a few that are refused must not starve them
             return self._retries.popleft()
@@ -363,6 +380,8 @@ class Doorman:
     @property
     def _slots(self) -> int:
         learned, room, narrowed = self._pace.slots, self._crowding.most, self._narrowed
+        if self._alone or self._alone_out is not None:
+            return 1
         if learned is None and room is None and narrowed is None:
             return self._limits.concurrency
         known = (self._limits.concurrency, learned, room, narrowed)
@@ -415,11 +434,16 @@ class Doorman:
             self._tell(self._crowding.timed_out(sent, now, self._answers - sent.answered))
         return older
 
+    def sent_at(self, ticket: Ticket) -> float:
+        """Return when a request on the wire went out, by the loop's clock; before `back`."""
+        return self._out[ticket.request.key].at
+
     def full(self, ticket: Ticket, failure: Failure) -> bool:
         """Tell whether a failure is one of many with which the server says that it has no room; before `back`."""
         if failure.http_status not in BUSY:
             return False
-        return self._crowding.full(self._out[ticket.request.key], asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        return self._crowding.full(self._out[ticket.request.key], now, ticket.turned_away)
 
     def _older(self, number: int, home: AbstractSet[str]) -> int:
         older = 0
@@ -469,6 +493,8 @@ class Doorman:
         self.in_flight -= 1
         self._budget.settle(ticket.reserve_usd or ZERO, cost)
         sent = self._out.pop(ticket.request.key)
+        if self._alone_out == ticket.request.key:
+            self._alone_out = None
         if used_tokens is not None and used_tokens < ticket.tokens and self._gives_back and self._pace.tokens_to_spare:
             self._tokens.give_back(ticket.tokens - used_tokens)
             if self._minute is not None:

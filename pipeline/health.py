@@ -128,6 +128,10 @@ class Health:
         self._late = 0
         """Equal rejections in a row, after others had been answered."""
         self._answers_before_late = -1
+        self._shut_out = 0
+        """Requests in a row that only a status spoke against, after others had been answered."""
+        self._answers_before_shut = -1
+        self._shut_since = 0.0
         self._proven = False
         """Something else than a rejection came back: the job can't be all wrong."""
         self._recent: deque[Status] = deque(maxlen=RECENT_ANSWERS)
@@ -148,6 +152,11 @@ class Health:
         return not self._reached and not self._answered_before
 
     @property
+    def wants_sent(self) -> bool:
+        """Whether it matters when an answered request was sent."""
+        return self._shut_out > 0
+
+    @property
     def down(self) -> bool:
         """Tell whether the provider is down: then one request at a time is enough to see when it is back."""
         return self._down_since is not None
@@ -162,8 +171,11 @@ class Health:
         proven: bool = False,
         last: bool = False,
         older: int = 0,
+        sent: float | None = None,
     ) -> Heard:
         """Take in an exchange. `now` is seconds of any steady clock, `began` the epoch in which it was sent.
+
+        `sent`: when that was, by the same clock; None is now.
 
         `proven`: equal rejections are no news, and not the job's fault. `last`: a failure would use up the row's
         attempts. `older`: requests that went out before it and have not come back.
@@ -176,11 +188,16 @@ class Health:
             if result.result == "rejected":
                 return replace(self._rejected(result, proven=proven), notice=self._back(now), alive=True)
             if result.result != "refused":
-                return Heard(notice=self._back(now), alive=True)
+                return self._no_row_passes(result, now)
         back = self._back(now)
         self._proven = True
         self.forget(key)
         self._answers += 1
+        if self._shut_out:
+            if sent is not None and sent < self._shut_since:  # it was let in before somebody was not
+                self._answers_before_shut += 1
+                return Heard(alive=True, notice=back)
+            self._shut_out = 0
         notice = back or self._too_many_at_once() or self._other_model(result.model)
         return _ALL_WELL if notice is None else Heard(release=True, alive=True, notice=notice)
 
@@ -197,6 +214,26 @@ class Health:
             return None
         no_more = "; further outages of this run are not told" if self._outages == OUTAGES_TOLD else ""
         return f"the provider is back after {now - since:.0f} s{no_more}"
+
+    def _no_row_passes(self, failure: Failure, now: float) -> Heard:
+        """Hold a row back that only a status speaks against, if others were answered: a firewall may dislike its text.
+
+        Several in a row, and nothing else between, are no rows' fault.
+        """
+        notice, most = self._back(now), self._rules.same_rejections
+        if not failure.perhaps_its_row or not (self._answers or self._answered_before):
+            return Heard(notice=notice, alive=True)
+        goes_on = self._answers == self._answers_before_shut
+        self._shut_out = self._shut_out + 1 if goes_on else 1
+        self._shut_since = now if self._shut_out == 1 else self._shut_since
+        self._answers_before_shut = self._answers
+        if not most or self._shut_out < most:
+            return Heard(hold=True, notice=notice, alive=True)
+        why = (
+            f"{failure.message}. The last {self._shut_out} requests got this, and others were answered before: if it is"
+            " for what stands in these rows, --set stop.same_rejections=0 rejects them and goes on"
+        )
+        return Heard(pause=Pause(failure.pause, why), notice=notice, alive=True)
 
     def _limited(self, failure: Failure, now: float) -> Heard:
         since = self._refused_since
@@ -242,9 +279,12 @@ class Health:
         rows = len(self._failing)
         if rows >= self._least_rows and self._never_up(failure, older):
             return Heard(outage=1, pause=_down(failure, f"the first {rows} rows all failed"))
+        unreached = last and failure.not_sent  # never a row's own fault, and the next ones would fare no better
+        if unreached and self._never_up(failure, older):
+            return Heard(outage=1, pause=_down(failure, ""))
         # Where a row is at stake, or many slots have been empty, nobody waits until there was one for each slot.
         few_are_enough = last or now - self._failing_since >= OUTAGE_SECONDS
-        if rows < (self._least_rows if few_are_enough else self._outage_rows):
+        if not unreached and rows < (self._least_rows if few_are_enough else self._outage_rows):
             return Heard(doubt=last)
         self._down_since, self._probes = now, 1
         self._unwell_since_back = 0
@@ -256,7 +296,8 @@ class Health:
         self.epoch += 1
         if self._rules.outage_minutes == 0:
             return Heard(outage=1, pause=_down(failure, f"{rows} rows in a row failed"))
-        notice = f"{rows} rows in a row failed ({failure.message}); trying one at a time until the provider is back"
+        failed = f"{rows} rows in a row failed" if rows > 1 else "a row failed in all its attempts"
+        notice = f"{failed} ({failure.message}); trying one at a time until the provider is back"
         return Heard(outage=1, notice=notice if self._outages <= OUTAGES_TOLD else None)
 
     def _never_up(self, failure: Failure, older: int) -> bool:
@@ -399,10 +440,17 @@ _DOWN = (
 )
 
 
+_SLOW = (
+    "no answer comes in time ({since}, the last with: {last}); no row is given up for that. If the server is only slow,"
+    " a larger [limits] timeout_seconds helps, or a smaller concurrency, with which each answer takes less time"
+)
+
+
 def _down(failure: Failure, since: str) -> Pause:
     if failure.not_sent:
         return unreachable(failure)
-    return Pause("unavailable", _DOWN.format(since=since, last=failure.message))
+    words = _SLOW if failure.error_type == "timeout" else _DOWN
+    return Pause("unavailable", words.format(since=since, last=failure.message))
 
 
 def unreachable(failure: Failure) -> Pause:

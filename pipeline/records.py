@@ -166,6 +166,8 @@ class Failure(NamedTuple):
     """What the provider says it charged; None where it says nothing."""
     pause: Literal["credit", "key", "fatal", "rate_limited", "unavailable"] = "fatal"
     """Of an action `pause`: the run's `pause_kind`."""
+    perhaps_its_row: bool = False
+    """Of an action `pause`: only the status says so, and others may pass all the same."""
 
 
 class HttpRequest(NamedTuple):

@@ -29,6 +29,7 @@ ANSWER = WireReply(
     b' "usage": {"prompt_tokens": 10, "completion_tokens": 2}}',
 )
 DOWN = WireReply(503, {}, b'{"error": {"message": "no"}}')
+FORBIDDEN = WireReply(403, {}, b"<html><title>403 Forbidden</title></html>")
 NEVER = float("inf")
 QUICK = 0.005
 """Seconds until a server that has no room says so."""
@@ -42,6 +43,9 @@ class Server:
     | down, back | from when until when it is down, in seconds |
     | bad | rows that never get an answer |
     | refused | rows that are always turned away at once |
+    | crashing | rows that end the server, with all that it works on |
+    | crashes | seconds from such a row until it ends, and until it is up again |
+    | forbidden | rows that a firewall before it answers with a 403 |
     | latency | seconds an answer takes, or a function of a random generator |
     | slow | the same of single rows |
     | flaky | share of requests that fail after the time of an answer |
@@ -58,6 +62,9 @@ class Server:
         back=NEVER,
         bad=(),
         refused=(),
+        crashing=(),
+        crashes=(0.2, 2.0),
+        forbidden=(),
         latency=0.2,
         slow=None,
         flaky=0.0,
@@ -69,6 +76,8 @@ class Server:
     ):
         self.down, self.back, self.bad, self.latency, self.slow = down, back, bad, latency, slow or {}
         self.flaky, self.moody, self.chance = flaky, moody, random.Random(7)
+        self.crashing, self.crashes, self.born, self.up_again = crashing, crashes, 0, 0.0
+        self.forbidden = forbidden
         self.refused, (self.up, self.off) = refused, flapping
         self.room, self.working, self.turned_away = room, 0, 0
         self.workers, self.patience = None if workers is None else asyncio.Semaphore(workers), patience
@@ -79,6 +88,15 @@ class Server:
         loop = asyncio.get_running_loop()
         row = next(key for key in body.decode().split('"') if key.startswith("row "))
         self.sent[row] += 1
+        if loop.time() < self.up_again:
+            await asyncio.sleep(QUICK)
+            raise WireError("connect", "refused", maybe_sent=False)
+        if row in self.forbidden:
+            await asyncio.sleep(QUICK)
+            return FORBIDDEN
+        life = self.born
+        if row in self.crashing:
+            loop.call_later(self.crashes[0], self.crash, life)
         room = self.room(loop.time()) if callable(self.room) else self.room
         if self.working >= room or row in self.refused or self.chance.random() < self.moody:
             self.turned_away += 1
@@ -88,12 +106,20 @@ class Server:
             return await self.queued(row)
         self.working += 1
         seconds = self.latency(self.chance) if callable(self.latency) else self.latency
-        await asyncio.sleep(self.slow.get(row, seconds))
+        end = loop.time() + self.slow.get(row, seconds)
+        while (left := end - loop.time()) > 1e-9 and life == self.born:  # noqa: ASYNC110 -- the clock is virtual
+            await asyncio.sleep(min(left, 0.05))
         self.working -= 1
+        if life != self.born:
+            raise WireError("broken", "the connection was cut", maybe_sent=True)
         flapped = self.off and loop.time() % (self.up + self.off) >= self.up
         if row in self.bad or flapped or self.down <= loop.time() < self.back or self.chance.random() < self.flaky:
             return DOWN
         return ANSWER
+
+    def crash(self, life):
+        if life == self.born:
+            self.born, self.up_again = self.born + 1, asyncio.get_running_loop().time() + self.crashes[1]
 
     async def queued(self, row):
         try:

@@ -61,6 +61,8 @@ def test_a_200_without_an_answer_is_retried_and_its_cost_unknown(raw):
         ),
         (answered({"content": "Done.", "tool_calls": [{"function": {"arguments": "{}"}}]}), "Done.", "stop"),
         (answered({"content": "Done.", "tool_calls": []}), "Done.", "stop"),
+        (answered({"content": "\n\n", "tool_calls": [{"function": {"arguments": '{"a":1}'}}]}), '{"a":1}', "stop"),
+        (answered({"content": {"a": [1]}}), '{"a":[1]}', "stop"),
         (
             answered({"content": [{"type": []}, {"type": "text", "text": 1}, {"type": "text", "text": "a"}]}),
             "a",

@@ -1,11 +1,13 @@
 """A provider that goes down, on a virtual clock: door, desk, health and retries together, at any rate."""
 
+import asyncio
 import random
 from functools import partial
 
 import pytest
-from nights import Server, hold
+from nights import DOWN, NEVER, Server, hold, lognormal
 
+from pipeline.errors import WireError
 from pipeline.health import OUTAGES_TOLD, StopRules
 
 
@@ -160,3 +162,87 @@ def test_only_the_first_outages_are_told(night):
     assert len(back) == OUTAGES_TOLD
     assert ["further outages of this run are not told" in notice for notice in back] == [False] * 9 + [True]
     assert sum("trying one at a time" in notice for notice in held.told) == OUTAGES_TOLD
+
+
+# -- rows that a server breaks off at, or something before it refuses --------------------------------
+
+
+@pytest.mark.parametrize("concurrency", [8, 32, 128])
+@pytest.mark.parametrize("bad", [1, 2])
+def test_rows_that_crash_the_server_take_no_others_with_them(night, concurrency, bad):
+    crashing = {f"row {100 + 37 * n}" for n in range(bad)}
+    held = night(500, Server(crashing=crashing, latency=lognormal(0.5)), concurrency=concurrency)
+    assert held.statuses["ok"] >= 500 - bad, "the others are answered, if the run pauses before these rows, too"
+    assert held.statuses["failed"] <= bad
+    assert held.paused is None or held.seconds > 300
+
+
+def test_rows_that_break_off_each_for_itself_are_soon_sent_alone_no_more(night):
+    class Breaks(Server):
+        async def post(self, url, headers, body):
+            answer = await super().post(url, headers, body)
+            if answer is DOWN:
+                raise WireError("broken", "the connection was cut", maybe_sent=True)
+            return answer
+
+    bad = {f"row {n}" for n in range(0, 4000, 10)}
+    held = night(4000, Breaks(bad=bad, latency=lognormal(1.0)), concurrency=32)
+    assert (held.statuses, held.paused) == ({"ok": 3600, "failed": 400}, None)
+    assert max(held.server.sent[row] for row in bad) == 7, "six attempts, and one alone"
+    assert held.seconds < 1.4 * 1.083 * (3600 + 6 * 400) / 32
+
+
+@pytest.mark.parametrize("rows", [40, 60])
+def test_a_server_that_begins_anew_near_the_end_costs_no_row_and_no_pause(night, rows):
+    class Gone(Server):
+        async def post(self, url, headers, body):
+            if 0.9 <= asyncio.get_running_loop().time() < 20.0:
+                self.up_again = 20.0
+            return await super().post(url, headers, body)
+
+    held = night(rows, Gone(), concurrency=8)
+    assert (held.statuses, held.paused) == ({"ok": rows}, None)
+
+
+@pytest.mark.parametrize("rows", [3, 100])
+def test_a_server_that_was_never_there_pauses_the_run_soon(night, rows):
+    server = Server()
+    server.up_again = NEVER
+    held = night(rows, server, concurrency=8)
+    assert (held.statuses, held.paused.kind) == ({}, "unavailable")
+    assert held.seconds < 60
+
+
+@pytest.mark.parametrize("concurrency", [1, 32])
+@pytest.mark.parametrize("answered_before", [True, False])
+def test_a_firewall_that_dislikes_a_text_has_that_row_rejected(night, concurrency, answered_before):
+    forbidden = {"row 100", "row 101", "row 900"} | ({"row 0"} if answered_before else set())
+    held = night(1000, Server(forbidden=forbidden), concurrency=concurrency, answered_before=answered_before)
+    assert (held.statuses, held.paused) == ({"ok": 1000 - len(forbidden), "rejected": len(forbidden)}, None)
+    assert sum(held.server.sent.values()) == 1000
+
+
+@pytest.mark.parametrize("concurrency", [1, 32])
+def test_a_key_that_is_refused_from_some_moment_on_costs_few_calls_and_no_row(night, concurrency):
+    held = night(2000, Server(forbidden={f"row {n}" for n in range(1000, 2000)}), concurrency=concurrency)
+    assert (held.statuses, held.paused.kind) == ({"ok": 1000}, "key")
+    assert sum(held.server.sent.values()) <= 1010 + concurrency
+    assert "--set stop.same_rejections=0 rejects them" in held.paused.why
+
+
+def test_the_first_403_of_a_job_pauses_it(night):
+    held = night(100, Server(forbidden={f"row {n}" for n in range(100)}), concurrency=8)
+    assert (held.statuses, held.paused.kind) == ({}, "key")
+    assert sum(held.server.sent.values()) <= 8
+
+
+def test_time_outs_are_called_so_and_not_an_outage(night):
+    class Slow(Server):
+        async def post(self, url, headers, body):
+            await asyncio.sleep(2)
+            raise WireError("timeout", "no complete answer within 2 s", maybe_sent=True)
+
+    held = night(100, Slow(), concurrency=8)
+    assert held.paused.kind == "unavailable"
+    assert "a larger [limits] timeout_seconds helps" in held.paused.why
+    assert "outage_rows" not in held.paused.why

@@ -52,6 +52,25 @@ def test_where_outages_are_not_minded_such_rows_fail(project, stub):
     assert results(project) == {"failed": 5}
 
 
+@pytest.mark.parametrize(("context", "told"), [(600, True), (1000, True), (10_000, False)])
+def test_prompts_that_are_a_little_too_long_and_cut_are_told_too(project, stub, context, told):
+    """All of one length by the server, though none are."""
+    stub.answer = lambda payload: Reply(
+        "fine", prompt_tokens=min(context, len(payload["messages"][-1]["content"]) // 5)
+    )
+    project.rows([{"id": str(n), "text": f"{n} " + "word " * (1100 + 20 * n)} for n in range(20)])
+    project.job()
+    said = project.run("run", "job.toml", "--yes").stderr
+    assert said.count(f"5 requests had exactly {context:,} input tokens by the server") == told
+
+
+def test_prompts_that_another_tokenizer_counts_lower_are_no_cut_ones(project, stub):
+    stub.answer = lambda payload: Reply("fine", prompt_tokens=len(payload["messages"][-1]["content"]) // 7)
+    project.rows([{"id": str(n), "text": f"{n} " + "word " * (1100 + n // 4)} for n in range(40)])
+    project.job()
+    assert "by the server" not in project.run("run", "job.toml", "--yes").stderr
+
+
 def test_prompts_that_a_server_cuts_are_told_once(project, stub):
     stub.answer = lambda payload: Reply("fine", prompt_tokens=min(600, len(payload["messages"][-1]["content"]) // 5))
     project.rows([{"id": str(n), "text": f"{n} {LONG}{'word ' * n}"} for n in range(20)])
@@ -95,7 +114,7 @@ def test_thoughts_in_answers_are_told_once_and_named_where_they_spoil_them(proje
     stub.answer = lambda _: "<think>so I think\n</think>\n\nParis"
     project.rows(texts(20))
     project.job()
-    assert project.run("run", "job.toml", "--yes").stderr.count("answers begin with <think>") == 1
+    assert project.run("run", "job.toml", "--yes").stderr.count("answers begin with <think>, or hold </think>") == 1
     stub.answer = lambda _: 'so I think\n</think>\n\n{"a": 1}'
     project.rows(texts(60))
     project.job("other", more=SCHEMA)

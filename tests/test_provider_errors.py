@@ -1,5 +1,7 @@
 """What each failure means: one table of real error bodies, and what may never stand in a message."""
 
+import json
+
 import orjson
 import pytest
 from hypothesis import given
@@ -281,6 +283,9 @@ def test_a_pause_says_whether_credit_or_key_is_to_blame(status, body, pause):
         ("response_format json_schema is not supported", True),
         ("Unknown parameter: 'response_format'", True),
         ("This model's structured outputs are unavailable", True),
+        ("JSON schema conversion failed:\nPattern must start with '^' and end with '$'", True),
+        ('Grammar error: Unimplemented keys: ["uniqueItems"]', True),
+        ("failed to parse grammar", True),
         ("'messages' must contain the word 'json' to use 'response_format' of type 'json_object'", False),
         ("Invalid schema for response_format 'answer': 'additionalProperties' is required", False),
         ("Unrecognized request argument supplied: foo. Known: response_format", False),
@@ -572,7 +577,68 @@ def test_a_gateways_time_out_is_no_context_that_is_too_short(status, message):
         "This model's maximum prompt length is 131072 but the request contains 140000 tokens.",
         "The input token count (40000) exceeds the maximum number of tokens allowed (32768).",
         "Range of input length should be [1, 30720]",
+        "You passed 5000 input tokens and requested 100 output tokens. However, the model's context length is only 96",
+        "litellm.ContextWindowExceededError: litellm.BadRequestError: Hosted_vllmException - too long",
+        "The decoder prompt (length 5000) is longer than the maximum model length of 4096.",
+        "max_tokens must be at least 1, got -904.",
+        "Input length (5000 tokens) exceeds the maximum allowed length (4090 tokens). Use a shorter input.",
+        "The number of tokens to keep from the initial prompt is greater than the context length (n_keep: 9> n_ctx: 4)",
+        "Trying to keep the first 5000 tokens when context the overflows. However, the model is loaded with less",
     ],
 )
 def test_other_servers_words_for_it_are_known(message):
     assert classify(400, {"error": {"message": message, "type": "validation"}}).error_type == "context_length_exceeded"
+
+
+def openrouter(status, **metadata):
+    error = {"message": "Provider returned error", "code": status, "metadata": {"provider_name": "X", **metadata}}
+    return classify(status, {"error": error})
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        ('{"error": {"message": "json_schema is not supported by this model"}}', "error: json_schema is not supported"),
+        ('{"error": "no such thing"}', "error: no such thing"),
+        ('{"detail": "too hot"}', "error: too hot"),
+        ("upstream is sad", "error: upstream is sad"),
+        ('{"strange": 1}', 'error: {"strange": 1}'),
+        ({"not": "text"}, "Provider returned error (HTTP 400)"),
+    ],
+)
+def test_what_a_provider_behind_openrouter_says_is_told(raw, says):
+    assert says in openrouter(400, raw=raw).message
+
+
+def test_a_provider_behind_openrouter_that_finds_a_prompt_too_long_rejects_its_row():
+    raw = json.dumps({"error": {"message": "This model's maximum context length is 4096 tokens", "code": "x"}})
+    assert openrouter(400, raw=raw).error_type == "context_length_exceeded"
+
+
+def test_a_quota_behind_openrouter_is_not_ours():
+    assert openrouter(429, raw='{"error": {"message": "no", "code": "insufficient_quota"}}').action == "retry"
+
+
+def test_a_reset_that_stands_in_the_body_counts():
+    headers = {"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "3600"}
+    failure = openrouter(429, headers=headers)
+    assert (failure.action, failure.pause, failure.wait_seconds) == ("pause", "rate_limited", 3600)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "perhaps"),
+    [
+        (403, b"<html><title>403 Forbidden</title></html>", True),
+        (404, b"default backend - 404", True),
+        (404, {"error": {"message": "No endpoints found", "code": 404}}, True),
+        (404, {"error": {"message": "no model", "type": "NotFoundError"}}, False),
+        (404, {"error": {"message": "no model", "code": "model_not_found"}}, False),
+        (403, {"error": {"message": "no", "type": "permission_error"}}, False),
+        (401, b"", False),
+        (402, b"", False),
+        (307, b"", False),
+    ],
+)
+def test_a_status_alone_that_pauses_may_be_of_one_row(status, body, perhaps):
+    failure = classify(status, body)
+    assert (failure.action, failure.perhaps_its_row) == ("pause", perhaps)

@@ -106,6 +106,9 @@ _LOOKED_AT = 1000
 """Bytes at an answer's beginning."""
 _KEY_STATUSES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
+_OF_ONE_ROW = frozenset({403, 404, 405, 410})
+"""What stands between us and the model may say these to a single text, too: a firewall, a router."""
+
 _MAYBE_BILLED = frozenset({408, 504, 522, 524})
 """Somebody on the way gave up waiting; the model may have worked on, and billed."""
 
@@ -126,7 +129,8 @@ _FORMAT = r"(response_format|json[_ ]schema|guided_json|structured[ _]outputs?|g
 _MISSING = r"un(supported|available|known)"
 _NO_FORMAT = re.compile(
     rf"{_FORMAT}[^.;]{{0,80}}({_MISSING}|not (supported|available|permitted|allowed|implemented))"
-    rf"|({_MISSING}|unrecognized|unexpected)[^.;]{{0,60}}{_FORMAT}",
+    rf"|({_MISSING}|unrecognized|unexpected)[^.;]{{0,60}}{_FORMAT}"
+    r"|json schema conversion failed|grammar error|unimplemented keys|(failed|unable|error)[^.;]{0,40} grammar",
     re.IGNORECASE,
 )
 _NO_KEY = "no key was sent: behind base_url name its variable in [model] api_key_env"
@@ -145,7 +149,9 @@ _TOO_LONG = re.compile(
     r"(maximum|max) (context|prompt) length|context (size|length|window) (has been |was |is )?exceeded"
     r"|\bexceeds?\b[^.]{0,60}\bcontext (length|size|window|limit)|input is too large to process|prompt is too long"
     r"|longer than the (model's )?(maximum )?context|must have less than \d+ tokens|max_new_tokens` must be <="
-    r"|input token count[^.]{0,40}exceeds|range of input length",
+    r"|input token count[^.]{0,40}exceeds|range of input length|context length is only|ContextWindowExceeded"
+    r"|longer than the maximum model length|(input|prompt) length[^.]{0,40} exceeds the maximum allowed length"
+    r"|(greater than the|when) context (length|the overflows)|max_tokens must be at least 1, got -",
     re.IGNORECASE,
 )
 _IN_TIME = re.compile(r"deadline|timed?[ -]?out|cancel", re.IGNORECASE)
@@ -216,6 +222,7 @@ def failure_from(
         request_id=request_id_of(reply, body, secrets),
         hint=_hint(reply, said, now, limited=verdict == "door"),
         pause=_what_is_wrong(said, status) if verdict == "pause" else "fatal",
+        perhaps_its_row=verdict == "pause" and status in _OF_ONE_ROW and _names_nothing(said),
     )
     return _paused_if_long(failure, now)
 
@@ -232,6 +239,12 @@ def _what_is_wrong(said: Said, status: int) -> Literal["credit", "key", "fatal"]
     if not words.isdisjoint((*_BAD_KEY, *_BAD_KEY_TYPES)) or status in _KEY_STATUSES:
         return "key"
     return "key" if _is_success(status) and _KEY.search(said.message) else "fatal"
+
+
+def _names_nothing(said: Said) -> bool:
+    """Tell whether only the status says what is wrong, and no word that is known."""
+    words = {(word or "").lower() for word in (said.code, said.kind)}
+    return words.isdisjoint(_CODES) and words.isdisjoint(_TYPES)
 
 
 def _hint(reply: WireReply, said: Said, now: float, *, limited: bool) -> RateHint | None:

@@ -191,12 +191,14 @@ def _content(message: dict[str, Any], reason: str | None) -> str | None:
         return text
     arguments = _arguments(message)
     called = reason in {"tool_calls", "function_call"}
-    return arguments if arguments is not None and (called or not text) else text
+    return arguments if arguments is not None and (called or not (text or "").strip()) else text
 
 
 def _text(content: Any) -> str | None:
     if isinstance(content, str):
         return _encodable(content)
+    if isinstance(content, dict):  # JSON that a server has parsed for us
+        return _dumped(content)
     if not isinstance(content, list):
         return None
     parts = [part if isinstance(part, str) else _part_text(part) for part in content]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.providers._json import UNREADABLE
+from pipeline.providers._json import UNREADABLE, load
 from pipeline.providers._redact import LONGEST_TEXT, cut
 from pipeline.records import WireReply
 
@@ -41,14 +41,30 @@ def said_by(body: Any, reply: WireReply) -> Said:
     return _parts_of(body)
 
 
+def _upstream(metadata: Mapping[str, Any]) -> str:
+    """Read what OpenRouter passes on of the provider behind it: its own message is the same for all that goes wrong.
+
+    Only the words: a code is of an account that is not ours.
+    """
+    raw = metadata.get("raw")
+    if not isinstance(raw, str):
+        return ""
+    body = load(raw.encode("utf-8", "replace"))
+    if not isinstance(body, dict):
+        return raw.strip()
+    inner = body.get("error")
+    return inner if isinstance(inner, str) else _message_of(_mapping(inner) or body) or raw.strip()
+
+
 def _parts_of(error: Mapping[str, Any]) -> Said:
     details, metadata = _mapping(error.get("details")), _mapping(error.get("metadata"))
     code = details.get("error_code") or details.get("code") or error.get("code")
     kind, param = error.get("type"), error.get("param")
+    message = ": ".join(filter(None, (_message_of(error), _upstream(metadata))))
     return Said(
         code=code if isinstance(code, str) and code and not code.isdigit() else None,
         kind=kind if isinstance(kind, str) and kind and kind != "error" else None,
-        message=_message_of(error),
+        message=message,
         status=_status_of(code),
         param=param if isinstance(param, str) else None,
         flagged=bool(metadata.get("reasons") or metadata.get("flagged_input")),

@@ -48,7 +48,16 @@ def wait_from(headers: Mapping[str, str], body: Any, now: float) -> float | None
     for wait in candidates:
         if wait is not None:
             return wait
-    return _reset_wait(headers, now)
+    wait = _reset_wait(headers, now)
+    return _reset_wait(_inner_headers(body), now) if wait is None else wait
+
+
+def _inner_headers(body: Any) -> dict[str, str]:
+    """Return the headers that OpenRouter puts into the body of an error."""
+    error = body.get("error") if isinstance(body, dict) else None
+    metadata = error.get("metadata") if isinstance(error, dict) else None
+    headers = metadata.get("headers") if isinstance(metadata, dict) else None
+    return {name.lower(): str(value) for name, value in headers.items()} if isinstance(headers, dict) else {}
 
 
 def _seconds(text: str, now: float, date: str) -> float | None:

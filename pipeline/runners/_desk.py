@@ -5,9 +5,9 @@ Nothing has a consequence before it is on file. Whatever is beyond one exchange 
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from http import HTTPStatus
 from typing import NamedTuple
 
 from pipeline.budget import ZERO, Budget, dollars
@@ -24,15 +24,29 @@ from pipeline.runners.attempt import Again, Done, Exchanger, Step
 from pipeline.runners.tally import Tally
 from pipeline.suspects import Standing
 
-CUT_SHARE, LONG_TOKENS, CUT_TOLD, MOST_LENGTHS = 0.6, 300, 5, 1000
+CUT_SHARE, LONG_TOKENS, CUT_TOLD, MOST_LENGTHS = 0.95, 300, 5, 1000
 """Prompts that a server cut: to less than this share of so many tokens, so many times to the same length; of so many
 lengths it is looked."""
+FAR_SHARE, VARIED = 0.6, 1.1
+"""That is known where it is less than this share, or where the longest had so many times the tokens of the shortest."""
+TOGETHER_SECONDS, ALONE_IN_VAIN = 1.0, 10
+"""So far apart may exchanges break off that one of them ends; after so many rows in a row that broke off alone, too,
+no more are sent alone."""
 TURNED_AWAY_MOST = 30
 """So often may a server without room turn a row away beside its attempts: a quarter of an hour and more."""
 BILLS_MISSED = 5
 """So many answers in a row from the first on that don't say what they cost, though they should, are worth a word."""
 COUNTED_OTHERWISE = 2
 """So many output tokens beyond max_tokens are a matter of counting: servers differ about those that end an answer."""
+
+
+class _Lengths(NamedTuple):
+    """What was counted of requests that have one and the same length by the server."""
+
+    times: int
+    least: int
+    most: int
+    told: bool = False
 
 
 class Arrival(NamedTuple):
@@ -91,7 +105,12 @@ class Desk:
         self._thoughts_told = False
         self._bills_missed = 0 if exchanger.provider.tells_costs else None
         """Answers so far that don't say what they cost; None: one did, or nobody expects it."""
-        self._cut = Counter[int]()
+        self._broke = ("", 0.0)
+        """Whose exchange broke off last, and when."""
+        self._alone_in_vain = 0
+        self._cut: dict[int, _Lengths] = {}
+        self._longest = 0
+        """Input tokens of the longest request, by the server."""
         """How many requests were so long by the server, of those that it says were far shorter than what was sent."""
         self._held: list[Outcome] = []
         """Rejections that may be the job's fault: booked when that is ruled out."""
@@ -140,11 +159,12 @@ class Desk:
 
     def _judged(self, arrival: Arrival, now: float) -> _Verdict | None:
         """Say what an exchange means; None if that shows a bug of our own."""
-        ticket, attempt, result, epoch = arrival
+        ticket, attempt, result, _ = arrival
         try:
             standing = self._door.heard(ticket, result)
-            heard = self._hear(ticket, result, epoch, now)
-            step = self._next_step(arrival, heard, standing)
+            with_others = isinstance(result, Failure) and self._broke_with_others(ticket, result, now)
+            heard = self._hear(arrival, now, with_others=with_others)
+            step = self._next_step(arrival, heard, standing, with_others=with_others)
             lines = [attempt_line(attempt, ticket, held=heard.hold or heard.doubt)]
             if isinstance(step, Done) and not (heard.hold or heard.doubt):
                 lines.append(outcome_line(step.outcome))
@@ -229,19 +249,37 @@ class Desk:
         if notice is not None:
             self._notify(notice)
 
-    def _hear(self, ticket: Ticket, result: Reply | Failure, epoch: int, now: float) -> Heard:
+    def _broke_with_others(self, ticket: Ticket, failure: Failure, now: float) -> bool:
+        """Tell whether other exchanges broke off at the same time: a row that crashes a server takes them with it."""
+        if not _breaks(failure):
+            return False
+        key, (before, at) = ticket.request.key, self._broke
+        self._broke = key, now
+        if ticket.alone:
+            self._alone_in_vain += 1
+        if self._alone_in_vain >= ALONE_IN_VAIN:  # these rows are to blame, each for itself
+            return False
+        return (before != key and now - at <= TOGETHER_SECONDS) or any(
+            each.ticket.request.key != key and isinstance(each.result, Failure) and _breaks(each.result)
+            for each in self._at_hand
+        )
+
+    def _hear(self, arrival: Arrival, now: float, *, with_others: bool) -> Heard:
+        ticket, _, result, epoch = arrival
         key = ticket.request.key
         if not isinstance(result, Failure):
-            return self._health.heard(key, result, now, began=epoch)
+            sent = self._door.sent_at(ticket) if self._health.wants_sent else None
+            return self._health.heard(key, result, now, began=epoch, sent=sent)
         older = 0
         if result.result == "unavailable":
             if not self._home_keys:
                 self._home_keys = {each.ticket.request.key for each in self._at_hand}
             older = self._door.failed(ticket, result, self._home_keys, wanted=self._health.wants_older)
-        last = ticket.tries + 1 >= self._exchanger.policy.attempts and not self._turned_away(ticket, result)
+        goes_on = self._turned_away(ticket, result) or (with_others and not ticket.alone)
+        last = ticket.tries + 1 >= self._exchanger.policy.attempts and not goes_on
         return self._health.heard(key, result, now, began=epoch, proven=self._proven, last=last, older=older)
 
-    def _next_step(self, arrival: Arrival, heard: Heard, standing: Standing) -> Step:
+    def _next_step(self, arrival: Arrival, heard: Heard, standing: Standing, *, with_others: bool) -> Step:
         ticket, attempt, result, _ = arrival
         return self._exchanger.next_step(
             ticket,
@@ -252,6 +290,8 @@ class Desk:
             outage=heard.outage,
             standing=standing,
             turned_away=self._turned_away(ticket, result),
+            held=heard.hold,
+            broke_with_others=with_others,
         )
 
     def _turned_away(self, ticket: Ticket, result: Reply | Failure) -> bool:
@@ -347,6 +387,8 @@ class Desk:
             self._door.step_back(step.ticket)
         elif step.queue == "apart":
             self._door.again_apart(step.ticket, step.wait_seconds)
+        elif step.queue == "alone":
+            self._door.again_alone(step.ticket, step.wait_seconds)
         elif step.queue == "own":
             self._door.again_by_itself(step.ticket, step.wait_seconds)
         else:
@@ -367,13 +409,15 @@ class Desk:
         usage, output = arrival.attempt.usage, arrival.attempt.output
         if self._bills_missed is not None and output is not None:
             self._watch_what_it_says_it_cost(arrival.attempt)
-        if usage is not None and usage.input_tokens < CUT_SHARE * arrival.ticket.input_tokens > LONG_TOKENS:
-            self._perhaps_cut(usage.input_tokens, arrival.ticket.input_tokens)
-        if not self._thoughts_told and output is not None and output.startswith("<think>"):
+        if usage is not None:
+            self._longest = max(self._longest, usage.input_tokens)
+            if usage.input_tokens < CUT_SHARE * arrival.ticket.input_tokens > LONG_TOKENS:
+                self._perhaps_cut(usage.input_tokens, arrival.ticket.input_tokens)
+        if not self._thoughts_told and output is not None and _thinks(output):
             self._thoughts_told = True
             self._notify(
-                "answers begin with <think>: the model's thoughts are kept as a part of them; let the server take them"
-                " apart (vLLM: --reasoning-parser), if they should not be"
+                "answers begin with <think>, or hold </think>: the model's thoughts are kept as a part of them; let the"
+                " server take them apart (vLLM: --reasoning-parser), if they should not be"
             )
 
     def _watch_what_it_says_it_cost(self, attempt: Attempt) -> None:
@@ -391,9 +435,19 @@ class Desk:
 
         Some servers (Ollama) cut a prompt at their context without a word: then many have one and the same length.
         """
-        if len(self._cut) < MOST_LENGTHS:
-            self._cut[billed] += 1
-        if self._cut[billed] == CUT_TOLD:
+        found = self._cut.get(billed)
+        if found is None:
+            if len(self._cut) < MOST_LENGTHS:
+                self._cut[billed] = _Lengths(1, counted, counted)
+            return
+        found = self._cut[billed] = found._replace(
+            times=found.times + 1, least=min(found.least, counted), most=max(found.most, counted)
+        )
+        if found.told or found.times < CUT_TOLD or billed < self._longest:
+            return
+        # Another tokenizer may count all of them as so many more; it makes one number of different lengths for nobody.
+        if billed < FAR_SHARE * counted or found.most >= VARIED * found.least:
+            self._cut[billed] = found._replace(told=True)
             self._notify(
                 f"{CUT_TOLD} requests had exactly {billed:,} input tokens by the server, though up to {counted:,} were"
                 " counted: does it cut prompts to its context (Ollama: num_ctx)? Then these answers are to a part of"
@@ -440,6 +494,16 @@ class Desk:
             return
         self._most_output = None  # told once
         self._notify(f"{said}: the run may cost more than was estimated; does this provider honour max_tokens?")
+
+
+def _breaks(failure: Failure) -> bool:
+    """Tell whether a server broke off in the middle, or whoever stands before it says that it did."""
+    return failure.error_type == "broken" or failure.http_status == HTTPStatus.BAD_GATEWAY
+
+
+def _thinks(output: str) -> bool:
+    """Tell whether a text holds a model's thoughts; a chat's template may have begun them."""
+    return output.startswith("<think>") or "</think>" in output
 
 
 def _tokens_used(attempt: Attempt) -> int | None:

@@ -45,8 +45,9 @@ class Again(NamedTuple):
     wait_seconds: float
     shuts_door: bool = False
     """A rate limit or an outage: everybody waits, not only this request."""
-    queue: Literal["first", "second", "apart", "own"] = "first"
-    """Where it waits: ahead of fresh rows, behind one other, where it keeps nobody waiting, or for itself."""
+    queue: Literal["first", "second", "apart", "own", "alone"] = "first"
+    """Where it waits: ahead of fresh rows, behind one other, where it keeps nobody waiting, for itself, or until it has
+    the server to itself."""
 
 
 class Halt(NamedTuple):
@@ -141,11 +142,14 @@ class Exchanger:
         outage: int = 0,
         standing: Standing = HONEST,
         turned_away: bool = False,
+        held: bool = False,
+        broke_with_others: bool = False,
     ) -> Step:
         """Decide what comes after an exchange. `streak` counts rate-limited exchanges in a row, over all rows.
 
         `outage` counts probes of a provider that is down: such a failure uses up no row's attempts, and neither does
-        one that was `turned_away` for lack of room. `standing` is what the door says of a 429.
+        one that was `turned_away` for lack of room. `standing` is what the door says of a 429. `held`: others pass
+        where this one did not, so it is the row's. `broke_with_others`: one of them may be to blame.
         """
         if isinstance(result, Failure):
             if outage:
@@ -154,7 +158,9 @@ class Exchanger:
                 return self._never_passes(ticket, attempt, standing)
             if result.closes_door:
                 return after_refusal(self.policy, ticket, result, standing, streak=streak, jitter=jitter)
-            return self._after_failure(ticket, attempt, result, jitter, turned_away=turned_away)
+            return self._after_failure(
+                ticket, attempt, result, jitter, turned_away=turned_away, held=held, broke_with_others=broke_with_others
+            )
         if attempt.result == "invalid" and ticket.repairs < self.repair:
             return self._repaired(ticket, attempt)
         return Done(self._outcome(ticket, attempt, _status_of(attempt.result)))
@@ -173,23 +179,37 @@ class Exchanger:
         return Done(outcome._replace(error_type="never_passes", error=error))
 
     def _after_failure(
-        self, ticket: Ticket, attempt: Attempt, failure: Failure, jitter: float, *, turned_away: bool
+        self,
+        ticket: Ticket,
+        attempt: Attempt,
+        failure: Failure,
+        jitter: float,
+        *,
+        turned_away: bool,
+        held: bool,
+        broke_with_others: bool,
     ) -> Step:
-        if failure.action == "pause":
+        if failure.action == "pause" and not held:
             return Halt(Pause(failure.pause, failure.message))
-        if failure.action == "reject":
+        if failure.action != "retry":
             status: Status = "refused" if failure.result == "refused" else "rejected"
             return Done(self._outcome(ticket, attempt, status))
+        again, tries = ticket._replace(attempt=ticket.attempt + 1, kind="retry"), ticket.tries + 1
+        wait: float | None
         if turned_away:
-            again = ticket._replace(attempt=ticket.attempt + 1, kind="retry", turned_away=ticket.turned_away + 1)
-            return Again(again, self.policy.wait_for_room(ticket.turned_away + 1, failure, jitter))
-        tries = ticket.tries + 1
-        wait = self.policy.wait_before(tries, failure, jitter)
-        if wait is None and failure.not_sent:
+            again = again._replace(turned_away=ticket.turned_away + 1)
+            wait = self.policy.wait_for_room(again.turned_away, failure, jitter)
+        else:
+            again = again._replace(tries=tries)
+            wait = self.policy.wait_before(tries, failure, jitter)
+        if wait is not None:  # a full server must not keep fresh rows from being tried
+            return Again(again, wait, queue="own" if turned_away else "first")
+        if failure.not_sent:
             return Halt(unreachable(failure))  # no fault of this row, and the next ones would fare no better
-        if wait is None:
-            return Done(self._outcome(ticket, attempt, "failed"))
-        return Again(ticket._replace(attempt=ticket.attempt + 1, kind="retry", tries=tries), wait)
+        if broke_with_others and not ticket.alone:
+            wait = self.policy.wait_for_suspect(tries, failure, jitter)
+            return Again(again._replace(alone=True), wait, queue="alone")
+        return Done(self._outcome(ticket, attempt, "failed"))
 
     def _repaired(self, ticket: Ticket, attempt: Attempt) -> Step:
         """Send an answer back to the model, unless a stated limit never lets that through: it is the longer request."""
