@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 import jinja2
 import orjson
 from jinja2 import meta, nodes
-from jinja2.filters import make_attrgetter
+from jinja2.filters import do_format, make_attrgetter, sync_do_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.errors import InputError, JobFileError, MissingColumn, did_you_mean
 from pipeline.records import Message, ModelSpec, Row
-from pipeline.text import decimal_text
+from pipeline.text import PlainDecimal, decimal_text
 
 _SYSTEM_LINE = "--- system ---"
 _USER_LINE = "--- user ---"
@@ -33,8 +33,8 @@ _SYSTEM = "system"
 _COMPLETED_WITH = "/chat/completions"
 _UNSTEADY = ("lipsum", "random")  # the same row must always make the same request
 _OF_TEXTS = (
-    "capitalize", "center", "e", "escape", "indent", "lower", "replace", "string", "striptags", "title", "trim",
-    "truncate", "upper", "wordcount", "wordwrap",
+    "capitalize", "center", "e", "escape", "forceescape", "indent", "lower", "replace", "safe", "string", "striptags",
+    "title", "trim", "truncate", "upper", "wordcount", "wordwrap",
 )  # fmt: skip
 """Filters that make text of whatever they are given: of the same text that is printed of it."""
 Renderer = Callable[[Mapping[str, Any]], str]
@@ -334,21 +334,23 @@ def _joiner(parts: Sequence[nodes.TemplateData | nodes.Name], render: Renderer) 
     return join
 
 
+_PLAIN = (str, int, float, jinja2.Undefined)
+"""What prints as Python makes text of it; an undefined name raises when it becomes text."""
+_LISTED = (Iterator, KeysView, ValuesView, ItemsView, range)
+_AS_JSON = (bool, dict, list, tuple, *_LISTED)
+
+
 def _printed(value: Any) -> Any:
-    if isinstance(value, str | jinja2.Undefined):
-        return value  # an undefined name raises when it becomes text
-    if value is None or isinstance(
-        value, bool | dict | list | tuple | Iterator | KeysView | ValuesView | ItemsView | range
-    ):
-        return _to_json(value)
+    if isinstance(value, _PLAIN) and not isinstance(value, bool):
+        return value
     if isinstance(value, Decimal):
         return decimal_text(value)
-    if isinstance(value, int | float):
-        return value
     if callable(value):
         raise jinja2.TemplateRuntimeError("a function stands where a value should; add () or use another name")
+    if value is None or isinstance(value, _AS_JSON):
+        return _to_json(value)
     # Python's text of it may hold its place in memory: then each row would make another request each time.
-    raise jinja2.TemplateRuntimeError(f"a {type(value).__name__} of Jinja's stands where a value should")
+    raise jinja2.TemplateRuntimeError(f"a {type(value).__name__} stands where a value should")
 
 
 def _of_text(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -362,22 +364,29 @@ def _of_text(make: Callable[..., Any]) -> Callable[..., Any]:
     return of_text
 
 
-@jinja2.pass_environment
-def _joined(
-    environment: jinja2.Environment, value: Iterable[Any], d: Any = "", attribute: str | int | None = None
-) -> str:
+@jinja2.pass_eval_context
+def _joined(context: nodes.EvalContext, value: Iterable[Any], d: Any = "", attribute: str | int | None = None) -> str:
     """Do what Jinja's `join` does, with the texts that are printed of the values."""
-    values = value if attribute is None else map(make_attrgetter(environment, attribute), value)
-    return str(_printed(d)).join(str(_printed(each)) for each in values)
+    values = value if attribute is None else map(make_attrgetter(context.environment, attribute), value)
+    return sync_do_join(context, [_printed(each) for each in values], _printed(d))
+
+
+class _Flag(int):
+    """True or false that is a number where a format wants one, and JSON's word as text."""
+
+    def __str__(self) -> str:
+        return "true" if self else "false"
 
 
 def _formatted(value: Any, *arguments: Any, **named: Any) -> str:
     """Do what Jinja's `format` does, with the texts that are printed of the values; numbers stay numbers."""
-    if arguments and named:
-        raise jinja2.TemplateRuntimeError("format takes values by place or by name, not both")
-    values: Any = {name: _printed(each) for name, each in named.items()} or tuple(map(_printed, arguments))
-    text: str = str(_printed(value)) % values
-    return text
+    return do_format(_printed(value), *map(_to_format, arguments), **{k: _to_format(v) for k, v in named.items()})
+
+
+def _to_format(value: Any) -> Any:
+    if isinstance(value, bool):
+        return _Flag(value)
+    return PlainDecimal(value) if isinstance(value, Decimal) else _printed(value)
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:
@@ -388,10 +397,12 @@ def _to_json(value: Any, indent: int | None = None) -> str:
 
 
 def _text(value: Any) -> Any:
-    if isinstance(value, Iterator | KeysView | ValuesView | ItemsView | range):
-        return list(value)
+    if isinstance(value, jinja2.Undefined):
+        return str(value)  # raises
     if isinstance(value, Decimal):
         return decimal_text(value)
+    if isinstance(value, _LISTED) and not callable(value):
+        return list(value)
     raise jinja2.TemplateRuntimeError(f"a {type(value).__name__} has no JSON")
 
 

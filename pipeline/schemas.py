@@ -19,7 +19,9 @@ _MESSAGE_LENGTH = 300
 _PROBLEMS_TOLD = 4
 """So many of an answer's mistakes are told: a repair that hears of one mends one."""
 _BYTE_ORDER_MARK = "\ufeff"
-_FENCED = re.compile(r"```[\w+-]*\s(.*)```|```(?:json)?(.*)```", re.DOTALL | re.IGNORECASE)
+_FENCE = "```"
+_INFO = re.compile(r"\s*[A-Za-z0-9+-]*\s*(?=[\[{\"])|\s*json\b", re.IGNORECASE)
+"""What stands behind an opening fence, before an answer in the same line."""
 _LONG = 19
 """Digits of a number that may need more than 64 bits."""
 _LONG_NUMBER = re.compile(rf"\d{{{_LONG}}}")
@@ -43,7 +45,7 @@ _KEYWORDS = frozenset((
 ))  # fmt: skip
 """Of all drafts, and what OpenAPI adds."""
 _NEAR = 0.8
-_WRAPPERS = ("schema", "json_schema")
+_WRAPPERS = ("schema", "json_schema", "parameters", "input_schema")
 
 
 def doubts(schema: Mapping[str, Any]) -> list[str]:
@@ -78,9 +80,9 @@ def _schemas(schema: Any) -> Iterator[Mapping[str, Any]]:
 def _refuse_wrapper(schema: Mapping[str, Any]) -> None:
     """Raise JobFileError for what OpenAI's API takes around a schema: as a schema it would allow anything."""
     for name in _WRAPPERS:
-        if isinstance(schema.get(name), Mapping) and not (_KEYWORDS - {"type", "description"}) & schema.keys():
+        if isinstance(schema.get(name), Mapping) and not (_KEYWORDS - {"type", "description", "title"}) & schema.keys():
             raise JobFileError(
-                f"[output] schema is not a JSON Schema: it holds one under {name!r}, as OpenAI's response_format does;"
+                f"[output] schema is not a JSON Schema: it holds one under {name!r}, as a request for it does;"
                 " give that one alone"
             )
 
@@ -134,7 +136,19 @@ def _exact(text: str) -> Any:
 def unfenced(text: str) -> str:
     """Return what stands inside a Markdown code fence, if the whole answer is one (many models add it)."""
     stripped = text.strip().removeprefix(_BYTE_ORDER_MARK).strip()
-    if not stripped.startswith("```"):
+    if not (stripped.startswith(_FENCE) and stripped.endswith(_FENCE)):
         return stripped
-    fenced = _FENCED.fullmatch(stripped)
-    return stripped if fenced is None else (fenced[1] or fenced[2] or "").strip()
+    inside = stripped[len(_FENCE) : -len(_FENCE)]
+    _, newline, below = inside.partition("\n")
+    in_one_line = _INFO.sub("", inside, count=1).strip()
+    if newline and not (_is_json(in_one_line) and not _is_json(below)):
+        return below.strip()
+    return in_one_line
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except ValueError:
+        return False
+    return True

@@ -11,7 +11,7 @@ from contextlib import closing
 
 import duckdb
 import pytest
-from bookings import Booked, ask, child, finished, hears, value
+from bookings import Booked, ask, child, finished, hears, kill, value
 
 from pipeline import journal
 from pipeline.errors import LedgerBusy, LedgerError
@@ -161,8 +161,95 @@ def test_forks_in_several_threads_give_back_what_they_took(path, monkeypatch):
     finally:
         done.set()
         asking.join()
-    assert not any(turn.lock.locked() for turn in _connect._turns.values())
+    for turn in set(_connect._turns.values()):
+        assert turn.lock.acquire(timeout=10)
+        turn.lock.release()
     assert Ledger(path).ask("select 1 as n").item() == 1
+
+
+def test_two_names_of_one_file_are_one_ledger(tmp_path):
+    first, second = tmp_path / "a.duckdb", tmp_path / "b.duckdb"
+    Booked(first).end()
+    os.link(first, second)
+    assert _connect._Turn.at(first) is _connect._Turn.at(second)
+
+    def writes(path):
+        for _ in range(20):
+            with _connect.writing(path, patience=60) as connection:
+                connection.execute("create table if not exists ledger.t (n integer)")
+                connection.execute("insert into ledger.t select * from range(200)")
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(writes, path) for path in (first, second)]:
+            done.result()
+    assert Ledger(first).ask("select count(*) from t").item() == 8000
+
+
+def test_threads_that_ask_for_each_others_ledgers_do_not_wait_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(_connect, "_NESTED_PATIENCE", 0.2)
+    paths = [tmp_path / "a.duckdb", tmp_path / "b.duckdb"]
+    for path in paths:
+        Booked(path).end()
+    both = threading.Barrier(2)
+
+    def asks(mine, other):
+        with Ledger(mine).read():
+            both.wait()
+            try:
+                return Ledger(other).ask("select 1 as n").item()
+            except LedgerBusy as busy:
+                return str(busy)
+
+    with ThreadPoolExecutor(2) as pool:
+        said = [pool.submit(asks, *paths), pool.submit(asks, *reversed(paths))]
+        assert "another thread of this program has the ledger open" in [each.result(timeout=60) for each in said]
+
+
+def test_who_is_told_that_a_ledger_is_busy_may_ask_another_one(tmp_path):
+    busy, other = tmp_path / "busy.duckdb", tmp_path / "other.duckdb"
+    for path in (busy, other):
+        Booked(path).end()
+    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    holder = child(code, busy)
+    hears(holder, "held")
+    told = []
+
+    def notify(text):
+        told.append((text, Ledger(other).ask("select 1 as n").item()))
+        kill(holder)
+
+    assert Ledger(busy, notify=notify).ask("select 2 as n").item() == 2
+    assert [answer for _, answer in told] == [1]
+
+
+def test_an_interrupted_wait_takes_no_other_threads_turn_away(path):
+    turn, there, leave = _connect._Turn.at(path), threading.Event(), threading.Event()
+
+    def holds():
+        with turn.taken(None):
+            there.set()
+            leave.wait()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    holding = threading.Thread(target=holds)
+
+    def waits():
+        with turn.taken(None), turn.left():
+            holding.start()
+            there.wait()
+            signal.signal(signal.SIGALRM, interrupt)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+
+    with pytest.raises(KeyboardInterrupt):
+        waits()
+    assert not turn.is_mine()
+    assert not turn.lock.acquire(timeout=0.1), "the other one is still inside"
+    leave.set()
+    holding.join()
+    with turn.taken(None):
+        assert turn.is_mine()
 
 
 def test_a_forked_process_ends_as_any_other(path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -516,10 +517,14 @@ TAGS = ["x", None, True, 1.5]
         ("{{ '%s of %d' | format(tags[1], 3) }} {{ '%(a)s' | format(a=tags[2]) }}", "null of 3 true"),
         ("{{ 'abcdefghijklmnop' | truncate(5, True, '') }}", "abcde"),
         ("{{ missing | default('none') | upper }}", "NONE"),
+        ("{{ '%.2f %s %i %d' | format(price, price, price, true) }}", "1234.50 1234.50 1234 1"),
+        ("{{ '%(a)s' | format(a=0.1) }} {{ tags[1] | safe }}", "0.1 null"),
+        ("{{ '<b>%s</b>' | safe | format('<i>') }}", "<b>&lt;i&gt;</b>"),
+        ("{% autoescape true %}{{ ['<', '>'] | join('<br>' | safe) }}{% endautoescape %}", "&lt;<br>&gt;"),
     ],
 )
 def test_filters_make_the_text_that_is_printed(template, text):
-    (message,) = Template(PromptSpec(user=template)).render(row(tags=TAGS, o={"k": None}))
+    (message,) = Template(PromptSpec(user=template)).render(row(tags=TAGS, o={"k": None}, price=Decimal("1234.50")))
     assert message["content"] == text
 
 
@@ -529,7 +534,11 @@ def test_what_has_another_text_each_time_is_an_error(value):
         Template(PromptSpec(user="{{ " + value + " }}")).render(row(text="T"))
 
 
-@pytest.mark.parametrize("template", ["{{ missing | trim }}", "{{ 'a' ~ missing }}", "{{ [missing] | join }}"])
+@pytest.mark.parametrize(
+    "template",
+    ["{{ missing | trim }}", "{{ 'a' ~ missing }}", "{{ [missing] | join }}", "{{ [missing] }}",
+     "{{ {'a': missing} | tojson }}"],
+)  # fmt: skip
 def test_what_a_row_lacks_is_an_error_behind_a_filter_too(template):
     with pytest.raises(MissingColumn):
         Template(PromptSpec(user=template)).render(row(text="T"))

@@ -21,6 +21,13 @@ CHECK = AnswerCheck({"type": "object", "required": ["n"], "properties": {"n": {"
         '```JSON {"n": 1} ```',
         '```{"n": 1}```',
         '\ufeff{"n": 1}',
+        '``` json\n{"n": 1}\n```',
+        '```application/json\n{"n": 1}\n```',
+        '```json title="x"\n{"n": 1}\n```',
+        '```json:out.json\n{"n": 1}\n```',
+        '```{.json}\n{"n": 1}\n```',
+        '```json, {"n": 2}\n{"n": 1}\n```',
+        '```json {"n":\n1}\n```',
     ],
 )
 def test_a_fitting_answer_is_parsed_with_or_without_a_fence(text):
@@ -85,6 +92,9 @@ def test_numbers_of_any_size_are_checked_as_they_are_written(schema, text, fits)
     [
         {"name": "order", "strict": True, "schema": {"type": "object"}},
         {"type": "json_schema", "json_schema": {"name": "order", "schema": {"type": "object"}}},
+        {"title": "x", "schema": {"type": "object"}},
+        {"name": "order", "parameters": {"type": "object"}},
+        {"name": "order", "input_schema": {"type": "object"}},
     ],
 )
 def test_what_stands_around_a_schema_elsewhere_is_no_schema(wrapped):

@@ -37,6 +37,7 @@ READER_PATIENCE = 20.0
 _POLL = 0.02
 _TELL_AFTER = 1.0
 _FORK_PATIENCE = 1.0
+_NESTED_PATIENCE = 5.0
 _GATE_AFTER = 2.0
 _GATE_HELD = 1.0
 _GATE_POLL, _GATE_TRIES = 0.001, 200
@@ -56,54 +57,87 @@ class _Turn:
     """One connection of this process to a file at a time: two modes at once are an error in DuckDB."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.holder: int | None = None
-        """The thread that has it."""
+        self.lock = threading.RLock()  # it knows who has it, whatever interrupts that one
 
     @classmethod
     def at(cls, path: Path) -> "_Turn":
-        """Return whose turn it is with a file, by whatever name it goes."""
-        return _turns.setdefault(os.path.realpath(path), cls())
+        """Return whose turn it is with a file, by whatever name it goes: also by another link to it."""
+        name, file = os.path.realpath(path), _identity(path)
+        with _turns_lock:
+            found = _turns.get(name) if file is None else _turns.get(file) or _turns.get(name)
+            turn = found or cls()
+            _turns[name] = turn
+            if file is not None:
+                _turns[file] = turn
+            return turn
+
+    def is_mine(self) -> bool:
+        """Tell whether this thread has it."""
+        return self.lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001 -- as `Condition` asks
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Keep this process's other threads out. Raises LedgerError where a thread would wait for itself, for ever."""
-        if self.holder == threading.get_ident():
+    def taken(self, patience: "Patience | None") -> Iterator[None]:
+        """Keep this process's other threads out.
+
+        Raises LedgerError where a thread would wait for itself, LedgerBusy where it waits with another ledger open, for
+        somebody who may wait for that, and where a `patience` ends that may be shortened.
+        """
+        if self.is_mine():
             raise LedgerError(
                 "this thread has the ledger open already: whoever is told something while it is read (`notify`) can't"
                 " ask it, and what `Ledger.read` gives is to be left first"
             )
-        self._take()
         try:
+            self._take(patience)
+            _open_here.count = _opened_here() + 1
             yield
         finally:
-            self._give()
+            if self.is_mine():
+                _open_here.count = max(_opened_here() - 1, 0)
+                self.lock.release()
 
     @contextmanager
     def left(self) -> Iterator[None]:
         """Let others in while nothing is open: they may wait for somebody else, too."""
-        self._give()
+        self.lock.release()
         try:
             yield
         finally:
-            self._take()
+            self._take(None)
 
-    def _take(self) -> None:
-        while not self.lock.acquire(timeout=LOOK_SECONDS):  # again and again: it hears Ctrl-C in between
-            pass
-        self.holder = threading.get_ident()
+    def _take(self, patience: "Patience | None") -> None:
+        """Wait for it; in pieces, in between which a thread hears Ctrl-C."""
+        until = time.monotonic() + _NESTED_PATIENCE if _opened_here() else math.inf
+        while not self.lock.acquire(timeout=LOOK_SECONDS):
+            if time.monotonic() > until or (callable(patience) and patience() <= 0):
+                raise LedgerBusy("another thread of this program has the ledger open")
 
-    def _give(self) -> None:
-        self.holder = None
-        self.lock.release()
+
+def _identity(path: Path) -> str | None:
+    """Return what is the same for all names of a file; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def _opened_here() -> int:
+    """Return how many ledgers this thread has open."""
+    found: int = getattr(_open_here, "count", 0)
+    return found
 
 
 _turns: dict[str, _Turn] = {}
+_turns_lock = threading.Lock()
+_open_here = threading.local()
 _forking = threading.local()
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    global _turns_lock  # noqa: PLW0603 -- whoever had it is not in the child
+    _turns_lock = threading.Lock()
     _turns.clear()
     for engine in list(_engines):
         engine.forget()
@@ -116,9 +150,9 @@ def _before_fork() -> None:
     """
     _forking.has = []
     until = time.monotonic() + _FORK_PATIENCE
-    for turn in list(_turns.values()):
+    for turn in set(_turns.values()):
         left = max(until - time.monotonic(), 0.0)
-        if turn.holder != threading.get_ident() and turn.lock.acquire(timeout=left):
+        if not turn.is_mine() and turn.lock.acquire(timeout=left):
             _forking.has.append(turn.lock)
 
 
@@ -173,7 +207,7 @@ def reading(
     With a `config` the file is opened by itself, not in the `engine`: such settings hold for all of a DuckDB.
     """
     turn = _Turn.at(path)
-    with turn.taken():
+    with turn.taken(patience):
         engine = engine or Engine()
         shared = partial(engine.attach, path, read_only=True)
         opens = shared if config is None else partial(_by_itself, path, config)
@@ -285,7 +319,7 @@ class Engine:
 
     def give_back(self, path: Path) -> None:
         """Drop it between two sessions, whichever thread has them."""
-        with _Turn.at(path).taken():
+        with _Turn.at(path).taken(None):
             self.drop()
 
     def drop(self) -> None:
@@ -312,7 +346,7 @@ def writing(
     error, too.
     """
     turn = _Turn.at(path)
-    with turn.taken():
+    with turn.taken(patience):
         engine = engine or Engine()
         opens = partial(engine.attach, path, read_only=False)
         connection = _patiently(
@@ -368,8 +402,9 @@ def _patiently(
                 if waited >= most:
                     raise
                 if waiting is not None and not told and waited > _TELL_AFTER:
-                    waiting(f"waiting up to {most:g} s: {busy.holder}")
                     told = True
+                    with turn.left():
+                        waiting(f"waiting up to {most:g} s: {busy.holder}")
             finally:
                 if read_only:
                     gate.open()

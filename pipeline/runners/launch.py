@@ -303,7 +303,8 @@ def _begun(prepared: Prepared, how: Launch) -> RunStart:
 
     def stopped() -> bool:
         nonlocal asked  # a file asks once
-        asked = asked or (not hears_signals() and _wanted_to_stop(how, job))
+        by_event = how.stop is not None and how.stop.is_set()
+        asked = asked or by_event or (not hears_signals() and asked_to_stop(how.ledger.folder, job))
         return asked
 
     try:
