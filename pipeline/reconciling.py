@@ -92,7 +92,10 @@ def reconcile(
     """
     exports, notes = _once([read_export(path, columns) for path in files])
     _require_figures(exports, columns)
-    whose = provider or _provider_of(exports)
+    theirs = _provider_of(exports)
+    whose = provider or theirs
+    if provider is not None and theirs not in {None, provider}:
+        notes.append(f"the files are {theirs}'s by their shape, and compared with what went to {provider}")
     days = [day for export in exports for day in export.days]
     first, last = min(days), max(days)
     with ledger.read() as connection:

@@ -133,6 +133,8 @@ class Reply(NamedTuple):
     hint: RateHint | None = None
     billed_usd: Decimal | None = None
     """What the provider says it charged; None where it says nothing."""
+    odd_usage: Mapping[str, Any] | None = None
+    """The provider's own usage object where no `usage` could be made of it."""
 
 
 CONTEXT_FULL = "context_full"
@@ -234,6 +236,8 @@ class Attempt(NamedTuple):
     """The answer's text, as received."""
     parsed: Any = None
     """The answer as JSON, when a schema was asked for and the text is JSON."""
+    odd_usage: Mapping[str, Any] | None = None
+    """The provider's own usage object where no `usage` could be made of it."""
 
     @property
     def cost_usd(self) -> Decimal | None:

@@ -107,7 +107,8 @@ def reprice(
     sold = list(dict.fromkeys(_sold(target, lists.all) for target in targets))  # X and X@P may be the same
     groups = _groups(ledger, lists.all, sold, by, period)
     sums: dict[tuple[Any, ...], list[_Sum]] = {}
-    warnings: dict[str, None] = {}
+    idle: dict[Target, bool] = {}
+    """Whether reading from a cache saved nothing at any of the prices."""
     for target in sold or (None,):
         for group in groups:
             place = (*(group[name] for name in by), None if target is None else str(target))
@@ -117,13 +118,13 @@ def reprice(
             for total, day in zip(totals, days or (None,), strict=True):
                 offer = lists.find(named.provider or "", named.model, named.lane, whose, day or group["sent_at"].date())
                 _add(total, group, offer, named.lane, caching)
-                if offer is not None and offer.is_idle and caching is not None and caching.read:
-                    warnings[_IDLE.format(named)] = None
+                if offer is not None and caching is not None and caching.read:
+                    idle[named] = idle.get(named, True) and offer.is_idle
     lines = sorted(sums.items(), key=lambda item: [_nulls_last(part) for part in item[0][:-1]])
     return Repriced(
         [_line([*by, "as"], place, totals, days) for place, totals in lines],
         [_line([*by, "as"], place, totals, days) for place, totals in _whole(sums).items()],
-        list(warnings),
+        [_IDLE.format(named) for named, saves_nothing in idle.items() if saves_nothing],
     )
 
 

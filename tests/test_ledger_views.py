@@ -306,3 +306,16 @@ def test_prices_of_a_run_are_copied_and_an_unknown_price_copies_none(path):
     assert value(path, "select count(*) from prices") == 0
     Booked(path, price=PRICE | {"price_id": "p2"}).end()
     assert ask(path, "select run_id, price_id, note from prices") == [(2, "p2", None)]
+
+
+def test_rows_that_ended_without_an_answer_name_the_model_that_was_asked(path):
+    run = Booked(path)
+    run.answer("v1a")
+    run.attempt("v1b", result="unavailable", output=None)
+    run.outcome("v1b", "failed", answered=False)
+    run.rows("v1a", "v1b", "v1c")
+    run.end()
+    ((model,),) = ask(path, "select distinct model from plan_starts")
+    assert ask(path, "select status, model from results order by row_index") == [
+        ("ok", model), ("failed", model), ("pending", None),
+    ]  # fmt: skip

@@ -421,3 +421,20 @@ def test_of_several_tool_calls_all_are_kept_with_their_names():
         {"name": "odd", "arguments": "no JSON"},
     ]
     assert ended("tool_calls", {"content": None, "tool_calls": calls[:1]}).text == '{"sku":  "A"}'
+
+
+@pytest.mark.parametrize(
+    ("usage", "kept"),
+    [
+        ({"prompt_tokens": 17, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 10_000}}, True),
+        ({"prompt_tokens": 17}, True),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, True),
+        ({"prompt_tokens": 17, "completion_tokens": 5}, False),
+        ({}, False),
+        ("none", False),
+    ],
+)
+def test_a_usage_that_says_no_cost_is_kept_for_whoever_settles_it(usage, kept):
+    found = decode(answered() | {"usage": usage})
+    assert found.odd_usage == (usage if kept else None)
+    assert (found.usage is None) is (kept or not usage or usage == "none")

@@ -472,6 +472,32 @@ from judged
 group by all;
 """
 
+_MODELS_OF_FAILED_ROWS = """
+-- As before, and rows that ended without an answer have the model that was asked, too.
+create or replace view results as
+with newest as (select job, max(plan_id) as plan_id from plan_starts group by job),
+     paid as (select r.job, a.key, count(*) as attempts,
+                     case when count(a.cost_usd) < count(*) then nullif(sum(a.cost_usd), 0)
+                          else sum(a.cost_usd) end as cost_usd
+              from attempts a join run_starts r using (run_id) group by r.job, a.key)
+select n.job, n.plan_id, w.row_index, w.row_id, w.key,
+       coalesce(b.best.status, 'pending') as status,
+       s.output, s.parsed, s.finish_reason,
+       case when w.repeated or p.attempts is null then 0 else p.cost_usd end::decimal(18,12) as cost_usd,
+       w.repeated or coalesce(b.best.reused, false) as reused,
+       case when w.repeated then 0 else coalesce(p.attempts, 0) end as attempts,
+       s.input_tokens, s.output_tokens, s.provider,
+       coalesce(s.model, case when b.best is not null then ps.model end) as model, s.model_returned, s.latency_ms,
+       s.answered_at,
+       b.best.error_type as error_type, b.best.error as error
+from newest n
+join rows w using (plan_id)
+join plan_starts ps using (plan_id)
+left join best_outcomes b on b.job = n.job and b.key = w.key
+left join answers s on s.key = w.key and s.run_id = b.best.answer_run and s.attempt = b.best.answer_attempt
+left join paid p on p.job = n.job and p.key = w.key;
+"""
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "views", _VIEWS),
@@ -487,5 +513,6 @@ MIGRATIONS = (
     Migration(12, "re-pricing with no more than all of the input", _REPRICE_SHARES),
     Migration(13, "what made a run pause", _PAUSE_KINDS),
     Migration(14, "repairs in a later run, bills without a price", _SPEND_ACROSS_RUNS),
+    Migration(15, "rows without an answer name their model", _MODELS_OF_FAILED_ROWS),
 )
 NEWEST = MIGRATIONS[-1].step

@@ -89,7 +89,9 @@ def _decoded(
         # free. A filter's words may be.
         usage = None if text or reasoned or not usage.input_tokens or finish == "length" else usage
     request_id = request_id_of(reply, fields, secrets)
-    return Reply(text, finish, reason, usage, model, request_id, reasoned, rate_hint(reply.headers, now))
+    found = Reply(text, finish, reason, usage, model, request_id, reasoned, rate_hint(reply.headers, now))
+    odd = _part(fields, "usage") if usage is None else None
+    return found._replace(odd_usage=_kept(odd)) if odd else found
 
 
 def billed_usd(fields: dict[str, Any], path: str) -> Decimal | None:

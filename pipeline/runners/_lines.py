@@ -29,7 +29,7 @@ def attempt_line(attempt: Attempt, ticket: Ticket, *, held: bool = False) -> Fie
     # All at once: a named tuple finds each name anew, which every answer would pay for twenty times.
     (
         key, number, kind, result, sent_at, latency_ms, reserved_usd, computed_usd, billed_usd, price_id, http_status,
-        model_returned, finish_reason, usage, request_id, error_type, error, output, parsed,
+        model_returned, finish_reason, usage, request_id, error_type, error, output, parsed, odd_usage,
     ) = attempt  # fmt: skip
     line = {
         "type": "attempt",
@@ -43,7 +43,7 @@ def attempt_line(attempt: Attempt, ticket: Ticket, *, held: bool = False) -> Fie
         "model_returned": model_returned,
         "finish_reason": finish_reason,
         "usage": None if usage is None else _usage(usage),
-        "usage_json": None if usage is None else dict(usage.raw),
+        "usage_json": odd_usage if usage is None else dict(usage.raw),
         "counted": ticket.input_tokens,
         "count_method": ticket.count_method,
         "computed_usd": _text(computed_usd),

@@ -102,12 +102,12 @@ class Exchanger:
         judged: AttemptResult
         error_type: str | None
         error: str | None
-        output, parsed, finish_reason = None, None, None
+        output, parsed, finish_reason, odd_usage = None, None, None, None
         if isinstance(result, Failure):
             judged, error_type, error = result.result, result.error_type, result.message
         else:
             judged, error_type, error, parsed = judge(result, self.check, self.spec.max_tokens)
-            output, finish_reason = result.text, result.finish_reason
+            output, finish_reason, odd_usage = result.text, result.finish_reason, result.odd_usage
         # By position: names would cost every answer half a microsecond.
         return Attempt(
             ticket.request.key,
@@ -129,6 +129,7 @@ class Exchanger:
             error,
             output,
             parsed,
+            odd_usage,
         )
 
     def next_step(

@@ -15,6 +15,8 @@ A_DAY, A_SECOND = timedelta(days=1), timedelta(seconds=1)
 _SLASHED = re.compile(r"(2[0-9]{3})/([0-9]{1,2})/([0-9]{1,2})")
 _ISO = re.compile(r"2[0-9]{3}(-[0-9]{2}-[0-9]{2}|[0-9]{4})([T ][ -~]+)?")
 """A week (`2026-W47`) is no day, though Python takes it for its Monday."""
+_LOCAL_MIDNIGHT = re.compile(r"[T ]00:00(:00(\.0+)?)? ?[-+][0-9]{2}:?[0-9]{2}$")
+"""A day's beginning in a time zone of its own."""
 _EPOCH = re.compile(r"[0-9]{9,11}(\.0*)?")
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 _THOUSANDS = re.compile(r"-?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?")
@@ -59,6 +61,11 @@ def span_of(start: Any, end: Any, document: Document) -> Span:
     first = moment_of(start, document)
     midnight = midnight_before(first)
     if end is None or not str(end).strip():
+        if first != midnight and _LOCAL_MIDNIGHT.search(str(start).strip()):
+            raise InputError(
+                f"{document.place}: a day that begins at {first:%Y-%m-%d %H:%M} UTC isn't one of UTC;"
+                " export by UTC days"
+            )
         return midnight, midnight + A_DAY
     last = moment_of(end, document)
     if last == midnight + A_DAY - A_SECOND:  # an end that is the last second of the bucket

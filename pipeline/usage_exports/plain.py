@@ -27,7 +27,7 @@ def _is_plain(document: Document, columns: Mapping[str, str]) -> bool:
 
 def _read(document: Document, columns: Mapping[str, str]) -> Found:
     named = _named(document, columns)
-    currencies = [name for name in document.header if name.lower().endswith(_CURRENCY) and "usd" in named]
+    currencies = [name for name in document.header if _CURRENCY in name.lower() and "usd" in named]
 
     def line_of(row: Said, day: date, place: Document) -> UsageLine:
         said = {name: row[column] for name, column in named.items()}
