@@ -197,7 +197,7 @@ class Doorman:
             self.again_apart(ticket, self._apart_from - now)
             return
         self._apart_from = now + APART_SECONDS
-        self._apart.append(ticket)
+        (self._alone if ticket.alone else self._apart).append(ticket)
         self._changed.set()
 
     def again_alone(self, ticket: Ticket, wait_seconds: float) -> None:
@@ -219,6 +219,9 @@ class Doorman:
             self._ready_again(ticket)
 
     def _ready_again(self, ticket: Ticket) -> None:
+        if ticket.alone:
+            self._ready_alone(ticket)
+            return
         # Whether the server is down is seen only if others are tried: rows may fail on their own account.
         behind = self._silent and (ticket.tries or ticket.turned_away or self._narrowed is not None)
         (self._failed if behind else self._retries).append(ticket)

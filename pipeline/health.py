@@ -132,6 +132,7 @@ class Health:
         """Requests in a row that only a status spoke against, after others had been answered."""
         self._answers_before_shut = -1
         self._shut_since = 0.0
+        self._shut_by: Failure | None = None
         self._proven = False
         """Something else than a rejection came back: the job can't be all wrong."""
         self._recent: deque[Status] = deque(maxlen=RECENT_ANSWERS)
@@ -226,14 +227,22 @@ class Health:
         goes_on = self._answers == self._answers_before_shut
         self._shut_out = self._shut_out + 1 if goes_on else 1
         self._shut_since = now if self._shut_out == 1 else self._shut_since
+        self._shut_by = failure
         self._answers_before_shut = self._answers
         if not most or self._shut_out < most:
             return Heard(hold=True, notice=notice, alive=True)
-        why = (
-            f"{failure.message}. The last {self._shut_out} requests got this, and others were answered before: if it is"
-            " for what stands in these rows, --set stop.same_rejections=0 rejects them and goes on"
+        return Heard(pause=self.shut_out(), notice=notice, alive=True)
+
+    def shut_out(self) -> Pause | None:
+        """Say why the run must pause if only a status spoke against rows, and nothing passed since."""
+        if not self._shut_out or not self._rules.same_rejections or self._shut_by is None:
+            return None
+        rows = "1 request" if self._shut_out == 1 else f"{self._shut_out} requests"
+        return Pause(
+            self._shut_by.pause,
+            f"{self._shut_by.message}. {rows} got this, and none that was sent later was answered: if it is for what"
+            " stands in these rows, --set stop.same_rejections=0 rejects them and goes on",
         )
-        return Heard(pause=Pause(failure.pause, why), notice=notice, alive=True)
 
     def _limited(self, failure: Failure, now: float) -> Heard:
         since = self._refused_since

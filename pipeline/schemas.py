@@ -20,7 +20,7 @@ _PROBLEMS_TOLD = 4
 """So many of an answer's mistakes are told: a repair that hears of one mends one."""
 _BYTE_ORDER_MARK = "\ufeff"
 _FENCE = "```"
-_INFO = re.compile(r"\s*[A-Za-z0-9+-]*\s*(?=[\[{\"])|\s*json\b", re.IGNORECASE)
+_INFO = re.compile(r"(?:[A-Za-z0-9+-]*\s*(?=[\[{\"])|json\b)?", re.IGNORECASE)
 """What stands behind an opening fence, before an answer in the same line."""
 _LONG = 19
 """Digits of a number that may need more than 64 bits."""
@@ -140,7 +140,9 @@ def unfenced(text: str) -> str:
         return stripped
     inside = stripped[len(_FENCE) : -len(_FENCE)]
     _, newline, below = inside.partition("\n")
-    in_one_line = _INFO.sub("", inside, count=1).strip()
+    behind = inside.lstrip()
+    info = _INFO.match(behind)
+    in_one_line = behind[info.end() if info else 0 :].strip()
     if newline and not (_is_json(in_one_line) and not _is_json(below)):
         return below.strip()
     return in_one_line

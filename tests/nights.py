@@ -195,7 +195,7 @@ class Night:
         await asyncio.sleep(0)
         bringing.cancel()
         if self.paused is None:
-            self.desk.book_held()
+            self.paused = self.desk.book_held()
         self.journal.close()
         self.seconds = asyncio.get_running_loop().time()
         return +self.tally.statuses

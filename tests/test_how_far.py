@@ -254,7 +254,7 @@ def test_the_end_says_how_many_429s_had_only_their_own_rows_wait_unless_they_are
 
 def test_where_only_rows_that_a_429_refused_are_left_the_progress_line_says_until_when_they_wait():
     waits = watched(in_flight=0, waiting_alone=(112, 58.4), requests_per_minute=None)
-    assert "112 rows refused (429), going on in 58 s" in Progress(quiet=False).line(waits, now=0.0)
+    assert "112 rows turned away (429, 503), going on in 58 s" in Progress(quiet=False).line(waits, now=0.0)
     busy = watched(in_flight=1, waiting_alone=(112, 58.4), requests_per_minute=None)
     assert "429" not in Progress(quiet=False).line(busy, now=0.0)
 

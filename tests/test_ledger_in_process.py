@@ -222,6 +222,27 @@ def test_who_is_told_that_a_ledger_is_busy_may_ask_another_one(tmp_path):
     assert [answer for _, answer in told] == [1]
 
 
+def test_a_thread_that_let_others_in_waits_for_them_as_long_as_it_would_have(path, monkeypatch):
+    monkeypatch.setattr(_connect, "_NESTED_PATIENCE", 0.0)
+    turn, there, leave = _connect._Turn.at(path), threading.Event(), threading.Event()
+
+    def holds():
+        with turn.taken(None):
+            there.set()
+            leave.wait()
+
+    holding = threading.Thread(target=holds)
+    with turn.taken(None):
+        with turn.left():
+            holding.start()
+            there.wait()
+            threading.Timer(0.3, leave.set).start()
+        assert turn.is_mine()
+        assert _connect._opened_here() == 1
+    holding.join()
+    assert _connect._opened_here() == 0
+
+
 def test_an_interrupted_wait_takes_no_other_threads_turn_away(path):
     turn, there, leave = _connect._Turn.at(path), threading.Event(), threading.Event()
 
@@ -248,6 +269,7 @@ def test_an_interrupted_wait_takes_no_other_threads_turn_away(path):
     assert not turn.lock.acquire(timeout=0.1), "the other one is still inside"
     leave.set()
     holding.join()
+    assert _connect._opened_here() == 0
     with turn.taken(None):
         assert turn.is_mine()
 

@@ -615,6 +615,12 @@ def test_a_provider_behind_openrouter_that_finds_a_prompt_too_long_rejects_its_r
     assert openrouter(400, raw=raw).error_type == "context_length_exceeded"
 
 
+def test_what_a_provider_behind_openrouter_has_spent_is_not_ours():
+    raw = '{"error": {"message": "Your account has reached your spending limit"}}'
+    assert openrouter(400, raw=raw).action == "reject"
+    assert openrouter(429, raw='{"error": {"message": "Exceeded budget for concurrency"}}').action == "retry"
+
+
 def test_a_quota_behind_openrouter_is_not_ours():
     assert openrouter(429, raw='{"error": {"message": "no", "code": "insufficient_quota"}}').action == "retry"
 
@@ -632,6 +638,10 @@ def test_a_reset_that_stands_in_the_body_counts():
         (404, b"default backend - 404", True),
         (404, {"error": {"message": "No endpoints found", "code": 404}}, True),
         (404, {"error": {"message": "no model", "type": "NotFoundError"}}, False),
+        (403, {"error": {"message": "Key limit exceeded (total limit)", "code": 403}}, False),
+        (403, {"error": {"message": "Your account has insufficient balance", "code": 403}}, False),
+        (404, {"error": "model 'x' not found, try pulling it first"}, False),
+        (404, {"error": {"code": "DeploymentNotFound", "message": "no"}}, False),
         (404, {"error": {"message": "no model", "code": "model_not_found"}}, False),
         (403, {"error": {"message": "no", "type": "permission_error"}}, False),
         (401, b"", False),

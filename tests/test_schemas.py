@@ -113,3 +113,10 @@ def test_misspelt_keywords_are_doubted_wherever_a_schema_stands():
     said = " ".join(doubts(schema))
     assert [said.count(f"did you mean '{name}'?") for name in ("required", "type", "maxLength", "pattern")] == [1] * 4
     assert doubts({"type": "object", "properties": {"titel": True}, "enum": ["requird"], "x-patern": 1}) == []
+
+
+@pytest.mark.parametrize("inside", ["No result." + " " * 100_000, "\n" * 100_000, "x" * 100_000, "json " * 50_000])
+def test_a_fence_around_anything_is_read_in_one_go(inside):
+    """Blanks that a model goes on with must not hold a run up: a pattern that backtracks took minutes."""
+    assert unfenced(f"```\n{inside}\n```") == inside.strip()
+    unfenced(f"```{inside}```")

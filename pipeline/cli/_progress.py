@@ -54,7 +54,7 @@ class Progress:
             parts.append(f"{why} in {duration(run.shut_seconds)}")
         if not run.in_flight and run.shut_seconds <= 1 and (waiting := run.waiting_alone)[0]:
             rows, seconds = waiting
-            parts.append(f"{plural(rows, 'row')} refused (429), going on in {duration(seconds)}")
+            parts.append(f"{plural(rows, 'row')} turned away (429, 503), going on in {duration(seconds)}")
         if run.ledger_problem:
             parts.append(f"waiting to load: {run.ledger_problem}")
         parts.append(f"{tally.statuses['ok']:,} ok")

@@ -89,21 +89,23 @@ class _Turn:
             )
         try:
             self._take(patience)
-            _open_here.count = _opened_here() + 1
             yield
         finally:
             if self.is_mine():
-                _open_here.count = max(_opened_here() - 1, 0)
-                self.lock.release()
+                self._give()
 
     @contextmanager
-    def left(self) -> Iterator[None]:
-        """Let others in while nothing is open: they may wait for somebody else, too."""
-        self.lock.release()
+    def left(self, patience: "Patience | None" = None) -> Iterator[None]:
+        """Let others in while nothing is open: they may wait for somebody else, too. Raises as `taken`."""
+        self._give()
         try:
             yield
         finally:
-            self._take(None)
+            self._take(patience)
+
+    def _give(self) -> None:
+        _open_here.count = _opened_here() - 1
+        self.lock.release()
 
     def _take(self, patience: "Patience | None") -> None:
         """Wait for it; in pieces, in between which a thread hears Ctrl-C."""
@@ -111,6 +113,7 @@ class _Turn:
         while not self.lock.acquire(timeout=LOOK_SECONDS):
             if time.monotonic() > until or (callable(patience) and patience() <= 0):
                 raise LedgerBusy("another thread of this program has the ledger open")
+        _open_here.count = _opened_here() + 1
 
 
 def _identity(path: Path) -> str | None:
@@ -403,12 +406,12 @@ def _patiently(
                     raise
                 if waiting is not None and not told and waited > _TELL_AFTER:
                     told = True
-                    with turn.left():
+                    with turn.left(patience):
                         waiting(f"waiting up to {most:g} s: {busy.holder}")
             finally:
                 if read_only:
                     gate.open()
-            with turn.left():
+            with turn.left(patience):
                 time.sleep(_POLL * random.uniform(0.5, 1.5))  # noqa: S311 -- spreading polls, not secrets
 
 

@@ -109,6 +109,12 @@ _KEY_STATUSES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _OF_ONE_ROW = frozenset({403, 404, 405, 410})
 """What stands between us and the model may say these to a single text, too: a firewall, a router."""
 
+_OF_ALL_ROWS = re.compile(
+    r"\bkeys?\b|balance|credit|quota|\blimit exceeded|account|billing|subscription|\bplan\b|model\b.*not found"
+    r"|deployment|region|country|permission|unauthori[sz]ed",
+    re.IGNORECASE,
+)
+
 _MAYBE_BILLED = frozenset({408, 504, 522, 524})
 """Somebody on the way gave up waiting; the model may have worked on, and billed."""
 
@@ -242,9 +248,8 @@ def _what_is_wrong(said: Said, status: int) -> Literal["credit", "key", "fatal"]
 
 
 def _names_nothing(said: Said) -> bool:
-    """Tell whether only the status says what is wrong, and no word that is known."""
-    words = {(word or "").lower() for word in (said.code, said.kind)}
-    return words.isdisjoint(_CODES) and words.isdisjoint(_TYPES)
+    """Tell whether only the status says what is wrong: no code, no type, and no word of what all rows share."""
+    return said.code is None and said.kind is None and _OF_ALL_ROWS.search(said.message) is None
 
 
 def _hint(reply: WireReply, said: Said, now: float, *, limited: bool) -> RateHint | None:
@@ -306,7 +311,7 @@ def _by_code(reply: WireReply, said: Said, status: int) -> Verdict | None:
             never = verdict == "door" and _NEVER_FITS.search(said.message)
             return "reject" if never else verdict
     money = _MONEY.get(status)
-    if money is not None and money.search(said.message):
+    if money is not None and money.search(said.own_message):
         return "pause"
     if status == HTTPStatus.FORBIDDEN and (said.flagged or _FLAGGED.search(said.message)):
         return "refuse"

@@ -23,6 +23,13 @@ class Said:
     param: str | None = None
     flagged: bool = False
     """A moderation service named reasons."""
+    upstream: str = ""
+    """The end of the message that a provider behind this one said, of an account that is not ours."""
+
+    @property
+    def own_message(self) -> str:
+        """Return the message without that."""
+        return self.message.removesuffix(self.upstream)
 
 
 def said_by(body: Any, reply: WireReply) -> Said:
@@ -60,7 +67,8 @@ def _parts_of(error: Mapping[str, Any]) -> Said:
     details, metadata = _mapping(error.get("details")), _mapping(error.get("metadata"))
     code = details.get("error_code") or details.get("code") or error.get("code")
     kind, param = error.get("type"), error.get("param")
-    message = ": ".join(filter(None, (_message_of(error), _upstream(metadata))))
+    upstream = _upstream(metadata)
+    message = ": ".join(filter(None, (_message_of(error), upstream)))
     return Said(
         code=code if isinstance(code, str) and code and not code.isdigit() else None,
         kind=kind if isinstance(kind, str) and kind and kind != "error" else None,
@@ -68,6 +76,7 @@ def _parts_of(error: Mapping[str, Any]) -> Said:
         status=_status_of(code),
         param=param if isinstance(param, str) else None,
         flagged=bool(metadata.get("reasons") or metadata.get("flagged_input")),
+        upstream=upstream,
     )
 
 

@@ -257,6 +257,7 @@ class Desk:
         self._broke = key, now
         if ticket.alone:
             self._alone_in_vain += 1
+            return False
         if self._alone_in_vain >= ALONE_IN_VAIN:  # these rows are to blame, each for itself
             return False
         return (before != key and now - at <= TOGETHER_SECONDS) or any(
@@ -268,8 +269,12 @@ class Desk:
         ticket, _, result, epoch = arrival
         key = ticket.request.key
         if not isinstance(result, Failure):
+            if ticket.alone:
+                self._alone_in_vain = 0
             sent = self._door.sent_at(ticket) if self._health.wants_sent else None
             return self._health.heard(key, result, now, began=epoch, sent=sent)
+        if ticket.alone and result.error_type == "broken":  # it had the server to itself: that is proof
+            return Heard()
         older = 0
         if result.result == "unavailable":
             if not self._home_keys:
@@ -317,6 +322,10 @@ class Desk:
         """
         if self._doubted:
             pause = self._health.nothing_came(self._doubted[-1][1].error, len(self._doubted))
+            if pause is not None:
+                return pause
+        if self._held:
+            pause = self._health.shut_out()
             if pause is not None:
                 return pause
         self._book_rejections()

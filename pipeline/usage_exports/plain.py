@@ -1,5 +1,6 @@
 """Any CSV whose columns are named for it, by `--columns` or because they have our names."""
 
+import re
 from collections.abc import Mapping
 from datetime import date
 
@@ -8,7 +9,7 @@ from pipeline.usage_exports._shape import FIGURES, Found, Kind, Said, Shape, Usa
 from pipeline.usage_exports._values import check_currency, count_of, model_of, number_of
 
 COLUMNS = ("day", "model", *FIGURES)
-_CURRENCY = "currency"
+_CURRENCY = re.compile(r"currency([ _-]?code)?\s*$", re.IGNORECASE)
 
 
 def _named(document: Document, columns: Mapping[str, str]) -> dict[str, str]:
@@ -27,7 +28,7 @@ def _is_plain(document: Document, columns: Mapping[str, str]) -> bool:
 
 def _read(document: Document, columns: Mapping[str, str]) -> Found:
     named = _named(document, columns)
-    currencies = [name for name in document.header if _CURRENCY in name.lower() and "usd" in named]
+    currencies = [name for name in document.header if _CURRENCY.search(name) and "usd" in named]
 
     def line_of(row: Said, day: date, place: Document) -> UsageLine:
         said = {name: row[column] for name, column in named.items()}
