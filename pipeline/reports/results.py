@@ -56,7 +56,10 @@ _COLUMNS = """
        case when w.repeated or w.attempts is null then 0 else w.cost_usd end::decimal(18,12) as cost_usd,
        w.repeated or coalesce(w.reused, false) as reused,
        case when w.repeated then 0 else coalesce(w.attempts, 0) end as attempts,
-       s.input_tokens, s.output_tokens, s.provider, s.model, s.model_returned, s.latency_ms, s.answered_at,
+       s.input_tokens, s.output_tokens, s.provider,
+       coalesce(s.model, case when w.status is not null then
+           (select arg_max(model, plan_id) from plan_starts where job = getvariable('job')) end) as model,
+       s.model_returned, s.latency_ms, s.answered_at,
        w.error_type, w.error
 """
 _FROM_PLACES = "from places w left join answers s on s.rowid = w.answer"
