@@ -268,7 +268,7 @@ class Doorman:
             if ticket is None:
                 break
             if not self._budget.reserve(ticket.reserve_usd or ZERO):
-                self._retries.appendleft(ticket)  # it is the next one all the same
+                (self._alone if ticket.alone else self._retries).appendleft(ticket)  # it is the next one all the same
                 break
             self._requests.take()
             self._goes_out(ticket, now)

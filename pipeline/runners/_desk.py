@@ -280,7 +280,7 @@ class Desk:
             if not self._home_keys:
                 self._home_keys = {each.ticket.request.key for each in self._at_hand}
             older = self._door.failed(ticket, result, self._home_keys, wanted=self._health.wants_older)
-        goes_on = self._turned_away(ticket, result) or (with_others and not ticket.alone)
+        goes_on = with_others or self._turned_away(ticket, result)
         last = ticket.tries + 1 >= self._exchanger.policy.attempts and not goes_on
         return self._health.heard(key, result, now, began=epoch, proven=self._proven, last=last, older=older)
 
