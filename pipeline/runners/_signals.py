@@ -17,6 +17,8 @@ from pipeline.runners._loader import LAST_PATIENCE
 from pipeline.runners.local import LocalRun
 
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a stop request", signal.SIGHUP: "a closed terminal"}
+STOP_REQUEST = f"stopped by {_NAMES[signal.SIGTERM]}"
+"""Why a run stops that was asked to, by whatever means."""
 
 
 def _heard() -> list[signal.Signals]:
@@ -37,7 +39,7 @@ async def look_out(run: LocalRun, asked: Callable[[], bool], notify: Callable[[s
     """Stop a run gently once somebody asks for it by other means than a signal."""
     while not asked():  # noqa: ASYNC110 -- a file, and an event of another thread, wake nobody here
         await asyncio.sleep(LOOK_SECONDS)
-    run.stop(f"stopped by {_NAMES[signal.SIGTERM]}")
+    run.stop(STOP_REQUEST)
     notify(f"a stop request: letting nothing more out, waiting for {run.in_flight} in flight")
 
 

@@ -16,7 +16,7 @@ from pipeline import pricebook
 from pipeline.budget import Budget, dollars
 from pipeline.counting import Counting
 from pipeline.counts import SUFFIX as COUNTS_SUFFIX
-from pipeline.errors import InputError, JobFileError, LedgerBusy, PriceError, RunStopped, UsageError, UserError
+from pipeline.errors import InputError, JobFileError, PriceError, UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, TooLong, ToSend
 from pipeline.job import Job
 from pipeline.ledger import Ledger, Retry, RunRequest, RunStart
@@ -31,7 +31,7 @@ from pipeline.runners._loader import Loader
 from pipeline.runners._local_model import require_local_model, require_model_name
 from pipeline.runners._open_files import make_room_for
 from pipeline.runners._planner import Planner
-from pipeline.runners._signals import Asked, hears_signals, listen, look_out, stoppable
+from pipeline.runners._signals import STOP_REQUEST, Asked, hears_signals, listen, look_out, stoppable
 from pipeline.runners.attempt import Exchanger
 from pipeline.runners.job_lock import asked_to_stop, job_lock
 from pipeline.runners.local import LocalRun, RunReport
@@ -275,7 +275,7 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
                 f"{', '.join(others)} runs on the same account: the stated limits are not shared between jobs,"
                 " and of what both ask now each pays its own"
             )
-        started = _begun(prepared, how)
+        started = _begun(prepared, how, asked)
         asked.begun = True
         runlog.started(prepared, started, how.ledger.path)
         if job.budget_usd is not None and started.plan.spent_usd:
@@ -297,22 +297,15 @@ def launch(prepared: Prepared, key: str | None, how: Launch) -> RunReport:
             started.journal.close()
 
 
-def _begun(prepared: Prepared, how: Launch) -> RunStart:
+def _begun(prepared: Prepared, how: Launch, asked: Asked) -> RunStart:
     """Register the run; whoever asks it to stop while it waits for the ledger is heard at once."""
-    job, asked = prepared.job.name, False
 
     def stopped() -> bool:
-        nonlocal asked  # a file asks once
-        by_event = how.stop is not None and how.stop.is_set()
-        asked = asked or by_event or (not hears_signals() and asked_to_stop(how.ledger.folder, job))
-        return asked
+        if asked.reason is None and _wanted_to_stop(how, prepared.job.name):  # a file asks once
+            asked.reason = STOP_REQUEST
+        return asked.reason is not None
 
-    try:
-        return how.ledger.for_a_run(how.notify, stopped).begin(_request(prepared, how))
-    except LedgerBusy:
-        if stopped():
-            raise RunStopped("stopped by a stop request before anything was sent") from None
-        raise
+    return how.ledger.for_a_run(how.notify, stopped).begin(_request(prepared, how))
 
 
 def _request(prepared: Prepared, how: Launch) -> RunRequest:
