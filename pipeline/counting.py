@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 from pipeline.counts import CountKeeper, KeptCounts, header_of
+from pipeline.notices import Notify
 from pipeline.planning import Meter
 from pipeline.records import Request, TokenCount
 
@@ -100,7 +101,7 @@ class Counting:
     """Whether this scan writes that file anew, if it made any counts."""
     sparing: bool = False
     """Whether short texts are counted on the calling thread alone: for a run, whose loop wants the processors, too."""
-    notify: Callable[[str], None] | None = None
+    notify: Notify | None = None
     """Hears, once, when the fast tokenizer is installed and can't be used."""
     made: int = 0
     """Counts made so far; all others were kept."""

@@ -16,6 +16,7 @@ from pipeline.budget import ZERO, Budget, dollars
 from pipeline.crowding import BUSY, SLOW, Crowding
 from pipeline.errors import BudgetExhausted
 from pipeline.minute import Minute
+from pipeline.notices import Notify
 from pipeline.pace import (
     NO_RAMP_UP_TO,
     SLICE_SECONDS,
@@ -106,7 +107,7 @@ class Ticket(NamedTuple):
 class Doorman:
     """Lets tickets out one at a time; `next` has exactly one caller."""
 
-    def __init__(self, limits: Limits, budget: Budget, notify: Callable[[str], None] | None = None) -> None:
+    def __init__(self, limits: Limits, budget: Budget, notify: Notify | None = None) -> None:
         """Take the limits and the run's budget; `notify` hears what the server taught."""
         self._limits, self._notify = limits, notify
         self._budget = budget

@@ -20,7 +20,7 @@ A failure of a request is not an exception but a value, `records.Failure`: it be
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 PauseKind = Literal[
     "stopped", "time", "budget", "bill", "credit", "key", "fatal", "unavailable", "rate_limited", "rejections",
@@ -111,10 +111,19 @@ class RunPaused(PromptmillError):
     kind: PauseKind = "disk"
 
 
+STOP_REQUEST = "a stop request"
+"""What stops a run that is neither Ctrl-C nor a closed terminal."""
+
+
 class RunStopped(RunPaused):
     """Somebody asked for it before the run had begun."""
 
     kind = "stopped"
+
+    @classmethod
+    def before_sending(cls, by: str = STOP_REQUEST) -> Self:
+        """Return the error that says what stopped it."""
+        return cls(f"stopped by {by} before anything was sent")
 
 
 class RunDeclined(RunStopped):

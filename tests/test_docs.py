@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sys
+import tomllib
 from decimal import Decimal
 from typing import get_args
 
@@ -100,6 +101,12 @@ def is_in_the_code(name):
         home, _, owner = head.rpartition(".")
         return is_in_the_code(head) and hasattr(getattr(importlib.import_module(f"pipeline.{home}"), owner), attribute)
     return any(hasattr(importlib.import_module(home), attribute) for home in homes)
+
+
+def test_the_page_about_the_design_shows_the_layers_of_the_contract():
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    layers = "\n".join(contract["layers"]).replace("pipeline.", "")
+    assert f"```\n{layers}\n```" in (ROOT / "docs" / "design.md").read_text()
 
 
 @pytest.mark.parametrize("command", [c for page in PAGES for c in commands(page)], ids=str)

@@ -7,8 +7,9 @@ here prints, or reads the environment unless a run is left to its defaults.
 from pipeline.api._books import Respend, Spend, drift, forecast, prices, reconcile, respend, results, spend, sql
 from pipeline.api._estimates import compare, contradictions, estimate
 from pipeline.api._jobs import Checked, Name, Overrides, check, open_job
-from pipeline.api._runs import Notify, Piloted, RunOptions, log_notice, pilot, run, run_async, statuses_to_retry, stop
+from pipeline.api._runs import Piloted, RunOptions, pilot, run, run_async, statuses_to_retry, stop
 from pipeline.api._standing import Errors, changed_since, earlier, errors, named, status
+from pipeline.notices import Notify, log_notice
 
 __all__ = [
     "Checked",

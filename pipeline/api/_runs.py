@@ -20,12 +20,12 @@ from pipeline.errors import LedgerBusy, LedgerError, RunDeclined, RunStopped, Us
 from pipeline.estimating import Estimate, Sample, Tick
 from pipeline.job import Job, job_name, load_job
 from pipeline.ledger import Ledger
+from pipeline.notices import Notify, log_notice
 from pipeline.planning import Selection, repeated_ids
 from pipeline.reports import require_job, run_report
 from pipeline.reports import results as results_report
 from pipeline.reports.earlier import kept_answers, left_behind
 from pipeline.reports.settings import as_it_ran
-from pipeline.runners import runlog
 from pipeline.runners.job_lock import ask_to_stop, live_runs
 from pipeline.runners.launch import (
     Launch,
@@ -42,13 +42,6 @@ from pipeline.runners.local import RunReport
 from pipeline.runners.pilot import send_pilot
 from pipeline.runners.tally import ENDED_BADLY
 from pipeline.threads import in_thread
-
-Notify = Callable[[str], None]
-
-
-def log_notice(text: str) -> None:
-    """Hand a notice to the logger `promptmill`, which shows it on stderr unless a program has set up its own."""
-    runlog.LOGGER.warning("%s", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +176,7 @@ def _is_stopped(options: RunOptions) -> bool:
 def _go_on(options: RunOptions) -> None:
     """Raise RunStopped if somebody has asked for that already."""
     if _is_stopped(options):
-        raise RunStopped("stopped by a stop request before anything was sent")
+        raise RunStopped.before_sending()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import click
 if TYPE_CHECKING:
     from pipeline.api import Overrides
     from pipeline.ledger import Ledger
+    from pipeline.notices import Notify
 
 _CLOCK_TIME = re.compile(r"\d?\d:\d\d")
 MOST = 2**63 - 1
@@ -185,13 +186,13 @@ def keep_secret(value: str) -> None:
         secrets.append(value)
 
 
-def open_ledger(path: Path, notify: Callable[[str], None] = warn) -> "Ledger":
+def open_ledger(path: Path, notify: "Notify" = warn) -> "Ledger":
     """Return the ledger at this path. Raises UsageError for a name that DuckDB would take for a data file."""
     import logging
 
     from pipeline.ledger import Ledger
+    from pipeline.notices import LOGGER
 
-    # What a user should know is said here; Python would print warnings of a logger without handlers, too.
-    logging.getLogger("promptmill").addHandler(logging.NullHandler())
-
+    if not LOGGER.handlers:  # what a user should know is said here; Python would print a logger's warnings, too
+        LOGGER.addHandler(logging.NullHandler())
     return Ledger(path, notify=notify)

@@ -3,7 +3,6 @@
 Every reading command first loads what dead journals hold beyond the file; a live run loads its own journal.
 """
 
-import logging
 import os
 import secrets
 import time
@@ -28,12 +27,11 @@ from pipeline.ledger._frames import ESTIMATES, PLAN_ENDS, ROWS, Bundle, microsec
 from pipeline.ledger._history import Used
 from pipeline.ledger._journals import JournalState
 from pipeline.ledger._known import FRESH, Known, Retry, interrupted_retries, known_keys
+from pipeline.notices import Notify, log_notice
 from pipeline.reserve import reserve_bytes
 
-Notify = Callable[[str], None]
 ENDINGS = (".duckdb", ".db", ".ddb")
 """Of a ledger's name: DuckDB takes others for data files, or for memory."""
-_LOGGER = logging.getLogger("promptmill")
 Loaded = list[tuple[str, int, bool]]
 """Of the journals of a job: which, how far they are loaded, and whether to their ends."""
 
@@ -154,7 +152,7 @@ class Ledger:
         self._path = path
         self._seen_from = None if path.is_absolute() else _folder()
         self._own_notify = notify
-        self._notify = notify or _log
+        self._notify = notify or log_notice
         self._stopped: Callable[[], bool] | None = None
         self._engine = _connect.Engine()
         self._reader = _connect.Engine()
@@ -557,10 +555,6 @@ def _abandon(connection: duckdb.DuckDBPyConnection, started: Journal) -> None:
 
 def _writable(path: Path) -> bool:
     return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
-
-
-def _log(text: str) -> None:
-    _LOGGER.warning("%s", text)
 
 
 def _open_journal(started: Journal, request: RunRequest, run_id: int, plan: queries.PlanFacts) -> None:

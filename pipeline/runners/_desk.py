@@ -15,6 +15,7 @@ from pipeline.doorman import Doorman, Ticket
 from pipeline.errors import Pause, PromptmillError, RunPaused, pause_of
 from pipeline.health import Health, Heard
 from pipeline.journal import Journal
+from pipeline.notices import Notify
 from pipeline.records import Attempt, Failure, Outcome, Reply, Usage
 from pipeline.runners import runlog
 from pipeline.runners._ahead import Ahead
@@ -80,7 +81,7 @@ class Desk:
         loader: Loader,
         tally: Tally,
         ahead: Ahead,
-        notify: Callable[[str], None],
+        notify: Notify,
         stop: Callable[[Pause], None],
         fail: Callable[[BaseException], None],
         proven: bool,

@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from itertools import count
 from types import FrameType
 
-from pipeline.errors import RunStopped
+from pipeline.errors import STOP_REQUEST, RunStopped
+from pipeline.notices import Notify
 from pipeline.runners._loader import LAST_PATIENCE
 from pipeline.runners.local import LocalRun
 
-_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a stop request", signal.SIGHUP: "a closed terminal"}
-STOP_REQUEST = f"stopped by {_NAMES[signal.SIGTERM]}"
-"""Why a run stops that was asked to, by whatever means."""
+_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: STOP_REQUEST, signal.SIGHUP: "a closed terminal"}
 
 
 def _heard() -> list[signal.Signals]:
@@ -35,26 +34,26 @@ def hears_signals() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-async def look_out(run: LocalRun, asked: Callable[[], bool], notify: Callable[[str], None]) -> None:
+async def look_out(run: LocalRun, asked: Callable[[], bool], notify: Notify) -> None:
     """Stop a run gently once somebody asks for it by other means than a signal."""
     while not asked():  # noqa: ASYNC110 -- a file, and an event of another thread, wake nobody here
         await asyncio.sleep(LOOK_SECONDS)
-    run.stop(STOP_REQUEST)
-    notify(f"a stop request: letting nothing more out, waiting for {run.in_flight} in flight")
+    run.stop(f"stopped by {STOP_REQUEST}")
+    notify(f"{STOP_REQUEST}: letting nothing more out, waiting for {run.in_flight} in flight")
 
 
 class Asked:
     """What was asked before the run could hear it."""
 
     def __init__(self) -> None:
-        self.reason: str | None = None
-        """Why the run must not send anything, None if it may."""
+        self.by: str | None = None
+        """What stops the run from sending anything; None if it may."""
         self.begun = False
         """The run has its number and its journal: it is not broken off any more, but ends as a paused run does."""
 
     def hear(self, number: int, _: FrameType | None) -> None:
         """Be the handler of a signal."""
-        self.reason = self.reason or f"stopped by {_NAMES[signal.Signals(number)]}"
+        self.by = self.by or _NAMES[signal.Signals(number)]
         if not self.begun:
             raise KeyboardInterrupt  # looking up what is answered may take long, and so may waiting for a lock
 
@@ -72,15 +71,15 @@ def stoppable() -> Iterator[Asked]:
     try:
         yield asked
     except BaseException:  # DuckDB makes an error of its own of what ended its query
-        if asked.reason is None or asked.begun:
+        if asked.by is None or asked.begun:
             raise
-        raise RunStopped(f"{asked.reason} before anything was sent") from None
+        raise RunStopped.before_sending(asked.by) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def listen(run: LocalRun, asked: Asked, notify: Callable[[str], None], longest: float) -> None:
+def listen(run: LocalRun, asked: Asked, notify: Notify, longest: float) -> None:
     """First Ctrl-C (or SIGTERM, SIGHUP, or `promptmill stop`): stop gently. A second Ctrl-C: leave now.
 
     Whatever else stopped the run, its first Ctrl-C is the first one: it throws no answer away.
@@ -114,5 +113,5 @@ def listen(run: LocalRun, asked: Asked, notify: Callable[[str], None], longest: 
     for number in _heard():
         if number != signal.SIGINT:
             loop.add_signal_handler(number, gently, _NAMES[number], "Ctrl-C twice")
-    if asked.reason is not None:  # since the run has begun
-        run.stop(asked.reason)
+    if asked.by is not None:  # since the run has begun
+        run.stop(f"stopped by {asked.by}")

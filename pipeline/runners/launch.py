@@ -16,10 +16,11 @@ from pipeline import pricebook
 from pipeline.budget import Budget, dollars
 from pipeline.counting import Counting
 from pipeline.counts import SUFFIX as COUNTS_SUFFIX
-from pipeline.errors import InputError, JobFileError, PriceError, UsageError, UserError
+from pipeline.errors import STOP_REQUEST, InputError, JobFileError, PriceError, UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, TooLong, ToSend
 from pipeline.job import Job
 from pipeline.ledger import Ledger, Retry, RunRequest, RunStart
+from pipeline.notices import Notify
 from pipeline.planning import Meter, Plan, Selection, as_base64, paid_for_nothing, passes_over
 from pipeline.pricing import Price
 from pipeline.prompts import KeyMaker
@@ -31,7 +32,7 @@ from pipeline.runners._loader import Loader
 from pipeline.runners._local_model import require_local_model, require_model_name
 from pipeline.runners._open_files import make_room_for
 from pipeline.runners._planner import Planner
-from pipeline.runners._signals import STOP_REQUEST, Asked, hears_signals, listen, look_out, stoppable
+from pipeline.runners._signals import Asked, hears_signals, listen, look_out, stoppable
 from pipeline.runners.attempt import Exchanger
 from pipeline.runners.job_lock import asked_to_stop, job_lock
 from pipeline.runners.local import LocalRun, RunReport
@@ -227,7 +228,7 @@ class Launch:
 
     ledger: Ledger
     watch: Watch | None
-    notify: Callable[[str], None]
+    notify: Notify
     stop: threading.Event | None = None
     """Set by whoever wants the run to stop gently."""
     command: str = "run"
@@ -301,9 +302,9 @@ def _begun(prepared: Prepared, how: Launch, asked: Asked) -> RunStart:
     """Register the run; whoever asks it to stop while it waits for the ledger is heard at once."""
 
     def stopped() -> bool:
-        if asked.reason is None and _wanted_to_stop(how, prepared.job.name):  # a file asks once
-            asked.reason = STOP_REQUEST
-        return asked.reason is not None
+        if asked.by is None and _wanted_to_stop(how, prepared.job.name):  # a file asks once
+            asked.by = STOP_REQUEST
+        return asked.by is not None
 
     return how.ledger.for_a_run(how.notify, stopped).begin(_request(prepared, how))
 

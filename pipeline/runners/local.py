@@ -21,6 +21,7 @@ from pipeline.estimating import Estimate, Forecast
 from pipeline.health import Health, StopRules
 from pipeline.journal import Journal
 from pipeline.ledger import RowsDone
+from pipeline.notices import Notify
 from pipeline.providers import redact
 from pipeline.runners import runlog
 from pipeline.runners._ahead import Ahead
@@ -90,7 +91,7 @@ class LocalRun:
         journal: Journal,
         loader: Loader,
         rules: StopRules,
-        notify: Callable[[str], None],
+        notify: Notify,
         until: float | None = None,
         total: int | None = None,
         estimate: Estimate | None = None,

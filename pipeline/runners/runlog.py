@@ -13,7 +13,7 @@ import stat
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ import orjson
 
 from pipeline.budget import dollars
 from pipeline.errors import Pause, PromptmillError, UsageError
+from pipeline.notices import LOGGER, Notify
 from pipeline.providers import hide
 from pipeline.records import Attempt
 from pipeline.text import printable
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from pipeline.runners.launch import Prepared
     from pipeline.runners.local import LocalRun
 
-LOGGER = logging.getLogger("promptmill")
 PROGRESS_SECONDS = 60.0
 LONGEST_LINE = 8_000
 """Characters of one event."""
@@ -178,9 +178,7 @@ class RunLog:
 
 
 @contextmanager
-def opened(
-    path: Path, *, debug: bool, notify: Callable[[str], None], forbidden: Sequence[Path] = ()
-) -> Iterator[RunLog]:
+def opened(path: Path, *, debug: bool, notify: Notify, forbidden: Sequence[Path] = ()) -> Iterator[RunLog]:
     """Append the events of this process to a file. Raises UsageError if that can't be done or would spoil a file.
 
     When writing fails later (a full disk), `notify` hears of it once and the run goes on.
@@ -226,7 +224,7 @@ def _head(path: Path) -> bytes:
 class _File(logging.Handler):
     """One `os.write` per line, so that lines of several runs never mix and a kill leaves whole ones."""
 
-    def __init__(self, fd: int, path: Path, notify: Callable[[str], None], secrets: list[str]) -> None:
+    def __init__(self, fd: int, path: Path, notify: Notify, secrets: list[str]) -> None:
         super().__init__()
         self._fd, self._path, self._notify, self._secrets = fd, path, notify, secrets
         self._counts: Counter[str] = Counter()

@@ -7,13 +7,14 @@ proxies), `native` (Rust, fast) and `httpx` (Python, anywhere).
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 from pipeline.errors import UsageError, WireError
+from pipeline.notices import Notify
 from pipeline.records import WireReply
 
 IDLE_SECONDS = 4.0
@@ -44,7 +45,7 @@ class WireOptions:
     """PEM; trusted in addition to the usual ones."""
     direct: bool = False
     """Ignore proxies from the environment (the local model)."""
-    notify: Callable[[str], None] | None = None
+    notify: Notify | None = None
     """Hears, once, that a server sends what nobody asked for."""
 
     @property
