@@ -16,38 +16,21 @@ from pipeline.errors import Pause, PromptmillError, RunPaused, pause_of
 from pipeline.health import Health, Heard
 from pipeline.journal import Journal
 from pipeline.notices import Notify
-from pipeline.records import Attempt, Failure, Outcome, Reply, Usage
+from pipeline.records import Attempt, Failure, Outcome, Reply
 from pipeline.runners import runlog
 from pipeline.runners._ahead import Ahead
 from pipeline.runners._lines import Fields, attempt_line, outcome_line
 from pipeline.runners._loader import Loader
+from pipeline.runners._oddities import Oddities
 from pipeline.runners.attempt import Again, Done, Exchanger, Step
 from pipeline.runners.tally import Tally
 from pipeline.suspects import Standing
 
-CUT_SHARE, LONG_TOKENS, CUT_TOLD, MOST_LENGTHS = 0.95, 300, 5, 1000
-"""Prompts that a server cut: to less than this share of so many tokens, so many times to the same length; of so many
-lengths it is looked."""
-FAR_SHARE, VARIED = 0.6, 1.1
-"""That is known where it is less than this share, or where the longest had so many times the tokens of the shortest."""
 TOGETHER_SECONDS, ALONE_IN_VAIN = 1.0, 10
 """So far apart may exchanges break off that one of them ends; after so many rows in a row that broke off alone, too,
 no more are sent alone."""
 TURNED_AWAY_MOST = 30
 """So often may a server without room turn a row away beside its attempts: a quarter of an hour and more."""
-BILLS_MISSED = 5
-"""So many answers in a row from the first on that don't say what they cost, though they should, are worth a word."""
-COUNTED_OTHERWISE = 2
-"""So many output tokens beyond max_tokens are a matter of counting: servers differ about those that end an answer."""
-
-
-class _Lengths(NamedTuple):
-    """What was counted of requests that have one and the same length by the server."""
-
-    times: int
-    least: int
-    most: int
-    told: bool = False
 
 
 class Arrival(NamedTuple):
@@ -95,24 +78,23 @@ class Desk:
         self._tally, self._ahead = tally, ahead
         self._notify, self._stop, self._fail = notify, stop, fail
         self._proven = proven
-        max_tokens = exchanger.spec.max_tokens
         self._free = exchanger.meter.is_free
-        self._most_output = None if max_tokens is None or self._free else max_tokens + COUNTED_OTHERWISE
+        self._oddities = Oddities(
+            max_tokens=exchanger.spec.max_tokens,
+            free=self._free,
+            capped=budget.cap is not None,
+            tells_costs=exchanger.provider.tells_costs,
+            notify=notify,
+            stop=stop,
+        )
         self._arrived: list[Arrival] = []
         self._at_hand: list[Arrival] = []
         """What is being booked in this turn."""
         self._home_keys = set[str]()
         """Its keys, once somebody has wanted them."""
-        self._thoughts_told = False
-        self._bills_missed = 0 if exchanger.provider.tells_costs else None
-        """Answers so far that don't say what they cost; None: one did, or nobody expects it."""
         self._broke = ("", 0.0)
         """Whose exchange broke off last, and when."""
         self._alone_in_vain = 0
-        self._cut: dict[int, _Lengths] = {}
-        self._longest = 0
-        """Input tokens of the longest request, by the server."""
-        """How many requests were so long by the server, of those that it says were far shorter than what was sent."""
         self._held: list[Outcome] = []
         """Rejections that may be the job's fault: booked when that is ruled out."""
         self._doubted: list[tuple[Ticket, Outcome]] = []
@@ -220,8 +202,8 @@ class Desk:
         self._mind(heard)
         if cost is not None and isinstance(step, Done):
             self._look_ahead()
-        self._watch_books(arrival)
-        self._watch_answer(arrival)
+        self._watch_books()
+        self._oddities.look_at(arrival.ticket, attempt)
         self._go_on(arrival, step, heard)
 
     def _add_up(self, ticket: Ticket, cost: Decimal | None) -> None:
@@ -404,116 +386,19 @@ class Desk:
         else:
             self._door.again(step.ticket, 0.0 if step.shuts_door else step.wait_seconds)
 
-    def _watch_books(self, arrival: Arrival) -> None:
-        """Pause when what is booked can't be trusted any more: a broken ledger, a bill that breaks its bound."""
+    def _watch_books(self) -> None:
+        """Pause when nothing can be booked any more."""
         broken = self._loader.broken
         if broken is not None:
             if isinstance(broken, PromptmillError):
                 self._stop(pause_of(broken))
             else:
                 self._stop(Pause("ledger", f"the ledger can't be written: {broken}"))
-        self._watch_bill(arrival)
-
-    def _watch_answer(self, arrival: Arrival) -> None:
-        """Say once what shows that a server is set up otherwise than a job expects."""
-        usage, output = arrival.attempt.usage, arrival.attempt.output
-        if self._bills_missed is not None and output is not None:
-            self._watch_what_it_says_it_cost(arrival.attempt)
-        if usage is not None:
-            self._longest = max(self._longest, usage.input_tokens)
-            if usage.input_tokens < CUT_SHARE * arrival.ticket.input_tokens > LONG_TOKENS:
-                self._perhaps_cut(usage.input_tokens, arrival.ticket.input_tokens)
-        if not self._thoughts_told and output is not None and _thinks(output):
-            self._thoughts_told = True
-            self._notify(
-                "answers begin with <think>, or hold </think>: the model's thoughts are kept as a part of them; let the"
-                " server take them apart (vLLM: --reasoning-parser), if they should not be"
-            )
-
-    def _watch_what_it_says_it_cost(self, attempt: Attempt) -> None:
-        """Say once that answers lack what was charged for them, though a job says where it stands."""
-        missed = self._bills_missed = None if attempt.billed_usd is not None else (self._bills_missed or 0) + 1
-        if missed == BILLS_MISSED:
-            self._bills_missed = None
-            self._notify(
-                f"the first {BILLS_MISSED} answers don't say what they cost where [model] billed_cost_path has it, or"
-                " not as an amount of dollars: their costs are computed from the price, and unknown without one"
-            )
-
-    def _perhaps_cut(self, billed: int, counted: int) -> None:
-        """Hear of a request of which the server says that it was far shorter than what was sent.
-
-        Some servers (Ollama) cut a prompt at their context without a word: then many have one and the same length.
-        """
-        found = self._cut.get(billed)
-        if found is None:
-            if len(self._cut) < MOST_LENGTHS:
-                self._cut[billed] = _Lengths(1, counted, counted)
-            return
-        found = self._cut[billed] = found._replace(
-            times=found.times + 1, least=min(found.least, counted), most=max(found.most, counted)
-        )
-        if found.told or found.times < CUT_TOLD or billed < self._longest:
-            return
-        # Another tokenizer may count all of them as so many more; it makes one number of different lengths for nobody.
-        if billed < FAR_SHARE * counted or found.most >= VARIED * found.least:
-            self._cut[billed] = found._replace(told=True)
-            self._notify(
-                f"{CUT_TOLD} requests had exactly {billed:,} input tokens by the server, though up to {counted:,} were"
-                " counted: does it cut prompts to its context (Ollama: num_ctx)? Then these answers are to a part of"
-                " what was asked"
-            )
-
-    def _watch_bill(self, arrival: Arrival) -> None:
-        """Pause when an exchange costs more than its worst case, or has more output: the cap can't hold then."""
-        attempt = arrival.attempt
-        cost, worst_case, usage = attempt.cost_usd, attempt.reserved_usd, attempt.usage
-        if self._budget.cap is not None and cost is not None and worst_case is not None and cost > worst_case:
-            why = (
-                f"an attempt cost {dollars(cost)}, and could cost {dollars(worst_case)} at most: the budget can't be"
-                f" held; {self._dearer_by(arrival, worst_case)}"
-            )
-            self._stop(Pause("bill", why))
-        elif self._most_output is not None and usage is not None and usage.output_tokens > self._most_output:
-            self._watch_length(usage)
-
-    def _dearer_by(self, arrival: Arrival, worst_case: Decimal) -> str:
-        """Say what broke the bound: the answer's length, the input's, or the price."""
-        usage, computed = arrival.attempt.usage, arrival.attempt.computed_usd
-        if usage is None or computed is None or computed <= worst_case:
-            said = "nothing" if computed is None else dollars(computed)
-            return f"the provider says what it charged, and by the price it is {said}; is the price right?"
-        if self._most_output is not None and usage.output_tokens > self._most_output:
-            return f"{self._length(usage)}; does this provider honour max_tokens?"
-        return (
-            f"it was billed for {usage.input_tokens:,} input tokens, and {arrival.ticket.input_tokens:,} were counted;"
-            " does this provider add to what it is sent? Then the next run sets so much more aside"
-        )
-
-    def _length(self, usage: Usage) -> str:
-        thought = f", {usage.reasoning_tokens:,} of them for reasoning" if usage.reasoning_tokens else ""
-        limit = self._exchanger.spec.max_tokens
-        return f"an answer has {usage.output_tokens:,} output tokens{thought}, and max_tokens is {limit:,}"
-
-    def _watch_length(self, usage: Usage) -> None:
-        """Hear of an answer beyond max_tokens. Its dollars may fit: the input's bound is often far from its tokens."""
-        said = self._length(usage)
-        if self._budget.cap is not None:
-            why = f"{said}: the budget can't be held; does this provider honour max_tokens?"
-            self._stop(Pause("bill", why))
-            return
-        self._most_output = None  # told once
-        self._notify(f"{said}: the run may cost more than was estimated; does this provider honour max_tokens?")
 
 
 def _breaks(failure: Failure) -> bool:
     """Tell whether a server broke off in the middle, or whoever stands before it says that it did."""
     return failure.error_type == "broken" or failure.http_status == HTTPStatus.BAD_GATEWAY
-
-
-def _thinks(output: str) -> bool:
-    """Tell whether a text holds a model's thoughts; a chat's template may have begun them."""
-    return output.startswith("<think>") or "</think>" in output
 
 
 def _tokens_used(attempt: Attempt) -> int | None:
