@@ -40,6 +40,7 @@ from pipeline.runners.launch import (
 )
 from pipeline.runners.local import RunReport
 from pipeline.runners.pilot import send_pilot
+from pipeline.runners.signals import stoppable
 from pipeline.runners.tally import ENDED_BADLY
 from pipeline.threads import in_thread
 
@@ -130,11 +131,17 @@ def run(job: Job, ledger: Ledger, options: RunOptions = RunOptions()) -> RunRepo
     """
     refuse_running_loop()
     _go_on(options)
+    ledger = ledger.for_a_run(options.notify, partial(_is_stopped, options))
     with _stopped_at_once(options):
-        return _run(job, ledger.for_a_run(options.notify, partial(_is_stopped, options)), options)
+        with stoppable():
+            ready = _ready(job, ledger, options)
+        report = launch(*ready)
+    _tell_of_rows(job, ledger, report, options)
+    return report
 
 
-def _run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport:
+def _ready(job: Job, ledger: Ledger, options: RunOptions) -> tuple[Prepared, str | None, Launch]:
+    """Look up and count what is to be known before a run is begun, and ask."""
     if options.selection.retry is not None:
         require_job(ledger, job.name)
     key, missing = _credentials(job, options)
@@ -164,9 +171,7 @@ def _run(job: Job, ledger: Ledger, options: RunOptions) -> RunReport:
         total=None if counted is None else counted.rows - counted.passed_over,
         window=window_of(job) if options.confirm is None else None,
     )
-    report = launch(prepared, key, how)
-    _tell_of_rows(job, ledger, report, options)
-    return report
+    return prepared, key, how
 
 
 def _is_stopped(options: RunOptions) -> bool:
@@ -264,26 +269,27 @@ def pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions = RunOpti
     """
     refuse_running_loop()
     at_least_1(requests, "requests")
+    ledger = ledger.for_a_run(options.notify, partial(_is_stopped, options))
     with _stopped_at_once(options):
-        return _pilot(job, ledger.for_a_run(options.notify, partial(_is_stopped, options)), requests, options)
+        return _pilot(job, ledger, requests, options)
 
 
 def _pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions) -> Piloted:
-    key, missing = _credentials(job, options)
-    prepared = prepare(job, limit=options.limit)
-    sample = Sample(requests, bytes.fromhex(prepared.plan.input_fingerprint))  # two prompts' pilots can be compared
-    scan, counter = scanned(prepared, ledger, Selection(), _tick(options), sample)
-    report = None
-    if sample.to_send:
-        if missing is not None:
-            raise missing
-        outlook, _ = look_back(prepared, ledger, Selection())  # before the warnings, as one may come of it
-        _tell_warnings(prepared, key, options)
-        too_long = scan.too_long.said()
-        if too_long is not None:
-            options.notify(too_long)
-        how = replace(_launch(ledger, options), outlook=outlook)
-        report = send_pilot(prepared.rescanned(), key, how, sample.to_send)
+    with stoppable():
+        key, missing = _credentials(job, options)
+        prepared = prepare(job, limit=options.limit)
+        sample = Sample(requests, bytes.fromhex(prepared.plan.input_fingerprint))  # two prompts' pilots are comparable
+        scan, counter = scanned(prepared, ledger, Selection(), _tick(options), sample)
+        if sample.to_send:
+            if missing is not None:
+                raise missing
+            outlook, _ = look_back(prepared, ledger, Selection())  # before the warnings, as one may come of it
+            _tell_warnings(prepared, key, options)
+            too_long = scan.too_long.said()
+            if too_long is not None:
+                options.notify(too_long)
+            how = replace(_launch(ledger, options), outlook=outlook)
+    report = send_pilot(prepared.rescanned(), key, how, sample.to_send) if sample.to_send else None
     found: Estimate | LedgerError
     try:
         if report is not None:

@@ -175,7 +175,8 @@ def warn(text: str) -> None:
 
 def hear_ctrl_c() -> None:
     """Make Ctrl-C interrupt a prompt at once: a library may have put a handler in place that restarts the read."""
-    if threading.current_thread() is threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in the background of a script
+    if threading.current_thread() is threading.main_thread() and not ignored:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

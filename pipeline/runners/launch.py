@@ -32,10 +32,10 @@ from pipeline.runners._loader import Loader
 from pipeline.runners._local_model import require_local_model, require_model_name
 from pipeline.runners._open_files import make_room_for
 from pipeline.runners._planner import Planner
-from pipeline.runners._signals import Asked, hears_signals, listen, look_out, stoppable
 from pipeline.runners.attempt import Exchanger
 from pipeline.runners.job_lock import asked_to_stop, job_lock
 from pipeline.runners.local import LocalRun, RunReport
+from pipeline.runners.signals import Asked, hears_signals, listen, look_out, stoppable
 from pipeline.runners.tally import ENDED_BADLY
 from pipeline.schemas import doubts
 from pipeline.sources import left_out

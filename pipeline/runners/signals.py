@@ -21,8 +21,8 @@ _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: STOP_REQUEST, signal.SIGHUP: 
 
 
 def _heard() -> list[signal.Signals]:
-    """Return the signals that count: a terminal may close under `nohup`."""
-    return [number for number in _NAMES if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
+    """Return the signals that count: not what a shell protects a background job from, or `nohup` does."""
+    return [number for number in _NAMES if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN]
 
 
 LOOK_SECONDS = 0.25
@@ -60,9 +60,10 @@ class Asked:
 
 @contextmanager
 def stoppable() -> Iterator[Asked]:
-    """Hear requests to stop while a run begins. Raises RunStopped: nothing was sent.
+    """Hear requests to stop while a run begins, or is only looked into. Raises RunStopped: nothing was sent.
 
-    Enter it before the job's lock is taken: whoever sees that a job runs may stop it.
+    Enter it before the job's lock is taken: whoever sees that a job runs may stop it. The first process of a container
+    hears no signal that nobody listens to.
     """
     asked = Asked()
     before = {}
@@ -109,9 +110,10 @@ def listen(run: LocalRun, asked: Asked, notify: Notify, longest: float) -> None:
         lost = "answers still on the wire are lost and listed as lost attempts"
         notify(f"leaving now; {'what the ledger lacks stays in the journal' if run.over else lost}")
 
-    loop.add_signal_handler(signal.SIGINT, on_interrupt)
     for number in _heard():
-        if number != signal.SIGINT:
+        if number == signal.SIGINT:
+            loop.add_signal_handler(number, on_interrupt)
+        else:
             loop.add_signal_handler(number, gently, _NAMES[number], "Ctrl-C twice")
     if asked.by is not None:  # since the run has begun
         run.stop(f"stopped by {asked.by}")
