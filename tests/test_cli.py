@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from project import COMMAND, Project, texts
+from stub_faults import every, status
 
 from pipeline.cli._show import cell, duration, money, table
 from pipeline.ledger import schema
@@ -100,6 +102,39 @@ def test_a_closed_pipe_ends_quietly(tmp_path, stub):
     assert asked.stderr.read() == ""
     asked.stderr.close()
     assert asked.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    "command", ["--help", "run --help", "status", "status --json", "errors job", "spend", "prices", "check job.toml"]
+)
+def test_a_reader_that_has_left_is_no_error(tmp_path, stub, command):
+    """`grep -q` ends as soon as it has found something; a pipeline under `set -o pipefail` goes on."""
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(1))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as nobody:
+        done = subprocess.run(
+            [*COMMAND, *command.split()], cwd=tmp_path, stdout=nobody, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
+@pytest.mark.parametrize(("command", "code"), [("errors job", 0), ("run job.toml", 2), ("sql 'select 1'", 0)])
+def test_a_standard_error_that_takes_nothing_changes_no_exit_code(tmp_path, stub, command, code):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(2))
+    project.job()
+    stub.faults = every(1, status(400))
+    project.run("run", "job.toml", "--yes", "--limit", "1", code=None)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, *shlex.split(command)], cwd=tmp_path, env=project._env(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=full, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == code, done.stdout
 
 
 def test_sql_reads_its_query_from_standard_input(tmp_path, stub):

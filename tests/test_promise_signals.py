@@ -48,13 +48,13 @@ def opened_elsewhere(path):
 
 
 @contextlib.contextmanager
-def hangup(handler):
-    """Let children inherit what SIGHUP does to them."""
-    before = signal.signal(signal.SIGHUP, handler)
+def inherits(number, handler):
+    """Let children inherit what a signal does to them."""
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
 
 
 def wait_for(happened):
@@ -91,7 +91,7 @@ def test_a_closed_terminal_stops_a_run_as_ctrl_c_does(project, stub):
     stub.hold()
     ours, theirs = os.openpty()
     command = [*COMMAND, "run", "job.toml", "--yes", "--log", "night.log"]
-    with hangup(signal.SIG_DFL):  # whatever these tests were started with
+    with inherits(signal.SIGHUP, signal.SIG_DFL):  # whatever these tests were started with
         run = subprocess.Popen(command, cwd=project.folder, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     stub.wait_for_in_flight(4)
@@ -111,7 +111,7 @@ def test_a_run_that_is_to_outlive_its_terminal_does(project, stub):
     project.rows(texts(8))
     project.job(concurrency=4)
     stub.hold()
-    with hangup(signal.SIG_IGN):  # as nohup does
+    with inherits(signal.SIGHUP, signal.SIG_IGN):  # as nohup does
         run = project.start("run", "job.toml", "--yes")
     stub.wait_for_in_flight(4)
     run.send_signal(signal.SIGHUP)
@@ -172,6 +172,8 @@ def test_the_first_ctrl_c_loses_nothing_whatever_else_has_stopped_the_run_before
 @pytest.mark.parametrize(
     "moment",
     [
+        "call pipeline.runners.launch.prepare 1",
+        "call pipeline.api._estimates.look_back 1",
         "return pipeline.runners.job_lock._write_facts 1",
         "call pipeline.ledger.queries.next_run_id 1",
         "call pipeline.runners.launch._run 1",
@@ -189,6 +191,44 @@ def test_a_run_that_is_stopped_while_it_begins_sends_nothing_and_is_paused(proje
     assert stub.calls == 0
     project.run("run", "job.toml", "--yes")
     assert stub.calls == 4
+
+
+def test_what_is_counted_before_a_pilot_can_be_stopped_too(project, stub):
+    project.rows(texts(4))
+    project.job()
+    done = hears_signal(
+        project, "call pipeline.api._estimates.scanned 1", signal.SIGTERM, "estimate", "job.toml", "--pilot"
+    )
+    assert "paused: stopped by a stop request before anything was sent" in done.stderr
+    assert (done.returncode, stub.calls) == (4, 0)
+
+
+def test_a_run_that_is_stopped_before_it_begins_says_so_in_json(project, stub):
+    project.rows(texts(4))
+    project.job()
+    moment = "call pipeline.ledger.queries.next_run_id 1"
+    done = hears_signal(project, moment, signal.SIGTERM, "run", "job.toml", "--yes", "--json")
+    said = json.loads(done.stdout)
+    assert (said["exit_code"], said["pause_kind"], said["run_id"], said["sent"]) == (4, "stopped", None, 0)
+    assert said.keys() == json.loads(project.run("run", "job.toml", "--yes", "--json").stdout).keys()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_that_a_shell_protects_from_ctrl_c_goes_on(project, stub, begun):
+    """As `&` in a script does: Ctrl-C there is for the script. `promptmill stop` is for the run."""
+    project.rows(texts(4))
+    project.job(concurrency=4)
+    stub.hold()
+    with inherits(signal.SIGINT, signal.SIG_IGN):
+        run = project.start("run", "job.toml", "--yes")
+    if begun:
+        stub.wait_for_in_flight(4)
+    run.send_signal(signal.SIGINT)
+    stub.wait_for_in_flight(4)
+    stub.release()
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 0, err
+    assert "Ctrl-C" not in err
 
 
 def test_a_run_that_waits_for_the_ledger_before_it_begins_can_be_stopped(project, stub):

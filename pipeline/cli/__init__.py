@@ -13,6 +13,7 @@ import os
 import pkgutil
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import click
@@ -43,8 +44,30 @@ _UNWRITABLE = (
 COLLECT_AFTER_OBJECTS = 100_000
 
 
+class _NobodyReads(Exception):
+    """Whoever read our standard output has left: click would make an exit code of 1 of that."""
+
+
+@contextlib.contextmanager
+def _readers_may_leave() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _NobodyReads from error
+
+
 class Commands(click.Group):
     """Finds commands by listing this folder, and imports the one that is asked for."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the arguments; `--help` prints here."""
+        with _readers_may_leave():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        with _readers_may_leave():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's signature
         """Return the commands' names: the modules here whose names don't start with `_`."""
@@ -104,7 +127,7 @@ def main(args: list[str] | None = None) -> Any:
     except click.Abort:
         _complain("interrupted")
         sys.exit(130)
-    except BrokenPipeError:
+    except _NobodyReads:
         # `| head` closed our stdout: end quietly, and keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

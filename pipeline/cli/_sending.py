@@ -5,15 +5,15 @@ import os
 import sys
 from dataclasses import dataclass
 from decimal import ROUND_CEILING
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.budget import about, as_booked
+from pipeline.budget import ZERO, about, as_booked
 from pipeline.cli._options import hear_ctrl_c, keep_secret, open_ledger, warn
 from pipeline.cli._show import as_json_text, duration, money, pause_facts, plural, say, status_counts
 from pipeline.cli._ticker import Ticker
-from pipeline.errors import Pause, RunDeclined, condition_of
+from pipeline.errors import Pause, RunDeclined, RunPaused, condition_of, pause_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,6 +84,11 @@ def send(
             report = api.run(job, ledger, options)
         except RunDeclined:
             return 2
+        except RunPaused as error:
+            if as_json:
+                with contextlib.suppress(OSError):
+                    say(as_json_text(_before_it_began(job, error), indent=None))
+            raise
         finally:
             ticker.clear()
         _sum_up(job, report, told, as_json=as_json, limited=limit is not None)
@@ -202,24 +207,38 @@ def _question(estimate: "Estimate", budget: "Decimal | None") -> str:
     return f"Send {plural(estimate.to_send, 'request')} {cost} ({most}{cap})?"
 
 
+def _before_it_began(job: "Job", error: RunPaused) -> "dict[str, Any]":
+    """Return the facts of a run that is paused before it has a number, under the names of any other."""
+    from pipeline.runners.local import RunReport
+    from pipeline.runners.tally import Tally
+
+    nothing = RunReport(
+        run_id=0, tally=Tally(), complete=False, spent=ZERO, uncertain=ZERO, unbounded=0, plan_spent=None,
+        paused=pause_of(error), left_over=None, seconds=0.0, exit_code=4, free=False, duplicate_ids=0,
+        requests_per_minute=None,
+    )  # fmt: skip
+    return {**_facts(job, nothing), "run_id": None}
+
+
+def _facts(job: "Job", report: "RunReport") -> "dict[str, Any]":
+    tally = report.tally
+    return {
+        "job": job.name, "run_id": report.run_id, "rows": tally.rows, "complete": report.complete,
+        "statuses": dict(tally.statuses),
+        "sent": tally.sent, "reused": tally.reused, "already": tally.already, "repeated": tally.repeated,
+        "spent_usd": None if report.spent is None else as_booked(report.spent),
+        "uncertain_usd": as_booked(report.uncertain), "unknown_unbounded": report.unbounded,
+        "plan_spent_usd": None if report.plan_spent is None else as_booked(report.plan_spent),
+        "rate_limited": tally.rate_limited + tally.limited_alone,
+        "shut_seconds": round(tally.shut_seconds, 3),
+        "requests_per_minute": None if report.requests_per_minute is None else round(report.requests_per_minute, 1),
+        **pause_facts(report.paused), "seconds": round(report.seconds, 3), "exit_code": report.exit_code,
+    }  # fmt: skip
+
+
 def _sum_up(job: "Job", report: "RunReport", told: _Told, *, as_json: bool, limited: bool) -> None:
-    tally, sentence = report.tally, _sentence(job, report, limited=limited)
-    if as_json:
-        facts = {
-            "job": job.name, "run_id": report.run_id, "rows": tally.rows, "complete": report.complete,
-            "statuses": dict(tally.statuses),
-            "sent": tally.sent, "reused": tally.reused, "already": tally.already, "repeated": tally.repeated,
-            "spent_usd": None if report.spent is None else as_booked(report.spent),
-            "uncertain_usd": as_booked(report.uncertain), "unknown_unbounded": report.unbounded,
-            "plan_spent_usd": None if report.plan_spent is None else as_booked(report.plan_spent),
-            "rate_limited": tally.rate_limited + tally.limited_alone,
-            "shut_seconds": round(tally.shut_seconds, 3),
-            "requests_per_minute": None if report.requests_per_minute is None else round(report.requests_per_minute, 1),
-            **pause_facts(report.paused), "seconds": round(report.seconds, 3), "exit_code": report.exit_code,
-        }  # fmt: skip
-        shown = as_json_text(facts, indent=None)
-    else:
-        shown = sentence
+    sentence = _sentence(job, report, limited=limited)
+    shown = as_json_text(_facts(job, report), indent=None) if as_json else sentence
     told.end(report, sentence)
     try:
         say(shown)

@@ -27,8 +27,12 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print lines for people: results to stdout, the rest (`err`) to stderr."""
-    click.echo(printable_lines(text), err=err)
+    """Print lines for people: results to stdout, the rest (`err`) to stderr, if anybody listens there."""
+    try:
+        click.echo(printable_lines(text), err=err)
+    except OSError:
+        if not err:
+            raise
 
 
 def rewrites(stream: TextIO) -> bool:
@@ -167,7 +171,7 @@ def print_chosen(
     click.echo(table([headings[name] for name in shown], lines, whole={headings[name] for name in whole}))
     left_out = [headings[name] for name in said if name not in order]
     if left_out:
-        click.echo(f"No room for: {', '.join(left_out)}. --json has them.", err=True)
+        say(f"No room for: {', '.join(left_out)}. --json has them.", err=True)
 
 
 def _line_width(names: Sequence[str], headings: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> int:
