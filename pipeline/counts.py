@@ -124,28 +124,33 @@ class CountKeeper:
         self._seed = zlib.crc32(header)
         self._pending: list[bytes] = []
         self._size = len(header)
-        self._file = self._opened(header)
+        self._file: FileIO | None = None
+        self._open(header)
 
-    def _opened(self, header: bytes) -> FileIO | None:
-        """Open the part file and lock it; None where that can't be done, or another process is at it."""
+    def _open(self, header: bytes) -> None:
+        """Open the part file and lock it, where that can be done and no other process is at it."""
         try:
             if not self._path.parent.parent.is_dir():
-                return None
+                return
             self._path.parent.mkdir(exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             file = FileIO(os.open(self._part, flags, 0o666), "r+")
         except OSError:
-            return None
+            return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(file, self._part):  # nobody has just put it in place
-                file.truncate()
-                if file.write(header) == len(header):
-                    return file
+            ours = _is_at(file, self._part)  # nobody has just put it in place
         except OSError:
-            pass
-        file.close()
-        return None
+            ours = False
+        if not ours:
+            file.close()
+            return
+        self._file, written = file, 0
+        with contextlib.suppress(OSError):
+            file.truncate()
+            written = file.write(header)
+        if written != len(header):
+            self.drop()
 
     def add(self, key: str, count: TokenCount) -> None:
         """Keep a count, behind those before it."""

@@ -137,6 +137,23 @@ def test_a_standard_error_that_takes_nothing_changes_no_exit_code(tmp_path, stub
     assert done.returncode == code, done.stdout
 
 
+def test_a_command_whose_folder_was_removed_says_so(tmp_path):
+    """A release that is swapped under cron."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    project = Project(tmp_path)
+    project.rows(texts(1))
+    project.job()
+    moves = "import os, shutil, sys; os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])\n"
+    code = f"{moves}from pipeline.cli import main; main(sys.argv[2:])"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(gone), "estimate", str(tmp_path / "job.toml")],
+        env=project._env(), cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "the folder where this command runs has been removed; `cd` to one that is there" in done.stderr
+
+
 def test_sql_reads_its_query_from_standard_input(tmp_path, stub):
     project = Project(tmp_path, stub.base_url)
     project.rows(texts(2))

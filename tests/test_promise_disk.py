@@ -160,6 +160,14 @@ def test_a_disk_that_is_full_before_anything_was_sent_is_a_mistake_that_is_told(
     goes_on(project, stub, calls=ROWS)
 
 
+def test_an_estimate_on_a_full_disk_leaves_nothing_of_the_counts_that_it_could_not_keep(disk, stub):
+    project = project_on(disk, stub)
+    project.run("run", "job.toml", "--yes", "--limit", "5")
+    fill(disk)
+    project.run("estimate", "job.toml")
+    assert files(disk, "*.part") == []
+
+
 def test_a_run_never_starts_without_what_a_dead_journal_holds_though_the_disk_was_full_only_for_a_moment(disk):
     path = disk / "l.duckdb"
     died = Booked(path)

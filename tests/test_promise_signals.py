@@ -136,6 +136,10 @@ def test_a_second_ctrl_c_leaves_now_and_lists_what_was_on_the_wire(project, stub
     assert run.returncode == 130
     assert "; 4 attempts in " in out
     assert project.value("select count(*) from attempts where result = 'lost'") == 4
+    assert "interrupted" in project.run("status").stdout
+    assert (
+        "run 1 was left with a second Ctrl-C, and what was on the wire is lost" in project.run("errors", "job").stderr
+    )
 
 
 @pytest.mark.parametrize("why", ["no credit", "stopped by a stop request"])

@@ -132,8 +132,7 @@ def main(args: list[str] | None = None) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        _tell(error, secrets)
-        sys.exit(1)
+        sys.exit(_tell(error, secrets))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 -- the outermost edge: a bug (or a panic below Python)
@@ -147,13 +146,26 @@ def _complain(text: str) -> None:
         click.echo(f"promptmill: {printable_lines(text)}", err=True)
 
 
-def _tell(error: OSError, secrets: list[str]) -> None:
+def _has_lost_its_folder() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109 -- it is the same call, and what it raises is all that is wanted
+    except OSError:
+        return True
+    return False
+
+
+def _tell(error: OSError, secrets: list[str]) -> int:
+    """Say what the system does not do for us; return the exit code."""
+    if _has_lost_its_folder():
+        _complain("the folder where this command runs has been removed; `cd` to one that is there")
+        return 2
     if error.filename is not None:
         _complain(f"{error.filename}: {error.strerror or error}")
     elif error.errno in _UNWRITABLE:  # e.g. stdout is a full disk; what was asked for may be done all the same
         _complain(f"the output can't be written: {error.strerror or error}")
     else:
         _show_bug(error, secrets)
+    return 1
 
 
 def _cope_with_any_terminal() -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from pipeline.errors import condition_of
 
+_PAUSED, _LEFT = 4, 130
+"""Exit codes of runs that did not go to their ends."""
 SQL = """
 with unknown as (select a.key, count(*) as attempts from attempts a join run_starts r using (run_id)
                  where r.job = $1 and a.cost_usd is null group by a.key)
@@ -127,11 +129,18 @@ def _why(newest: Mapping[str, Any], pid: int | None, job: str) -> str:
     run = f"run {newest['run_id']}"
     if pid is not None:
         return f"{run} goes on (process {pid})"
-    if newest["ended_at"] is None:
-        return f"{run} was killed; `promptmill run {job}` goes on"
     if newest["exit_code"] in {0, 3}:
         return f"{run} went to its end; `promptmill run {job}` lists and sends what is left"
-    return f"{run} paused: {newest['reason']}. `promptmill run {_further(newest, job)}` goes on{_condition(newest)}"
+    return f"{run} {_stopped(newest)}`promptmill run {_further(newest, job)}` goes on{_condition(newest)}"
+
+
+def _stopped(newest: Mapping[str, Any]) -> str:
+    """Say what became of a run that did not go to its end, in the words of `status`."""
+    if newest["ended_at"] is None:
+        return "was killed; "
+    if newest["exit_code"] == _LEFT:
+        return "was left with a second Ctrl-C, and what was on the wire is lost; "
+    return f"{'paused' if newest['exit_code'] == _PAUSED else 'failed'}: {newest['reason']}. "
 
 
 def _further(newest: Mapping[str, Any], command: str) -> str:
@@ -146,9 +155,8 @@ def _condition(newest: Mapping[str, Any]) -> str:
 
 def _first_the_retry(newest: Mapping[str, Any], retry: str, job: str | None) -> str:
     """Say what comes first: a run that ends makes the retry over, and what that has asked would be paid for again."""
-    how = "was killed; " if newest["ended_at"] is None else f"paused: {newest['reason']}. "
     rest = "" if job is None else f"; then `promptmill run {job}` sends the rest"
     return (
-        f"run {newest['run_id']} {how}{_further(newest, retry)} goes on with the retry{_condition(newest)}{rest}. After"
-        " any other run or retry that ends before, the retry asks all its rows again"
+        f"run {newest['run_id']} {_stopped(newest)}{_further(newest, retry)} goes on with the retry"
+        f"{_condition(newest)}{rest}. After any other run or retry that ends before, the retry asks all its rows again"
     )
