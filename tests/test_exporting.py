@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 from decimal import Decimal
 from itertools import chain
 
@@ -9,6 +10,7 @@ import duckdb
 import polars as pl
 import pytest
 from bookings import child, finished
+from dying import hears
 from project import Project, texts
 from stub import StubServer
 from stub_faults import status
@@ -199,6 +201,15 @@ def test_nothing_is_left_beside_the_file(project, ending):
     project.run("results", "job", "-o", f"r.{ending}")
     left = [path.name for path in project.folder.iterdir() if path.name.startswith(".r")]
     assert left == ([f".r.{ending}.pieces"] if ending == "csv" else [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_nothing_is_left_beside_the_file_of_a_command_that_is_told_to_end(project, number):
+    """A service that is stopped, a terminal that is closed: with dated names nobody would ever clean up."""
+    moment = "return pipeline.exporting._pieces.Pieces.add 1"
+    done = hears(project, moment, number, "results", "job", "-o", "r.parquet")
+    assert (done.returncode, "interrupted" in done.stderr) == (130, True), done.stderr
+    assert [path.name for path in project.folder.iterdir() if "r.parquet" in path.name] == []
 
 
 ODD = [

@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -178,6 +178,28 @@ def hear_ctrl_c() -> None:
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in the background of a script
     if threading.current_thread() is threading.main_thread() and not ignored:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def ends_tidily() -> Iterator[None]:
+    """Make SIGTERM and a closed terminal end what a command does as Ctrl-C does, so that it takes its files away.
+
+    A second one ends it as ever.
+    """
+
+    def interrupt(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        heard = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+        before = {number: signal.signal(number, interrupt) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def keep_secret(value: str) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli._options import ledger_option, open_ledger, set_option, warn
+from pipeline.cli._options import ends_tidily, ledger_option, open_ledger, set_option, warn
 from pipeline.cli._show import plural, say, status_counts
 from pipeline.errors import UserError
 
@@ -39,7 +39,8 @@ def command(job: str, output: Path, with_input: bool, settings: tuple[str, ...],
         raise click.UsageError(f"--set changes what a job's file says, so it needs the file, not the name {job!r}")
     now = _now(job, settings, needed=with_input)
     ledger = open_ledger(ledger_path)
-    written = api.results(ledger, job, output, now=now, with_input=with_input)
+    with ends_tidily():
+        written = api.results(ledger, job, output, now=now, with_input=with_input)
     told = now is not None and not with_input and _compare(ledger, now)
     if not told and ("pending" in written.statuses or not written.complete):
         earlier = api.earlier(ledger, job)
