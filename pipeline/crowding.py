@@ -28,6 +28,8 @@ QUICKER = 3.0
 """Whoever has no room says so in so small a part of an answer's time; what takes longer failed for another reason."""
 LATE_NEEDED = 4
 """So many requests that got no answer in time are enough for a guess: each costs minutes."""
+SILENT = 0.5
+"""Nobody was answered for so large a share of a wait that ends in vain: that is no question of room."""
 FITS = 0.8
 """So much of what was answered while one of them waited may be on the wire at once."""
 ALIKE, ALIKE_SHARE = 0.05, 0.8
@@ -146,10 +148,15 @@ class Crowding:
             maxlen=NEEDED_MOST,
         )
 
-    def timed_out(self, sent: Sent, now: float, answered: int) -> str | None:
-        """Take in that a request got no answer in time, while so many others were answered; return news."""
+    def timed_out(self, sent: Sent, now: float, answered: int, last: float) -> str | None:
+        """Take in that a request got no answer in time, while so many others were answered; return news.
+
+        `last`: when somebody was answered last. A machine that slept and a network that was gone keep all waiting.
+        """
         if not self._counts(sent):
             return None
+        if now - last > SILENT * (now - sent.at):
+            answered = 0  # at its beginning a few may have been
         if self._before is None and now - sent.at > self._answer_seconds:  # sooner: for another reason
             self._late.append(answered)
         return self._concluded(sent, now, passed=False)

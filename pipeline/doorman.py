@@ -149,6 +149,8 @@ class Doorman:
         self._narrowed: int | None = None
         self._answers = 0
         """Requests answered so far."""
+        self._answered_at = 0.0
+        """When one was last."""
         self.in_flight = 0
 
     async def offer(self, tickets: Iterable[Ticket]) -> None:
@@ -408,6 +410,7 @@ class Doorman:
         if isinstance(result, Failure):
             return self._refused(ticket, result) if result.closes_door else HONEST
         self._answers += 1
+        self._answered_at = asyncio.get_running_loop().time()
         if self._pace.wants_answers:
             self._pace.passed(self._out[ticket.request.key], ticket.tokens)
         if self._crowding.watches:
@@ -435,7 +438,7 @@ class Doorman:
         if busy:
             self._tell(self._crowding.turned_away(sent, now, older))
         elif failure.http_status in SLOW or failure.error_type == "timeout":
-            self._tell(self._crowding.timed_out(sent, now, self._answers - sent.answered))
+            self._tell(self._crowding.timed_out(sent, now, self._answers - sent.answered, self._answered_at))
         return older
 
     def sent_at(self, ticket: Ticket) -> float:

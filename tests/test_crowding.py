@@ -263,12 +263,22 @@ class Stalling(Server):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "stall", "patience"), [(10.0, (200.0, 320.0), 60.0), (60.0, (600.0, 900.0), 300.0)]
+    ("concurrency", "seconds", "stall", "patience"),
+    [
+        (32, 10.0, (200.0, 320.0), 60.0),
+        (32, 60.0, (600.0, 900.0), 300.0),
+        (8, 1.0, (10.0, 55.0), 10.0),
+        (16, 1.0, (10.0, 16.0), 5.0),
+        (32, 1.0, (10.0, 22.0), 5.0),
+        (64, 5.0, (30.0, 300.0), 60.0),
+    ],
 )
-def test_a_server_that_stands_still_for_a_while_is_soon_used_as_before(night, seconds, stall, patience):
-    held = night(2000, Stalling(*stall, patience, latency=lognormal(seconds)), concurrency=32)
-    assert (held.statuses, held.paused) == ({"ok": 2000}, None)
-    assert held.seconds < 1.1 * 2000 * 1.083 * seconds / 32 + (stall[1] - stall[0])
+def test_a_server_that_stands_still_for_a_while_is_used_as_before(night, concurrency, seconds, stall, patience):
+    """Or a network that is gone, a laptop that slept: that is no question of room, and no advice is given."""
+    rows = 60 * concurrency
+    held = night(rows, Stalling(*stall, patience, latency=lognormal(seconds)), concurrency=concurrency)
+    assert (held.statuses, held.paused, learned(held)) == ({"ok": rows}, None, [])
+    assert held.seconds < 1.1 * 60 * 1.083 * seconds + (stall[1] - stall[0])
 
 
 class Far(Server):
