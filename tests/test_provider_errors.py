@@ -177,6 +177,24 @@ QUOTA = [
             "http_403",
         ),
         (403, {"error": {"code": 403, "message": "Input was flagged"}}, REFUSE, "http_403"),
+        # xAI: the key is as good as ever
+        (
+            403,
+            {
+                "code": "The caller does not have permission to execute the specified operation",
+                "error": "Content violates usage guidelines. Team: x, API key ID: y, Model: z, Failed check:"
+                " SAFETY_CHECK_TYPE_BIO",
+            },
+            REFUSE,
+            "The caller does not have permission to execute the specified operation",
+        ),
+        (
+            403,
+            {"code": "permission-denied", "error": "Content violates usage guidelines. "},
+            REFUSE,
+            "permission-denied",
+        ),
+        (403, {"code": "permission-denied", "error": "Your team was blocked. "}, PAUSE, "permission-denied"),
         (403, {"error": {"type": "permission_error", "message": "x"}}, PAUSE, "permission_error"),
         (413, {"error": {"type": "request_too_large", "message": "x"}}, REJECT, "request_too_large"),
         (
@@ -613,6 +631,11 @@ def test_what_a_provider_behind_openrouter_says_is_told(raw, says):
 def test_a_provider_behind_openrouter_that_finds_a_prompt_too_long_rejects_its_row():
     raw = json.dumps({"error": {"message": "This model's maximum context length is 4096 tokens", "code": "x"}})
     assert openrouter(400, raw=raw).error_type == "context_length_exceeded"
+
+
+def test_a_provider_behind_openrouter_that_will_not_have_a_text_rejects_its_row():
+    raw = json.dumps({"code": "permission-denied", "error": "Content violates usage guidelines. "})
+    assert openrouter(403, raw=raw).result == "refused"
 
 
 def test_what_a_provider_behind_openrouter_has_spent_is_not_ours():

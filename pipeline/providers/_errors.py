@@ -149,7 +149,11 @@ _SPEND = re.compile(
     re.IGNORECASE,
 )
 _MONEY: dict[int, re.Pattern[str]] = {400: _SPEND, 429: _NO_BUDGET}
-_FLAGGED = re.compile(r"(moderation|flagged|guardrail|content (policy|filter))", re.IGNORECASE)
+_FLAGGED = re.compile(
+    r"moderation|flagged|guardrail|content (policy|filter)|safety_check_type"
+    r"|content (violates|is against|goes against) (our |the )?(usage|content) (guidelines|polic(y|ies))",
+    re.IGNORECASE,
+)
 _AT_ONCE = re.compile(r"concurren|queued requests|simultaneous|in parallel|parallel[ _]requests?", re.IGNORECASE)
 _TOO_LONG = re.compile(
     r"(maximum|max) (context|prompt) length|context (size|length|window) (has been |was |is )?exceeded"
