@@ -96,6 +96,40 @@ QUOTA = [
 ]
 
 
+GOOGLE = "type.googleapis.com/google.rpc.ErrorInfo"
+
+
+def gemini(message, reason=None, status=400):
+    details = [{"@type": GOOGLE, "reason": reason, "domain": "googleapis.com"}]
+    error = {"code": status, "message": message, "status": "INVALID_ARGUMENT"}
+    return {"error": error | ({} if reason is None else {"details": details})}
+
+
+FIREWORKS_SUSPENDED = {
+    "error": {
+        "message": "Account acme is suspended, possibly due to reaching the monthly spending limit or failure to pay"
+        " past invoices. Please go to https://fireworks.ai/account/billing for more information.",
+        "param": None,
+        "code": "PRECONDITION_FAILED",
+        "type": "error",
+    },
+    "request_id": "chatcmpl-1",
+}
+DASHSCOPE_ARREARS = {
+    "error": {
+        "code": "Arrearage",
+        "type": "Arrearage",
+        "param": None,
+        "message": "Access denied, please make sure your account is in good standing.",
+    },
+    "request_id": "r",
+}
+XAI_WRONG_KEY = {
+    "code": "Client specified an invalid argument",
+    "error": "Incorrect API key provided: xa***. You can obtain an API key from https://console.x.ai.",
+}
+
+
 @pytest.mark.parametrize(
     ("status", "body", "expected", "error_type"),
     [
@@ -144,6 +178,21 @@ QUOTA = [
             "invalid_request_error",
         ),
         (400, openai(None, "invalid_request_error", "Invalid value: 'billing'"), REJECT, "invalid_request_error"),
+        # a dead account or a wrong key, said with a 400 or 412
+        (412, FIREWORKS_SUSPENDED, PAUSE, "PRECONDITION_FAILED"),
+        (400, DASHSCOPE_ARREARS, PAUSE, "Arrearage"),
+        (400, gemini("API key expired. Please renew the API key.", "API_KEY_INVALID"), PAUSE, "API_KEY_INVALID"),
+        (400, [gemini("API key not valid. Please pass a valid API key.", "API_KEY_INVALID")], PAUSE, "API_KEY_INVALID"),
+        (400, [gemini("API key not valid. Please pass a valid API key.")], PAUSE, "http_400"),
+        (400, [gemini("Missing or invalid Authorization header.")], PAUSE, "http_400"),
+        (400, XAI_WRONG_KEY, PAUSE, "Client specified an invalid argument"),
+        # ... and rows that only speak of one
+        (412, openai("PRECONDITION_FAILED", message="The deployment was changed."), REJECT, "PRECONDITION_FAILED"),
+        (412, openai(message='Unknown tool in "Account acme is suspended, possibly due to ..."'), REJECT, "http_412"),
+        (400, openai(message='Invalid JSON: "API key expired. Please renew the API key."'), REJECT, "http_400"),
+        (400, [gemini("The request has a bad image.", "INVALID_IMAGE")], REJECT, "INVALID_IMAGE"),
+        (400, {"error": {"message": "x", "details": [1, {"reason": "API_KEY_INVALID"}]}}, REJECT, "http_400"),
+        (400, {"error": {"message": "x", "details": [{"@type": GOOGLE, "reason": ["y"]}]}}, REJECT, "http_400"),
         (400, openai("content_filter"), REFUSE, "content_filter"),
         (400, openai("content_policy_violation"), REFUSE, "content_policy_violation"),
         (400, openai("invalid_prompt", "invalid_request_error"), REFUSE, "invalid_prompt"),
@@ -275,6 +324,11 @@ def test_the_servers_order_to_retry_wins_over_the_status_but_not_over_a_code(sta
         (403, openai(None, None, "Insufficient balance"), "credit"),
         (403, openai(None, None, "Your team has used all credits or reached its monthly spending limit"), "credit"),
         (401, openai(None, "authentication_error", "you are out of credits"), "credit"),
+        (412, FIREWORKS_SUSPENDED, "credit"),
+        (400, DASHSCOPE_ARREARS, "credit"),
+        (400, gemini("API key expired. Please renew the API key.", "API_KEY_INVALID"), "key"),
+        (400, [gemini("API key not valid. Please pass a valid API key.")], "key"),
+        (400, XAI_WRONG_KEY, "key"),
         (404, openai(None, "not_found_error", "no model of a spend limit"), "fatal"),
         (401, b"", "key"),
         (403, b"", "key"),
@@ -642,6 +696,15 @@ def test_what_a_provider_behind_openrouter_has_spent_is_not_ours():
     raw = '{"error": {"message": "Your account has reached your spending limit"}}'
     assert openrouter(400, raw=raw).action == "reject"
     assert openrouter(429, raw='{"error": {"message": "Exceeded budget for concurrency"}}').action == "retry"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(412, FIREWORKS_SUSPENDED), (400, gemini("API key not valid. Please pass a valid API key."))]
+)
+def test_a_dead_account_or_a_wrong_key_behind_openrouter_is_not_ours(status, body):
+    assert openrouter(status, raw=json.dumps(body)).action == "reject"
+    error = {"message": "", "code": status, "metadata": {"raw": json.dumps(body)}}
+    assert classify(status, {"error": error}).action == "reject"
 
 
 def test_a_quota_behind_openrouter_is_not_ours():

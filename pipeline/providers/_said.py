@@ -70,7 +70,7 @@ def _parts_of(error: Mapping[str, Any]) -> Said:
     upstream = _upstream(metadata)
     message = ": ".join(filter(None, (_message_of(error), upstream)))
     return Said(
-        code=code if isinstance(code, str) and code and not code.isdigit() else None,
+        code=code if isinstance(code, str) and code and not code.isdigit() else _reason(error.get("details")),
         kind=kind if isinstance(kind, str) and kind and kind != "error" else None,
         message=message,
         status=_status_of(code),
@@ -78,6 +78,15 @@ def _parts_of(error: Mapping[str, Any]) -> Said:
         flagged=bool(metadata.get("reasons") or metadata.get("flagged_input")),
         upstream=upstream,
     )
+
+
+def _reason(details: Any) -> str | None:
+    """Read Google's own code, which stands among the details: its `code` is but the status."""
+    for part in map(_mapping, details if isinstance(details, list) else ()):
+        reason = part.get("reason")
+        if part.get("@type") == "type.googleapis.com/google.rpc.ErrorInfo" and isinstance(reason, str) and reason:
+            return reason
+    return None
 
 
 def _message_of(error: Mapping[str, Any]) -> str:
