@@ -124,6 +124,25 @@ DASHSCOPE_ARREARS = {
     },
     "request_id": "r",
 }
+XAI = "Some resource has been exhausted"
+
+
+def xai(words):
+    return {"code": XAI, "error": words}
+
+
+XAI_SPENT = xai(
+    "Your team 16f2151a-40f4-4a80-8ad0-cae00c27e8dd has either used all available credits or reached its monthly"
+    " spending limit. To continue making API requests, please purchase more credits or raise your spending limit."
+)
+MOONSHOT_SUSPENDED = {
+    "error": {
+        "message": "Your account org-1<ak-2> is suspended, please check your plan and billing details",
+        "type": "exceeded_current_quota_error",
+    }
+}
+ZHIPU_BROKE = {"error": {"code": "1113", "message": "Insufficient balance or no resource package. Please recharge."}}
+GEMINI_QUOTA = "You exceeded your current quota, please check your plan and billing details."
 XAI_WRONG_KEY = {
     "code": "Client specified an invalid argument",
     "error": "Incorrect API key provided: xa***. You can obtain an API key from https://console.x.ai.",
@@ -147,6 +166,39 @@ XAI_WRONG_KEY = {
             {"error": {"type": "rate_limit_error", "details": {"code": "contract_spend_limit_reached"}}},
             PAUSE,
             "contract_spend_limit_reached",
+        ),
+        # a dead account, said with a 429
+        (
+            429,
+            xai("Your newly created team doesn't have any credits or licenses yet. You can purchase ..."),
+            PAUSE,
+            XAI,
+        ),
+        (429, XAI_SPENT, PAUSE, XAI),
+        (429, MOONSHOT_SUSPENDED, PAUSE, "exceeded_current_quota_error"),
+        (429, ZHIPU_BROKE, PAUSE, "http_429"),
+        (429, {"error": {"code": "1113", "message": "余额不足或无可用资源包,请充值。"}}, PAUSE, "http_429"),
+        (429, {"error": ZHIPU_BROKE["error"] | {"type": "rate_limit_error"}}, PAUSE, "rate_limit_error"),
+        # ... and the limit of a minute
+        (429, [gemini(GEMINI_QUOTA, status=429)], DOOR, "http_429"),
+        (429, [gemini(GEMINI_QUOTA, "RATE_LIMIT_EXCEEDED", status=429)], DOOR, "RATE_LIMIT_EXCEEDED"),
+        (
+            429,
+            xai("Too many requests for team x and model y. Your team's rate limit is 8 requests per second."),
+            DOOR,
+            XAI,
+        ),
+        (
+            429,
+            openai(None, "rate_limit_reached_error", "Your account a is over its quota"),
+            DOOR,
+            "rate_limit_reached_error",
+        ),
+        (
+            429,
+            openai(message="Slow down: the last text was 'Insufficient balance or no resource package'"),
+            DOOR,
+            "http_429",
         ),
         (429, openai("rate_limit_exceeded", "tokens"), DOOR, "rate_limit_exceeded"),
         (429, openai("slow_down"), DOOR, "slow_down"),
@@ -329,6 +381,11 @@ def test_the_servers_order_to_retry_wins_over_the_status_but_not_over_a_code(sta
         (400, gemini("API key expired. Please renew the API key.", "API_KEY_INVALID"), "key"),
         (400, [gemini("API key not valid. Please pass a valid API key.")], "key"),
         (400, XAI_WRONG_KEY, "key"),
+        (429, xai("Your newly created team doesn't have any credits or licenses yet."), "credit"),
+        (403, xai("Your newly created team doesn't have any credits or licenses yet."), "credit"),
+        (429, XAI_SPENT, "credit"),
+        (429, MOONSHOT_SUSPENDED, "credit"),
+        (429, ZHIPU_BROKE, "credit"),
         (404, openai(None, "not_found_error", "no model of a spend limit"), "fatal"),
         (401, b"", "key"),
         (403, b"", "key"),
@@ -699,12 +756,19 @@ def test_what_a_provider_behind_openrouter_has_spent_is_not_ours():
 
 
 @pytest.mark.parametrize(
-    ("status", "body"), [(412, FIREWORKS_SUSPENDED), (400, gemini("API key not valid. Please pass a valid API key."))]
+    ("status", "body", "action"),
+    [
+        (412, FIREWORKS_SUSPENDED, "reject"),
+        (400, gemini("API key not valid. Please pass a valid API key."), "reject"),
+        (429, XAI_SPENT, "retry"),
+        (429, MOONSHOT_SUSPENDED, "retry"),
+        (429, ZHIPU_BROKE, "retry"),
+    ],
 )
-def test_a_dead_account_or_a_wrong_key_behind_openrouter_is_not_ours(status, body):
-    assert openrouter(status, raw=json.dumps(body)).action == "reject"
+def test_a_dead_account_or_a_wrong_key_behind_openrouter_is_not_ours(status, body, action):
+    assert openrouter(status, raw=json.dumps(body)).action == action
     error = {"message": "", "code": status, "metadata": {"raw": json.dumps(body)}}
-    assert classify(status, {"error": error}).action == "reject"
+    assert classify(status, {"error": error}).action == action
 
 
 def test_a_quota_behind_openrouter_is_not_ours():

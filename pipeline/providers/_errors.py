@@ -45,6 +45,7 @@ _NO_CREDIT = (
     "payment_required",
     "budget_exceeded",  # LiteLLM's proxy
     "arrearage",  # DashScope, with a 400
+    "exceeded_current_quota_error",  # Moonshot, with a 429
 )
 _BAD_KEY = ("invalid_api_key", "authentication_error", "account_deactivated", "api_key_invalid")
 _BAD_KEY_TYPES = ("permission_error", "permissiondeniederror", "authenticationerror")
@@ -149,15 +150,25 @@ _SPEND = re.compile(
     rf"credit balance is too low|reached your .{{0,20}}usage limit|spend(ing)? limit|{_NO_BUDGET.pattern}",
     re.IGNORECASE,
 )
-_BROKE = re.compile(r"^account \S+ is suspended", re.IGNORECASE)
-"""Fireworks, with a 412. What an account is told of itself stands first: an error of one row may quote its text."""
+_BROKE = re.compile(
+    r"^(account \S+ is suspended|insufficient balance or no resource package|余额不足"
+    r"|your (newly created )?team\b[^.]{0,80} (used all available credits|doesn.t have any credits))",
+    re.IGNORECASE,
+)
+"""Fireworks, with a 412; Zhipu (its 1113, in two languages) and xAI, with a 429. What an account is told of itself
+stands first: an error of one row may quote its text. Quota, plan and billing mean nothing here: Gemini says them of the
+limit of a minute."""
 _WRONG_KEY = re.compile(
     r"^(api key (not (valid|found)|expired)|incorrect api key provided"
     r"|(missing|invalid)( or invalid)? authorization header)",
     re.IGNORECASE,
 )
 """Gemini and xAI, with a 400."""
-_ACCOUNT: dict[int, tuple[re.Pattern[str], ...]] = {400: (_SPEND, _WRONG_KEY), 412: (_BROKE,), 429: (_NO_BUDGET,)}
+_ACCOUNT: dict[int, tuple[re.Pattern[str], ...]] = {
+    400: (_SPEND, _WRONG_KEY),
+    412: (_BROKE,),
+    429: (_NO_BUDGET, _BROKE),
+}
 """By status, what says that our own account or key is to blame, and no row."""
 _FLAGGED = re.compile(
     r"moderation|flagged|guardrail|content (policy|filter)|safety_check_type"
@@ -324,8 +335,7 @@ def _by_code(reply: WireReply, said: Said, status: int) -> Verdict | None:
     for word in (said.code, said.kind):
         verdict = _CODES.get((word or "").lower())
         if verdict is not None:
-            never = verdict == "door" and _NEVER_FITS.search(said.message)
-            return "reject" if never else verdict
+            return _limited(said) if verdict == "door" else verdict
     if any(words.search(said.own_message) for words in _ACCOUNT.get(status, ())):
         return "pause"
     if status == HTTPStatus.FORBIDDEN and (said.flagged or _FLAGGED.search(said.message)):
@@ -335,6 +345,13 @@ def _by_code(reply: WireReply, said: Said, status: int) -> Verdict | None:
     if status == HTTPStatus.PAYMENT_REQUIRED and "retry-after" in reply.headers:
         return "door"  # OpenRouter: credit is being topped up
     return None
+
+
+def _limited(said: Said) -> Verdict:
+    """Look behind a code for a rate limit: no wait brings money (Zhipu), or makes a request fit."""
+    if _BROKE.search(said.own_message):
+        return "pause"
+    return "reject" if _NEVER_FITS.search(said.message) else "door"
 
 
 def _type(reply: WireReply, said: Said, verdict: Verdict) -> str:
