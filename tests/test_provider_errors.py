@@ -455,6 +455,23 @@ def test_the_wait_of_a_vendor_that_names_it_in_the_body_is_kept():
     assert failure.wait_seconds == 30
 
 
+def test_the_wait_that_gemini_names_among_its_details_or_in_words_is_kept():
+    body = gemini(f"{GEMINI_QUOTA}\nPlease retry in 46.19s.", status=429)
+    assert classify(429, [body]).wait_seconds == 46.19
+    body["error"]["details"] = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "46s"}]
+    assert classify(429, [body]).wait_seconds == 46
+
+
+def test_a_day_that_is_used_up_in_words_pauses_the_run():
+    message = "Rate limit reached for m on requests per day (RPD): Limit 200, Used 200. Please try again in 7h12m0s."
+    failure = classify(429, openai("rate_limit_exceeded", "requests", message))
+    assert (failure.action, failure.pause, failure.wait_seconds) == ("pause", "rate_limited", 25920)
+
+
+def test_a_wait_that_a_provider_behind_openrouter_names_in_words_is_not_for_all():
+    assert openrouter(429, raw='{"error": {"message": "Please try again in 40s."}}').wait_seconds is None
+
+
 @pytest.mark.parametrize(
     ("location", "place"),
     [

@@ -236,7 +236,7 @@ def failure_from(
         usage if usage is not None and usage.input_tokens else None
     )  # what was asked has tokens, or was not looked at
     said = said_by(body, reply)
-    wait = wait_from(reply.headers, body, now)
+    wait = wait_from(reply.headers, body, now, said.own_message)
     status = said.status if _is_success(reply.status) and said.status is not None else reply.status
     verdict = _verdict(reply, said, status)
     failure = Failure(

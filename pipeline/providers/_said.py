@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.providers._json import UNREADABLE, load
+from pipeline.providers._json import UNREADABLE, load, unwrapped
 from pipeline.providers._redact import LONGEST_TEXT, cut
 from pipeline.records import WireReply
 
@@ -36,8 +36,7 @@ def said_by(body: Any, reply: WireReply) -> Said:
     """Read a parsed body, or the raw text where it is not JSON."""
     if body is UNREADABLE:
         return Said(message=_text_of(reply))
-    if isinstance(body, list) and body:  # Gemini wraps its error in a list
-        body = body[0]
+    body = unwrapped(body)
     if not isinstance(body, dict):
         return Said(message=body if isinstance(body, str) else "")
     error = body.get("error")
