@@ -113,6 +113,27 @@ def test_an_answer_that_was_all_reasoning_was_cut_off_whatever_the_server_calls_
     assert (reply.finish, reply.finish_reason, reply.reasoned) == ("length", "stop", True)
 
 
+THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "Let me think"}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "finish", "reasoned"),
+    [
+        ([THINKING], "length", True),  # Magistral
+        ([THINKING, {"type": "text", "text": " \n"}], "length", True),
+        ([THINKING, {"type": "text", "text": "17"}], "stop", True),
+        ([{"type": "reasoning", "text": "Let me think"}], "length", True),
+        ([{"type": "thinking", "thinking": []}], "stop", False),
+        ([{"type": "thinking"}], "stop", False),
+        ([{"type": ["thinking"]}, None, 5, "17"], "stop", False),
+        ([], "stop", False),
+    ],
+)
+def test_a_list_of_nothing_but_thoughts_was_cut_off_too(content, finish, reasoned):
+    reply = decode(without_reasoning({"content": content}))
+    assert (reply.finish, reply.reasoned) == (finish, reasoned)
+
+
 def test_nothing_at_all_is_no_answer_but_an_empty_text_is_one():
     assert decode(without_reasoning({"content": None})).finish == "other"
     empty = decode(without_reasoning({"content": ""}))

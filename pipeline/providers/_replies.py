@@ -260,9 +260,19 @@ def _call(call: Any) -> dict[str, Any]:
 def _has_reasoned(message: dict[str, Any], usage: Usage | None) -> bool:
     if usage is not None and usage.reasoning_tokens:
         return True
+    content = message.get("content")
+    if isinstance(content, list) and any(map(_is_thought, content)):
+        return True
     if _REASONING.isdisjoint(message):  # nearly always
         return False
     return any(isinstance(message.get(name), str | list) and message[name] for name in _REASONING)
+
+
+def _is_thought(part: Any) -> bool:
+    """Tell what was thought from what was said (Magistral)."""
+    if not isinstance(part, dict) or part.get("type") not in ("thinking", "reasoning"):
+        return False
+    return any(part.get(name) for name in ("thinking", "reasoning", "text"))
 
 
 def _part(raw: dict[str, Any], name: str) -> dict[str, Any]:
