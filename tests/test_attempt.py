@@ -188,6 +188,13 @@ def test_only_a_whole_answer_is_a_success(reply, result):
     assert judge(reply, None)[0] == result
 
 
+@pytest.mark.parametrize("reason", ["MAX_TOKENS", "max_output_tokens", "token_limit", "incomplete", "length: 9"])
+def test_every_word_for_the_limit_names_the_limit(reason):
+    assert (
+        judge(Reply("half", "length", reason, None), None)[1:3] == judge(Reply("", "length", "length", None), None)[1:3]
+    )
+
+
 def test_a_cut_off_answer_is_truncated_even_if_it_fits_the_schema():
     assert judge(Reply('{"n": 1}', "length", "length", None), CHECK)[0] == "truncated"
 

@@ -113,6 +113,27 @@ def test_an_answer_that_was_all_reasoning_was_cut_off_whatever_the_server_calls_
     assert (reply.finish, reply.finish_reason, reply.reasoned) == ("length", "stop", True)
 
 
+THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "Let me think"}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "finish", "reasoned"),
+    [
+        ([THINKING], "length", True),  # Magistral
+        ([THINKING, {"type": "text", "text": " \n"}], "length", True),
+        ([THINKING, {"type": "text", "text": "17"}], "stop", True),
+        ([{"type": "reasoning", "text": "Let me think"}], "length", True),
+        ([{"type": "thinking", "thinking": []}], "stop", False),
+        ([{"type": "thinking"}], "stop", False),
+        ([{"type": ["thinking"]}, None, 5, "17"], "stop", False),
+        ([], "stop", False),
+    ],
+)
+def test_a_list_of_nothing_but_thoughts_was_cut_off_too(content, finish, reasoned):
+    reply = decode(without_reasoning({"content": content}))
+    assert (reply.finish, reply.reasoned) == (finish, reasoned)
+
+
 def test_nothing_at_all_is_no_answer_but_an_empty_text_is_one():
     assert decode(without_reasoning({"content": None})).finish == "other"
     empty = decode(without_reasoning({"content": ""}))
@@ -393,10 +414,51 @@ def ended(reason, message=None, **more):
 
 @pytest.mark.parametrize(
     "reason",
-    ["model_length", "max_tokens", "MAX_TOKENS", "max_length", "model_context_window_exceeded", {"type": "length"}],
+    [
+        "model_length",
+        "max_tokens",
+        "MAX_TOKENS",
+        "max_length",
+        "model_context_window_exceeded",
+        "max_output_tokens",
+        "token_limit",
+        "incomplete",
+        "Length: max_tokens",
+        {"type": "length"},
+    ],
 )
 def test_every_word_for_a_cut_off_answer_is_one(reason):
     assert ended(reason).finish == "length"
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "content_filter: RECITATION",  # Gemini
+        "content_filter: PROHIBITED_CONTENT",
+        "CONTENT_FILTER : x",
+        "SAFETY",
+        "RECITATION",
+        "PROHIBITED_CONTENT",
+        "BLOCKLIST",
+        "SPII",
+        "IMAGE_SAFETY",
+        "sensitive",  # Z.AI
+        "guardrail_intervened",  # Bedrock
+        "content_filtered",
+        "refusal",  # Anthropic
+    ],
+)
+@pytest.mark.parametrize("choice", [{"message": {"content": ""}}, {"message": {"content": "The fir"}}, {}])
+def test_every_word_for_a_filter_is_a_refusal_with_or_without_a_message(reason, choice):
+    reply = decode(STANDARD | {"choices": [{"index": 0, "finish_reason": reason, **choice}]})
+    assert (reply.finish, reply.finish_reason) == ("refused", reason)
+
+
+@pytest.mark.parametrize("reason", ["function_call_filter: MALFORMED_FUNCTION_CALL", ":", ": length", "unstopped"])
+def test_a_word_that_says_neither_leaves_the_answer_to_be_looked_at(reason):
+    """A call that the model got wrong is no refusal: without a text the answer is invalid, and can be repaired."""
+    assert ended(reason).finish == "other"
 
 
 @pytest.mark.parametrize(

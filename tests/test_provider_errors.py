@@ -96,6 +96,59 @@ QUOTA = [
 ]
 
 
+GOOGLE = "type.googleapis.com/google.rpc.ErrorInfo"
+
+
+def gemini(message, reason=None, status=400):
+    details = [{"@type": GOOGLE, "reason": reason, "domain": "googleapis.com"}]
+    error = {"code": status, "message": message, "status": "INVALID_ARGUMENT"}
+    return {"error": error | ({} if reason is None else {"details": details})}
+
+
+FIREWORKS_SUSPENDED = {
+    "error": {
+        "message": "Account acme is suspended, possibly due to reaching the monthly spending limit or failure to pay"
+        " past invoices. Please go to https://fireworks.ai/account/billing for more information.",
+        "param": None,
+        "code": "PRECONDITION_FAILED",
+        "type": "error",
+    },
+    "request_id": "chatcmpl-1",
+}
+DASHSCOPE_ARREARS = {
+    "error": {
+        "code": "Arrearage",
+        "type": "Arrearage",
+        "param": None,
+        "message": "Access denied, please make sure your account is in good standing.",
+    },
+    "request_id": "r",
+}
+XAI = "Some resource has been exhausted"
+
+
+def xai(words):
+    return {"code": XAI, "error": words}
+
+
+XAI_SPENT = xai(
+    "Your team 16f2151a-40f4-4a80-8ad0-cae00c27e8dd has either used all available credits or reached its monthly"
+    " spending limit. To continue making API requests, please purchase more credits or raise your spending limit."
+)
+MOONSHOT_SUSPENDED = {
+    "error": {
+        "message": "Your account org-1<ak-2> is suspended, please check your plan and billing details",
+        "type": "exceeded_current_quota_error",
+    }
+}
+ZHIPU_BROKE = {"error": {"code": "1113", "message": "Insufficient balance or no resource package. Please recharge."}}
+GEMINI_QUOTA = "You exceeded your current quota, please check your plan and billing details."
+XAI_WRONG_KEY = {
+    "code": "Client specified an invalid argument",
+    "error": "Incorrect API key provided: xa***. You can obtain an API key from https://console.x.ai.",
+}
+
+
 @pytest.mark.parametrize(
     ("status", "body", "expected", "error_type"),
     [
@@ -113,6 +166,39 @@ QUOTA = [
             {"error": {"type": "rate_limit_error", "details": {"code": "contract_spend_limit_reached"}}},
             PAUSE,
             "contract_spend_limit_reached",
+        ),
+        # a dead account, said with a 429
+        (
+            429,
+            xai("Your newly created team doesn't have any credits or licenses yet. You can purchase ..."),
+            PAUSE,
+            XAI,
+        ),
+        (429, XAI_SPENT, PAUSE, XAI),
+        (429, MOONSHOT_SUSPENDED, PAUSE, "exceeded_current_quota_error"),
+        (429, ZHIPU_BROKE, PAUSE, "http_429"),
+        (429, {"error": {"code": "1113", "message": "余额不足或无可用资源包,请充值。"}}, PAUSE, "http_429"),
+        (429, {"error": ZHIPU_BROKE["error"] | {"type": "rate_limit_error"}}, PAUSE, "rate_limit_error"),
+        # ... and the limit of a minute
+        (429, [gemini(GEMINI_QUOTA, status=429)], DOOR, "http_429"),
+        (429, [gemini(GEMINI_QUOTA, "RATE_LIMIT_EXCEEDED", status=429)], DOOR, "RATE_LIMIT_EXCEEDED"),
+        (
+            429,
+            xai("Too many requests for team x and model y. Your team's rate limit is 8 requests per second."),
+            DOOR,
+            XAI,
+        ),
+        (
+            429,
+            openai(None, "rate_limit_reached_error", "Your account a is over its quota"),
+            DOOR,
+            "rate_limit_reached_error",
+        ),
+        (
+            429,
+            openai(message="Slow down: the last text was 'Insufficient balance or no resource package'"),
+            DOOR,
+            "http_429",
         ),
         (429, openai("rate_limit_exceeded", "tokens"), DOOR, "rate_limit_exceeded"),
         (429, openai("slow_down"), DOOR, "slow_down"),
@@ -144,6 +230,21 @@ QUOTA = [
             "invalid_request_error",
         ),
         (400, openai(None, "invalid_request_error", "Invalid value: 'billing'"), REJECT, "invalid_request_error"),
+        # a dead account or a wrong key, said with a 400 or 412
+        (412, FIREWORKS_SUSPENDED, PAUSE, "PRECONDITION_FAILED"),
+        (400, DASHSCOPE_ARREARS, PAUSE, "Arrearage"),
+        (400, gemini("API key expired. Please renew the API key.", "API_KEY_INVALID"), PAUSE, "API_KEY_INVALID"),
+        (400, [gemini("API key not valid. Please pass a valid API key.", "API_KEY_INVALID")], PAUSE, "API_KEY_INVALID"),
+        (400, [gemini("API key not valid. Please pass a valid API key.")], PAUSE, "http_400"),
+        (400, [gemini("Missing or invalid Authorization header.")], PAUSE, "http_400"),
+        (400, XAI_WRONG_KEY, PAUSE, "Client specified an invalid argument"),
+        # ... and rows that only speak of one
+        (412, openai("PRECONDITION_FAILED", message="The deployment was changed."), REJECT, "PRECONDITION_FAILED"),
+        (412, openai(message='Unknown tool in "Account acme is suspended, possibly due to ..."'), REJECT, "http_412"),
+        (400, openai(message='Invalid JSON: "API key expired. Please renew the API key."'), REJECT, "http_400"),
+        (400, [gemini("The request has a bad image.", "INVALID_IMAGE")], REJECT, "INVALID_IMAGE"),
+        (400, {"error": {"message": "x", "details": [1, {"reason": "API_KEY_INVALID"}]}}, REJECT, "http_400"),
+        (400, {"error": {"message": "x", "details": [{"@type": GOOGLE, "reason": ["y"]}]}}, REJECT, "http_400"),
         (400, openai("content_filter"), REFUSE, "content_filter"),
         (400, openai("content_policy_violation"), REFUSE, "content_policy_violation"),
         (400, openai("invalid_prompt", "invalid_request_error"), REFUSE, "invalid_prompt"),
@@ -177,6 +278,24 @@ QUOTA = [
             "http_403",
         ),
         (403, {"error": {"code": 403, "message": "Input was flagged"}}, REFUSE, "http_403"),
+        # xAI: the key is as good as ever
+        (
+            403,
+            {
+                "code": "The caller does not have permission to execute the specified operation",
+                "error": "Content violates usage guidelines. Team: x, API key ID: y, Model: z, Failed check:"
+                " SAFETY_CHECK_TYPE_BIO",
+            },
+            REFUSE,
+            "The caller does not have permission to execute the specified operation",
+        ),
+        (
+            403,
+            {"code": "permission-denied", "error": "Content violates usage guidelines. "},
+            REFUSE,
+            "permission-denied",
+        ),
+        (403, {"code": "permission-denied", "error": "Your team was blocked. "}, PAUSE, "permission-denied"),
         (403, {"error": {"type": "permission_error", "message": "x"}}, PAUSE, "permission_error"),
         (413, {"error": {"type": "request_too_large", "message": "x"}}, REJECT, "request_too_large"),
         (
@@ -257,6 +376,16 @@ def test_the_servers_order_to_retry_wins_over_the_status_but_not_over_a_code(sta
         (403, openai(None, None, "Insufficient balance"), "credit"),
         (403, openai(None, None, "Your team has used all credits or reached its monthly spending limit"), "credit"),
         (401, openai(None, "authentication_error", "you are out of credits"), "credit"),
+        (412, FIREWORKS_SUSPENDED, "credit"),
+        (400, DASHSCOPE_ARREARS, "credit"),
+        (400, gemini("API key expired. Please renew the API key.", "API_KEY_INVALID"), "key"),
+        (400, [gemini("API key not valid. Please pass a valid API key.")], "key"),
+        (400, XAI_WRONG_KEY, "key"),
+        (429, xai("Your newly created team doesn't have any credits or licenses yet."), "credit"),
+        (403, xai("Your newly created team doesn't have any credits or licenses yet."), "credit"),
+        (429, XAI_SPENT, "credit"),
+        (429, MOONSHOT_SUSPENDED, "credit"),
+        (429, ZHIPU_BROKE, "credit"),
         (404, openai(None, "not_found_error", "no model of a spend limit"), "fatal"),
         (401, b"", "key"),
         (403, b"", "key"),
@@ -324,6 +453,23 @@ def test_a_wait_of_more_than_half_an_hour_pauses_the_run_and_names_the_time(stat
 def test_the_wait_of_a_vendor_that_names_it_in_the_body_is_kept():
     failure = classify(429, {"status": "error", "message": "Maximum 5 queued requests allowed.", "retry_after": 30})
     assert failure.wait_seconds == 30
+
+
+def test_the_wait_that_gemini_names_among_its_details_or_in_words_is_kept():
+    body = gemini(f"{GEMINI_QUOTA}\nPlease retry in 46.19s.", status=429)
+    assert classify(429, [body]).wait_seconds == 46.19
+    body["error"]["details"] = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "46s"}]
+    assert classify(429, [body]).wait_seconds == 46
+
+
+def test_a_day_that_is_used_up_in_words_pauses_the_run():
+    message = "Rate limit reached for m on requests per day (RPD): Limit 200, Used 200. Please try again in 7h12m0s."
+    failure = classify(429, openai("rate_limit_exceeded", "requests", message))
+    assert (failure.action, failure.pause, failure.wait_seconds) == ("pause", "rate_limited", 25920)
+
+
+def test_a_wait_that_a_provider_behind_openrouter_names_in_words_is_not_for_all():
+    assert openrouter(429, raw='{"error": {"message": "Please try again in 40s."}}').wait_seconds is None
 
 
 @pytest.mark.parametrize(
@@ -615,10 +761,31 @@ def test_a_provider_behind_openrouter_that_finds_a_prompt_too_long_rejects_its_r
     assert openrouter(400, raw=raw).error_type == "context_length_exceeded"
 
 
+def test_a_provider_behind_openrouter_that_will_not_have_a_text_rejects_its_row():
+    raw = json.dumps({"code": "permission-denied", "error": "Content violates usage guidelines. "})
+    assert openrouter(403, raw=raw).result == "refused"
+
+
 def test_what_a_provider_behind_openrouter_has_spent_is_not_ours():
     raw = '{"error": {"message": "Your account has reached your spending limit"}}'
     assert openrouter(400, raw=raw).action == "reject"
     assert openrouter(429, raw='{"error": {"message": "Exceeded budget for concurrency"}}').action == "retry"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "action"),
+    [
+        (412, FIREWORKS_SUSPENDED, "reject"),
+        (400, gemini("API key not valid. Please pass a valid API key."), "reject"),
+        (429, XAI_SPENT, "retry"),
+        (429, MOONSHOT_SUSPENDED, "retry"),
+        (429, ZHIPU_BROKE, "retry"),
+    ],
+)
+def test_a_dead_account_or_a_wrong_key_behind_openrouter_is_not_ours(status, body, action):
+    assert openrouter(status, raw=json.dumps(body)).action == action
+    error = {"message": "", "code": status, "metadata": {"raw": json.dumps(body)}}
+    assert classify(status, {"error": error}).action == action
 
 
 def test_a_quota_behind_openrouter_is_not_ours():

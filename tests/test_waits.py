@@ -109,6 +109,9 @@ def test_no_text_can_break_the_reader(text):
     assert wait is None or 0 <= wait <= 366 * 86400
 
 
+RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
+
+
 @pytest.mark.parametrize(
     ("headers", "body", "expected"),
     [
@@ -126,10 +129,54 @@ def test_no_text_can_break_the_reader(text):
         ({}, {"retry_after": [1]}, None),
         ({}, {"error": "x"}, None),
         ({}, [1], None),
+        ({}, [], None),
+        ({}, [{"retry_after": 30}], 30),
+        # Gemini
+        ({}, [{"error": {"details": [{"@type": "x"}, {"@type": RETRY_INFO, "retryDelay": "46s"}]}}], 46),
+        ({}, {"error": {"details": [{"retryDelay": "1.5s"}]}}, 1.5),
+        ({}, {"error": {"retry_after": 3, "details": [{"retryDelay": "46s"}]}}, 3),
+        ({"retry-after": "9"}, {"error": {"details": [{"retryDelay": "46s"}]}}, 9),
+        ({}, {"error": {"details": [{"retryDelay": "soon"}, {"retryDelay": True}, {"retryDelay": "7s"}]}}, 7),
+        ({}, {"error": {"details": [{"retryDelay": "90000h"}]}}, None),
+        ({}, {"error": {"details": {"retryDelay": "46s"}}}, None),
+        ({}, {"error": {"details": [1, None, {"retryDelay": None}]}}, None),
     ],
 )
 def test_the_more_exact_word_wins(headers, body, expected):
     assert wait_from(headers, body, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("Rate limit reached for m in organization o: Limit 3, Used 3. Please try again in 1.2s. Visit ...", 1.2),
+        ("Please try again in 6m0s.", 360),
+        ("Please try again in 20ms", 0.02),
+        ("Please try again in 1h2m3.5s.", 3723.5),
+        (
+            "You exceeded your current quota.\n* Quota exceeded for metric: x, limit: 5\nPlease retry in 46.194s.",
+            46.194,
+        ),
+        ("Try again in 5 minutes", None),
+        ("Please try again in 5min", None),
+        ("Please try again in 20", None),
+        ("Please try again in -5s", None),
+        ("Please try again in 90000h", None),
+        ("Please try again in " + "9" * 400 + "s", None),
+        ("Please try again in " + "1s" * 200, None),
+        ("Please try again later", None),
+        ("", None),
+    ],
+)
+def test_without_another_sign_the_words_of_the_message_count(words, expected):
+    assert wait_from({}, None, NOW, words) == expected
+    for headers in ({"retry-after": "9"}, limits(requests=("0", "9s"))):
+        assert wait_from(headers, None, NOW, words) == 9
+
+
+@pytest.mark.parametrize("piece", ["1", "1s", "1.", "retry in 1", "try again in 1m"])
+def test_reading_the_words_takes_time_in_proportion_to_them(piece):
+    wait_from({}, None, NOW, "retry in " + piece * 100_000 + "x")
 
 
 def limits(*, requests=None, tokens=None, plain=None):

@@ -44,8 +44,10 @@ _NO_CREDIT = (
     "insufficient_balance",
     "payment_required",
     "budget_exceeded",  # LiteLLM's proxy
+    "arrearage",  # DashScope, with a 400
+    "exceeded_current_quota_error",  # Moonshot, with a 429
 )
-_BAD_KEY = ("invalid_api_key", "authentication_error", "account_deactivated")
+_BAD_KEY = ("invalid_api_key", "authentication_error", "account_deactivated", "api_key_invalid")
 _BAD_KEY_TYPES = ("permission_error", "permissiondeniederror", "authenticationerror")
 _NO_MODEL = "model_not_found"
 _NOT_THERE_TYPES = ("not_found_error", "notfounderror")
@@ -148,8 +150,31 @@ _SPEND = re.compile(
     rf"credit balance is too low|reached your .{{0,20}}usage limit|spend(ing)? limit|{_NO_BUDGET.pattern}",
     re.IGNORECASE,
 )
-_MONEY: dict[int, re.Pattern[str]] = {400: _SPEND, 429: _NO_BUDGET}
-_FLAGGED = re.compile(r"(moderation|flagged|guardrail|content (policy|filter))", re.IGNORECASE)
+_BROKE = re.compile(
+    r"^(account \S+ is suspended|insufficient balance or no resource package|余额不足"
+    r"|your (newly created )?team\b[^.]{0,80} (used all available credits|doesn.t have any credits))",
+    re.IGNORECASE,
+)
+"""Fireworks, with a 412; Zhipu (its 1113, in two languages) and xAI, with a 429. What an account is told of itself
+stands first: an error of one row may quote its text. Quota, plan and billing mean nothing here: Gemini says them of the
+limit of a minute."""
+_WRONG_KEY = re.compile(
+    r"^(api key (not (valid|found)|expired)|incorrect api key provided"
+    r"|(missing|invalid)( or invalid)? authorization header)",
+    re.IGNORECASE,
+)
+"""Gemini and xAI, with a 400."""
+_ACCOUNT: dict[int, tuple[re.Pattern[str], ...]] = {
+    400: (_SPEND, _WRONG_KEY),
+    412: (_BROKE,),
+    429: (_NO_BUDGET, _BROKE),
+}
+"""By status, what says that our own account or key is to blame, and no row."""
+_FLAGGED = re.compile(
+    r"moderation|flagged|guardrail|content (policy|filter)|safety_check_type"
+    r"|content (violates|is against|goes against) (our |the )?(usage|content) (guidelines|polic(y|ies))",
+    re.IGNORECASE,
+)
 _AT_ONCE = re.compile(r"concurren|queued requests|simultaneous|in parallel|parallel[ _]requests?", re.IGNORECASE)
 _TOO_LONG = re.compile(
     r"(maximum|max) (context|prompt) length|context (size|length|window) (has been |was |is )?exceeded"
@@ -211,7 +236,7 @@ def failure_from(
         usage if usage is not None and usage.input_tokens else None
     )  # what was asked has tokens, or was not looked at
     said = said_by(body, reply)
-    wait = wait_from(reply.headers, body, now)
+    wait = wait_from(reply.headers, body, now, said.own_message)
     status = said.status if _is_success(reply.status) and said.status is not None else reply.status
     verdict = _verdict(reply, said, status)
     failure = Failure(
@@ -240,11 +265,13 @@ def _what_is_wrong(said: Said, status: int) -> Literal["credit", "key", "fatal"]
         return "credit"
     if not words.isdisjoint(_NOT_THERE) or said.param == "service_tier":
         return "fatal"
-    if status == HTTPStatus.PAYMENT_REQUIRED or _SPEND.search(said.message) or _FUNDS.search(said.message):
+    spent = _SPEND.search(said.message) or _FUNDS.search(said.message) or _BROKE.search(said.own_message)
+    if status == HTTPStatus.PAYMENT_REQUIRED or spent:
         return "credit"
     if not words.isdisjoint((*_BAD_KEY, *_BAD_KEY_TYPES)) or status in _KEY_STATUSES:
         return "key"
-    return "key" if _is_success(status) and _KEY.search(said.message) else "fatal"
+    wrong = _KEY.search(said.message) if _is_success(status) else _WRONG_KEY.search(said.own_message)
+    return "key" if wrong else "fatal"
 
 
 def _names_nothing(said: Said) -> bool:
@@ -308,10 +335,8 @@ def _by_code(reply: WireReply, said: Said, status: int) -> Verdict | None:
     for word in (said.code, said.kind):
         verdict = _CODES.get((word or "").lower())
         if verdict is not None:
-            never = verdict == "door" and _NEVER_FITS.search(said.message)
-            return "reject" if never else verdict
-    money = _MONEY.get(status)
-    if money is not None and money.search(said.own_message):
+            return _limited(said) if verdict == "door" else verdict
+    if any(words.search(said.own_message) for words in _ACCOUNT.get(status, ())):
         return "pause"
     if status == HTTPStatus.FORBIDDEN and (said.flagged or _FLAGGED.search(said.message)):
         return "refuse"
@@ -320,6 +345,13 @@ def _by_code(reply: WireReply, said: Said, status: int) -> Verdict | None:
     if status == HTTPStatus.PAYMENT_REQUIRED and "retry-after" in reply.headers:
         return "door"  # OpenRouter: credit is being topped up
     return None
+
+
+def _limited(said: Said) -> Verdict:
+    """Look behind a code for a rate limit: no wait brings money (Zhipu), or makes a request fit."""
+    if _BROKE.search(said.own_message):
+        return "pause"
+    return "reject" if _NEVER_FITS.search(said.message) else "door"
 
 
 def _type(reply: WireReply, said: Said, verdict: Verdict) -> str:

@@ -34,6 +34,11 @@ def load(body: bytes) -> Any:
         return UNREADABLE
 
 
+def unwrapped(body: Any) -> Any:
+    """Return the error that Gemini wraps in a list; any other body as it is."""
+    return body[0] if isinstance(body, list) and body else body
+
+
 def _mend_escape(match: re.Match[str]) -> str:
     escape = match.group()
     lone = len(escape) == _LONE_SURROGATE_LENGTH and escape[1] == "u"

@@ -15,7 +15,8 @@ from pipeline.records import Failure, Reply, Usage, WireReply
 
 Finish = Literal["stop", "length", "refused", "other"]
 
-_FINISH: dict[str, Finish | Literal["broken off"]] = {
+_Ending = Finish | Literal["broken off"]
+_FINISH: dict[str, _Ending] = {
     "stop": "stop",
     "tool_calls": "stop",
     "function_call": "stop",
@@ -24,8 +25,21 @@ _FINISH: dict[str, Finish | Literal["broken off"]] = {
     "max_length": "length",
     "model_length": "length",  # Mistral, and the next: the model's context is full
     "model_context_window_exceeded": "length",
+    "max_output_tokens": "length",  # the words of other dialects, as gateways pass them on: here and below
+    "token_limit": "length",
+    "incomplete": "length",
     "repetition": "length",  # vLLM: it ended an answer that repeated itself
     "content_filter": "refused",
+    "content_filtered": "refused",
+    "guardrail_intervened": "refused",
+    "refusal": "refused",
+    "sensitive": "refused",  # Z.AI
+    "safety": "refused",  # Gemini, and the next
+    "recitation": "refused",
+    "prohibited_content": "refused",
+    "blocklist": "refused",
+    "spii": "refused",
+    "image_safety": "refused",
     "error": "broken off",
     "abort": "broken off",
     "cancelled": "broken off",
@@ -75,7 +89,7 @@ def _decoded(
     if fields.get("error") or choice is None or not 200 <= reply.status < 300:  # noqa: PLR2004 (success)
         return failure_from(reply, now, body=body, secrets=secrets, usage=usage, model=model)
     reason = _name(_reason(choice), secrets)
-    finish = "other" if reason is None else _FINISH.get(reason.lower(), "other")
+    finish = "other" if reason is None else _FINISH.get(reason) or _finish_of(reason)
     if finish == "broken off" or choice.get("error"):
         # OpenRouter, once the model has begun: the choice ends with `error`, and may say why. vLLM and SGLang, when
         # they are shut down: `abort`, with what there was of the answer.
@@ -173,6 +187,12 @@ def _reason(choice: dict[str, Any]) -> str | None:
     return reason if isinstance(reason, str) else None
 
 
+@lru_cache(maxsize=256)
+def _finish_of(reason: str) -> _Ending:
+    """Read a reason in other letters, or with a detail behind it (Gemini's `content_filter: RECITATION`)."""
+    return _FINISH.get(reason.lower().partition(":")[0].strip(), "other")
+
+
 def _answer(
     message: dict[str, Any], reason: str | None, finish: Finish, *, reasoned: bool
 ) -> tuple[str | None, Finish]:
@@ -240,9 +260,19 @@ def _call(call: Any) -> dict[str, Any]:
 def _has_reasoned(message: dict[str, Any], usage: Usage | None) -> bool:
     if usage is not None and usage.reasoning_tokens:
         return True
+    content = message.get("content")
+    if isinstance(content, list) and any(map(_is_thought, content)):
+        return True
     if _REASONING.isdisjoint(message):  # nearly always
         return False
     return any(isinstance(message.get(name), str | list) and message[name] for name in _REASONING)
+
+
+def _is_thought(part: Any) -> bool:
+    """Tell what was thought from what was said (Magistral)."""
+    if not isinstance(part, dict) or part.get("type") not in ("thinking", "reasoning"):
+        return False
+    return any(part.get(name) for name in ("thinking", "reasoning", "text"))
 
 
 def _part(raw: dict[str, Any], name: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.providers._json import UNREADABLE, load
+from pipeline.providers._json import UNREADABLE, load, unwrapped
 from pipeline.providers._redact import LONGEST_TEXT, cut
 from pipeline.records import WireReply
 
@@ -36,8 +36,7 @@ def said_by(body: Any, reply: WireReply) -> Said:
     """Read a parsed body, or the raw text where it is not JSON."""
     if body is UNREADABLE:
         return Said(message=_text_of(reply))
-    if isinstance(body, list) and body:  # Gemini wraps its error in a list
-        body = body[0]
+    body = unwrapped(body)
     if not isinstance(body, dict):
         return Said(message=body if isinstance(body, str) else "")
     error = body.get("error")
@@ -70,7 +69,7 @@ def _parts_of(error: Mapping[str, Any]) -> Said:
     upstream = _upstream(metadata)
     message = ": ".join(filter(None, (_message_of(error), upstream)))
     return Said(
-        code=code if isinstance(code, str) and code and not code.isdigit() else None,
+        code=code if isinstance(code, str) and code and not code.isdigit() else _reason(error.get("details")),
         kind=kind if isinstance(kind, str) and kind and kind != "error" else None,
         message=message,
         status=_status_of(code),
@@ -78,6 +77,15 @@ def _parts_of(error: Mapping[str, Any]) -> Said:
         flagged=bool(metadata.get("reasons") or metadata.get("flagged_input")),
         upstream=upstream,
     )
+
+
+def _reason(details: Any) -> str | None:
+    """Read Google's own code, which stands among the details: its `code` is but the status."""
+    for part in map(_mapping, details if isinstance(details, list) else ()):
+        reason = part.get("reason")
+        if part.get("@type") == "type.googleapis.com/google.rpc.ErrorInfo" and isinstance(reason, str) and reason:
+            return reason
+    return None
 
 
 def _message_of(error: Mapping[str, Any]) -> str:

@@ -8,9 +8,12 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 
+from pipeline.providers._json import unwrapped
+
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _DURATION = re.compile(r"[+-]?(\d+(\.\d*)?(h|ms|m|s|us|µs|μs|ns))+", re.ASCII)
 _PIECE = re.compile(r"(\d+(?:\.\d*)?)(h|ms|m|s|us|µs|μs|ns)", re.ASCII)
+_IN_WORDS = re.compile(r"\b(?:retry|try again) in ((?:\d+(?:\.\d+)?(?:h|ms|m|s)){1,4})\b", re.ASCII | re.IGNORECASE)
 _UNIT = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
 
 _EPOCH_SECONDS, _EPOCH_MILLISECONDS = 1e9, 1e11
@@ -34,12 +37,13 @@ def parse_wait(text: str, now: float, date: str = "") -> float | None:
     return max(seconds, 0.0)
 
 
-def wait_from(headers: Mapping[str, str], body: Any, now: float) -> float | None:
+def wait_from(headers: Mapping[str, str], body: Any, now: float, words: str = "") -> float | None:
     """Seconds the server asked for, from lower-case headers and parsed body; None if it named no wait.
 
-    `retry-after-ms` wins over `retry-after`, which wins over `retry_after` in the body; else the later reset of the
-    limits of which nothing remains.
+    `retry-after-ms` wins over `retry-after`, which wins over `retry_after` and Google's `retryDelay` in the body; else
+    the later reset of the limits of which nothing remains; else what the message says (`words`).
     """
+    body = unwrapped(body)
     candidates = (
         _milliseconds(headers.get("retry-after-ms")),
         parse_wait(headers.get("retry-after", ""), now, headers.get("date", "")),
@@ -48,8 +52,11 @@ def wait_from(headers: Mapping[str, str], body: Any, now: float) -> float | None
     for wait in candidates:
         if wait is not None:
             return wait
-    wait = _reset_wait(headers, now)
-    return _reset_wait(_inner_headers(body), now) if wait is None else wait
+    for wait in (_reset_wait(headers, now), _reset_wait(_inner_headers(body), now)):
+        if wait is not None:
+            return wait
+    said = _IN_WORDS.search(words)
+    return None if said is None else parse_wait(said[1], now)
 
 
 def _inner_headers(body: Any) -> dict[str, str]:
@@ -110,8 +117,10 @@ def _milliseconds(text: str | None) -> float | None:
 def _body_wait(body: Any, now: float, date: str) -> float | None:
     if not isinstance(body, dict):
         return None
-    for holder in (body, body.get("error")):
-        value = holder.get("retry_after") if isinstance(holder, dict) else None
+    error = body.get("error")
+    details = error.get("details") if isinstance(error, dict) else None
+    for holder in (body, error, *(details if isinstance(details, list) else ())):
+        value = holder.get("retry_after", holder.get("retryDelay")) if isinstance(holder, dict) else None
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             wait = parse_wait(str(value), now, date)
             if wait is not None:

@@ -296,7 +296,18 @@ def _computed(price: Price | None, result: Reply | Failure, sent_at: float, *, c
     return Decimal(0) if price.is_free and not charged else None
 
 
-_AT_A_LIMIT = frozenset({"length", "max_tokens", "max_length", "model_length", "model_context_window_exceeded"})
+_AT_A_LIMIT = frozenset(
+    {
+        "length",
+        "max_tokens",
+        "max_length",
+        "model_length",
+        "model_context_window_exceeded",
+        "max_output_tokens",
+        "token_limit",
+        "incomplete",
+    }
+)
 _FULL, _FEW = 0.9, 16
 """So large a share of max_tokens, or all but so many of them, may well be all of them."""
 _CUT_OFF = {
@@ -344,7 +355,7 @@ def judge(
 
 def _cut_off(reply: Reply, max_tokens: int | None) -> tuple[str, str]:
     """Say what cut an answer off: max_tokens, unless the answer is clearly shorter."""
-    reason, usage = (reply.finish_reason or "length").lower(), reply.usage
+    reason, usage = (reply.finish_reason or "length").lower().partition(":")[0].strip(), reply.usage
     if reason not in _AT_A_LIMIT:
         return _CUT_OFF.get(reason, _ONLY_REASONING)
     if usage is None or reply.reasoned or _may_be_full(usage.output_tokens, max_tokens):
