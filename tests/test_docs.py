@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tomllib
+from dataclasses import fields
 from decimal import Decimal
 from typing import get_args
 
@@ -23,7 +24,7 @@ from project import Project, texts
 from stub import StubServer
 from stub_faults import NO_USAGE, REFUSAL, status
 
-from pipeline import providers
+from pipeline import Overrides, RunOptions, RunReport, providers
 from pipeline.cli import group
 from pipeline.reconciling import Verdict
 from pipeline.records import AttemptKind, AttemptResult, CountMethod, Status
@@ -272,6 +273,15 @@ def test_the_keys_of_a_comparison_are_those_that_are_listed(tmp_path, stub):
 
 def printed(project, *args):
     return json.loads(project.run(*args, "--json").stdout)
+
+
+# docs/python.md
+
+
+@pytest.mark.parametrize("kind", [Overrides, RunOptions, RunReport])
+def test_the_fields_of_what_a_program_gives_and_gets_are_listed(kind):
+    listed = column(ROOT / "docs" / "python.md", f"`{kind.__name__}`", "meaning")
+    assert listed == [each.name for each in fields(kind)]
 
 
 # docs/sql.md
