@@ -206,7 +206,8 @@ def test_the_environment_variables_are_those_that_are_read():
     read |= {preset(name).key_env for name in providers.names()} - {None}
     read |= {"PROMPTMILL_PRICES"}
     listed = {name for cells in rows(CLI, "variable", "meaning") for name in quoted(cells[0])}
-    assert listed == read | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
+    proxies = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
+    assert listed == read | proxies | {"SSL_CERT_FILE", "SSL_CERT_DIR"}
 
 
 def preset(name):
