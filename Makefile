@@ -15,7 +15,7 @@ demo: $(VENV)/.demo
 	$(BIN)/promptmill results jobs/extract.toml --with-input -o demo-results.jsonl
 	$(BIN)/python sample_data/score.py demo-results.jsonl
 	@echo
-	@echo 'Ask the ledger:  $(BIN)/promptmill sql "select status, count(*), sum(cost_usd) from results group by all"'
+	@echo 'Ask the ledger:  $(BIN)/promptmill sql "select status, count(*) n, sum(cost_usd) usd, count(*) - count(cost_usd) unknown from results group by all"'
 
 # Everything: the fast checks with the tests that need the bundled model.
 test: $(VENV)/.dev $(VENV)/.model

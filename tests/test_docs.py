@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tomllib
+from dataclasses import fields
 from decimal import Decimal
 from typing import get_args
 
@@ -23,7 +24,7 @@ from project import Project, texts
 from stub import StubServer
 from stub_faults import NO_USAGE, REFUSAL, status
 
-from pipeline import providers
+from pipeline import Overrides, RunOptions, RunReport, providers
 from pipeline.cli import group
 from pipeline.reconciling import Verdict
 from pipeline.records import AttemptKind, AttemptResult, CountMethod, Status
@@ -205,7 +206,8 @@ def test_the_environment_variables_are_those_that_are_read():
     read |= {preset(name).key_env for name in providers.names()} - {None}
     read |= {"PROMPTMILL_PRICES"}
     listed = {name for cells in rows(CLI, "variable", "meaning") for name in quoted(cells[0])}
-    assert listed == read | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
+    proxies = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
+    assert listed == read | proxies | {"SSL_CERT_FILE", "SSL_CERT_DIR"}
 
 
 def preset(name):
@@ -272,6 +274,15 @@ def test_the_keys_of_a_comparison_are_those_that_are_listed(tmp_path, stub):
 
 def printed(project, *args):
     return json.loads(project.run(*args, "--json").stdout)
+
+
+# docs/python.md
+
+
+@pytest.mark.parametrize("kind", [Overrides, RunOptions, RunReport])
+def test_the_fields_of_what_a_program_gives_and_gets_are_listed(kind):
+    listed = column(ROOT / "docs" / "python.md", f"`{kind.__name__}`", "meaning")
+    assert listed == [each.name for each in fields(kind)]
 
 
 # docs/sql.md

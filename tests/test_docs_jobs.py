@@ -26,6 +26,7 @@ from pipeline.providers import _errors
 from pipeline.providers.openai import _OPTIONS, _OURS, _OWN_TOOLS
 from pipeline.records import ModelSpec, Request, Row, WireReply
 from pipeline.retry import LONGEST_WAIT, RetryPolicy
+from pipeline.runners.launch import plan_fingerprint
 from pipeline.sources import InputSpec, open_source
 from pipeline.tokens import counter_for
 
@@ -157,6 +158,36 @@ def test_a_schema_enters_a_rows_key_by_its_content_and_repair_does_not(tmp_path)
 
 def key_of(table):
     return KeyMaker(build_job({name: dict(content) for name, content in table.items()}, "job.toml").model).key(())
+
+
+PLANS = {
+    ("input", "format"): "parquet", ("input", "id"): "id", ("input", "where"): "id = 'a'", ("input", "limit"): 1,
+    ("input", "bad_rows"): "reject", ("output", "repair"): 1, ("run", "dedupe"): False, ("run", "reuse"): "job",
+    ("prompt", "system"): "Be brief.", ("prompt", "user"): "{{ id }}", ("prompt", "messages_column"): "chat",
+}  # fmt: skip
+
+
+def test_what_makes_a_plan_is_what_the_page_says(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"id": "a", "text": "x"}\n')
+    said = {}
+    for section, what, others in required_rows(JOBS, "of", "what", "not"):
+        name = plain(section).strip("[]")
+        said |= {(name, key): True for key in quoted(what)} | {(name, key): False for key in quoted(others)}
+    changes = PLANS | {("model", key): value for key, value in OTHER.items() if ("model", key) in said}
+    told_in_words = {("input", "path"), ("input", "--limit"), ("prompt", "file")}
+    assert changes.keys() == said.keys() - told_in_words
+    base = {**JOB, "model": {"provider": "openai", "name": "m", "base_url": "http://127.0.0.1/v1"}}
+    base["output"] = {"schema": {"type": "object"}}
+    with chdir(tmp_path):
+        for (section, key), value in changes.items():
+            kept = {} if key == "messages_column" else base.get(section, {})
+            changed = fingerprint_of({**base, section: kept | {key: value}}) != fingerprint_of(base)
+            assert changed == said[section, key], (section, key)
+
+
+def fingerprint_of(table):
+    job = build_job({name: dict(content) for name, content in table.items()}, "job.toml")
+    return plan_fingerprint(job, open_source(job.input).fingerprint())
 
 
 def test_the_where_examples_select_the_rows_that_the_page_says(tmp_path):

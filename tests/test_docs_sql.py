@@ -95,6 +95,34 @@ def test_a_thousand_rows_cost_what_those_do_whose_cost_is_known(tmp_path):
     assert asked(tmp_path / "work.duckdb", "usd_per_1000_good") == [("j", 2, 2.0, 2.0, 2, 2)]
 
 
+def test_rows_that_cost_nothing_here_say_nothing_of_a_job_whose_costs_are_unknown(tmp_path):
+    """What another job paid for is $0, and so is a repeated row: no sum is zero for them."""
+    lender = Booked(tmp_path / "work.duckdb", "lender")
+    lender.answer("v1lent", cost=D("0.002"))
+    lender.end()
+    run = Booked(tmp_path / "work.duckdb", "j")
+    run.journal.append("outcome", outcome_line(Outcome("v1lent", "ok", 0, lender.run_id, 1, reused=True)))
+    run.answer("v1unknown", cost=None)
+    run.rows("v1lent", "v1lent", "v1unknown", "v1unknown")
+    run.end()
+    assert asked(tmp_path / "work.duckdb", "usd_per_1000_good") == [("j", 2, None, None, 2, 1)]
+    assert asked(tmp_path / "work.duckdb", "as saved_usd") == [("j", 2, None, 1)]
+
+
+def test_what_a_command_sends_again_is_told_from_what_a_run_does(tmp_path):
+    first = Booked(tmp_path / "work.duckdb", "j")
+    first.attempt("v1a", result="unavailable", usage=None, output=None, cost=D(0))
+    first.attempt("v1a", 2, result="invalid")
+    first.outcome("v1a", "invalid", 2)
+    first.answer("v1b")
+    first.end(3)
+    again = Booked(tmp_path / "work.duckdb", "j", command="retry")
+    again.answer("v1a")
+    again.end()
+    found = asked(tmp_path / "work.duckdb", "as in_a_later_run")
+    assert [sum(row[n] for row in found) for n in (1, 2, 3, 4, 5)] == [1, 0, 1, 1, 0]
+
+
 def test_a_row_has_one_answer_of_each_plan(path):
     answers = asked(path, "p.plan_id, w.row_id, o.best.status as status, a.output")
     assert len(answers) == len({row[1:3] for row in answers}) == 8

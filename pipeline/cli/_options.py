@@ -112,7 +112,11 @@ set_option = click.option(
     help="Change a key of the job for this command, e.g. --set model.max_tokens=300.",
 )
 limit_option = click.option("--limit", type=Count(), help="Look only at the first N rows that [input] where selects.")
-budget_option = click.option("--budget", type=Dollars(), help="Never spend more on this plan, all its runs together.")
+budget_option = click.option(
+    "--budget",
+    type=Dollars(),
+    help="Never spend more on this plan, all its runs together; another input, prompt or model has it anew.",
+)
 price_option = click.option("--price", metavar="IN,OUT", help="Dollars per 1M input and output tokens.")
 
 log_option = click.option(

@@ -59,7 +59,8 @@ def _is_number(word: str) -> bool:
     is_flag=False,
     flag_value=DEFAULT_PILOT,
     metavar="[N]",
-    help=f"Pay for N random rows first, keep their answers, and estimate the rest from them.  [N: {DEFAULT_PILOT}]",
+    help="Send (and pay for) N random requests now, without a question, keep their answers, and estimate the rest from"
+    f" them.  [N: {DEFAULT_PILOT}]",
 )
 @click.option(
     "--compare",

@@ -68,8 +68,8 @@ def command(
 ) -> int:
     """Add up the ledger's attempts: tokens, dollars, what was wasted on attempts that brought no good answer.
 
-    Attempts whose cost can't be known are counted in unknown_cost, with an upper bound, and never as zero. The table
-    shows the columns that say something; --json has them all.
+    Attempts whose cost can't be known are counted in unknown_cost, and never as zero; they have an upper bound where
+    price and max_tokens were known. The table shows the columns that say something; --json has them all.
     """
     from pipeline import api
     from pipeline.reports.spend import ALWAYS_AND_EVER, Period
