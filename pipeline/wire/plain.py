@@ -29,6 +29,8 @@ SURELY_TAKEN_BYTES = 64 * 1024
 _FIRST_ERROR = 400
 _GOODBYE = re.compile(rb"HTTP/1\.[01] [45]")
 """Some servers say 408 on a connection that was idle for too long, and end it."""
+STOOD_STILL_SECONDS = 1.0
+"""A deadline that is noticed so late: the process was stopped. It gets as long to read what came meanwhile."""
 NEXT_ADDRESS_SECONDS = 0.25
 """How long one address of a name is tried alone (RFC 8305): behind a broken IPv6 the others must be reached, too."""
 
@@ -266,7 +268,10 @@ class _Connection(asyncio.Protocol):
         self._timer = None
         if self._waiting is None:
             return
-        if loop.time() < self._deadline:
+        late = loop.time() - self._deadline
+        if late > STOOD_STILL_SECONDS:  # uvloop rings before it reads
+            self._deadline += late + STOOD_STILL_SECONDS
+        if late < 0 or late > STOOD_STILL_SECONDS:
             self._set_timer(loop)
         else:
             self._fail(TimeoutError())
