@@ -266,6 +266,32 @@ def test_stopping_a_job_that_has_only_taken_its_lock_is_a_sentence(project, stub
         assert says in project.run("stop", "job", code=2).stderr
 
 
+# -- while the process is stopped -------------------------------------------------------------------
+
+
+def test_answers_that_came_while_the_process_was_stopped_are_read_and_not_paid_for_again(project, stub):
+    """A container that is frozen, Ctrl-Z: the loop rings its timers before it reads."""
+    project.rows(texts(8))
+    project.job(concurrency=8, limits="timeout_seconds = 1")
+    soon = (
+        "from pipeline.cli import main; from pipeline.wire import plain\n"
+        "plain.STOOD_STILL_SECONDS = 0.1\nmain(['run', 'job.toml', '--yes'])"
+    )
+    stub.hold()
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", soon],
+        cwd=project.folder, env=project._env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as run:  # fmt: skip
+        stub.wait_for_in_flight(8)
+        run.send_signal(signal.SIGSTOP)
+        stub.release()
+        time.sleep(1.5)  # the deadlines have to pass
+        run.send_signal(signal.SIGCONT)
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == 0, err
+    assert project.value("select count(*) from attempts where result = 'ok'") == stub.calls == 8
+
+
 # -- when all answers are home and the ledger is locked ---------------------------------------------
 
 
