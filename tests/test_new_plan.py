@@ -114,6 +114,54 @@ def test_where_a_new_plan_hides_the_answers_of_one_before_it_is_said_how_to_see_
     assert all("plan" not in said for said in kept(project))
 
 
+@pytest.fixture
+def small(tmp_path, stub):
+    """Six rows that were not sent yet; every answer is good."""
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(6))
+    project.job()
+    return project
+
+
+def test_the_command_that_brings_answers_back_sends_what_it_says(small, stub):
+    """A prompt that was tried on four rows, then another one on two."""
+    small.run("run", "job.toml", "--yes", "--limit", "4", *OTHER)
+    small.run("run", "job.toml", "--yes", "--limit", "2")
+    for said in kept(small):
+        assert "`promptmill run job.toml --set model.temperature=0.7 --limit 4` lists them again" in said
+    calls = stub.calls
+    small.run("run", "job.toml", "--yes", "--limit", "4", *OTHER)
+    assert stub.calls == calls
+
+
+def test_the_command_that_brings_answers_back_says_how_many_rows_it_sends(small, stub):
+    small.run("estimate", "job.toml", "--pilot", "4", *OTHER)
+    small.run("run", "job.toml", "--yes", "--limit", "2")
+    for said in kept(small):
+        assert "0.7` lists them again and sends the 2 of its rows that have no outcome" in said
+
+
+def test_a_plan_of_the_same_job_and_input_that_another_one_came_between_is_named(small):
+    small.run("run", "job.toml", "--yes")
+    small.run("run", "job.toml", "--yes", "--limit", "1", *OTHER)
+    small.run("run", "job.toml", "--yes", "--limit", "2")
+    for said in kept(small):
+        assert "plan 1 (run 1) has 6 rows that ended well, the newest one (run 3) 2; both are of the same job" in said
+        assert "`promptmill run job.toml` lists them again and sends nothing that is answered" in said
+
+
+def test_no_command_brings_back_what_a_changed_file_asked_for(small):
+    prompt, path = small.folder / "prompt.md", small.folder / "job.toml"
+    path.write_text(path.read_text().replace('user = "{{ text }}"', 'file = "prompt.md"'))
+    prompt.write_text("--- user ---\nv1 {{ text }}")
+    small.run("run", "job.toml", "--yes")
+    prompt.write_text("--- user ---\nv2 {{ text }}")
+    small.run("run", "job.toml", "--yes", "--limit", "1")
+    for said in kept(small):
+        assert "between them changed: a file that the job reads." in said
+        assert "with that file as it was `promptmill run job.toml` lists them again" in said
+
+
 def test_the_command_that_brings_answers_back_names_the_settings_they_need(project):
     path, before = project.folder / "job.toml", (project.folder / "job.toml").read_text()
     path.write_text(before.replace("max_tokens = 50", "max_tokens = 50\ntemperature = 0.7"))

@@ -6,7 +6,7 @@ and a ledger that was made again from its journals has no rows.
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import UserError
@@ -16,19 +16,19 @@ from pipeline.reports import run_report
 from pipeline.reports.settings import as_it_ran, changed, ledger_option
 
 _PLANS = """
-select p.plan_id, max(r.run_id) as run_id, arg_max(r.config, r.run_id) as config,
+select p.plan_id, p.fingerprint, max(r.run_id) as run_id, arg_max(r.config, r.run_id) as config,
        coalesce(arg_max(r.prompt_id, r.run_id), '') as prompt_id,
        p.plan_id in (select plan_id from rows) as listed,
        p.plan_id in (select plan_id from plans where complete) as complete,
        exists (from outcomes o join run_starts s using (run_id) where s.job = $1) as answered,
        (select max(job_file) from jobs where job = $1) as file
-from plan_starts p join run_starts r using (plan_id) where p.job = $1 group by p.plan_id order by p.plan_id desc
+from plan_starts p join run_starts r using (plan_id) where p.job = $1 group by all order by p.plan_id desc
 """
 _GOOD = """
-select plan_id, count(*) as ok from rows
-where plan_id = any($2)
-  and key in (select o.key from outcomes o join run_starts r using (run_id) where r.job = $1 and o.status = 'ok')
-group by plan_id
+with ended as (select key, bool_or(o.status = 'ok') as ok
+               from outcomes o join run_starts r using (run_id) where r.job = $1 group by key)
+select plan_id, count(*) as rows, count(e.key) as ended, count(*) filter (e.ok) as ok
+from rows left join ended e using (key) where plan_id = any($2) group by plan_id
 """
 _PARTLY_LISTED = """
 select count(distinct o.key) as requests
@@ -52,6 +52,9 @@ where w.plan_id = $2 and w.key not in (select n.key from rows n join run_starts 
 """
 
 
+_NO_ROWS = {"rows": 0, "ended": 0, "ok": 0}
+
+
 def earlier_answers(ledger: Ledger, job: str) -> str | None:
     """Say which plan has the most answers, if the newest has fewer and is about other requests; or that it lacks rows.
 
@@ -67,22 +70,40 @@ def earlier_answers(ledger: Ledger, job: str) -> str | None:
     unlike = [
         (plan, config)
         for plan, config in ((plan, json.loads(plan["config"])) for plan in others)
-        if changed(config, now) or (plan["prompt_id"] != newest["prompt_id"] and _repair(config) == _repair(now))
+        if changed(config, now)
+        or (plan["prompt_id"] != newest["prompt_id"] and _repair(config) == _repair(now))
+        or plan["fingerprint"] == newest["fingerprint"]  # one of another prompt came between
     ]
     if not unlike:  # of most jobs: nothing is counted then
         return None
     ids = [newest["plan_id"], *(plan["plan_id"] for plan, _ in unlike)]
-    good = {row["plan_id"]: row["ok"] for row in run_report(ledger, _GOOD, [job, ids]).rows}
-    plan, config = max(unlike, key=lambda each: good.get(each[0]["plan_id"], 0))
-    most, few = good.get(plan["plan_id"], 0), good.get(newest["plan_id"], 0)
-    if most <= few:
+    counts = {row["plan_id"]: row for row in run_report(ledger, _GOOD, [job, ids]).rows}
+    plan, config = max(unlike, key=lambda each: counts.get(each[0]["plan_id"], _NO_ROWS)["ok"])
+    most, few = counts.get(plan["plan_id"], _NO_ROWS), counts.get(newest["plan_id"], _NO_ROWS)
+    if most["ok"] <= few["ok"]:
         return None
-    difference = ", ".join(changed(config, now)) or "a file that the job reads"
     return (
-        f"{job}: plan {plan['plan_id']} (run {plan['run_id']}) has {most:,} rows that ended well, the newest one"
-        f" (run {newest['run_id']}) {few:,}; between them changed: {difference}. Those answers are kept:"
-        f" {_command(ledger, plan, config)} lists them again and sends nothing that is answered"
+        f"{job}: plan {plan['plan_id']} (run {plan['run_id']}) has {most['ok']:,} rows that ended well, the newest one"
+        f" (run {newest['run_id']}) {few['ok']:,}; {_difference(plan, newest, changed(config, now))}"
+        f"{_command(ledger, plan, config, most['rows'])} lists them again and sends {_rest(most)}"
     )
+
+
+def _difference(plan: Mapping[str, Any], newest: Mapping[str, Any], settings: Sequence[str]) -> str:
+    """Say what is between two plans, up to the command that brings the first one back."""
+    if plan["fingerprint"] == newest["fingerprint"]:
+        return "both are of the same job and input. Those answers are kept: "
+    if settings:
+        return f"between them changed: {', '.join(settings)}. Those answers are kept: "
+    return "between them changed: a file that the job reads. Those answers are kept: with that file as it was "
+
+
+def _rest(counts: Mapping[str, int]) -> str:
+    """Say what a run of a plan sends that was not complete."""
+    pending = counts["rows"] - counts["ended"]
+    if not pending:
+        return "nothing that is answered"
+    return f"the {pending:,} of its rows that have no outcome" if pending > 1 else "the one of its rows without outcome"
 
 
 def no_list(ledger: Ledger, job: str) -> str | None:
@@ -144,8 +165,8 @@ def left_behind(ledger: Ledger, run_id: int) -> str | None:
     )
 
 
-def _command(ledger: Ledger, plan: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Name the command that makes the plan the newest again."""
+def _command(ledger: Ledger, plan: Mapping[str, Any], config: Mapping[str, Any], rows: int = 0) -> str:
+    """Name the command that makes the plan the newest again; `rows`: looking at so many only, if it has not all."""
     file = str(plan["file"])
     try:
         options = as_it_ran(config, load_job(file).config)
@@ -153,4 +174,5 @@ def _command(ledger: Ledger, plan: Mapping[str, Any], config: Mapping[str, Any])
         options = None
     if options is None:
         return f"`promptmill run` with the settings of run {plan['run_id']}"
-    return f"`promptmill run {shlex.quote(file)}{options}{ledger_option(ledger.path)}`"
+    limit = f" --limit {rows}" if rows and not plan["complete"] else ""
+    return f"`promptmill run {shlex.quote(file)}{options}{limit}{ledger_option(ledger.path)}`"
