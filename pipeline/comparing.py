@@ -140,9 +140,13 @@ def _spread(load: Load, total: float, most: int | None) -> Iterator[tuple[int, i
 
 def _lines(prices: Prices, target: Target, bulks: _Bulks, at: datetime) -> list[Compared]:
     if target.provider is not None:
-        return [_line(target, prices.during_run(target.provider, target.model, at), bulks, at)]
-    sellers = [Target(target.model, seller, target.lane) for seller in prices.sellers(target.model, at)]
-    found = [_line(each, prices.during_run(each.provider or "", each.model, at), bulks, at) for each in sellers]
+        return [_line(target, _prices_of(prices, target, bulks.work, at), bulks, at)]
+    own = bulks.work.price
+    names = dict.fromkeys(prices.sellers(target.model, at))
+    if own is not None and own.model == target.model:
+        names[own.provider] = None
+    sellers = [Target(target.model, seller, target.lane) for seller in names]
+    found = [_line(each, _prices_of(prices, each, bulks.work, at), bulks, at) for each in sellers]
     if len(found) == 1:
         return found
     priced = sorted((line for line in found if line.note is None), key=_expected)
@@ -155,6 +159,15 @@ def _lines(prices: Prices, target: Target, bulks: _Bulks, at: datetime) -> list[
         sellers_too = "1 more seller, dearer" if left_out == 1 else f"{left_out} more sellers, dearer"
         return [*priced[:MOST_SELLERS], *charged, _without_figures(target, None, sellers_too)]
     return [*priced, *charged]
+
+
+def _prices_of(prices: Prices, target: Target, work: Work, at: datetime) -> Sequence[Price]:
+    """Look up a target's prices; for the job's own model the job's own price goes first."""
+    found = prices.during_run(target.provider or "", target.model, at)
+    own = work.price
+    if own is None or (own.provider, own.model) != (target.provider, target.model) or own in found:
+        return found
+    return (own,)
 
 
 def _line(target: Target, prices: Sequence[Price], bulks: _Bulks, at: datetime) -> Compared:

@@ -462,6 +462,13 @@ def test_data_in_a_folder_that_is_not_read_is_named(project, stub):
     refuse(project, stub, "[input] path is empty")
 
 
+def test_a_price_that_does_not_count_behind_an_address_is_named_with_the_way_to_state_it(project, stub):
+    path = project.job(more="[budget]\nusd = 1")
+    text = path.read_text().replace('"stub"', '"deepseek"').replace('"test-model"', '"deepseek-flash"')
+    path.write_text(text.replace('[price]\ninput = "0.25"\noutput = "2.00"', ""))
+    refuse(project, stub, "No list counts behind base_url: if deepseek's own price holds there, --price 0.")
+
+
 def test_a_misspelt_keyword_of_a_schema_is_told(project, stub):
     project.job()
     done = project.run("check", "job.toml", "--set", 'output.schema={type="object",requird=["a"]}')

@@ -42,6 +42,16 @@ def test_a_line_has_the_price_and_what_the_work_costs_under_each_forecast_and_at
     )  # fmt: skip
 
 
+def test_the_jobs_own_model_has_the_jobs_own_price_also_where_no_list_has_it(tmp_path):
+    own = Price("here", "m", D(2), D(20))
+    prices = book(tmp_path, ENTRY.format("a", 1, 10))
+    stated = Work([Load([(100, 10, 1.0)], (50.0, 100.0, 200.0))], 600, price=own)
+    found = [line for target in ("m@here", "m") for line in compare(prices, [Target.parse(target)], stated, at=NOW)]
+    assert told(found) == [("m@here", D("0.004"), None), ("m@a", D("0.002"), None), ("m@here", D("0.004"), None)]
+    mine = Work([Load([(100, 10, 1.0)], (50.0, 100.0, 200.0))], 600, price=Price("a", "m", D(2), D(20)))
+    assert told(compare(prices, [Target.parse("m@a")], mine, at=NOW)) == [("m@a", D("0.004"), None)]
+
+
 def test_work_that_takes_hours_is_priced_over_them_and_at_most_at_the_dearest(tmp_path):
     text = ENTRY.format("a", 1, 10) + '[price.tier.batch]\nmultiplier = "0.5"\n'
     text += '[[price.window]]\nutc_from = 12:00:00\nutc_to = 13:00:00\nmultiplier = "10"\n'

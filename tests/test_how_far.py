@@ -264,6 +264,15 @@ def test_trouble_stands_before_figures_in_the_progress_line():
     assert line.startswith("763 of 1,024+ rows  $0.0771234 spent  rate limited, going on in 30 s  762 ok")
 
 
+@pytest.mark.parametrize(("shut", "left"), [(0, True), (30, False)])
+def test_a_run_that_waits_names_no_time_left(shut, left):
+    progress = Progress(quiet=False)
+    progress.line(watched(), now=0.0)
+    run = watched(shut_seconds=shut)
+    run.tally.total, run.tally.statuses["ok"] = 2000, run.tally.statuses["ok"] + 60
+    assert progress.line(run, now=60.0).endswith(" left") == left
+
+
 # -- errors -----------------------------------------------------------------------------------------
 
 

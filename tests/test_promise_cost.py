@@ -184,6 +184,19 @@ def test_an_exchange_that_a_kill_cut_off_costs_nothing_where_nothing_can_cost_an
     assert lost == [(unknown, None if unknown else 0)]
 
 
+@pytest.mark.parametrize(("listed", "told"), [("0.25", False), ("0.50", True)])
+def test_an_answer_that_states_a_higher_cost_than_the_price_is_told_once_though_nobody_asked(tmp_path, listed, told):
+    """Perplexity adds a fee for each request: a budget by the price alone would be spent six times over."""
+    with StubServer(report_cost=True, input=listed) as stub:
+        project = Project(tmp_path, stub.base_url)
+        project.rows(texts(12))
+        project.job()
+        said = project.run("run", "job.toml", "--yes").stderr
+    assert said.count("an answer says that it cost") == told
+    if told:
+        assert '[model] billed_cost_path = "usage.cost" books and caps what the provider charges' in said
+
+
 def test_that_answers_do_not_say_what_they_cost_is_told_once(project, stub):
     project.rows(texts(12))
     project.job(model='max_tokens = 50\nbilled_cost_path = "usage.costs"', concurrency=1)

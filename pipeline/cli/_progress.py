@@ -68,7 +68,7 @@ class Progress:
             parts.append(held_down(tally.rate_limited, run.requests_per_minute))
         parts.append(f"{rate:.1f} rows/s")
         left = None if tally.total is None else tally.total - tally.done
-        if left and rate:
+        if left and rate and run.shut_seconds <= 1:  # while nothing goes out that is no time to go by
             parts.append(f"{duration(left / rate)} left")
         return printable(GAP.join(parts))
 

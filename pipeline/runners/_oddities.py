@@ -1,6 +1,6 @@
 """What answers and bills show that a job did not expect: a server set up otherwise, a bound that does not hold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ FAR_SHARE, VARIED = 0.6, 1.1
 """That is known where it is less than this share, or where the longest had so many times the tokens of the shortest."""
 BILLS_MISSED = 5
 """So many answers in a row from the first on that don't say what they cost, though they should, are worth a word."""
+DEARER, MOST_USD = 1.02, 1e6
+"""So much more than computed, and no absurd number, is a cost worth a word that an answer states and nobody reads."""
 COUNTED_OTHERWISE = 2
 """So many output tokens beyond max_tokens are a matter of counting: servers differ about those that end an answer."""
 
@@ -50,6 +52,8 @@ class Oddities:
         self._thoughts_told = False
         self._bills_missed = 0 if tells_costs else None
         """Answers so far that don't say what they cost; None: one did, or nobody expects it."""
+        self._costs_unread = not tells_costs
+        """Nobody has said where an answer says what it cost, nor heard yet that it does."""
         self._cut: dict[int, _Lengths] = {}
         """How many requests were so long by the server, of those that it says were far shorter than what was sent."""
         self._longest = 0
@@ -65,6 +69,8 @@ class Oddities:
             self._longest = max(self._longest, usage.input_tokens)
             if usage.input_tokens < CUT_SHARE * ticket.input_tokens > LONG_TOKENS:
                 self._perhaps_cut(usage.input_tokens, ticket.input_tokens)
+            if self._costs_unread and "cost" in usage.raw:
+                self._watch_what_nobody_reads(usage, attempt.computed_usd)
         if not self._thoughts_told and output is not None and _thinks(output):
             self._thoughts_told = True
             self._notify(
@@ -81,6 +87,22 @@ class Oddities:
                 f"the first {BILLS_MISSED} answers don't say what they cost where [model] billed_cost_path has it, or"
                 " not as an amount of dollars: their costs are computed from the price, and unknown without one"
             )
+
+    def _watch_what_nobody_reads(self, usage: Usage, computed: Decimal | None) -> None:
+        """Say once that the provider says of itself that it charges more than the price: then the bill is that."""
+        path, said = "usage.cost", usage.raw["cost"]
+        if isinstance(said, Mapping):
+            path, said = "usage.cost.total_cost", said.get("total_cost")
+        if not isinstance(said, int | float) or isinstance(said, bool) or not 0 < said < MOST_USD:
+            return
+        if computed is not None and said <= DEARER * float(computed):
+            return
+        self._costs_unread = False
+        by_price = "no price is known" if computed is None else f"by the price it is {dollars(computed)}"
+        self._notify(
+            f"an answer says that it cost {said:g} ({path}), and {by_price}: if these are dollars, [model]"
+            f' billed_cost_path = "{path}" books and caps what the provider charges'
+        )
 
     def _perhaps_cut(self, billed: int, counted: int) -> None:
         """Hear of a request of which the server says that it was far shorter than what was sent.

@@ -39,6 +39,7 @@ from pipeline.runners.signals import Asked, hears_signals, listen, look_out, sto
 from pipeline.runners.tally import ENDED_BADLY
 from pipeline.schemas import doubts
 from pipeline.sources import left_out
+from pipeline.text import decimal_text
 from pipeline.windows import ContextWindow
 from pipeline.wire import WireOptions, open_wire
 
@@ -112,10 +113,19 @@ def find_prices(job: Job, at: datetime) -> tuple[Price, ...]:
 
 
 def _users_file(job: Job) -> str:
-    """Say which file of the user's was looked at: a cron job may lack the variable that names it."""
+    """Say which file of the user's was looked at, as a cron job may lack the variable that names it; and what helps."""
     if job.price_file is not None:
-        return f"your price file {job.price_file} has none"
-    return f"you have no price file: it is the one that PROMPTMILL_PRICES names, else {pricebook.USUAL_FILE}"
+        told = f"your price file {job.price_file} has none"
+    else:
+        told = f"no price file was read: it is the one that PROMPTMILL_PRICES names, else {pricebook.USUAL_FILE}"
+        told += " (from Python: Overrides.price_file)"
+    if job.model.base_url is None:
+        return told
+    listed = pricebook.Prices(job.price_file).find(job.model.provider, job.model.name, datetime.now(UTC))
+    if listed is None:
+        return told
+    rates = f"{decimal_text(listed.input)},{decimal_text(listed.output)}"
+    return f"{told}. No list counts behind base_url: if {job.provider.name}'s own price holds there, --price {rates}"
 
 
 def _check_budget(job: Job, prices: Sequence[Price]) -> None:
