@@ -278,6 +278,9 @@ XAI_WRONG_KEY = {
             "http_403",
         ),
         (403, {"error": {"code": 403, "message": "Input was flagged"}}, REFUSE, "http_403"),
+        # words of moderation mean nothing with another status
+        (429, {"error": {"message": "the moderation service is overloaded"}}, DOOR, "http_429"),
+        (500, {"error": {"message": "the moderation service is overloaded"}}, RETRY, "http_500"),
         # xAI: the key is as good as ever
         (
             403,
@@ -804,6 +807,8 @@ def test_a_reset_that_stands_in_the_body_counts():
         (403, b"<html><title>403 Forbidden</title></html>", True),
         (404, b"default backend - 404", True),
         (404, {"error": {"message": "No endpoints found", "code": 404}}, True),
+        (405, b"", True),
+        (410, b"", True),
         (404, {"error": {"message": "no model", "type": "NotFoundError"}}, False),
         (403, {"error": {"message": "Key limit exceeded (total limit)", "code": 403}}, False),
         (403, {"error": {"message": "Your account has insufficient balance", "code": 403}}, False),

@@ -71,6 +71,14 @@ def test_a_failure_that_closes_the_door_never_uses_a_row_up():
     assert POLICY.wait_before(6, failure(), 0) is None
 
 
+@pytest.mark.parametrize(
+    ("probe", "unknown", "longest"), [(5, False, 4), (100, False, 4), (101, False, 60), (5, True, 8), (20, True, 60)]
+)
+def test_a_provider_that_is_down_is_asked_often_at_first_if_that_costs_nothing(probe, unknown, longest):
+    down = failure()._replace(cost_unknown=unknown)
+    assert POLICY.wait_for_probe(probe, down, LAST) == pytest.approx(longest)
+
+
 @pytest.mark.parametrize(("streak", "expected"), [(1, 0.125), (2, 0.16875), (5, 0.4151883), (1000, 30.0)])
 def test_the_door_stays_closed_longer_with_each_closing_in_a_row(streak, expected):
     assert POLICY.wait_for_door(streak, failure(door=True), 0) == pytest.approx(expected)
