@@ -11,15 +11,10 @@ POLICY = RetryPolicy()
 LAST = math.nextafter(1, 0)
 
 
-def failure(action="retry", wait=None, *, door=False):
+def failure(wait=None, *, door=False):
     return Failure(
-        action=action, result="unavailable", error_type="x", message="x", wait_seconds=wait, closes_door=door
+        action="retry", result="unavailable", error_type="x", message="x", wait_seconds=wait, closes_door=door
     )
-
-
-@pytest.mark.parametrize("action", ["reject", "pause"])
-def test_only_a_failure_that_says_retry_is_retried(action):
-    assert POLICY.wait_before(1, failure(action, wait=1), 0) is None
 
 
 @pytest.mark.parametrize(
@@ -64,11 +59,6 @@ def test_a_wait_the_server_named_is_kept_in_full_plus_up_to_a_tenth_whatever_the
 def test_a_server_that_names_no_time_at_all_is_still_not_hammered(streak):
     own = POLICY.wait_for_door(streak, failure(door=True), 0)
     assert POLICY.wait_for_door(streak, failure(wait=0.0, door=True), 0) == own > 0
-
-
-def test_a_failure_that_closes_the_door_never_uses_a_row_up():
-    assert POLICY.wait_before(6, failure(door=True), 0) is not None
-    assert POLICY.wait_before(6, failure(), 0) is None
 
 
 @pytest.mark.parametrize(
