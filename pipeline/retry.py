@@ -14,7 +14,7 @@ _SERVER_SPREAD = 0.1
 class RetryPolicy:
     """Exponential backoff with jitter; what the server asked for always wins, and is never cut short.
 
-    Two counters that the caller keeps apart:
+    It is asked about failures that may be tried again. Two counters that the caller keeps apart:
     - `tries`, per request: exchanges of this request so far that count, the failed one included. A failure with
       `closes_door` (a rate limit) does not count, so rate limits alone never use a row up.
     - `streak`, per endpoint: closings of the door in a row since the last exchange that did not close it.
@@ -34,9 +34,7 @@ class RetryPolicy:
 
     def wait_before(self, tries: int, failure: Failure, jitter: float) -> float | None:
         """Seconds until this request may go out again; None: give it up. `jitter` is a number in [0, 1)."""
-        if failure.action != "retry":
-            return None
-        if tries >= self.attempts and not failure.closes_door:
+        if tries >= self.attempts:
             return None
         return self._backoff(tries, failure, jitter, self.cap_seconds)
 

@@ -1,7 +1,7 @@
 """What one exchange means: graded, priced, and what comes next."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from decimal import Decimal
 from types import SimpleNamespace
 from unittest import mock
@@ -11,7 +11,8 @@ import pytest
 from pipeline import planning
 from pipeline.doorman import Limits, Ticket
 from pipeline.errors import Pause, WireError
-from pipeline.pricing import Price, cost_usd
+from pipeline.ledger import OpenAnswer
+from pipeline.pricing import Price, Variant, Window, cost_usd
 from pipeline.providers import find
 from pipeline.records import Failure, ModelSpec, Reply, Request, Usage, WireReply
 from pipeline.retry import RetryPolicy
@@ -114,6 +115,15 @@ async def test_an_attempt_is_priced_by_what_was_in_force_when_it_was_sent():
         with mock.patch("time.time", return_value=sent_at.timestamp()):
             attempt, _ = await replace(sender, meter=meter).send(TICKET)
         assert (attempt.price_id, attempt.computed_usd) == (price.price_id, cost_usd(price, Usage(1000, 200)))
+
+
+@pytest.mark.parametrize(("hour", "factor"), [(5, 1), (6, 3), (11, 3), (12, 1)])
+async def test_an_attempt_is_priced_by_the_hour_in_which_it_was_sent(hour, factor):
+    price = replace(PRICE, windows=(Window(time(6), time(12), Variant(multiplier=Decimal(3))),))
+    sender = exchanger(http(200, GOOD % (b"fine", USAGE)), price=price)
+    with mock.patch("time.time", return_value=datetime(2026, 11, 3, hour, tzinfo=UTC).timestamp()):
+        attempt, _ = await sender.send(TICKET)
+    assert attempt.computed_usd == Decimal("0.00065") * factor
 
 
 @pytest.mark.parametrize(
@@ -344,6 +354,26 @@ def test_an_empty_repair_between_two_others_hides_no_answer():
     assert (third.attempt, third.answered_attempt) == (3, 1)
     assert step(it, FAILED._replace(action="reject", result="refused"), third).outcome.answer_attempt == 1
     assert step(it, Reply('{"n": 1}', "stop", "stop", Usage(1, 1)), third).outcome[1:5] == ("ok", 3, 7, 3)
+
+
+def test_of_several_answers_that_do_not_fit_the_newest_is_kept():
+    it = exchanger(check=CHECK, repair=2, attempts=1)
+    third = step(it, BAD, step(it, BAD).ticket).ticket
+    outcome = step(it, FAILED, third).outcome
+    assert (outcome.status, outcome.answer_attempt, outcome.attempts) == ("invalid", 2, 3)
+
+
+def test_an_answer_of_an_earlier_run_stays_when_its_repairs_bring_nothing():
+    it = exchanger(check=CHECK, repair=2, attempts=1)
+    first = it.repair_of(TICKET.request, OpenAnswer(3, 1, '{"n": "x"}', "schema", "why", 0))
+    second = step(it, Reply("", "stop", "stop", Usage(1, 0)), first).ticket
+    outcome = step(it, FAILED, second).outcome
+    assert (outcome.answer_run, outcome.answer_attempt) == (3, 1)
+
+
+def test_an_answer_of_nothing_is_sent_back_as_an_empty_text():
+    again = step(exchanger(check=CHECK, repair=1), Reply(None, "stop", "stop", Usage(1, 0)))
+    assert again.ticket.request.messages[-2] == {"role": "assistant", "content": ""}
 
 
 def test_a_first_answer_that_is_empty_gives_way_to_any_repair_with_text():

@@ -1,12 +1,12 @@
 """The budget's arithmetic."""
 
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.budget import ZERO, Budget
+from pipeline.budget import ZERO, Budget, about
 
 dollars = st.decimals(0, 5, places=12, allow_nan=False, allow_infinity=False)
 
@@ -76,3 +76,19 @@ def test_dollars_are_exact():
         assert budget.reserve(Decimal("0.001"))
         budget.settle(Decimal("0.001"), Decimal("0.0001"))
     assert budget.spent == Decimal("0.1")
+
+
+@pytest.mark.parametrize(
+    ("amount", "rounding", "text"),
+    [
+        ("1234.567", ROUND_HALF_EVEN, "$1234.57"),
+        ("12.3456", ROUND_HALF_EVEN, "$12.35"),
+        ("0.1234567", ROUND_HALF_EVEN, "$0.1235"),
+        ("0.00012345", ROUND_HALF_EVEN, "$0.0001234"),
+        ("0.00012341", ROUND_CEILING, "$0.0001235"),
+        ("0.00012349", ROUND_FLOOR, "$0.0001234"),
+        ("0", ROUND_HALF_EVEN, "$0.00"),
+    ],
+)
+def test_a_forecast_has_cents_and_of_small_amounts_four_digits(amount, rounding, text):
+    assert about(Decimal(amount), rounding) == text

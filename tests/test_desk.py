@@ -14,10 +14,11 @@ from pipeline.doorman import Doorman, Limits, Ticket
 from pipeline.health import Health, StopRules
 from pipeline.journal import Journal
 from pipeline.ledger import loading
-from pipeline.records import Attempt, Failure, ModelSpec, Outcome, Reply, Request
+from pipeline.records import Attempt, Failure, ModelSpec, Outcome, Reply, Request, Usage
 from pipeline.retry import RetryPolicy
 from pipeline.runners._ahead import Ahead
 from pipeline.runners._desk import Arrival, Desk
+from pipeline.runners._oddities import COUNTED_OTHERWISE
 from pipeline.runners.attempt import Again, Done
 from pipeline.runners.tally import Tally
 
@@ -64,16 +65,20 @@ class Booth:
             notify=print, stop=self.stopped.append, fail=self.failed.append, proven=False,
         )  # fmt: skip
 
-    async def arrive(self, *results):
-        tickets = [Ticket(Request(key, ()), WORST, 60, 10, "exact") for key, _ in results]
+    async def send(self, *keys):
+        tickets = [Ticket(Request(key, ()), WORST, 60, 10, "exact") for key in keys]
         await self.door.offer(tickets)
         for _ in tickets:
             await self.door.next()
+        return tickets
+
+    async def arrive(self, *results, usage=None):
+        tickets = await self.send(*(key for key, _ in results))
         for ticket, (key, result) in zip(tickets, results, strict=True):
             said = result.text if isinstance(result, Reply) else None
             attempt = Attempt(
                 key=key, attempt=1, kind="first", result="ok" if said else result.result, sent_at=time.time(),
-                latency_ms=1.0, reserved_usd=WORST, computed_usd=COST, http_status=200, output=said,
+                latency_ms=1.0, reserved_usd=WORST, computed_usd=COST, http_status=200, output=said, usage=usage,
             )  # fmt: skip
             self.desk.arrive(Arrival(ticket, attempt, result, 0))
         await asyncio.sleep(0)
@@ -135,6 +140,28 @@ async def test_an_answer_is_kept_though_judging_it_shows_a_bug(booth):
     ends = loading.LooseEnds()
     ends.hear_rest(desk.journal.path)
     assert [fields["key"] for fields in ends.unended if not fields.get("held")] == ["b"], "loading books its row"
+
+
+async def test_a_request_of_which_nobody_knows_what_became_counts_at_its_worst_case(booth):
+    desk = booth()
+    (ticket,) = await desk.send("a")
+    desk.desk.lost(ticket)
+    assert (desk.budget.spent, desk.desk.unknown, desk.desk.unbounded) == (WORST, 1, 0)
+    assert desk.desk.home.is_set()
+
+
+async def test_the_door_hears_how_many_tokens_an_answer_used(booth, monkeypatch):
+    desk, heard = booth(), []
+    monkeypatch.setattr(desk.door, "back", lambda ticket, **more: heard.append(more))
+    await desk.arrive(("a", answer()), usage=Usage(10, 5))
+    assert heard == [{"cost": COST, "used_tokens": 15}]
+
+
+@pytest.mark.parametrize(("output", "pauses"), [(50, []), (50 + COUNTED_OTHERWISE, []), (53, ["bill"])])
+async def test_an_answer_longer_than_max_tokens_pauses_unless_it_is_a_matter_of_counting(booth, output, pauses):
+    desk = booth()
+    await desk.arrive(("a", answer()), usage=Usage(10, output))
+    assert [pause.kind for pause in desk.stopped] == pauses
 
 
 LIMITED = Failure("retry", "rate_limited", "rate_limit_exceeded", "slow down", 429, closes_door=True)

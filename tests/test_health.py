@@ -162,6 +162,13 @@ def test_probes_are_counted_but_not_what_was_on_its_way_when_the_outage_was_seen
     assert [run.hear(DOWN).outage for _ in range(3)] == [2, 3, 4]
 
 
+def test_failures_of_one_epoch_count_as_one_probe():
+    run = Run()
+    run.outage()
+    began = run.health.epoch
+    assert [run.hear(DOWN, began=began).outage for _ in range(6)] == [2] * 6
+
+
 def test_an_outage_pauses_the_run_when_it_has_lasted_too_long():
     run = Run(outage_minutes=5)
     run.outage()

@@ -3,7 +3,6 @@
 import orjson
 import pytest
 
-from pipeline.providers._errors import failure_from
 from pipeline.providers._hints import rate_hint
 from pipeline.providers.openai import PROVIDER
 from pipeline.records import Allowance, RateHint, Reply, WireReply
@@ -80,7 +79,7 @@ def test_answers_and_failures_carry_the_hint():
     reply = PROVIDER.decode(WireReply(200, OPENAI, body), now=NOW)
     assert isinstance(reply, Reply)
     assert reply.hint == rate_hint(OPENAI, NOW)
-    assert failure_from(WireReply(503, OPENAI, b""), NOW).hint == rate_hint(OPENAI, NOW)
+    assert PROVIDER.decode(WireReply(503, OPENAI, b""), now=NOW).hint == rate_hint(OPENAI, NOW)
 
 
 @pytest.mark.parametrize(
@@ -95,5 +94,5 @@ def test_answers_and_failures_carry_the_hint():
 )
 def test_a_429_may_say_that_it_is_about_requests_at_once(status, message, at_once):
     body = orjson.dumps({"status": "error", "message": message, "retry_after": 30})
-    hint = failure_from(WireReply(status, {}, body), NOW).hint
+    hint = PROVIDER.decode(WireReply(status, {}, body), now=NOW).hint
     assert (hint and hint.at_once) == at_once

@@ -253,6 +253,19 @@ def test_a_journal_that_was_deleted_can_be_written_anew_and_lives_on(tmp_path):
     assert notes(journal.read(started.path, dead=True)) == [0, 1]
 
 
+@pytest.mark.parametrize("piece", [journal.PIECE_BYTES, 100])
+def test_a_journal_that_is_written_anew_is_the_same_to_the_last_byte(tmp_path, monkeypatch, piece):
+    monkeypatch.setattr("pipeline.journal.PIECE_BYTES", piece)
+    started = Journal(tmp_path, "l")
+    for n in range(20):
+        started.append("note", {"n": n, "text": OUTPUT})
+    whole = started.path.read_bytes()
+    started.path.unlink()
+    started.restore()
+    assert started.path.read_bytes() == whole
+    started.close()
+
+
 def test_a_journal_that_is_written_anew_has_its_name_only_when_it_is_whole_and_nobody_sweeps_it_away(
     tmp_path, monkeypatch
 ):
@@ -436,6 +449,16 @@ def test_a_flipped_newline_costs_no_line(tmp_path):
         assert notes(piece) == list(range(10))
         assert piece.damages == [journal.Damage(at, 1, torn=False)]
         data[at] = ord("\n")
+
+
+def test_a_newline_that_is_gone_costs_no_line(tmp_path):
+    path = write(tmp_path, 20)
+    data = path.read_bytes()
+    newlines = [n for n, byte in enumerate(data) if byte == ord("\n")]
+    for at in newlines[1:]:
+        path.write_bytes(data[:at] + data[at + 1 :])
+        piece = journal.read(path, dead=True)
+        assert (notes(piece), piece.damages) == (list(range(20)), [])
 
 
 def test_a_block_of_zeros_costs_only_the_lines_it_covers(tmp_path):

@@ -3,10 +3,12 @@
 import orjson
 import pytest
 from completions import STANDARD, answered
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.providers._json import UNREADABLE, load
 from pipeline.providers.openai import PROVIDER
-from pipeline.records import Reply, Usage, WireReply
+from pipeline.records import Failure, Reply, Usage, WireReply
 
 
 def decode(body, status=200, **headers):
@@ -61,6 +63,22 @@ def test_a_200_without_an_answer_is_retried_and_its_cost_unknown(raw):
         ),
         (answered({"content": "Done.", "tool_calls": [{"function": {"arguments": "{}"}}]}), "Done.", "stop"),
         (answered({"content": "Done.", "tool_calls": []}), "Done.", "stop"),
+        (answered({"content": None, "tool_calls": [{"function": {"name": "f"}}]}), None, "length"),
+        (
+            answered({"content": "Done.", "tool_calls": [{"function": {"name": "f"}}]}, finish_reason="tool_calls"),
+            "Done.",
+            "stop",
+        ),
+        (
+            answered({"content": None, "tool_calls": [None, {"function": {"name": "f", "arguments": "{}"}}]}),
+            '[{"name":null,"arguments":null},{"name":"f","arguments":{}}]',
+            "stop",
+        ),
+        (
+            answered({"content": "Done.", "tool_calls": [{"function": {"arguments": "{}"}}]}, finish_reason=["stop"]),
+            "Done.",
+            "other",
+        ),
         (answered({"content": "\n\n", "tool_calls": [{"function": {"arguments": '{"a":1}'}}]}), '{"a":1}', "stop"),
         (answered({"content": {"a": [1]}}), '{"a":[1]}', "stop"),
         (
@@ -140,6 +158,12 @@ def test_nothing_at_all_is_no_answer_but_an_empty_text_is_one():
     assert (empty.text, empty.finish, empty.reasoned) == ("", "stop", False)
 
 
+@pytest.mark.parametrize("empty", ["", []])
+def test_reasoning_of_nothing_is_no_reasoning(empty):
+    reply = decode(without_reasoning({"content": "", "reasoning_content": empty}))
+    assert (reply.finish, reply.reasoned) == ("stop", False)
+
+
 @pytest.mark.parametrize(
     ("headers", "body", "expected"),
     [({"x_request_id": "req_1"}, STANDARD, "req_1"), ({}, STANDARD, "chatcmpl-1"), ({}, STANDARD | {"id": 4}, None)],
@@ -163,6 +187,16 @@ def test_a_model_that_failed_while_answering_is_a_failure_that_knows_its_usage(e
     assert (failure.cost_unknown, failure.usage.output_tokens, failure.model) == (False, 200, "m-2026-01-01")
     body = answered(finish_reason="error") | {"usage": None}
     assert decode(body).cost_unknown is True
+
+
+def test_an_error_in_a_choice_is_a_failure_whatever_ended_it():
+    failure = decode(answered(error={"code": 502, "message": "the upstream broke"}))
+    assert (failure.result, failure.usage.output_tokens) == ("unavailable", 200)
+
+
+@pytest.mark.parametrize("status", [199, 300, 400, 500, 503])
+def test_only_a_2xx_is_an_answer(status):
+    assert isinstance(decode(STANDARD, status), Failure)
 
 
 def test_an_answer_that_a_server_broke_off_as_it_was_shut_down_is_none():
@@ -258,6 +292,31 @@ def test_an_error_beside_an_answer_wins():
         (
             {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14, "cache_read_input_tokens": 4},
             Usage(13, 5, 4),
+        ),
+        (
+            {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14, "cache_creation_input_tokens": 2},
+            Usage(11, 5, 0, 2),
+        ),
+        # ... unless the prompt has details of its own
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "total_tokens": 14,
+                "cache_creation_input_tokens": 2,
+                "prompt_tokens_details": {"audio_tokens": 0},
+            },
+            Usage(9, 5, 0, 2),
+        ),
+        # all from a cache, all reasoning
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "prompt_tokens_details": {"cached_tokens": 9},
+                "completion_tokens_details": {"reasoning_tokens": 5},
+            },
+            Usage(9, 5, 9, 0, 5),
         ),
         # LiteLLM: Anthropic's words in the prompt, or beside it
         (
@@ -387,6 +446,17 @@ def test_a_usage_object_too_large_to_keep_still_counts():
 )
 def test_json_that_a_strict_parser_refuses_is_mended_because_it_was_paid_for(raw, expected):
     assert load(raw) == expected
+
+
+SPELLINGS = [r"\ud83d", r"\ude00", r"\uD83D\uDE00", r"\udbff", r"\u00e9", r"\\", r"\"", r"\n", "ud83d", "a", "\xe9"]
+
+
+@given(st.lists(st.sampled_from(SPELLINGS)).map("".join), st.sampled_from(["", ', "x": NaN']))
+def test_whatever_half_characters_an_answer_holds_its_texts_can_be_written(text, more):
+    arguments = {"tool_calls": [{"function": {"name": "MARK", "arguments": "MARK"}}] * 2}
+    for message in ({"content": "MARK"}, {"content": ["MARK", {"text": "MARK"}]}, {"refusal": "MARK"}, arguments):
+        body = orjson.dumps(answered(message)).replace(b"MARK", f"x{text}".encode())
+        assert decode(body[:-1] + more.encode() + b"}").text.encode()
 
 
 def test_an_answer_cut_in_the_middle_of_an_emoji_is_not_lost():

@@ -1,5 +1,7 @@
 """What a key means for a run, before anything is counted or sent."""
 
+from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 
 import pytest
@@ -138,6 +140,15 @@ def test_the_worst_case_is_known_only_with_a_price_and_a_bound_on_output(project
     job = load_job(str(path))
     ticket = Meter(job, job.price).ticket(Request("k", ({"role": "user", "content": "hello"},)))
     assert (ticket.reserve_usd is not None) == bounded
+
+
+def test_the_worst_case_is_open_where_output_is_free_only_until_another_price_holds(project):
+    project.rows(texts(1))
+    job = load_job(str(project.job(model="")))
+    free = replace(job.price, output=Decimal(0), reasoning=Decimal(0))
+    later = replace(job.price, effective_from=date(2026, 11, 3))
+    assert Meter(job, free).worst_case(1000) == Decimal("0.00025")
+    assert Meter(job, free, (later,)).worst_case(1000) is None
 
 
 def estimated(job, meter):

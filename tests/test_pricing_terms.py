@@ -62,6 +62,11 @@ def test_the_highest_tier_passed_counts_whatever_the_order_in_the_file():
     assert cost_usd(TIERED, Usage(200_001, 0)) == D("0.200001")
 
 
+def test_of_two_tiers_with_one_limit_none_is_chosen():
+    with pytest.raises(PriceError, match="two context tiers begin above the same number of input tokens"):
+        replace(TIERED, above=(Above(100, Rates(D(1), D(1))), Above(100, Rates(D(2), D(2)))))
+
+
 def test_cached_tokens_count_towards_a_tier_and_its_output_price_counts_too():
     assert cost_usd(TIERED, Usage(100_000, 1, 99_999)) == D("0.00100059")
     assert cost_usd(TIERED, Usage(100_001, 1, 100_000)) == D("0.050003")

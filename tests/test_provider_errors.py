@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline import providers
 from pipeline.errors import WireError
 from pipeline.providers._errors import failure_from
+from pipeline.providers._json import load
 from pipeline.providers._redact import clean, redact
 from pipeline.records import Usage, WireReply
 
@@ -21,8 +22,12 @@ def reply(status, body=b"", **headers):
     return WireReply(status, {name.replace("_", "-"): value for name, value in headers.items()}, raw)
 
 
+def failure_of(answer, **more):
+    return failure_from(answer, NOW, body=load(answer.body), **more)
+
+
 def classify(status, body=b"", **headers):
-    return failure_from(reply(status, body, **headers), NOW)
+    return failure_of(reply(status, body, **headers))
 
 
 def openai(code=None, kind=None, message="Words.", param=None):
@@ -278,6 +283,9 @@ XAI_WRONG_KEY = {
             "http_403",
         ),
         (403, {"error": {"code": 403, "message": "Input was flagged"}}, REFUSE, "http_403"),
+        # words of moderation mean nothing with another status
+        (429, {"error": {"message": "the moderation service is overloaded"}}, DOOR, "http_429"),
+        (500, {"error": {"message": "the moderation service is overloaded"}}, RETRY, "http_500"),
         # xAI: the key is as good as ever
         (
             403,
@@ -541,7 +549,7 @@ KEY = "Zt9-my.own/key+with=signs"
 )
 @pytest.mark.parametrize("status", [400, 401, 500, 200])
 def test_the_key_is_never_in_a_failure_wherever_the_server_echoes_it(status, body):
-    failure = failure_from(reply(status, body), NOW, secrets=(f"{KEY}\n",))
+    failure = failure_of(reply(status, body), secrets=(f"{KEY}\n",))
     shown = f"{failure.error_type} {failure.message}"
     assert KEY not in shown
     assert KEY[:9] not in shown
@@ -617,7 +625,7 @@ def test_a_failure_carries_the_providers_name_for_the_exchange(headers, body, ex
 
 
 def test_an_error_inside_a_200_that_says_what_it_used_has_a_known_cost():
-    failure = failure_from(reply(200, {"error": {"code": 502}}), NOW, usage=Usage(10, 2), model="m")
+    failure = failure_of(reply(200, {"error": {"code": 502}}), usage=Usage(10, 2), model="m")
     assert (failure.cost_unknown, failure.usage, failure.model) == (False, Usage(10, 2), "m")
 
 
@@ -804,6 +812,8 @@ def test_a_reset_that_stands_in_the_body_counts():
         (403, b"<html><title>403 Forbidden</title></html>", True),
         (404, b"default backend - 404", True),
         (404, {"error": {"message": "No endpoints found", "code": 404}}, True),
+        (405, b"", True),
+        (410, b"", True),
         (404, {"error": {"message": "no model", "type": "NotFoundError"}}, False),
         (403, {"error": {"message": "Key limit exceeded (total limit)", "code": 403}}, False),
         (403, {"error": {"message": "Your account has insufficient balance", "code": 403}}, False),

@@ -11,15 +11,10 @@ POLICY = RetryPolicy()
 LAST = math.nextafter(1, 0)
 
 
-def failure(action="retry", wait=None, *, door=False):
+def failure(wait=None, *, door=False):
     return Failure(
-        action=action, result="unavailable", error_type="x", message="x", wait_seconds=wait, closes_door=door
+        action="retry", result="unavailable", error_type="x", message="x", wait_seconds=wait, closes_door=door
     )
-
-
-@pytest.mark.parametrize("action", ["reject", "pause"])
-def test_only_a_failure_that_says_retry_is_retried(action):
-    assert POLICY.wait_before(1, failure(action, wait=1), 0) is None
 
 
 @pytest.mark.parametrize(
@@ -66,9 +61,12 @@ def test_a_server_that_names_no_time_at_all_is_still_not_hammered(streak):
     assert POLICY.wait_for_door(streak, failure(wait=0.0, door=True), 0) == own > 0
 
 
-def test_a_failure_that_closes_the_door_never_uses_a_row_up():
-    assert POLICY.wait_before(6, failure(door=True), 0) is not None
-    assert POLICY.wait_before(6, failure(), 0) is None
+@pytest.mark.parametrize(
+    ("probe", "unknown", "longest"), [(5, False, 4), (100, False, 4), (101, False, 60), (5, True, 8), (20, True, 60)]
+)
+def test_a_provider_that_is_down_is_asked_often_at_first_if_that_costs_nothing(probe, unknown, longest):
+    down = failure()._replace(cost_unknown=unknown)
+    assert POLICY.wait_for_probe(probe, down, LAST) == pytest.approx(longest)
 
 
 @pytest.mark.parametrize(("streak", "expected"), [(1, 0.125), (2, 0.16875), (5, 0.4151883), (1000, 30.0)])

@@ -3,9 +3,12 @@
 from pipeline.suspects import (
     ALONE_REFUSALS,
     ALONE_SECONDS,
+    APART_REFUSALS,
     GIVE_UP_REFUSALS,
     GIVE_UP_SECONDS,
     HOPELESS_SECONDS,
+    MOST_TRIES,
+    PASSED_PER_TRY,
     QUIET_SECONDS,
     Suspects,
 )
@@ -42,6 +45,37 @@ def test_a_row_between_whose_refusals_others_pass_is_suspected_and_waits_for_its
     assert standing.suspect
     assert standing.apart
     assert night.suspects.count == 1
+
+
+def test_a_row_that_others_pass_waits_for_itself_before_it_is_suspected():
+    night, standings = Night(), []
+    for _ in range(APART_REFUSALS):
+        standings.append(night.refused())
+        night.passed()
+        night.refused("other")
+    assert not any(standing.suspect for standing in standings)
+    assert [standing.apart for standing in standings] == [False] * (APART_REFUSALS - 1) + [True]
+
+
+def test_a_row_that_waits_for_itself_is_tried_once_for_so_many_others_that_pass():
+    night = Night()
+    for _ in range(int(MOST_TRIES / 2)):
+        assert night.suspects.may_try
+        night.suspects.tried()
+    assert not night.suspects.may_try
+    night.passed(int(PASSED_PER_TRY) - 1)
+    assert not night.suspects.may_try
+    night.passed(2)
+    assert night.suspects.may_try
+
+
+def test_only_so_many_tries_are_saved_up():
+    night = Night()
+    night.passed(1000)
+    for _ in range(int(MOST_TRIES)):
+        assert night.suspects.may_try
+        night.suspects.tried()
+    assert not night.suspects.may_try
 
 
 def test_others_that_were_on_the_wire_before_hold_nothing_against_it():

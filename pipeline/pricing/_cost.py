@@ -26,18 +26,14 @@ def cost_usd(price: Price, usage: Usage, *, lane: str = REALTIME, at: datetime |
     return MONEY.quantize(charged(price, MONEY.multiply(MONEY.multiply(tokens, multiplier), ONE_MILLIONTH)), COST_UNIT)
 
 
-def mean_cost_usd(
-    price: Price, usage: Usage, output_tokens: float, *, lane: str = REALTIME, at: datetime | None = None
-) -> Decimal:
+def mean_cost_usd(price: Price, usage: Usage, output_tokens: float, *, at: datetime | None = None) -> Decimal:
     """Price a usage whose output is an average, such as 1.4 tokens: between the costs of the whole numbers around it.
 
     `usage.output_tokens` is not looked at. Exact where a cost grows evenly with the output. Raises PriceError.
     """
     whole = int(output_tokens)
     part = Decimal(output_tokens) - whole
-    below, above = (
-        cost_usd(price, usage._replace(output_tokens=tokens), lane=lane, at=at) for tokens in (whole, whole + 1)
-    )
+    below, above = (cost_usd(price, usage._replace(output_tokens=tokens), at=at) for tokens in (whole, whole + 1))
     with localcontext(MONEY):
         return below + (above - below) * part
 

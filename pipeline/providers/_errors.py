@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import WireError
 from pipeline.providers._hints import rate_hint
-from pipeline.providers._json import load
 from pipeline.providers._redact import clean, hide, name_in, redact
 from pipeline.providers._said import Said, said_by
 from pipeline.providers._waits import wait_from
@@ -221,17 +220,16 @@ def failure_from(
     reply: WireReply,
     now: float,
     *,
-    body: Any = None,
+    body: Any,
     secrets: Sequence[str] = (),
     usage: Usage | None = None,
     model: str | None = None,
 ) -> Failure:
     """Classify an answer that is an error, by status or (in a 2xx) by content.
 
-    `body` is the parsed body, if the caller has it. The message never holds one of `secrets`, nor what looks like
+    `body` is the parsed body, or what stands for it. The message never holds one of `secrets`, nor what looks like
     a key.
     """
-    body = load(reply.body) if body is None else body
     usage = (
         usage if usage is not None and usage.input_tokens else None
     )  # what was asked has tokens, or was not looked at

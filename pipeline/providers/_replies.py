@@ -179,12 +179,10 @@ def _first_choice(fields: dict[str, Any]) -> dict[str, Any] | None:
     return choice if isinstance(choice, dict) else None
 
 
-def _reason(choice: dict[str, Any]) -> str | None:
+def _reason(choice: dict[str, Any]) -> Any:
     """Return the reason to stop; some servers make an object of it."""
     reason = choice.get("finish_reason")
-    if isinstance(reason, dict):
-        reason = reason.get("type")
-    return reason if isinstance(reason, str) else None
+    return reason.get("type") if isinstance(reason, dict) else reason
 
 
 @lru_cache(maxsize=256)
@@ -199,7 +197,7 @@ def _answer(
     text = _content(message, reason)
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal.strip():
-        return text or _encodable(refusal), "refused"
+        return text or refusal, "refused"
     if finish == "stop" and reasoned and not (text or "").strip():
         return text, "length"  # the limit was eaten by reasoning, whatever the server calls it
     if finish == "stop" and text is None:
@@ -218,13 +216,13 @@ def _content(message: dict[str, Any], reason: str | None) -> str | None:
 
 def _text(content: Any) -> str | None:
     if isinstance(content, str):
-        return _encodable(content)
+        return content
     if isinstance(content, dict):  # JSON that a server has parsed for us
         return _dumped(content)
     if not isinstance(content, list):
         return None
     parts = [part if isinstance(part, str) else _part_text(part) for part in content]
-    return _encodable("".join(part for part in parts if part is not None))
+    return "".join(part for part in parts if part is not None)
 
 
 def _part_text(part: Any) -> str | None:
@@ -244,16 +242,15 @@ def _arguments(message: dict[str, Any]) -> str | None:
     arguments = function.get("arguments") if isinstance(function, dict) else None
     if isinstance(arguments, dict):  # some servers parse it for us
         return _dumped(arguments)
-    return _encodable(arguments) if isinstance(arguments, str) else None
+    return arguments if isinstance(arguments, str) else None
 
 
 def _call(call: Any) -> dict[str, Any]:
     """Return a call's name and arguments, these as they were written if they are no JSON."""
     function = _part(call, "function") if isinstance(call, dict) else {}
     arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        text = _encodable(arguments)
-        arguments = orjson.Fragment(text) if load(text.encode()) is not UNREADABLE else text
+    if isinstance(arguments, str) and load(arguments.encode()) is not UNREADABLE:
+        arguments = orjson.Fragment(arguments)
     return {"name": function.get("name"), "arguments": arguments}
 
 
@@ -316,7 +313,3 @@ def _name(value: Any, secrets: Sequence[str]) -> str | None:
 @lru_cache(maxsize=256)
 def _known_name(text: str) -> str:
     return name_in(text, ())  # nothing is cut, so no secret has to be looked for
-
-
-def _encodable(text: str) -> str:
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -88,9 +88,7 @@ class Answer:
             self.reusable = False
 
     def ended(self) -> None:
-        """Hear that the other side sends no more. Raises WireError if the answer is not whole."""
-        if self.whole:
-            return
+        """Hear that the other side sends no more, before the answer is `whole`. Raises WireError if more was due."""
         if not self._head_read or self._chunked or self._left is not None:
             raise self.broken("the connection was closed before the whole answer was there")
         self._finish()
