@@ -28,8 +28,9 @@ QUICKER = 3.0
 """Whoever has no room says so in so small a part of an answer's time; what takes longer failed for another reason."""
 LATE_NEEDED = 4
 """So many requests that got no answer in time are enough for a guess: each costs minutes."""
-SILENT = 0.5
-"""Nobody was answered for so large a share of a wait that ends in vain: that is no question of room."""
+SILENT, LONGER = 0.5, 1.5
+"""Nobody was answered for so large a share of a wait that ends in vain, and for so many answers' length: that is no
+question of room."""
 FITS = 0.8
 """So much of what was answered while one of them waited may be on the wire at once."""
 ALIKE, ALIKE_SHARE = 0.05, 0.8
@@ -155,7 +156,7 @@ class Crowding:
         """
         if not self._counts(sent):
             return None
-        if now - last > SILENT * (now - sent.at):
+        if now - last > max(SILENT * (now - sent.at), LONGER * self._answer_seconds):
             answered = 0  # at its beginning a few may have been
         if self._before is None and now - sent.at > self._answer_seconds:  # sooner: for another reason
             self._late.append(answered)

@@ -189,6 +189,8 @@ QUEUES = [
     (64, {"workers": 4, "seconds": 20.0, "patience": 120.0}),
     (16, {"workers": 2, "seconds": 100.0, "patience": 300.0}),
     (256, {"workers": 8, "seconds": 5.0, "patience": 60.0}),
+    (4, {"workers": 1, "seconds": 60.0, "patience": 200.0}),
+    (8, {"workers": 2, "seconds": 60.0, "patience": 150.0}),
 ]
 
 

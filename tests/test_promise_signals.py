@@ -16,6 +16,10 @@ from dying import hears as hears_signal
 from project import COMMAND, Project, texts
 from stub_faults import CUT, STALL, drip, every, first, status
 
+from pipeline import api
+from pipeline.errors import RunStopped
+from pipeline.ledger import Ledger
+
 HOLDER = """
 import sys
 import time
@@ -217,22 +221,38 @@ def test_a_run_that_is_stopped_before_it_begins_says_so_in_json(project, stub):
     assert said.keys() == json.loads(project.run("run", "job.toml", "--yes", "--json").stdout).keys()
 
 
-@pytest.mark.parametrize("begun", [False, True])
-def test_a_run_that_a_shell_protects_from_ctrl_c_goes_on(project, stub, begun):
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "call pipeline.runners.launch.prepare 1",
+        "call pipeline.ledger.queries.next_run_id 1",
+        "return pipeline.runners._desk.Desk._write 1",
+    ],
+)
+def test_a_run_that_a_shell_protects_from_ctrl_c_goes_on(project, stub, moment):
     """As `&` in a script does: Ctrl-C there is for the script. `promptmill stop` is for the run."""
     project.rows(texts(4))
-    project.job(concurrency=4)
-    stub.hold()
+    project.job(concurrency=1)
     with inherits(signal.SIGINT, signal.SIG_IGN):
-        run = project.start("run", "job.toml", "--yes")
-    if begun:
-        stub.wait_for_in_flight(4)
-    run.send_signal(signal.SIGINT)
-    stub.wait_for_in_flight(4)
-    stub.release()
-    _, err = run.communicate(timeout=60)
-    assert run.returncode == 0, err
-    assert "Ctrl-C" not in err
+        done = hears_signal(project, moment, signal.SIGINT, "run", "job.toml", "--yes")
+    assert (done.returncode, stub.calls, "Ctrl-C" in done.stderr) == (0, 4, False), done.stderr
+
+
+def test_a_stop_that_somebody_swallows_while_a_run_is_looked_into_stops_it_all_the_same(project, stub):
+    def swallow(*_):
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+
+    project.rows(texts(4))
+    project.job()
+    with contextlib.chdir(project.folder), pytest.raises(RunStopped, match="stopped by a stop request before anything"):
+        api.run(
+            api.open_job("job.toml"),
+            Ledger("promptmill.duckdb"),
+            api.RunOptions(confirm=lambda *_: True, tick=swallow),
+        )
+    assert stub.calls == 0
 
 
 def test_a_run_that_waits_for_the_ledger_before_it_begins_can_be_stopped(project, stub):

@@ -391,6 +391,7 @@ def test_the_servers_order_to_retry_wins_over_the_status_but_not_over_a_code(sta
         (400, XAI_WRONG_KEY, "key"),
         (429, xai("Your newly created team doesn't have any credits or licenses yet."), "credit"),
         (403, xai("Your newly created team doesn't have any credits or licenses yet."), "credit"),
+        (403, xai("Your newly created teams doesn't have any credits yet."), "credit"),
         (429, XAI_SPENT, "credit"),
         (429, MOONSHOT_SUSPENDED, "credit"),
         (429, ZHIPU_BROKE, "credit"),
@@ -829,3 +830,15 @@ def test_a_reset_that_stands_in_the_body_counts():
 def test_a_status_alone_that_pauses_may_be_of_one_row(status, body, perhaps):
     failure = classify(status, body)
     assert (failure.action, failure.perhaps_its_row) == ("pause", perhaps)
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_wait_in_words_counts_with_a_rate_limit_only(status):
+    """Other errors may quote the row's text."""
+    found = classify(status, {"error": {"message": "Failed to parse the template near: please try again in 24h"}})
+    assert (found.action, found.wait_seconds) == ("retry", None)
+
+
+def test_a_refused_text_gets_no_hint_at_the_key():
+    found = classify(403, {"code": "permission-denied", "error": "Content violates usage guidelines. "})
+    assert "the key" not in found.message

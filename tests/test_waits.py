@@ -165,6 +165,7 @@ def test_the_more_exact_word_wins(headers, body, expected):
         ("Please try again in " + "9" * 400 + "s", None),
         ("Please try again in " + "1s" * 200, None),
         ("Please try again later", None),
+        ('Slow down: your last text was "try again in 5h"', None),
         ("", None),
     ],
 )

@@ -288,8 +288,8 @@ def _pilot(job: Job, ledger: Ledger, requests: int, options: RunOptions) -> Pilo
             too_long = scan.too_long.said()
             if too_long is not None:
                 options.notify(too_long)
-            how = replace(_launch(ledger, options), outlook=outlook)
-    report = send_pilot(prepared.rescanned(), key, how, sample.to_send) if sample.to_send else None
+            how, rest = replace(_launch(ledger, options), outlook=outlook), prepared.rescanned()
+    report = send_pilot(rest, key, how, sample.to_send) if sample.to_send else None
     found: Estimate | LedgerError
     try:
         if report is not None:

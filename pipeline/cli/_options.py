@@ -185,22 +185,43 @@ def hear_ctrl_c() -> None:
 
 
 @contextlib.contextmanager
+def heard_at_once() -> Iterator[None]:
+    """Hear Ctrl-C so for a while."""
+    before = signal.getsignal(signal.SIGINT)
+    hear_ctrl_c()
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
 def ends_tidily() -> Iterator[None]:
-    """Make SIGTERM and a closed terminal end what a command does as Ctrl-C does, so that it takes its files away.
+    """Make SIGTERM and a closed terminal end what a command does as Ctrl-C does: it takes its files away.
 
     A second one ends it as ever.
     """
+    heard = []
 
     def interrupt(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        heard.append(number)
+        signal.signal(number, before[signal.Signals(number)])
         raise KeyboardInterrupt
 
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        heard = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
-        before = {number: signal.signal(number, interrupt) for number in heard}
+    ends = (signal.SIG_DFL, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in before.items() if handler in ends}
+    if threading.current_thread() is not threading.main_thread():
+        before = {}
+    for number in before:
+        signal.signal(number, interrupt)
     try:
         yield
+    except BaseException:
+        if heard:  # Polars makes a panic of what is raised in its midst
+            raise KeyboardInterrupt from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

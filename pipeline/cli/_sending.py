@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.budget import ZERO, about, as_booked
-from pipeline.cli._options import hear_ctrl_c, keep_secret, open_ledger, warn
+from pipeline.cli._options import heard_at_once, keep_secret, open_ledger, warn
 from pipeline.cli._show import as_json_text, duration, money, pause_facts, plural, say, status_counts
 from pipeline.cli._ticker import Ticker
 from pipeline.errors import Pause, RunDeclined, RunPaused, condition_of, pause_of
@@ -187,9 +187,9 @@ class _Confirm:
             )
             return False
         self._news.tell()
-        hear_ctrl_c()
         try:
-            agreed = click.confirm(_question(estimate, prepared.job.budget_usd), err=True)
+            with heard_at_once():
+                agreed = click.confirm(_question(estimate, prepared.job.budget_usd), err=True)
         except click.Abort:
             click.echo(err=True)
             agreed = False

@@ -103,6 +103,7 @@ _STATUSES: dict[int, Verdict] = {
     499: "retry",
 }
 
+_LIMITED = (HTTPStatus.TOO_MANY_REQUESTS, 498)
 _LOOKED_AT = 1000
 """Bytes at an answer's beginning."""
 _KEY_STATUSES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -150,21 +151,21 @@ _SPEND = re.compile(
     re.IGNORECASE,
 )
 _BROKE = re.compile(
-    r"^(account \S+ is suspended|insufficient balance or no resource package|余额不足"
-    r"|your (newly created )?team\b[^.]{0,80} (used all available credits|doesn.t have any credits))",
+    r"^\s*(account \S+ is suspended|insufficient balance or no resource package|余额不足"
+    r"|your (newly created )?teams?\b[^.]{0,80} (used all available credits|doesn.t have any credits))",
     re.IGNORECASE,
 )
 """Fireworks, with a 412; Zhipu (its 1113, in two languages) and xAI, with a 429. What an account is told of itself
 stands first: an error of one row may quote its text. Quota, plan and billing mean nothing here: Gemini says them of the
 limit of a minute."""
 _WRONG_KEY = re.compile(
-    r"^(api key (not (valid|found)|expired)|incorrect api key provided"
+    r"^\s*(api key (not (valid|found)|expired)|incorrect api key provided"
     r"|(missing|invalid)( or invalid)? authorization header)",
     re.IGNORECASE,
 )
 """Gemini and xAI, with a 400."""
 _ACCOUNT: dict[int, tuple[re.Pattern[str], ...]] = {
-    400: (_SPEND, _WRONG_KEY),
+    400: (_SPEND, _WRONG_KEY, _BROKE),
     412: (_BROKE,),
     429: (_NO_BUDGET, _BROKE),
 }
@@ -234,14 +235,15 @@ def failure_from(
         usage if usage is not None and usage.input_tokens else None
     )  # what was asked has tokens, or was not looked at
     said = said_by(body, reply)
-    wait = wait_from(reply.headers, body, now, said.own_message)
     status = said.status if _is_success(reply.status) and said.status is not None else reply.status
+    # The words of other errors may be the row's own, quoted.
+    wait = wait_from(reply.headers, body, now, said.own_message if status in _LIMITED else "")
     verdict = _verdict(reply, said, status)
     failure = Failure(
         action=_ACTIONS[verdict],
         result=_RESULTS[verdict],
         error_type=clean(redact(_type(reply, said, verdict), secrets), 80),
-        message=_message(reply, said, status, secrets),
+        message=_message(reply, said, status, verdict, secrets),
         http_status=reply.status,
         wait_seconds=wait,
         closes_door=verdict == "door",
@@ -401,12 +403,12 @@ def _paused_if_long(failure: Failure, now: float) -> Failure:
     )
 
 
-def _message(reply: WireReply, said: Said, status: int, secrets: Sequence[str]) -> str:
+def _message(reply: WireReply, said: Said, status: int, verdict: Verdict, secrets: Sequence[str]) -> str:
     words = clean(redact(said.message, secrets), 300)
     if 300 <= reply.status < 400:  # noqa: PLR2004 (redirects)
         place = clean(redact(_redirected_to(reply), secrets), 200)
         return f"the server redirects to {place} (HTTP {reply.status}); set base_url to the address that answers"
-    hint = _HINTS.get(status, "")
+    hint = "" if verdict == "refuse" else _HINTS.get(status, "")  # the row's text, and nothing else, is to blame
     if status == HTTPStatus.UNAUTHORIZED and not secrets:
         hint = _NO_KEY
     if _is_success(status):

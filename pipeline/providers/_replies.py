@@ -28,6 +28,8 @@ _FINISH: dict[str, _Ending] = {
     "max_output_tokens": "length",  # the words of other dialects, as gateways pass them on: here and below
     "token_limit": "length",
     "incomplete": "length",
+    "context_window_exceeded": "length",
+    "context_length_exceeded": "length",
     "repetition": "length",  # vLLM: it ended an answer that repeated itself
     "content_filter": "refused",
     "content_filtered": "refused",
@@ -188,7 +190,7 @@ def _reason(choice: dict[str, Any]) -> Any:
 @lru_cache(maxsize=256)
 def _finish_of(reason: str) -> _Ending:
     """Read a reason in other letters, or with a detail behind it (Gemini's `content_filter: RECITATION`)."""
-    return _FINISH.get(reason.lower().partition(":")[0].strip(), "other")
+    return _FINISH.get(reason.lower().partition(":")[0].strip().replace("-", "_"), "other")
 
 
 def _answer(

@@ -13,7 +13,10 @@ from pipeline.providers._json import unwrapped
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _DURATION = re.compile(r"[+-]?(\d+(\.\d*)?(h|ms|m|s|us|µs|μs|ns))+", re.ASCII)
 _PIECE = re.compile(r"(\d+(?:\.\d*)?)(h|ms|m|s|us|µs|μs|ns)", re.ASCII)
-_IN_WORDS = re.compile(r"\b(?:retry|try again) in ((?:\d+(?:\.\d+)?(?:h|ms|m|s)){1,4})\b", re.ASCII | re.IGNORECASE)
+_IN_WORDS = re.compile(
+    r"(?<![\"'\w])(?:retry|try again) in ((?:\d+(?:\.\d+)?(?:h|ms|m|s)){1,4})\b", re.ASCII | re.IGNORECASE
+)
+"""Not where a quotation begins: an error may quote the row's text."""
 _UNIT = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
 
 _EPOCH_SECONDS, _EPOCH_MILLISECONDS = 1e9, 1e11

@@ -303,6 +303,8 @@ _AT_A_LIMIT = frozenset(
         "max_length",
         "model_length",
         "model_context_window_exceeded",
+        "context_window_exceeded",
+        "context_length_exceeded",
         "max_output_tokens",
         "token_limit",
         "incomplete",

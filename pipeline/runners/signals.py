@@ -75,6 +75,9 @@ def stoppable() -> Iterator[Asked]:
         if asked.by is None or asked.begun:
             raise
         raise RunStopped.before_sending(asked.by) from None
+    else:
+        if asked.by is not None and not asked.begun:  # what was raised then got lost on its way, as in a finalizer
+            raise RunStopped.before_sending(asked.by)
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
