@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,11 @@ from pipeline.tokens._tokenizer import tokenizer
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as in the background of a script: the tests' runs would hear none
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _POLL_SECONDS = 0.05
 _POLLS = 600
