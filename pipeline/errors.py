@@ -111,6 +111,8 @@ class RunPaused(PromptmillError):
     kind: PauseKind = "disk"
 
 
+PAUSED, LEFT = 4, 130
+"""Exit codes of runs that did not go to their ends: the second was left before all was home, or in the ledger."""
 STOP_REQUEST = "a stop request"
 """What stops a run that is neither Ctrl-C nor a closed terminal."""
 

@@ -120,10 +120,11 @@ class Project:
         assert code is None or started.returncode == code, f"exit {started.returncode}\n{stdout}\n{stderr}"
         return Done(started.returncode, stdout, stderr)
 
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        """Start a command and return while it runs."""
+    def start(self, *args: str, first: str = "") -> subprocess.Popen[str]:
+        """Start a command and return while it runs; `first` is Python that its process runs before it."""
+        program = (*COMMAND[:-2], "-c", f"{first}\nimport sys\nfrom pipeline.cli import main\nmain(sys.argv[1:])")
         return subprocess.Popen(
-            [*COMMAND, *args],
+            [*(program if first else COMMAND), *args],
             cwd=self.folder,
             env=self._env(),
             stdin=subprocess.PIPE,

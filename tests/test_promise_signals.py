@@ -293,21 +293,15 @@ def test_answers_that_came_while_the_process_was_stopped_are_read_and_not_paid_f
     """A container that is frozen, Ctrl-Z: the loop rings its timers before it reads."""
     project.rows(texts(8))
     project.job(concurrency=8, limits="timeout_seconds = 1")
-    soon = (
-        "from pipeline.cli import main; from pipeline.wire import plain\n"
-        "plain.STOOD_STILL_SECONDS = 0.1\nmain(['run', 'job.toml', '--yes'])"
-    )
+    soon = "from pipeline.wire import plain; plain.STOOD_STILL_SECONDS = 0.1"
     stub.hold()
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", soon],
-        cwd=project.folder, env=project._env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as run:  # fmt: skip
-        stub.wait_for_in_flight(8)
-        run.send_signal(signal.SIGSTOP)
-        stub.release()
-        time.sleep(1.5)  # the deadlines have to pass
-        run.send_signal(signal.SIGCONT)
-        _, err = run.communicate(timeout=60)
+    run = project.start("run", "job.toml", "--yes", first=soon)
+    stub.wait_for_in_flight(8)
+    run.send_signal(signal.SIGSTOP)
+    stub.release()
+    time.sleep(1.5)  # the deadlines have to pass
+    run.send_signal(signal.SIGCONT)
+    _, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
     assert project.value("select count(*) from attempts where result = 'ok'") == stub.calls == 8
 
@@ -336,19 +330,16 @@ def test_a_run_whose_rows_can_not_be_listed_at_its_end_is_paused_and_what_is_sho
     project.job(concurrency=4)
     project.run("run", "job.toml", "--yes", "--limit", "1")
     impatient = (
-        "from pipeline.cli import main; from pipeline.runners import _loader\n"
+        "from pipeline.runners import _loader\n"
         "_loader.BURST_SECONDS = 600  # on a busy machine a burst may come before the ledger is held\n"
-        "_loader.Loader.finish.__defaults__ = (0.1,)\nmain(['run', 'job.toml', '--yes', '--json'])"
+        "_loader.Loader.finish.__defaults__ = (0.1,)"
     )
     stub.hold()
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", impatient],
-        cwd=project.folder, env=project._env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as run:  # fmt: skip
-        stub.wait_for_in_flight(3)
-        with opened_elsewhere(project.folder / "promptmill.duckdb"):
-            stub.release()
-            out, err = run.communicate(timeout=60)
+    run = project.start("run", "job.toml", "--yes", "--json", first=impatient)
+    stub.wait_for_in_flight(3)
+    with opened_elsewhere(project.folder / "promptmill.duckdb"):
+        stub.release()
+        out, err = run.communicate(timeout=60)
     said = json.loads(out)
     assert (run.returncode, said["exit_code"], said["pause_kind"]) == (4, 4, "ledger"), err
     part = "3 requests have their outcome and their rows are not listed"

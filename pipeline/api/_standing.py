@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.api._jobs import Name
-from pipeline.errors import UserError
+from pipeline.errors import LEFT, PAUSED, UserError
 from pipeline.job import Job, job_name, load_job
 from pipeline.ledger import Ledger
 from pipeline.reports import Table, require_job, run_report
@@ -53,7 +53,7 @@ def _state(row: Mapping[str, Any], live: Mapping[str, Mapping[str, Any]]) -> str
         return "interrupted"
     if row["exit_code"] in {0, 3}:  # of what the run was asked for: with --limit or as a retry not the whole plan
         return "finished" if row["complete"] and not row["pending"] else "partial"
-    return {4: "paused", 130: "interrupted"}.get(row["exit_code"], "failed")
+    return {PAUSED: "paused", LEFT: "interrupted"}.get(row["exit_code"], "failed")
 
 
 @dataclass(frozen=True, slots=True)

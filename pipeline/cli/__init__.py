@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import click
 
-from pipeline.errors import RunPaused, UserError, did_you_mean
+from pipeline.errors import PAUSED, RunPaused, UserError, did_you_mean
 from pipeline.text import printable_lines
 
 ORDER = (
@@ -118,7 +118,7 @@ def main(args: list[str] | None = None) -> Any:
         sys.exit(2)
     except RunPaused as error:  # before a run has begun, so there is no report of it
         _complain(f"paused: {error}. The same command goes on from here.")
-        sys.exit(4)
+        sys.exit(PAUSED)
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)

@@ -209,13 +209,11 @@ def ends_tidily() -> Iterator[None]:
         signal.signal(number, before[signal.Signals(number)])
         raise KeyboardInterrupt
 
-    ends = (signal.SIG_DFL, signal.default_int_handler)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    before = {number: handler for number, handler in before.items() if handler in ends}
-    if threading.current_thread() is not threading.main_thread():
-        before = {}
-    for number in before:
-        signal.signal(number, interrupt)
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(each) in (signal.SIG_DFL, signal.default_int_handler):
+                before[each] = signal.signal(each, interrupt)
     try:
         yield
     except BaseException:

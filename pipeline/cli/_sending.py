@@ -13,7 +13,7 @@ from pipeline.budget import ZERO, about, as_booked
 from pipeline.cli._options import heard_at_once, keep_secret, open_ledger, warn
 from pipeline.cli._show import as_json_text, duration, money, pause_facts, plural, say, status_counts
 from pipeline.cli._ticker import Ticker
-from pipeline.errors import Pause, RunDeclined, RunPaused, condition_of, pause_of
+from pipeline.errors import PAUSED, Pause, RunDeclined, RunPaused, condition_of, pause_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -214,7 +214,7 @@ def _before_it_began(job: "Job", error: RunPaused) -> "dict[str, Any]":
 
     nothing = RunReport(
         run_id=0, tally=Tally(), complete=False, spent=ZERO, uncertain=ZERO, unbounded=0, plan_spent=None,
-        paused=pause_of(error), left_over=None, seconds=0.0, exit_code=4, free=False, duplicate_ids=0,
+        paused=pause_of(error), left_over=None, seconds=0.0, exit_code=PAUSED, free=False, duplicate_ids=0,
         requests_per_minute=None,
     )  # fmt: skip
     return {**_facts(job, nothing), "run_id": None}

@@ -22,7 +22,7 @@ from pipeline.cli._options import (
 )
 from pipeline.cli._show import plural, print_facts, say
 from pipeline.cli._ticker import Ticker
-from pipeline.errors import UserError
+from pipeline.errors import PAUSED, UserError
 
 if TYPE_CHECKING:
     from pipeline.api import Piloted, RunOptions
@@ -110,7 +110,7 @@ def command(
     exit_code = 0 if piloted is None else _tell(opened, ledger, piloted)
     if isinstance(result, UserError):
         warn(f"the estimate is not there: {result}. The same command makes it, and sends nothing for that")
-        return exit_code or 4
+        return exit_code or PAUSED
     compared = api.compare(prepared, result, targets, price_file=price_file())
     if as_json:
         print_facts(facts_of(prepared, result, compared, piloted), as_json=True)

@@ -4,10 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipeline.errors import condition_of
+from pipeline.errors import LEFT, PAUSED, condition_of
 
-_PAUSED, _LEFT = 4, 130
-"""Exit codes of runs that did not go to their ends."""
 SQL = """
 with unknown as (select a.key, count(*) as attempts from attempts a join run_starts r using (run_id)
                  where r.job = $1 and a.cost_usd is null group by a.key)
@@ -138,9 +136,9 @@ def _stopped(newest: Mapping[str, Any]) -> str:
     """Say what became of a run that did not go to its end, in the words of `status`."""
     if newest["ended_at"] is None:
         return "was killed; "
-    if newest["exit_code"] == _LEFT:
+    if newest["exit_code"] == LEFT:
         return "was left with a second Ctrl-C, and what was on the wire is lost; "
-    return f"{'paused' if newest['exit_code'] == _PAUSED else 'failed'}: {newest['reason']}. "
+    return f"{'paused' if newest['exit_code'] == PAUSED else 'failed'}: {newest['reason']}. "
 
 
 def _further(newest: Mapping[str, Any], command: str) -> str:

@@ -92,7 +92,7 @@ def prepare(job: Job, *, limit: int | None = None) -> Prepared:
             costs = "costs will be what the provider says it charged, and NULL where it says nothing"
         warnings.append(
             f"the price of {job.model.name} at {job.provider.name} is unknown: {costs};"
-            f" give it with [price] or --price IN,OUT (dollars per 1M tokens); {_users_file(job)}"
+            f" give it with [price] or --price IN,OUT (dollars per 1M tokens); {_where_looked(job)}"
         )
     for one in prices:
         warnings += [f"price of {one.model}: {one.note}"] if one.note else []
@@ -112,20 +112,29 @@ def find_prices(job: Job, at: datetime) -> tuple[Price, ...]:
     )
 
 
+def _where_looked(job: Job) -> str:
+    """Say where no price was found, and name one that does not count there."""
+    return f"{_users_file(job)}{_price_elsewhere(job)}"
+
+
 def _users_file(job: Job) -> str:
-    """Say which file of the user's was looked at, as a cron job may lack the variable that names it; and what helps."""
+    """Say which file of the user's was looked at: a cron job may lack the variable that names it."""
     if job.price_file is not None:
-        told = f"your price file {job.price_file} has none"
-    else:
-        told = f"no price file was read: it is the one that PROMPTMILL_PRICES names, else {pricebook.USUAL_FILE}"
-        told += " (from Python: Overrides.price_file)"
+        return f"your price file {job.price_file} has none"
+    return (
+        f"no price file was read: it is the one that PROMPTMILL_PRICES names, else {pricebook.USUAL_FILE}"
+        " (from Python: Overrides.price_file)"
+    )
+
+
+def _price_elsewhere(job: Job) -> str:
     if job.model.base_url is None:
-        return told
+        return ""
     listed = pricebook.Prices(job.price_file).find(job.model.provider, job.model.name, datetime.now(UTC))
     if listed is None:
-        return told
+        return ""
     rates = f"{decimal_text(listed.input)},{decimal_text(listed.output)}"
-    return f"{told}. No list counts behind base_url: if {job.provider.name}'s own price holds there, --price {rates}"
+    return f". No list counts behind base_url: if {job.provider.name}'s own price holds there, --price {rates}"
 
 
 def _check_budget(job: Job, prices: Sequence[Price]) -> None:
@@ -135,7 +144,7 @@ def _check_budget(job: Job, prices: Sequence[Price]) -> None:
     if not prices:
         raise PriceError(
             f"{job.file}: a budget needs a known price, and none is known for {job.model.name} at {job.provider.name};"
-            f" add [price] input and output, or --price IN,OUT (dollars per 1M tokens); {_users_file(job)}"
+            f" add [price] input and output, or --price IN,OUT (dollars per 1M tokens); {_where_looked(job)}"
         )
     if job.model.max_tokens is None and not all(price.output_is_free for price in prices):
         raise PriceError(f"{job.file}: a budget needs [model] max_tokens, or one answer could cost more than all of it")

@@ -16,7 +16,7 @@ from decimal import Decimal
 
 from pipeline.budget import ZERO, Budget
 from pipeline.doorman import Doorman, Limits, Ticket
-from pipeline.errors import Pause, PromptmillError, RunPaused, pause_of
+from pipeline.errors import LEFT, PAUSED, Pause, PromptmillError, RunPaused, pause_of
 from pipeline.estimating import Estimate, Forecast
 from pipeline.health import Health, StopRules
 from pipeline.journal import Journal
@@ -38,8 +38,6 @@ CLOCK_SECONDS = 1.0
 STOPPED = "stopped on request"
 BY_CLOCK = Pause("time", "the time given with --until has come")
 FINISHED = "finished"
-LEFT = 130
-"""Exit code of a run that was left before all was home, or before all of it was in the ledger."""
 PLANNER_PATIENCE = 1.0
 """Seconds that a stopped run waits for its planner's thread."""
 
@@ -346,7 +344,7 @@ class LocalRun:
         if self._dropped:
             return LEFT
         if self.paused is not None:
-            return 4
+            return PAUSED
         return 3 if self.tally.bad else 0
 
     def _fail(self, error: BaseException) -> None:

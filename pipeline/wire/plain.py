@@ -269,12 +269,12 @@ class _Connection(asyncio.Protocol):
         if self._waiting is None:
             return
         late = loop.time() - self._deadline
-        if late > STOOD_STILL_SECONDS:  # uvloop rings before it reads
-            self._deadline += late + STOOD_STILL_SECONDS
-        if late < 0 or late > STOOD_STILL_SECONDS:
-            self._set_timer(loop)
-        else:
+        if 0 <= late <= STOOD_STILL_SECONDS:
             self._fail(TimeoutError())
+            return
+        if late > 0:  # uvloop rings before it reads
+            self._deadline += late + STOOD_STILL_SECONDS
+        self._set_timer(loop)
 
     def _fail(self, error: Exception) -> None:
         self.usable = False
