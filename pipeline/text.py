@@ -1,4 +1,4 @@
-"""A stranger's text made fit for a terminal or a log: nothing in it moves the cursor or turns words round."""
+"""Text for people. A stranger's is made fit for a terminal or a log: nothing in it moves the cursor or turns words."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from typing import Any
 _SHOWN = {"\n": "\u21b5", "\t": " "}
 _HARMFUL = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 _SUSPECT = re.compile(r"[^\x20-\x7e]")
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def printable(text: str) -> str:
@@ -27,6 +28,20 @@ def printable_lines(text: str) -> str:
 def decimal_text(value: Decimal) -> str:
     """Write out all digits of a number: Python writes small ones with an exponent (`0E-10`)."""
     return f"{value:f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Say whole seconds as people do."""
+    if seconds is None:
+        return "unknown"
+    left = round(seconds)
+    if left < _MINUTE:
+        return f"{left} s"
+    if left < _HOUR:
+        return f"{left // _MINUTE} min {left % _MINUTE:02d} s"
+    if left < _DAY:
+        return f"{left // _HOUR} h {left % _HOUR // _MINUTE:02d} min"
+    return f"{left // _DAY} d {left % _DAY // _HOUR} h"
 
 
 class PlainDecimal(Decimal):

@@ -15,9 +15,9 @@ import pytest
 from project import COMMAND, Project, texts
 from stub_faults import every, status
 
-from pipeline.cli._show import cell, duration, money, table
+from pipeline.cli._show import cell, money, table
 from pipeline.ledger import schema
-from pipeline.text import printable
+from pipeline.text import duration, printable
 
 HEAVY = ("polars", "duckdb", "tiktoken", "httpx", "pyreqwest", "jinja2", "jsonschema_rs", "asyncio")
 

@@ -36,13 +36,14 @@ class Judge:
 
     def __init__(self, *, bug=(), no_line=(), alone=()):
         self.bug, self.no_line, self.alone = bug, no_line, alone
+        self.wait = 5.0
 
     def next_step(self, ticket, attempt, result, **more):
         if attempt.key in self.bug:
             raise AssertionError("a bug of our own")
         if isinstance(result, Failure) and result.closes_door:
             alone = attempt.key in self.alone
-            return Again(ticket, 5.0, shuts_door=not alone, queue="own" if alone else "first")
+            return Again(ticket, self.wait, shuts_door=not alone, queue="own" if alone else "first")
         error = NO_TEXT if attempt.key in self.no_line else None
         return Done(Outcome(attempt.key, "ok", 1, 7, 1, 50, error=error))
 
@@ -58,11 +59,11 @@ class Booth:
         self.journal = Journal(folder, "ledger")
         self.budget, self.tally = Budget(Decimal(1)), Tally()
         self.door = Doorman(Limits(concurrency=8), self.budget)
-        self.stopped, self.failed = [], []
+        self.judge, self.told, self.stopped, self.failed = judge, [], [], []
         self.desk = Desk(
             door=self.door, health=Health(StopRules(), model="m", concurrency=8, most_open=16), budget=self.budget,
             exchanger=judge, journal=self.journal, loader=Loader(), tally=self.tally, ahead=Ahead(),
-            notify=print, stop=self.stopped.append, fail=self.failed.append, proven=False,
+            notify=self.told.append, stop=self.stopped.append, fail=self.failed.append, proven=False,
         )  # fmt: skip
 
     async def send(self, *keys):
@@ -73,12 +74,15 @@ class Booth:
         return tickets
 
     async def arrive(self, *results, usage=None):
-        tickets = await self.send(*(key for key, _ in results))
+        await self.come_home(await self.send(*(key for key, _ in results)), *results, usage=usage)
+
+    async def come_home(self, tickets, *results, usage=None):
         for ticket, (key, result) in zip(tickets, results, strict=True):
             said = result.text if isinstance(result, Reply) else None
             attempt = Attempt(
                 key=key, attempt=1, kind="first", result="ok" if said else result.result, sent_at=time.time(),
                 latency_ms=1.0, reserved_usd=WORST, computed_usd=COST, http_status=200, output=said, usage=usage,
+                error=None if said else result.message,
             )  # fmt: skip
             self.desk.arrive(Arrival(ticket, attempt, result, 0))
         await asyncio.sleep(0)
@@ -175,6 +179,19 @@ async def test_a_429_shuts_the_door_for_everybody_or_is_counted_as_one_rows_own(
     assert (desk.tally.rate_limited, desk.tally.limited_alone) == (1, 1)
     assert desk.tally.shut_seconds == pytest.approx(5.0, abs=0.5)
     assert desk.door.shut_seconds > 4.0
+
+
+async def test_the_providers_words_say_why_nothing_goes_out_for_long(booth):
+    desk = booth()
+    tickets = await desk.send(*"abcd")
+    for ticket, wait, tells in zip(tickets, (5.0, 90.0, 100.0, 7200.0), (0, 1, 1, 2), strict=True):
+        desk.judge.wait = wait
+        await desk.come_home([ticket], (ticket.request.key, LIMITED))
+        assert len(desk.told) == tells, wait
+    assert desk.told == [
+        "a rate limit keeps everything back for 1 min 30 s; the provider says: slow down",
+        "a rate limit keeps everything back for 2 h 00 min; the provider says: slow down",
+    ]
 
 
 DOWN = Failure("retry", "unavailable", "http_500", "Internal Server Error (HTTP 500)", 500)

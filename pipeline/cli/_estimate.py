@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.budget import ZERO, about, as_booked
 from pipeline.cli._histogram import histogram
-from pipeline.cli._show import duration, money, pause_facts, plural, table
+from pipeline.cli._show import money, pause_facts, plural, table
+from pipeline.text import duration
 
 if TYPE_CHECKING:
     from pipeline.api import Piloted

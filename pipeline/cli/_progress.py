@@ -6,10 +6,10 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from pipeline.budget import about
-from pipeline.cli._show import duration, money, plural
+from pipeline.cli._show import money, plural
 from pipeline.cli._status_line import GAP, StatusLine
 from pipeline.runners.tally import Tally
-from pipeline.text import printable
+from pipeline.text import duration, printable
 
 if TYPE_CHECKING:
     from pipeline.runners.local import LocalRun

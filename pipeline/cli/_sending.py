@@ -11,9 +11,10 @@ import click
 
 from pipeline.budget import ZERO, about, as_booked
 from pipeline.cli._options import heard_at_once, keep_secret, open_ledger, warn
-from pipeline.cli._show import as_json_text, duration, money, pause_facts, plural, say, status_counts
+from pipeline.cli._show import as_json_text, money, pause_facts, plural, say, status_counts
 from pipeline.cli._ticker import Ticker
 from pipeline.errors import PAUSED, Pause, RunDeclined, RunPaused, condition_of, pause_of
+from pipeline.text import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Values for people: tables, money, durations. Control characters in data never reach a terminal raw.
+"""Values for people: tables, money, counts. Control characters in data never reach a terminal raw.
 
 Everything that a command prints goes through `say`, a table or JSON; nothing here or elsewhere echoes data itself.
 """
@@ -23,7 +23,6 @@ _WIDEST, _NARROWEST = 60, 8
 """How long a text in a column may get in a terminal, and to how much of it a narrow one cuts it."""
 _LINE = 120
 """How long a line of a table with chosen columns gets where there is no terminal to ask."""
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -70,20 +69,6 @@ def status_counts(statuses: Mapping[str, int]) -> str:
     ends = {"ok": 0, "pending": 2}
     ordered = sorted(statuses.items(), key=lambda item: (ends.get(item[0], 1), item[0]))
     return ", ".join(f"{count:,} {status}" for status, count in ordered if count)
-
-
-def duration(seconds: float | None) -> str:
-    """Whole seconds as people say them."""
-    if seconds is None:
-        return "unknown"
-    left = round(seconds)
-    if left < _MINUTE:
-        return f"{left} s"
-    if left < _HOUR:
-        return f"{left // _MINUTE} min {left % _MINUTE:02d} s"
-    if left < _DAY:
-        return f"{left // _HOUR} h {left % _HOUR // _MINUTE:02d} min"
-    return f"{left // _DAY} d {left % _DAY // _HOUR} h"
 
 
 def cell(value: Any) -> str:

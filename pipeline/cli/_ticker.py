@@ -2,8 +2,8 @@
 
 import time
 
-from pipeline.cli._show import duration
 from pipeline.cli._status_line import StatusLine
+from pipeline.text import duration
 
 TERMINAL_SECONDS = 0.2
 PLAIN_SECONDS = 5.0

@@ -25,10 +25,13 @@ from pipeline.runners._oddities import Oddities
 from pipeline.runners.attempt import Again, Done, Exchanger, Step
 from pipeline.runners.tally import Tally
 from pipeline.suspects import Standing
+from pipeline.text import duration
 
 TOGETHER_SECONDS, ALONE_IN_VAIN = 1.0, 10
 """So far apart may exchanges break off that one of them ends; after so many rows in a row that broke off alone, too,
 no more are sent alone."""
+LONG_WAIT_SECONDS, MUCH_LONGER = 10.0, 4
+"""A pause for a rate limit that people wonder about, and by what it must grow to be told again."""
 TURNED_AWAY_MOST = 30
 """So often may a server without room turn a row away beside its attempts: a quarter of an hour and more."""
 
@@ -95,6 +98,8 @@ class Desk:
         self._broke = ("", 0.0)
         """Whose exchange broke off last, and when."""
         self._alone_in_vain = 0
+        self._told_to_wait = 0.0
+        """Seconds of the longest pause for a rate limit that the user was told of."""
         self._held: list[Outcome] = []
         """Rejections that may be the job's fault: booked when that is ruled out."""
         self._doubted: list[tuple[Ticket, Outcome]] = []
@@ -344,7 +349,7 @@ class Desk:
 
     def _go_on(self, arrival: Arrival, step: Step, heard: Heard) -> None:
         if isinstance(step, Again):
-            self._send_again(step, limited=arrival.attempt.result == "rate_limited")
+            self._send_again(step, arrival.attempt, limited=arrival.attempt.result == "rate_limited")
         elif isinstance(step, Done):
             self._ended(arrival.ticket, step.outcome, heard)
         else:
@@ -365,13 +370,14 @@ class Desk:
             last = "" if outcome.error is None else f". The last one: {outcome.error}"
             self._stop(worthless._replace(why=f"{worthless.why}{last}"))
 
-    def _send_again(self, step: Again, *, limited: bool) -> None:
+    def _send_again(self, step: Again, attempt: Attempt, *, limited: bool) -> None:
         if step.shuts_door:
             before = self._door.shut_seconds
             self._door.shut_for(step.wait_seconds)
             if limited:
                 self._tally.rate_limited += 1
                 self._tally.shut_seconds += self._door.shut_seconds - before
+                self._tell_of_a_long_wait(step.wait_seconds, attempt)
             runlog.door_shut(step.wait_seconds, limited=limited)
         elif limited:
             self._tally.limited_alone += 1
@@ -385,6 +391,14 @@ class Desk:
             self._door.again_by_itself(step.ticket, step.wait_seconds)
         else:
             self._door.again(step.ticket, 0.0 if step.shuts_door else step.wait_seconds)
+
+    def _tell_of_a_long_wait(self, seconds: float, attempt: Attempt) -> None:
+        """Say why nothing goes out: a limit of the day looks no different from one of the minute until it is read."""
+        if seconds >= max(LONG_WAIT_SECONDS, MUCH_LONGER * self._told_to_wait):
+            self._told_to_wait = seconds
+            self._notify(
+                f"a rate limit keeps everything back for {duration(seconds)}; the provider says: {attempt.error}"
+            )
 
     def _watch_books(self) -> None:
         """Pause when nothing can be booked any more."""
