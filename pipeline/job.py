@@ -210,7 +210,7 @@ def _build(table: dict[str, Any], path: str) -> Job:
         name=name,
         file=path,
         input=_input(sections["input"], path),
-        model=_model(model, schema, table["model"].get("structured_output"), path),
+        model=_model(model, schema, _chosen_way(table["model"], schema), path),
         provider=provider,
         prompt=_prompt(sections["prompt"]),
         limits=_limits(sections["limits"], provider, path),
@@ -327,6 +327,18 @@ def _provider(model: dict[str, Any], path: str) -> Provider:
         base_url = model["base_url"] = address(base_url)
     providers.check_extra(model.get("extra", {}))
     return providers.find(model["provider"], base_url=base_url, dialect=dialect, options=options)
+
+
+def _chosen_way(model: Mapping[str, Any], schema: Mapping[str, Any] | None) -> str | None:
+    """Return how a schema is asked for, unless it is the provider's own way: writing that down makes no new request."""
+    chosen: str | None = model.get("structured_output")
+    if chosen is None or schema is None:
+        return None
+    usual, asked = (
+        providers.find(model["provider"], base_url=model.get("base_url"), dialect=model.get("dialect"), options=options)
+        for options in ({}, {"structured_output": chosen})
+    )
+    return None if asked == usual else chosen
 
 
 def _key_source(model: Mapping[str, Any], provider: Provider) -> tuple[str | None, bool]:

@@ -141,10 +141,25 @@ def test_what_enters_a_rows_key_is_what_the_page_says():
     model = {"provider": "modelslab", "name": "m", "base_url": "http://127.0.0.1/v1"}
     said = job_rows("model") | job_rows("model", "option")
     assert said.keys() == OTHER.keys()
+    table = {**JOB, "output": {"schema": {"type": "object"}}}
     for key, cells in said.items():
         base = dict(model) if key != "provider" else model | {"provider": "openai"}
-        changed = key_of({**JOB, "model": base | {key: OTHER[key]}}) != key_of({**JOB, "model": base})
+        changed = key_of({**table, "model": base | {key: OTHER[key]}}) != key_of({**table, "model": base})
         assert cells[2] == ("yes" if changed else "no"), key
+
+
+@pytest.mark.parametrize(("provider", "own"), [("modelslab", "json_object"), ("mine", "json_schema")])
+def test_a_providers_own_way_to_ask_for_a_schema_makes_no_new_key_when_it_is_written_down(provider, own):
+    model = {"provider": provider, "name": "m", "base_url": "http://127.0.0.1/v1"}
+    table = {**JOB, "output": {"schema": {"type": "object"}}}
+    keys = {
+        way: key_of({**table, "model": model | ({} if way is None else {"structured_output": way})})
+        for way in (None, "json_schema", "json_object", "none")
+    }
+    assert [way for way, key in keys.items() if key == keys[None]] == [None, own]
+    assert len(set(keys.values())) == 3
+    without = {**JOB, "model": model}
+    assert key_of({**without, "model": model | {"structured_output": "none"}}) == key_of(without), "nothing to ask for"
 
 
 def test_a_schema_enters_a_rows_key_by_its_content_and_repair_does_not(tmp_path):
