@@ -13,6 +13,18 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pipeline.errors import WireError
+from pipeline.providers._account import (
+    BAD_KEY,
+    BAD_KEY_SAID,
+    BAD_KEY_TYPES,
+    NO_CREDIT,
+    NO_FUNDS_SAID,
+    NO_MODEL,
+    NOT_THERE_TYPES,
+    blames_account,
+    is_broke,
+    what_is_wrong,
+)
 from pipeline.providers._hints import rate_hint
 from pipeline.providers._redact import clean, hide, name_in, redact
 from pipeline.providers._said import Said, said_by
@@ -28,32 +40,9 @@ def _table(words: dict[Verdict, tuple[str, ...]]) -> dict[str, Verdict]:
     return {word: verdict for verdict, several in words.items() for word in several}
 
 
-_NO_CREDIT = (
-    "insufficient_quota",
-    "credit_balance_exhausted",
-    "organization_spend_limit_exceeded",
-    "project_spend_limit_exceeded",
-    "organization_usage_limit_exceeded",
-    "enforced_spend_limit_reached",
-    "contract_spend_limit_reached",
-    "billing_error",
-    "billing_hard_limit_reached",
-    "billing_not_active",
-    "insufficient_credits",
-    "insufficient_balance",
-    "payment_required",
-    "budget_exceeded",  # LiteLLM's proxy
-    "arrearage",  # DashScope, with a 400
-    "exceeded_current_quota_error",  # Moonshot, with a 429
-)
-_BAD_KEY = ("invalid_api_key", "authentication_error", "account_deactivated", "api_key_invalid")
-_BAD_KEY_TYPES = ("permission_error", "permissiondeniederror", "authenticationerror")
-_NO_MODEL = "model_not_found"
-_NOT_THERE_TYPES = ("not_found_error", "notfounderror")
-_NOT_THERE = (_NO_MODEL, *_NOT_THERE_TYPES)
 _CODES = _table(
     {
-        "pause": (*_NO_CREDIT, *_BAD_KEY, _NO_MODEL),
+        "pause": (*NO_CREDIT, *BAD_KEY, NO_MODEL),
         "refuse": (
             "content_filter",
             "content_policy_violation",
@@ -79,7 +68,7 @@ _CODES = _table(
 # OpenAI calls a missing key (401) and a wrong path (404) `invalid_request_error` too: these say less than a status.
 _TYPES = _table(
     {
-        "pause": (*_BAD_KEY_TYPES, *_NOT_THERE_TYPES),
+        "pause": (*BAD_KEY_TYPES, *NOT_THERE_TYPES),
         "reject": ("invalid_request_error", "badrequesterror", "unprocessableentityerror"),
         "door": ("ratelimiterror",),
         "retry": ("server_error", "api_error", "internalservererror"),
@@ -106,7 +95,6 @@ _STATUSES: dict[int, Verdict] = {
 _LIMITED = (HTTPStatus.TOO_MANY_REQUESTS, 498)
 _LOOKED_AT = 1000
 """Bytes at an answer's beginning."""
-_KEY_STATUSES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 _OF_ONE_ROW = frozenset({403, 404, 405, 410})
 """What stands between us and the model may say these to a single text, too: a firewall, a router."""
@@ -143,33 +131,6 @@ _NO_FORMAT = re.compile(
 )
 _NO_KEY = "no key was sent: behind base_url name its variable in [model] api_key_env"
 
-# The last resort, where there is neither a code nor an error status, or where a vendor is known to use neither.
-_NO_BUDGET = re.compile(r"budget has been exceeded|exceeded.?budget", re.IGNORECASE)
-"""LiteLLM's proxy, with a 400 or, later, a 429."""
-_SPEND = re.compile(
-    rf"credit balance is too low|reached your .{{0,20}}usage limit|spend(ing)? limit|{_NO_BUDGET.pattern}",
-    re.IGNORECASE,
-)
-_BROKE = re.compile(
-    r"^\s*(account \S+ is suspended|insufficient balance or no resource package|余额不足"
-    r"|your (newly created )?teams?\b[^.]{0,80} (used all available credits|doesn.t have any credits))",
-    re.IGNORECASE,
-)
-"""Fireworks, with a 412; Zhipu (its 1113, in two languages) and xAI, with a 429. What an account is told of itself
-stands first: an error of one row may quote its text. Quota, plan and billing mean nothing here: Gemini says them of the
-limit of a minute."""
-_WRONG_KEY = re.compile(
-    r"^\s*(api key (not (valid|found)|expired)|incorrect api key provided"
-    r"|(missing|invalid)( or invalid)? authorization header)",
-    re.IGNORECASE,
-)
-"""Gemini and xAI, with a 400."""
-_ACCOUNT: dict[int, tuple[re.Pattern[str], ...]] = {
-    400: (_SPEND, _WRONG_KEY, _BROKE),
-    412: (_BROKE,),
-    429: (_NO_BUDGET, _BROKE),
-}
-"""By status, what says that our own account or key is to blame, and no row."""
 _FLAGGED = re.compile(
     r"moderation|flagged|guardrail|content (policy|filter)|safety_check_type"
     r"|content (violates|is against|goes against) (our |the )?(usage|content) (guidelines|polic(y|ies))",
@@ -189,11 +150,9 @@ _IN_TIME = re.compile(r"deadline|timed?[ -]?out|cancel", re.IGNORECASE)
 """Servers of one's own say 400 with a class's name, or 500 (llama.cpp, SGLang), to a request that can never pass."""
 TOO_LONG = "context_length_exceeded"
 _NEVER_FITS = re.compile(r"request too large", re.IGNORECASE)
-_KEY = re.compile(r"(invalid|incorrect|missing) (api )?key|unauthori[sz]ed", re.IGNORECASE)
-_FUNDS = re.compile(r"(insufficient|not enough|out of) (credits?|balance|funds)", re.IGNORECASE)
 _WORDING: tuple[tuple[re.Pattern[str], Verdict], ...] = (
-    (_KEY, "pause"),
-    (_FUNDS, "pause"),
+    (BAD_KEY_SAID, "pause"),
+    (NO_FUNDS_SAID, "pause"),
     (re.compile(r"rate limit|too many requests|queued requests", re.IGNORECASE), "door"),
 )
 
@@ -231,9 +190,8 @@ def failure_from(
     `body` is the parsed body, or what stands for it. The message never holds one of `secrets`, nor what looks like
     a key.
     """
-    usage = (
-        usage if usage is not None and usage.input_tokens else None
-    )  # what was asked has tokens, or was not looked at
+    if usage is not None and not usage.input_tokens:  # what was asked has tokens, or was not looked at
+        usage = None
     said = said_by(body, reply)
     status = said.status if _is_success(reply.status) and said.status is not None else reply.status
     # The words of other errors may be the row's own, quoted.
@@ -252,26 +210,10 @@ def failure_from(
         model=model,
         request_id=request_id_of(reply, body, secrets),
         hint=_hint(reply, said, now, limited=verdict == "door"),
-        pause=_what_is_wrong(said, status) if verdict == "pause" else "fatal",
+        pause=what_is_wrong(said, status, success=_is_success(status)) if verdict == "pause" else "fatal",
         perhaps_its_row=verdict == "pause" and status in _OF_ONE_ROW and _names_nothing(said),
     )
     return _paused_if_long(failure, now)
-
-
-def _what_is_wrong(said: Said, status: int) -> Literal["credit", "key", "fatal"]:
-    """Tell what keeps every row from passing: the code says more than the status, and the wording counts last."""
-    words = {(word or "").lower() for word in (said.code, said.kind)}
-    if not words.isdisjoint(_NO_CREDIT):
-        return "credit"
-    if not words.isdisjoint(_NOT_THERE) or said.param == "service_tier":
-        return "fatal"
-    spent = _SPEND.search(said.message) or _FUNDS.search(said.message) or _BROKE.search(said.own_message)
-    if status == HTTPStatus.PAYMENT_REQUIRED or spent:
-        return "credit"
-    if not words.isdisjoint((*_BAD_KEY, *_BAD_KEY_TYPES)) or status in _KEY_STATUSES:
-        return "key"
-    wrong = _KEY.search(said.message) if _is_success(status) else _WRONG_KEY.search(said.own_message)
-    return "key" if wrong else "fatal"
 
 
 def _names_nothing(said: Said) -> bool:
@@ -336,7 +278,7 @@ def _by_code(reply: WireReply, said: Said, status: int) -> Verdict | None:
         verdict = _CODES.get((word or "").lower())
         if verdict is not None:
             return _limited(said) if verdict == "door" else verdict
-    if any(words.search(said.own_message) for words in _ACCOUNT.get(status, ())):
+    if blames_account(said, status):
         return "pause"
     if status == HTTPStatus.FORBIDDEN and (said.flagged or _FLAGGED.search(said.message)):
         return "refuse"
@@ -348,8 +290,8 @@ def _by_code(reply: WireReply, said: Said, status: int) -> Verdict | None:
 
 
 def _limited(said: Said) -> Verdict:
-    """Look behind a code for a rate limit: no wait brings money (Zhipu), or makes a request fit."""
-    if _BROKE.search(said.own_message):
+    """Look behind a code for a rate limit: no wait brings money, or makes a request fit."""
+    if is_broke(said):
         return "pause"
     return "reject" if _NEVER_FITS.search(said.message) else "door"
 
