@@ -95,6 +95,11 @@ class Target:
             raise PriceError(f"{text!r}: write MODEL, MODEL@PROVIDER, or either with :{lanes}")
         return cls(model, provider or None, lane)
 
+    @classmethod
+    def of(cls, target: "Target | str") -> "Target":
+        """Take one as it is, or read it. Raises PriceError."""
+        return target if isinstance(target, cls) else cls.parse(str(target))
+
     def __str__(self) -> str:
         at = f"@{self.provider}" if self.provider else ""
         return f"{self.model}{at}" + ("" if self.lane == REALTIME else f":{self.lane}")

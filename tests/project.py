@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 from unittest import mock
 
 from pipeline.cli import main
+from pipeline.stopping import NAMES, hears_signals
 
 WITHOUT_FAST = str(Path(__file__).parent / "without_fast")
 COMMAND = (sys.executable, "-W", "error", "-m", "pipeline")
@@ -99,10 +101,14 @@ class Project:
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
+            heard = {number: signal.getsignal(number) for number in NAMES} if hears_signals() else {}
             try:
                 main(list(args))
             except SystemExit as end:
                 returncode = end.code
+            finally:  # a command that ends its process leaves them as it likes
+                for number, handler in heard.items():
+                    signal.signal(number, handler)
         done = Done(int(returncode), out.getvalue(), err.getvalue())
         assert code == 1 or "Traceback" not in done.stderr, done.stderr
         assert code is None or done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"

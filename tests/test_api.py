@@ -152,6 +152,17 @@ def test_a_ledger_does_not_become_another_one_by_a_change_of_folder(project, job
     assert not list(elsewhere.iterdir())
 
 
+def test_models_to_compare_with_are_texts_or_targets(job, ledger):
+    api.run(job, ledger, quiet())
+    estimated = api.estimate(job, ledger)
+    for target in ("gpt-4.1-mini@openai", pipeline.Target("gpt-4.1-mini", "openai")):
+        assert [str(line.target) for line in api.compare(*estimated, [target])] == ["gpt-4.1-mini@openai"]
+        assert len(api.respend(ledger, [target]).table.rows) == 1
+    for wrong in (lambda: api.compare(*estimated, "gpt-4.1-mini"), lambda: api.respend(ledger, "gpt-4.1-mini")):
+        with pytest.raises(UsageError, match="targets is a list of texts"):
+            wrong()
+
+
 # -- who watches -------------------------------------------------------------------------------------
 
 
@@ -170,6 +181,28 @@ def test_what_a_watcher_raises_stops_the_run_and_is_raised(project, job, ledger,
     assert api.sql(ledger, "select exit_code from runs").item() == 1
     api.run(job, ledger, quiet())
     assert stub.calls == 40
+
+
+@pytest.mark.parametrize("how", ["an event", signal.SIGTERM, signal.SIGINT])
+def test_what_whoever_is_told_of_a_stop_raises_is_raised_when_the_answers_are_home(job, ledger, stub, how):
+    stop = threading.Event()
+    stub.hold()
+
+    def notify(text):
+        stub.release()
+        raise ValueError(text)
+
+    async def stops(run):
+        while not run.in_flight:  # noqa: ASYNC110 -- as users do it
+            await asyncio.sleep(0.01)
+        if how == "an event":
+            stop.set()
+        else:
+            os.kill(os.getpid(), how)
+
+    with pytest.raises(ValueError, match="letting nothing more out"):
+        api.run(job, ledger, RunOptions(environ={}, notify=notify, watch=stops, stop=stop))
+    assert api.sql(ledger, "select count(*) from attempts where result = 'lost'").item() == 0
 
 
 def test_a_watcher_that_finds_no_file_is_no_exception(project, job, ledger):

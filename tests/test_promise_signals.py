@@ -180,8 +180,10 @@ def test_the_first_ctrl_c_loses_nothing_whatever_else_has_stopped_the_run_before
 @pytest.mark.parametrize(
     "moment",
     [
+        "call pipeline.job.load_job 1",
         "call pipeline.runners.launch.prepare 1",
         "call pipeline.api._estimates.look_back 1",
+        "return pipeline.api._runs._ready 1",
         "return pipeline.runners.job_lock._write_facts 1",
         "call pipeline.ledger.queries.next_run_id 1",
         "call pipeline.runners.launch._run 1",
@@ -219,6 +221,35 @@ def test_a_run_that_is_stopped_before_it_begins_says_so_in_json(project, stub):
     said = json.loads(done.stdout)
     assert (said["exit_code"], said["pause_kind"], said["run_id"], said["sent"]) == (4, "stopped", None, 0)
     assert said.keys() == json.loads(project.run("run", "job.toml", "--yes", "--json").stdout).keys()
+
+
+def test_a_run_that_is_stopped_before_its_job_is_read_says_that_in_json_too(project, stub):
+    project.rows(texts(4))
+    project.job()
+    for command in ("run", "retry"):
+        moment = "call pipeline.cli._options.overrides_of 1"
+        done = hears_signal(project, moment, signal.SIGTERM, command, "job.toml", "--yes", "--json", "--log", "x.log")
+        said = json.loads(done.stdout)
+        assert (done.returncode, said["job"], said["run_id"], said["pause_kind"]) == (4, None, None, "stopped")
+    assert (project.folder / "x.log").read_text().count("stopped by a stop request before anything was sent") == 2
+    assert stub.calls == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "return pipeline.runners.launch.launch 1",
+        "call pipeline.cli._sending._sum_up 1",
+        "return pipeline.cli._sending.send 1",
+        "call pipeline.cli._leave 1",
+    ],
+)
+def test_what_comes_when_a_run_is_over_changes_nothing_about_how_it_ends(project, stub, moment, number):
+    project.rows(texts(4))
+    project.job()
+    done = hears_signal(project, moment, number, "run", "job.toml", "--yes", "--json")
+    assert (done.returncode, json.loads(done.stdout)["exit_code"], stub.calls) == (0, 0, 4), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ class Respend:
 
 def respend(
     ledger: Ledger,
-    targets: Sequence[str] = (),
+    targets: Sequence[Target | str] = (),
     *,
     by: Sequence[str] = ("job",),
     days: Sequence[date] = (),
@@ -88,7 +88,7 @@ def respend(
     Raises UserError.
     """
     require_dimensions(several(by, "by"))
-    parsed = [Target.parse(text) for text in several(targets, "targets")]
+    parsed = [Target.of(target) for target in several(targets, "targets")]
     caching = None if cached is None else Caching.parse(cached)
     found = repricing.reprice(ledger, path_of(price_file), parsed, by=by, days=days, caching=caching, period=period)
     return Respend(Table(tuple(found.lines[0]) if found.lines else (), found.lines), found.totals, found.warnings)

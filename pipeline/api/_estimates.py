@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Literal
 
 from pipeline import comparing
-from pipeline.api._jobs import Name, at_least_1, path_of
+from pipeline.api._jobs import Name, at_least_1, path_of, several
 from pipeline.budget import dollars
 from pipeline.comparing import Compared, Contradiction, Load, Work
 from pipeline.counting import Counting
@@ -72,13 +72,14 @@ def window_of(job: Job) -> ContextWindow | None:
 
 
 def compare(
-    prepared: Prepared, estimated: Estimate, targets: Sequence[Target], *, price_file: Name | None = None
+    prepared: Prepared, estimated: Estimate, targets: Sequence[Target | str], *, price_file: Name | None = None
 ) -> list[Compared]:
     """Return what the requests would cost as MODEL[@PROVIDER][:LANE], at the prices in force while they are sent.
 
     Tokens are taken as they are: other models count and answer differently.
     """
-    return comparing.compare(Prices(path_of(price_file)), targets, _work(prepared, estimated), at=datetime.now(UTC))
+    asked = [Target.of(target) for target in several(targets, "targets")]
+    return comparing.compare(Prices(path_of(price_file)), asked, _work(prepared, estimated), at=datetime.now(UTC))
 
 
 def contradictions(prepared: Prepared, estimated: Estimate) -> list[Contradiction]:

@@ -40,8 +40,8 @@ from pipeline.runners.launch import (
 )
 from pipeline.runners.local import RunReport
 from pipeline.runners.pilot import send_pilot
-from pipeline.runners.signals import stoppable
 from pipeline.runners.tally import ENDED_BADLY
+from pipeline.stopping import stoppable
 from pipeline.threads import in_thread
 
 

@@ -14,10 +14,11 @@ from pipeline.cli._options import heard_at_once, keep_secret, open_ledger, warn
 from pipeline.cli._show import as_json_text, money, pause_facts, plural, say, status_counts
 from pipeline.cli._ticker import Ticker
 from pipeline.errors import PAUSED, Pause, RunDeclined, RunPaused, condition_of, pause_of
+from pipeline.stopping import Asked, stoppable
 from pipeline.text import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from decimal import Decimal
     from pathlib import Path
 
@@ -41,8 +42,7 @@ class LogTo:
 
 def send(
     path: str,
-    overrides: "Overrides",
-    selection: "Selection",
+    wanted: "Callable[[], tuple[Overrides, Selection]]",
     ledger_path: "Path",
     *,
     limit: int | None,
@@ -53,49 +53,57 @@ def send(
     command: str,
     log: LogTo,
 ) -> int:
-    """Run a job and return the exit code."""
-    with _opened(log, ledger_path) as told:
-        import asyncio
+    """Run a job and return the exit code; `wanted` is asked for what is when signals are heard already."""
+    job: Job | None = None
+    try:
+        with stoppable(leaving=True) as asked, _opened(log, ledger_path, asked) as told:
+            import asyncio
 
-        from pipeline import api
-        from pipeline.cli._progress import Progress
+            from pipeline import api
+            from pipeline.cli._progress import Progress
 
-        job, ticker = api.open_job(path, overrides), Ticker(quiet=quiet)
-        told.secret(os.environ.get(job.api_key_env or "", "").strip())
-        ledger = open_ledger(ledger_path, told.say)
-        news = NewLedger(ledger, told.say, quiet=quiet)
+            overrides, selection = wanted()
+            job, ticker = api.open_job(path, overrides), Ticker(quiet=quiet)
+            told.secret(os.environ.get(job.api_key_env or "", "").strip())
+            ledger = open_ledger(ledger_path, told.say)
+            news = NewLedger(ledger, told.say, quiet=quiet)
 
-        async def watch(run: "LocalRun") -> None:
-            news.tell()
-            with contextlib.suppress(OSError):  # the terminal is gone: the run goes on all the same
-                await asyncio.gather(Progress(quiet=quiet).watch(run), told.watch(run))
+            def watch(run: "LocalRun") -> "Awaitable[None]":
+                asked.begun = True  # at once, and not in a turn of the loop that a short run may never have
+                return watching(run)
 
-        options = api.RunOptions(
-            environ=os.environ,
-            watch=watch,
-            notify=told.say,
-            confirm=None if yes else _Confirm(told.say, ticker, news, quiet=quiet),
-            tick=ticker,
-            limit=limit,
-            selection=selection,
-            command=command,
-            until=until,
-        )
-        try:
-            report = api.run(job, ledger, options)
-        except RunDeclined:
-            return 2
-        except RunPaused as error:
-            if as_json:
-                with contextlib.suppress(OSError):
-                    say(as_json_text(_before_it_began(job, error), indent=None))
-            raise
-        finally:
-            ticker.clear()
-        _sum_up(job, report, told, as_json=as_json, limited=limit is not None)
-        if report.tally.bad:
-            told.say(f"see why with: promptmill errors {api.named(job.file, ledger)}")
-        return report.exit_code
+            async def watching(run: "LocalRun") -> None:
+                news.tell()
+                with contextlib.suppress(OSError):  # the terminal is gone: the run goes on all the same
+                    await asyncio.gather(Progress(quiet=quiet).watch(run), told.watch(run))
+
+            options = api.RunOptions(
+                environ=os.environ,
+                watch=watch,
+                notify=told.say,
+                confirm=None if yes else _Confirm(told.say, ticker, news, quiet=quiet),
+                tick=ticker,
+                limit=limit,
+                selection=selection,
+                command=command,
+                until=until,
+            )
+            try:
+                report = api.run(job, ledger, options)
+            except RunDeclined:
+                return 2
+            finally:
+                ticker.clear()
+            asked.over()
+            _sum_up(job, report, told, as_json=as_json, limited=limit is not None)
+            if report.tally.bad:
+                told.say(f"see why with: promptmill errors {api.named(job.file, ledger)}")
+            return report.exit_code
+    except RunPaused as error:
+        if as_json:
+            with contextlib.suppress(OSError):
+                say(as_json_text(_before_it_began(job, error), indent=None))
+        raise
 
 
 class NewLedger:
@@ -142,7 +150,7 @@ class _Told:
 
 
 @contextlib.contextmanager
-def _opened(log: LogTo, ledger_path: "Path") -> "Iterator[_Told]":
+def _opened(log: LogTo, ledger_path: "Path", asked: Asked) -> "Iterator[_Told]":
     if log.path is None:
         if log.level is not None:
             raise click.UsageError("--log-level needs --log FILE")
@@ -161,7 +169,7 @@ def _opened(log: LogTo, ledger_path: "Path") -> "Iterator[_Told]":
             opened.tell(error.format_message())
             raise
         except BaseException as error:
-            opened.failed(error)
+            opened.failed(asked.stopped or error)
             raise
 
 
@@ -208,8 +216,8 @@ def _question(estimate: "Estimate", budget: "Decimal | None") -> str:
     return f"Send {plural(estimate.to_send, 'request')} {cost} ({most}{cap})?"
 
 
-def _before_it_began(job: "Job", error: RunPaused) -> "dict[str, Any]":
-    """Return the facts of a run that is paused before it has a number, under the names of any other."""
+def _before_it_began(job: "Job | None", error: RunPaused) -> "dict[str, Any]":
+    """Return the facts of a run that is paused before it has a number, or has read its job, under any other's names."""
     from pipeline.runners.local import RunReport
     from pipeline.runners.tally import Tally
 
@@ -221,11 +229,11 @@ def _before_it_began(job: "Job", error: RunPaused) -> "dict[str, Any]":
     return {**_facts(job, nothing), "run_id": None}
 
 
-def _facts(job: "Job", report: "RunReport") -> "dict[str, Any]":
+def _facts(job: "Job | None", report: "RunReport") -> "dict[str, Any]":
     tally = report.tally
     return {
-        "job": job.name, "run_id": report.run_id, "rows": tally.rows, "complete": report.complete,
-        "statuses": dict(tally.statuses),
+        "job": None if job is None else job.name, "run_id": report.run_id,
+        "rows": tally.rows, "complete": report.complete, "statuses": dict(tally.statuses),
         "sent": tally.sent, "reused": tally.reused, "already": tally.already, "repeated": tally.repeated,
         "spent_usd": None if report.spent is None else as_booked(report.spent),
         "uncertain_usd": as_booked(report.uncertain), "unknown_unbounded": report.unbounded,

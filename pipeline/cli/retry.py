@@ -3,6 +3,7 @@
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,10 @@ from pipeline.cli._options import (
     quiet_option,
     until_option,
 )
+
+if TYPE_CHECKING:
+    from pipeline.api import Overrides
+    from pipeline.planning import Selection
 
 
 @click.command("retry", short_help="Send rows again that did not end well.")
@@ -55,15 +60,17 @@ def command(
     asks them under the same limit, too). A row that ends badly again keeps the better of its answers. Interrupted, the
     same command goes on.
     """
-    from pipeline import api
     from pipeline.cli._sending import LogTo, send
 
-    overrides = replace(overrides_of(settings, budget, price), max_tokens=max_tokens)
-    selection = api.statuses_to_retry(statuses)
+    def wanted() -> "tuple[Overrides, Selection]":
+        from pipeline import api
+
+        overrides = replace(overrides_of(settings, budget, price), max_tokens=max_tokens)
+        return overrides, api.statuses_to_retry(statuses)
+
     return send(
         job,
-        overrides,
-        selection,
+        wanted,
         ledger_path,
         limit=limit,
         yes=yes,

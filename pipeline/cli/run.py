@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,10 @@ from pipeline.cli._options import (
     quiet_option,
     until_option,
 )
+
+if TYPE_CHECKING:
+    from pipeline.api import Overrides
+    from pipeline.planning import Selection
 
 
 @click.command("run", short_help="Run a job, or go on with what is left of it.")
@@ -51,13 +56,15 @@ def command(
     command; what was answered is never asked for again.
     """
     from pipeline.cli._sending import LogTo, send
-    from pipeline.planning import Selection
 
-    overrides = overrides_of(settings, budget, price)
+    def wanted() -> "tuple[Overrides, Selection]":
+        from pipeline.planning import Selection
+
+        return overrides_of(settings, budget, price), Selection(fresh=fresh)
+
     return send(
         job,
-        overrides,
-        Selection(fresh=fresh),
+        wanted,
         ledger_path,
         limit=limit,
         yes=yes,

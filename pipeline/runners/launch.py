@@ -35,10 +35,11 @@ from pipeline.runners._planner import Planner
 from pipeline.runners.attempt import Exchanger
 from pipeline.runners.job_lock import asked_to_stop, job_lock
 from pipeline.runners.local import LocalRun, RunReport
-from pipeline.runners.signals import Asked, hears_signals, listen, look_out, stoppable
+from pipeline.runners.signals import listen, look_out
 from pipeline.runners.tally import ENDED_BADLY
 from pipeline.schemas import doubts
 from pipeline.sources import left_out
+from pipeline.stopping import Asked, hears_signals, stoppable
 from pipeline.text import decimal_text
 from pipeline.windows import ContextWindow
 from pipeline.wire import WireOptions, open_wire
@@ -473,8 +474,8 @@ async def _run(prepared: Prepared, key: str | None, started: RunStart, how: Laun
         done=started.known.done,
         estimate=how.estimate,
     )
-    listen(run, asked, how.notify, job.timeout_seconds)
-    looks = asyncio.create_task(look_out(run, lambda: _wanted_to_stop(how, job.name), how.notify))
+    listen(run, asked, job.timeout_seconds)
+    looks = asyncio.create_task(look_out(run, lambda: _wanted_to_stop(how, job.name)))
     try:
         return await run.execute(how.watch)
     finally:

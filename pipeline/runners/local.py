@@ -207,6 +207,13 @@ class LocalRun:
         if not self.over:
             self._pause(Pause("stopped", reason))
 
+    def tell(self, text: str) -> None:
+        """Notify from a callback or a task that nobody waits for: what that raises is raised when the run has ended."""
+        try:
+            self._notify(text)
+        except Exception as error:  # noqa: BLE001 -- whoever is notified is not ours
+            self._fail(error)
+
     def _pause(self, pause: Pause) -> None:
         """Let nothing more out; the first reason stays."""
         if self.paused is None:
