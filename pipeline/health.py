@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from pipeline.errors import Pause
-from pipeline.records import Failure, Reply, Status
+from pipeline.records import Failure, Outcome, Reply, Status
 
 PASSED_BY = 2
 """So often must others get something between two failures of a row to show that it fails on its own account."""
@@ -314,15 +314,16 @@ class Health:
         loads = not failure.not_sent and _LOADING.search(failure.message)
         return not self._reached and not loads and (failure.not_sent or not (self._answered_before or older))
 
-    def nothing_came(self, last: str | None, rows: int) -> Pause | None:
+    def nothing_came(self, last: Outcome, rows: int) -> Pause | None:
         """Say why a new job must pause that has used up its rows' attempts without one word from the provider.
 
-        Fewer rows than an outage takes; `last` is what the last one failed with. None: it has spoken, or did before.
+        Fewer rows than an outage takes; `last` is how the last one ended. None: it has spoken, or did before.
         """
-        loads = last is not None and _LOADING.search(last)
+        loads = last.error is not None and _LOADING.search(last.error)
         if self._reached or (self._answered_before and not loads):
             return None
-        return Pause("unavailable", _DOWN.format(since=f"all {rows:,} rows failed", last=last))
+        words = _words_for(last.error_type)
+        return Pause("unavailable", words.format(since=f"all {rows:,} rows failed", last=last.error))
 
     def forget(self, key: str) -> None:
         """Forget how a row failed: it has ended."""
@@ -458,8 +459,11 @@ _SLOW = (
 def _down(failure: Failure, since: str) -> Pause:
     if failure.not_sent:
         return unreachable(failure)
-    words = _SLOW if failure.error_type == "timeout" else _DOWN
-    return Pause("unavailable", words.format(since=since, last=failure.message))
+    return Pause("unavailable", _words_for(failure.error_type).format(since=since, last=failure.message))
+
+
+def _words_for(error_type: str | None) -> str:
+    return _SLOW if error_type == "timeout" else _DOWN
 
 
 def unreachable(failure: Failure) -> Pause:

@@ -1,12 +1,13 @@
 """No minute holds more than the limit, wherever it starts. Pure: no clock."""
 
+KEPT_SECONDS = 60.05
+"""What is beyond the minute is for the network's jitter."""
+
 
 class Minute:
     """What went out in the last minute, so that no minute, wherever it starts, holds more than the limit."""
 
     _GRAIN = 0.05
-    _KEPT = 60.05
-    """Seconds; what is beyond the minute is for the network's jitter."""
 
     def __init__(self, most: float) -> None:
         self._most = most
@@ -43,4 +44,4 @@ class Minute:
             self._total -= self._sums.pop(oldest)
 
     def _end(self, grain: int) -> float:
-        return (grain + 1) * self._GRAIN + self._KEPT
+        return (grain + 1) * self._GRAIN + KEPT_SECONDS

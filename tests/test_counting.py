@@ -236,7 +236,8 @@ def test_sums_over_sizes_are_the_sums_over_requests_to_the_last_digit(project):
     to_send.add(counts[100:])
     assert to_send.requests == 300
     assert to_send.input_tokens == sum(count.tokens for count in counts)
-    assert to_send.limit_tokens == sum(meter.ticket(one).tokens for one in requests)
+    charged = sum(to_send.limit_tokens(size) * number for size, number in to_send.sizes.items())
+    assert charged == sum(meter.ticket(one).tokens for one in requests)
     outlook = Outlook(max_tokens=job.model.max_tokens)
     most = ceiling_usd(worst_inputs(to_send, outlook), meter, outlook, None)
     assert most == sum(meter.ticket(one).reserve_usd for one in requests)

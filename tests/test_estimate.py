@@ -213,6 +213,8 @@ def to_send(project, requests, size=100):
         (Limits(60, None, 2), Outlook(used(50, seconds=4.0)), (1200, "concurrency", 600)),
         (Limits(None, None, 10), Outlook(used(50, seconds=1.0)), (60, "concurrency", 30)),
         (Limits(120, 21_000, 8), Outlook(), (2400 / 7, "tokens_per_minute", 300)),  # then requests bind
+        (Limits(None, 300, 8), Outlook(), (599 * 60.05, "tokens_per_minute", 12_000)),  # no two fit into a minute
+        (Limits(None, 450, 8), Outlook(), (299 * 60.05, "tokens_per_minute", 149 * 60.05)),  # two do, and four
     ],
 )
 def test_the_longest_limit_binds_and_twice_of_it_is_told(project, limits, outlook, takes):

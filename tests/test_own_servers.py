@@ -31,6 +31,17 @@ def test_a_server_that_begins_to_reject_everything_pauses_the_run_and_keeps_the_
     assert (results(project), stub.calls - before) == ({"ok": 1000}, 700)
 
 
+def test_a_small_job_whose_answers_all_take_too_long_is_told_of_the_time_out(project, stub):
+    stub.hold()
+    project.rows(texts(3))
+    project.job(limits="timeout_seconds = 0.2", more="[retry]\nattempts = 1")
+    paused = project.run("run", "job.toml", "--yes", code=4)
+    stub.release()
+    assert "no answer comes in time (all 3 rows failed, the last with: no complete answer from" in paused.stderr
+    assert "a larger [limits] timeout_seconds helps" in paused.stderr
+    assert results(project) == {"pending": 3}
+
+
 def test_a_small_job_before_a_server_that_never_answers_keeps_its_rows(project, stub):
     """As one that loads its model for minutes."""
     stub.faults = every(1, status(503, "Loading model"))

@@ -1,11 +1,18 @@
 """How long it takes: each limit's own time; the longest one binds."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 
 from pipeline.doorman import Limits
 from pipeline.estimating._outlook import Outlook
 from pipeline.estimating._to_send import ToSend
 from pipeline.forecasting import Outputs
+from pipeline.minute import KEPT_SECONDS
+
+_LARGE_PER_MINUTE = 10
+"""Where more than so many requests fit into a minute, how they fill it makes no difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +38,36 @@ def finish(to_send: ToSend, limits: Limits, outlook: Outlook, outputs: Outputs |
             to_send.requests * float(outlook.exchanges_each) / limits.requests_per_minute * 60
         )
     if limits.tokens_per_minute is not None:
-        times["tokens_per_minute"] = _tokens(to_send, outlook, outputs) / limits.tokens_per_minute * 60
+        amounts = _amounts(to_send, outlook, outputs)
+        times["tokens_per_minute"] = _under(limits.tokens_per_minute, amounts)
     if outlook.seconds_each is not None:
         times["concurrency"] = to_send.requests * outlook.seconds_each / limits.concurrency
     if not times:
         return None
     binds = max(times, key=times.__getitem__)
     others = [seconds for limit, seconds in times.items() if limit != binds]
-    return Finish(times[binds], binds, max([times[binds] / 2, *others]))
+    doubled = times[binds] / 2
+    if binds == "tokens_per_minute" and limits.tokens_per_minute is not None:
+        doubled = _under(2 * limits.tokens_per_minute, amounts)
+    return Finish(times[binds], binds, max([doubled, *others]))
 
 
-def _tokens(to_send: ToSend, outlook: Outlook, outputs: Outputs | None) -> float:
+def _under(per_minute: float, amounts: Mapping[float, float]) -> float:
+    """Return the seconds that requests take which need these amounts: no minute holds more, and none holds a part."""
+    seconds = sum(amount * requests for amount, requests in amounts.items()) / per_minute * 60
+    for fit in range(1, _LARGE_PER_MINUTE):  # of those that are larger than that no more are in a minute
+        large = sum(requests for amount, requests in amounts.items() if per_minute / (fit + 1) < amount <= per_minute)
+        seconds = max(seconds, (ceil(large / fit) - 1) * KEPT_SECONDS)
+    return seconds
+
+
+def _amounts(to_send: ToSend, outlook: Outlook, outputs: Outputs | None) -> Mapping[float, float]:
+    """Return how many requests take how many tokens of a limit."""
     if outputs is None or not outlook.used:
-        return to_send.limit_tokens
-    billed = sum(requests * float(outlook.exchange_input(size)) for size, requests in to_send.sizes.items())
-    return billed * float(outlook.exchanges_each) + outputs.expected
+        return {to_send.limit_tokens(size): requests for size, requests in to_send.sizes.items()}
+    exchanges = float(outlook.exchanges_each)
+    answer = outputs.expected / max(to_send.requests * exchanges, 1)
+    amounts = defaultdict[float, float](float)
+    for size, requests in to_send.sizes.items():
+        amounts[float(outlook.exchange_input(size)) + answer] += requests * exchanges
+    return amounts

@@ -65,10 +65,9 @@ class ToSend:
         """Input tokens of all requests, as counted."""
         return sum(size * requests for size, requests in self.sizes.items())
 
-    @property
-    def limit_tokens(self) -> int:
+    def limit_tokens(self, size: int) -> int:
         """Input tokens + max_tokens: what tokens-per-minute limits are charged before an answer is there."""
-        return sum(self._meter.limit_tokens(size) * requests for size, requests in self.sizes.items())
+        return self._meter.limit_tokens(size)
 
     @property
     def longest(self) -> int:

@@ -309,7 +309,7 @@ class Desk:
         Then they stay pending, and the reason to pause is returned.
         """
         if self._doubted:
-            pause = self._health.nothing_came(self._doubted[-1][1].error, len(self._doubted))
+            pause = self._health.nothing_came(self._doubted[-1][1], len(self._doubted))
             if pause is not None:
                 return pause
         if self._held:
