@@ -359,6 +359,19 @@ def test_the_pilots_of_two_prompts_ask_for_the_same_rows(project, stub):
     assert sent[0]["ids"] == sent[1]["ids"]
 
 
+def test_rows_that_a_pilot_has_sent_are_no_longer_named_as_too_long(project, stub):
+    long = "word " * 300
+    project.rows([{"id": f"d{number}", "text": f"{number} {long}"} for number in range(16)])
+    project.job(model="max_tokens = 100\ncontext_window = 300")
+    before = project.estimated()
+    after = project.estimated("--pilot", "10")
+    sent = {row["row_id"] for row in project.sql("select row_id from results where status = 'ok'")}
+    named = [row["row_id"] for row in after["too_long_rows"]]
+    assert (before["too_long"], after["too_long"], len(sent)) == (16, 6, 10)
+    assert named == [f"d{number}" for number in range(16) if f"d{number}" not in sent][:5]
+    assert project.run("estimate", "job.toml", "--json").stdout.count('"row_id"') == 5
+
+
 def test_a_pilot_names_the_command_that_shows_what_did_not_end_well(project, stub):
     stub.answer = lambda _: " ".join(["word"] * 90)
     project.rows(texts(40))

@@ -91,6 +91,8 @@ class Scan:
 
     def __post_init__(self) -> None:
         self.to_send = ToSend(self.meter)
+        if self.sample is not None:
+            self.too_long.keeps += self.sample.size
 
     def run(self, plan: Plan, counting: Counting, tick: Tick | None) -> None:
         """Scan the whole plan and add up."""
@@ -106,6 +108,7 @@ class Scan:
         for key, chosen in self.sample.chosen.items():
             if chosen.count is not None and key in known.own:
                 self.to_send.remove(chosen.count, chosen.cut_off)
+                self.too_long.remove(chosen.row_id, chosen.count.tokens)
                 self.already += chosen.rows
                 self.repeated -= chosen.rows - 1
                 self._ended(known, key, known.own[key][0], rows=chosen.rows)
@@ -164,8 +167,8 @@ class Scan:
             if cut_off is not None:
                 self.to_send.was_cut_off(count, cut_off)
         if self.sample is not None:
-            for (_, cut_off), request, count in counted:
-                self.sample.counted(request.key, count, cut_off)
+            for (row_id, cut_off), request, count in counted:
+                self.sample.counted(request.key, count, cut_off, row_id=row_id)
         if self.too_long.holds(longest):
             self.too_long.add((row_id, count.tokens) for (row_id, _), _, count in counted)
 

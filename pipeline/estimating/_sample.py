@@ -13,6 +13,8 @@ class Chosen:
 
     count: TokenCount | None = None
     """Of one that is to be sent; None: it has its answer, or can't be sent."""
+    row_id: str = ""
+    """Of its first row, if it is to be sent."""
     rows: int = 1
     cut_off: int | None = None
     """The lower limit at which its answer was cut off before; None: it had none, or nothing is to be sent."""
@@ -27,7 +29,7 @@ class Sample:
 
     def __init__(self, size: int, seed: bytes) -> None:
         """Take how many to choose, and a seed of at most 64 bytes."""
-        self._size = size
+        self.size = size
         self._hash = blake2b(digest_size=8, key=seed)
         self._heap: list[tuple[int, str]] = []
         self.chosen: dict[str, Chosen] = {}
@@ -38,7 +40,7 @@ class Sample:
         hashed = self._hash.copy()
         hashed.update(index.to_bytes(8))
         place = (-int.from_bytes(hashed.digest()), key)
-        if len(self._heap) < self._size:
+        if len(self._heap) < self.size:
             heapq.heappush(self._heap, place)
         elif place > self._heap[0]:
             del self.chosen[heapq.heapreplace(self._heap, place)[1]]
@@ -51,10 +53,11 @@ class Sample:
         if key in self.chosen:
             self.chosen[key].rows += 1
 
-    def counted(self, key: str, count: TokenCount, cut_off: int | None = None) -> None:
+    def counted(self, key: str, count: TokenCount, cut_off: int | None = None, *, row_id: str = "") -> None:
         """Hear how large a request is that is to be sent; `cut_off`: the lower limit that cut its answer off before."""
-        if key in self.chosen:
-            self.chosen[key].count, self.chosen[key].cut_off = count, cut_off
+        chosen = self.chosen.get(key)
+        if chosen is not None:
+            chosen.count, chosen.cut_off, chosen.row_id = count, cut_off, row_id
 
     @property
     def to_send(self) -> frozenset[str]:

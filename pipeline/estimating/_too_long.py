@@ -21,9 +21,15 @@ class TooLong:
     window: ContextWindow | None
     """None: nobody knows it, and no request is too long."""
     requests: int = 0
-    rows: list[tuple[str, int]] = field(default_factory=list)
-    """The first of them: row id and input tokens."""
+    keeps: int = NAMED
+    """How many to remember: more where a pilot may take some away."""
+    _found: list[tuple[str, int]] = field(default_factory=list, init=False)
     _told: int = field(default=0, init=False)
+
+    @property
+    def rows(self) -> list[tuple[str, int]]:
+        """The first of them: row id and input tokens."""
+        return self._found[:NAMED]
 
     def holds(self, tokens: int) -> bool:
         """Tell whether a request of this size is one of them. Of a batch ask for the longest first."""
@@ -33,7 +39,13 @@ class TooLong:
         """Take in requests, those that fit as well: row id and input tokens."""
         found = [(row_id, tokens) for row_id, tokens in counted if self.holds(tokens)]
         self.requests += len(found)
-        self.rows += found[: NAMED - len(self.rows)]
+        self._found += found[: self.keeps - len(self._found)]
+
+    def remove(self, row_id: str, tokens: int) -> None:
+        """Take back a request that was sent meanwhile, if it was one of them."""
+        if self.holds(tokens):
+            self.requests -= 1
+            self._found = [each for each in self._found if each != (row_id, tokens)]
 
     def said(self) -> str | None:
         """Return the warning; None if all fit."""
