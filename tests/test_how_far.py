@@ -273,6 +273,24 @@ def test_a_run_that_waits_names_no_time_left(shut, left):
     assert progress.line(run, now=60.0).endswith(" left") == left
 
 
+def test_the_time_left_shrinks_while_a_row_is_waited_for_and_a_few_rows_say_nothing():
+    progress, run = Progress(quiet=False), watched()
+    run.tally.total = run.tally.done + 40
+    progress.line(run, now=0.0)
+
+    def after(seconds, rows):
+        run.tally.statuses["ok"] += rows
+        line = progress.line(run, now=seconds)
+        return line.rpartition("  ")[2] if line.endswith(" left") else None
+
+    assert [after(1.0, 1), after(30.0, 0), after(60.0, 8)] == [None, None, None]
+    assert [after(100.0, 11), after(110.0, 0), after(120.0, 0)] == [
+        "1 min 40 s left",
+        "1 min 30 s left",
+        "1 min 20 s left",
+    ]
+
+
 # -- errors -----------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,8 @@ TERMINAL_SECONDS = 0.5
 PLAIN_SECONDS = 5.0
 RATE_WINDOW = 60
 """Samples over which the rate is averaged."""
+LEFT_ROWS = 10
+"""So many rows of them say how long the others will take: one or two may have come at any time."""
 
 
 class Progress:
@@ -27,6 +29,7 @@ class Progress:
         self._quiet = quiet
         self._line = StatusLine()
         self._samples: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
+        self._grew_at = 0.0
 
     async def watch(self, run: "LocalRun") -> None:
         """Show the line every so often."""
@@ -46,7 +49,7 @@ class Progress:
     def line(self, run: "LocalRun", now: float) -> str:
         """Rows, spend, trouble, what became of the rows, rate, time left: a narrow terminal shows the first of them."""
         tally = run.tally
-        self._samples.append((now, tally.done - tally.already))
+        self._sample(now, tally.done - tally.already)
         rate = self._rate()
         parts = [_rows(tally), _spent(run)]
         if run.shut_seconds > 1:
@@ -67,10 +70,22 @@ class Progress:
         if tally.rate_limited:
             parts.append(held_down(tally.rate_limited, run.requests_per_minute))
         parts.append(f"{rate:.1f} rows/s")
-        left = None if tally.total is None else tally.total - tally.done
-        if left and rate and run.shut_seconds <= 1:  # while nothing goes out that is no time to go by
-            parts.append(f"{duration(left / rate)} left")
+        left = None if tally.total is None else self._seconds_left(tally.total - tally.done, now)
+        if left is not None and run.shut_seconds <= 1:  # while nothing goes out that is no time to go by
+            parts.append(f"{duration(left)} left")
         return printable(GAP.join(parts))
+
+    def _sample(self, now: float, done: int) -> None:
+        if self._samples and done > self._samples[-1][1]:
+            self._grew_at = now
+        self._samples.append((now, done))
+
+    def _seconds_left(self, rows: int, now: float) -> float | None:
+        """Go by when the last row came, not by now: else the time grows while one is waited for."""
+        (start, first), done = self._samples[0], self._samples[-1][1]
+        if rows <= 0 or done - first < LEFT_ROWS or self._grew_at <= start:
+            return None
+        return max(rows * (self._grew_at - start) / (done - first) - (now - self._grew_at), 0.0)
 
     def _rate(self) -> float:
         (start, first), (end, last) = self._samples[0], self._samples[-1]
