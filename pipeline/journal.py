@@ -235,7 +235,7 @@ class Journal:
                     piece = memoryview(os.pread(self._fd, min(PIECE_BYTES, self._size - offset), offset))
                     while piece:
                         piece = piece[file.write(piece) :]
-            os.fsync(anew)
+            _flush(anew, os.fsync)
             unborn.rename(self.path)
         except BaseException:
             os.close(anew)

@@ -1,6 +1,7 @@
 """The journal file, rules 1 to 4 of docs/journal.md: real files, real locks, real children that are killed."""
 
 import errno
+import fcntl
 import os
 import random
 import signal
@@ -65,6 +66,13 @@ while True:
 """
 
 
+def refuse_to_flush(monkeypatch):
+    def fails(fd, sync):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(journal, "_flush", fails)
+
+
 # -- rule 1: one file per run and process -----------------------------------------------------------
 
 
@@ -91,6 +99,29 @@ def test_asking_whether_a_journal_lives_does_not_end_its_life(tmp_path):
     assert [journal.is_alive(started.path) for _ in range(3)] == [True, True, True]
     started.close()
     assert not journal.is_alive(started.path)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_where_a_sync_leaves_data_in_the_drives_cache_the_drive_itself_is_told(tmp_path, monkeypatch, known):
+    """On macOS: but a file system that does not know the command is synced as elsewhere."""
+    told, synced = [], []
+
+    def tell(fd, command):
+        told.append(command)
+        if not known:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", tell)
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, synced.append, raising=False)
+    started = Journal(tmp_path, "l")
+    started.path.unlink()
+    started.restore()
+    journal.sync_file(started.path)
+    started.close()
+    assert told == [51] * 6, "two files and their names, what others wrote, and the last lines"
+    assert len(synced) == (0 if known else 6)
 
 
 def test_closing_twice_is_closing_once(tmp_path):
@@ -274,11 +305,11 @@ def test_a_journal_that_is_written_anew_has_its_name_only_when_it_is_whole_and_n
     started.path.unlink()
     named = []
 
-    def look(fd):
+    def look(fd, sync):
         named.append(started.path.exists())
         journal.sweep(tmp_path)
 
-    monkeypatch.setattr("pipeline.journal.os.fsync", look)
+    monkeypatch.setattr(journal, "_flush", look)
     started.restore()
     assert named[0] is False
     started.close()
@@ -289,12 +320,8 @@ def test_a_journal_that_is_written_anew_has_its_name_only_when_it_is_whole_and_n
 def test_a_journal_that_can_t_be_written_anew_leaves_nothing_behind_and_replaces_nothing(tmp_path, monkeypatch):
     started = Journal(tmp_path, "l")
     started.path.unlink()
-
-    def fails(fd):
-        raise OSError(errno.EIO, "Input/output error")
-
     with monkeypatch.context() as broken:
-        broken.setattr("pipeline.journal.os.fsync", fails)
+        refuse_to_flush(broken)
         with pytest.raises(OSError, match="Input/output error"):
             started.restore()
     assert list(tmp_path.iterdir()) == []
