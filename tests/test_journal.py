@@ -4,10 +4,13 @@ import errno
 import fcntl
 import os
 import random
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import orjson
 import pytest
@@ -66,11 +69,30 @@ while True:
 """
 
 
+@pytest.fixture
+def flushed(tmp_path, monkeypatch):
+    """What is pushed to the disk, how long it is by then, and what the folder holds."""
+    seen, real = [], journal._flush
+
+    def look(fd, sync):
+        facts = os.fstat(fd)
+        names = sorted(path.suffix for path in tmp_path.iterdir())
+        seen.append(("folder", None, names) if stat.S_ISDIR(facts.st_mode) else ("file", facts.st_size, names))
+        real(fd, sync)
+
+    monkeypatch.setattr(journal, "_flush", look)
+    return seen
+
+
 def refuse_to_flush(monkeypatch):
     def fails(fd, sync):
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(journal, "_flush", fails)
+
+
+def open_files():
+    return len(list(Path("/dev/fd").iterdir()))
 
 
 # -- rule 1: one file per run and process -----------------------------------------------------------
@@ -101,6 +123,44 @@ def test_asking_whether_a_journal_lives_does_not_end_its_life(tmp_path):
     assert not journal.is_alive(started.path)
 
 
+def test_a_new_journal_is_on_the_disk_before_it_has_its_name_and_then_its_name_is_too(tmp_path, flushed):
+    before = open_files()
+    started = Journal(tmp_path, "l")
+    assert flushed == [("file", started.size, [".new"]), ("folder", None, [".jsonl"])]
+    started.close()
+    assert flushed[2:] == [("file", started.size, [".jsonl"])]
+    assert open_files() == before
+
+
+def test_a_journal_is_dead_once_it_is_closed_though_a_process_that_was_forked_meanwhile_has_it_open(tmp_path):
+    started = Journal(tmp_path, "l")
+    forked = os.dup(started._fd)  # the same open file, and with it the same lock
+    started.close()
+    assert not journal.is_alive(started.path)
+    os.close(forked)
+
+
+def test_a_journal_whose_last_lines_the_disk_refuses_is_dead_all_the_same(tmp_path, monkeypatch):
+    before = open_files()
+    started = Journal(tmp_path, "l", reserve_bytes=4096)
+    refuse_to_flush(monkeypatch)
+    with pytest.raises(JournalFull, match="Input/output error; see to the disk, then run the same command again"):
+        started.close()
+    assert not journal.is_alive(started.path)
+    assert list(tmp_path.iterdir()) == [started.path], "the reserve is given back"
+    assert open_files() == before
+    started.close()
+
+
+def test_a_journal_that_does_not_reach_the_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    before = open_files()
+    refuse_to_flush(monkeypatch)
+    with pytest.raises(JournalFull, match="Input/output error"):
+        Journal(tmp_path, "l", reserve_bytes=4096)
+    assert list(tmp_path.iterdir()) == []
+    assert open_files() == before
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_where_a_sync_leaves_data_in_the_drives_cache_the_drive_itself_is_told(tmp_path, monkeypatch, known):
     """On macOS: but a file system that does not know the command is synced as elsewhere."""
@@ -122,6 +182,21 @@ def test_where_a_sync_leaves_data_in_the_drives_cache_the_drive_itself_is_told(t
     started.close()
     assert told == [51] * 6, "two files and their names, what others wrote, and the last lines"
     assert len(synced) == (0 if known else 6)
+
+
+def test_only_what_no_living_process_has_is_swept_away(tmp_path):
+    live = Journal(tmp_path, "l", reserve_bytes=4096)
+    dead = Journal(tmp_path, "l")
+    dead.close()
+    kept = {*tmp_path.iterdir(), tmp_path / "job.counts"}
+    (tmp_path / "job.counts").touch()
+    for left in (dead.path, tmp_path / "20260101T000000-1-aa"):
+        left.with_suffix(".reserve").touch()
+        left.with_suffix(".new").touch()
+    journal.sweep(tmp_path)
+    assert {*tmp_path.iterdir()} == kept
+    live.close()
+    journal.sweep(tmp_path / "nowhere")
 
 
 def test_closing_twice_is_closing_once(tmp_path):
@@ -272,11 +347,12 @@ def test_a_run_reads_its_own_journal_as_others_do_and_also_when_it_was_deleted(t
 
 
 def test_a_journal_that_was_deleted_can_be_written_anew_and_lives_on(tmp_path):
-    started = Journal(tmp_path / "folder", "l")
+    started = Journal(tmp_path / "some" / "folder", "l")
     started.append("note", {"n": 0})
-    started.path.unlink()
-    started.path.parent.rmdir()
+    shutil.rmtree(tmp_path / "some")
+    before = open_files()
     started.restore()
+    assert open_files() == before
     assert not started.deleted
     assert journal.is_alive(started.path)
     started.append("note", {"n": 1})
@@ -285,15 +361,25 @@ def test_a_journal_that_was_deleted_can_be_written_anew_and_lives_on(tmp_path):
 
 
 @pytest.mark.parametrize("piece", [journal.PIECE_BYTES, 100])
-def test_a_journal_that_is_written_anew_is_the_same_to_the_last_byte(tmp_path, monkeypatch, piece):
+def test_a_journal_that_is_written_anew_is_the_same_to_the_last_byte_of_its_whole_lines(tmp_path, monkeypatch, piece):
     monkeypatch.setattr("pipeline.journal.PIECE_BYTES", piece)
     started = Journal(tmp_path, "l")
     for n in range(20):
         started.append("note", {"n": n, "text": OUTPUT})
     whole = started.path.read_bytes()
     started.path.unlink()
+    os.write(started._fd, b"half a li")  # what a failing disk may leave
     started.restore()
     assert started.path.read_bytes() == whole
+    started.close()
+
+
+def test_the_name_of_a_journal_that_is_written_anew_is_on_the_disk_behind_its_lines(tmp_path, flushed):
+    started = Journal(tmp_path, "l")
+    started.path.unlink()
+    flushed.clear()
+    started.restore()
+    assert flushed == [("file", started.size, [".new"]), ("folder", None, [".jsonl"])]
     started.close()
 
 
@@ -322,8 +408,10 @@ def test_a_journal_that_can_t_be_written_anew_leaves_nothing_behind_and_replaces
     started.path.unlink()
     with monkeypatch.context() as broken:
         refuse_to_flush(broken)
+        before = open_files()
         with pytest.raises(OSError, match="Input/output error"):
             started.restore()
+        assert open_files() == before
     assert list(tmp_path.iterdir()) == []
     started.path.write_text("somebody's copy")
     with pytest.raises(FileExistsError):
@@ -373,7 +461,10 @@ def test_readers_stop_at_the_last_newline_of_a_live_journal(tmp_path):
 KINDS = ("sent", "attempt", "outcome", "sen", "sent2", "attempts", "outcome_of", "note", "")
 
 
-@pytest.mark.parametrize("foreign", [b"", encode_line({"key": "v1", "type": "sent"}), b"no line\n"])
+NO_OBJECT = b"%08x [1]\n" % zlib.crc32(b"[1]")
+
+
+@pytest.mark.parametrize("foreign", [b"", encode_line({"key": "v1", "type": "sent"}), b"no line\n", NO_OBJECT])
 def test_a_line_keeps_its_kind_and_its_place_whatever_stands_around_it(tmp_path, foreign):
     started = Journal(tmp_path, "ledger-1")
     for kind in KINDS:
@@ -387,7 +478,7 @@ def test_a_line_keeps_its_kind_and_its_place_whatever_stands_around_it(tmp_path,
     assert [line.kind for line in piece.lines] == wrote
     data = started.path.read_bytes()
     assert all(data[line.offset + 9 :].startswith(line.body + b"\n") for line in piece.lines)
-    assert [damage.offset for damage in piece.damages] == [started.size] * (foreign == b"no line\n")
+    assert [damage.offset for damage in piece.damages] == [started.size] * (foreign in {b"no line\n", NO_OBJECT})
 
 
 def test_the_torn_tail_of_a_dead_journal_is_reported_with_its_place(tmp_path):
