@@ -10,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import zlib
 from decimal import Decimal
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -369,7 +371,7 @@ def test_the_reserve_grows_with_the_requests_in_flight_within_bounds(concurrency
     assert reserve_bytes(concurrency) == kept
 
 
-@pytest.mark.parametrize("refusal", [None, errno.EOPNOTSUPP, errno.EINVAL])
+@pytest.mark.parametrize("refusal", [None, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
 def test_the_reserve_is_really_allocated(tmp_path, monkeypatch, refusal):
     def refuse(*_):
         raise OSError(refusal, os.strerror(refusal))
@@ -381,6 +383,37 @@ def test_the_reserve_is_really_allocated(tmp_path, monkeypatch, refusal):
     assert kept.give_back()
     assert kept.give_back(), "twice is once"
     assert not kept.path.exists()
+
+
+def test_where_nothing_can_be_allocated_ahead_the_reserve_is_written_to_the_last_byte_and_can_t_be_compressed(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)  # macOS has none
+    write, synced = os.write, []
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:100_000]))  # as much as this disk takes at a time
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
+    kept = Reserve(tmp_path / "x.reserve", MIB + 5)
+    assert synced == [kept.path.stat().st_size] == [MIB + 5]
+    assert len(zlib.compress(kept.path.read_bytes())) > MIB
+
+
+def test_a_reserve_that_could_not_be_allocated_leaves_no_file_and_none_open(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    before = len(list(Path("/dev/fd").iterdir()))
+    with pytest.raises(OSError, match="Input/output error"):
+        Reserve(tmp_path / "x.reserve", MIB)
+    assert list(tmp_path.iterdir()) == []
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_a_reserve_that_can_t_be_given_back_says_so(tmp_path):
+    kept = Reserve(tmp_path / "x.reserve", MIB)
+    kept.path.unlink()
+    kept.path.mkdir()  # nothing that can be unlinked, for root too
+    assert not kept.give_back()
 
 
 def test_a_reserve_that_does_not_fit_leaves_nothing_behind(disk):
