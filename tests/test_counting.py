@@ -1,6 +1,8 @@
 """Counting: in order, on several threads, in bounded memory, and never twice for the same request."""
 
+import fcntl
 import gzip
+import io
 import json
 import os
 import random
@@ -462,9 +464,11 @@ def test_what_was_kept_is_found_with_its_bound_and_method(path):
 def test_a_key_is_found_within_a_block_ahead_and_once_anywhere_ahead(path):
     kept(path)
     assert found_in(path, [KEYS[0], KEYS[31], KEYS[47], KEYS[40]]) == [count_of(n) for n in (0, 31, 47, 40)]
+    assert found_in(path, [KEYS[20], KEYS[100]]) == [count_of(20), count_of(100)], "the first was no search"
     assert found_in(path, [KEYS[32], KEYS[33]]) == [count_of(32), count_of(33)]
     strange = "v1" + "f0" * 16
     assert found_in(path, [strange, KEYS[32], KEYS[31]]) == [None, None, count_of(31)]
+    assert found_in(path, [strange, *KEYS]) == [None, *(count_of(n) for n in range(200))], "it goes on where it was"
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -513,6 +517,8 @@ def test_a_file_of_something_else_is_ignored(path, content):
 
 
 def test_a_part_of_a_plan_replaces_only_a_shorter_file(path):
+    kept(path, range(3), whole=False)
+    assert found_in(path)[:4] == [*(count_of(n) for n in range(3)), None]
     kept(path, range(10))
     kept(path, range(5), whole=False)
     assert found_in(path)[:10] == [count_of(n) for n in range(10)]
@@ -532,9 +538,44 @@ def test_of_two_writers_at_once_one_keeps_its_counts(path):
     assert [each.name for each in path.parent.iterdir()] == ["job.counts"]
 
 
+def test_a_part_that_is_somebody_elses_by_now_is_left_to_him(path):
+    first = CountKeeper(path, HEADER)
+    path.with_name("job.counts.part").unlink()
+    second = CountKeeper(path, HEADER)
+    second.add(KEYS[2], count_of(2))
+    first.drop()
+    second.finish(whole=True)
+    assert found_in(path, KEYS[:3]) == [None, None, count_of(2)]
+
+
+def test_a_part_that_was_put_in_its_place_while_another_writer_opened_it_is_not_touched(path, monkeypatch):
+    first, real = CountKeeper(path, HEADER), fcntl.flock
+    first.add(KEYS[1], count_of(1))
+
+    def late(file, how):
+        first.finish(whole=True)  # and so its lock is free
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    second = CountKeeper(path, HEADER)
+    second.add(KEYS[2], count_of(2))
+    second.finish(whole=True)
+    assert found_in(path, KEYS[:3]) == [None, count_of(1), None]
+
+
+def test_what_a_link_in_the_place_of_the_part_points_to_is_not_overwritten(path):
+    other = path.with_name("other")
+    other.write_text("somebody's")
+    path.with_name("job.counts.part").symlink_to(other)
+    kept(path)
+    assert other.read_text() == "somebody's"
+    assert not path.exists()
+
+
 def test_what_a_killed_writer_left_is_overwritten(path):
     path.with_name("job.counts.part").write_bytes(b"rubbish" * 10_000)
     assert found_in(kept(path)) == [count_of(n) for n in range(200)]
+    assert b"rubbish" not in path.read_bytes()
 
 
 def test_a_disk_that_fills_up_in_the_middle_leaves_the_old_file(path, monkeypatch):
@@ -546,6 +587,20 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_the_old_file(path, monkeypatc
     os.close(full)
     for number in range(100):
         keeper.add(KEYS[number], count_of(number))
+    keeper.finish(whole=True)
+    assert found_in(path)[:11] == [*(count_of(n) for n in range(10)), None]
+
+
+def test_a_disk_that_has_no_room_for_the_first_bytes_leaves_the_old_file_and_no_part(path, monkeypatch):
+    class Full(io.FileIO):
+        def write(self, data):
+            return super().write(data[:5])
+
+    kept(path, range(10))
+    monkeypatch.setattr("pipeline.counts.FileIO", Full)
+    keeper = CountKeeper(path, HEADER)
+    assert [each.name for each in path.parent.iterdir()] == ["job.counts"]
+    keeper.add(KEYS[11], count_of(11))
     keeper.finish(whole=True)
     assert found_in(path)[:11] == [*(count_of(n) for n in range(10)), None]
 
