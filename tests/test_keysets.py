@@ -64,7 +64,10 @@ def test_a_key_takes_no_more_memory_however_often_it_is_counted():
 
 def test_an_empty_map_and_one_made_of_another_are_what_they_seem():
     assert KeyMap() == {}
-    assert KeyMap({"k": 1, key(5): 2}) == {"k": 1, key(5): 2}
+    found = KeyMap({"k": 1, key(5): 2})
+    assert found == {"k": 1, key(5): 2}
+    assert [found.get(each, 7) for each in ("k", key(5), "no", key(6))] == [1, 2, 7, 7]
+    assert KeyMap().get("k", 7) == 7
 
 
 def test_what_is_filled_in_is_found_and_added_to():
