@@ -555,6 +555,26 @@ def test_of_several_tool_calls_all_are_kept_with_their_names():
     assert ended("tool_calls", {"content": None, "tool_calls": calls[:1]}).text == '{"sku":  "A"}'
 
 
+CUSTOM = {"id": "c1", "type": "custom", "custom": {"name": "run", "input": 'print("hi")'}}
+
+
+@pytest.mark.parametrize(
+    ("calls", "text"),
+    [
+        ([CUSTOM], 'print("hi")'),
+        ([CUSTOM | {"custom": {"name": "run", "input": "17"}}], "17"),
+        (
+            [CUSTOM, {"type": "function", "function": {"name": "add", "arguments": "{}"}}],
+            r'[{"name":"run","arguments":"print(\"hi\")"},{"name":"add","arguments":{}}]',
+        ),
+        ([CUSTOM | {"custom": {"name": "run"}}], None),
+        ([CUSTOM | {"custom": "run"}], None),
+    ],
+)
+def test_what_a_tool_of_the_type_custom_was_given_is_the_answer(calls, text):
+    assert ended("tool_calls", {"content": None, "tool_calls": calls}).text == text
+
+
 @pytest.mark.parametrize(
     ("usage", "kept"),
     [

@@ -239,21 +239,30 @@ def _arguments(message: dict[str, Any]) -> str | None:
     calls = message.get("tool_calls")
     if isinstance(calls, list) and len(calls) > 1:
         return _dumped([_call(call) for call in calls])
-    call = calls[0] if isinstance(calls, list) and calls else None
-    function = call.get("function") if isinstance(call, dict) else message.get("function_call")
-    arguments = function.get("arguments") if isinstance(function, dict) else None
+    called = _called(calls[0]) if isinstance(calls, list) and calls else _part(message, "function_call")
+    arguments = called.get("arguments")
     if isinstance(arguments, dict):  # some servers parse it for us
         return _dumped(arguments)
     return arguments if isinstance(arguments, str) else None
 
 
+def _called(call: Any) -> dict[str, Any]:
+    """Return what a call says of its tool, whose type is mostly `function`: `name` and `arguments`."""
+    if not isinstance(call, dict):
+        return {}
+    custom = call.get("custom")
+    if isinstance(custom, dict) and "function" not in call:
+        return {"name": custom.get("name"), "arguments": custom.get("input")}
+    return _part(call, "function")
+
+
 def _call(call: Any) -> dict[str, Any]:
     """Return a call's name and arguments, these as they were written if they are no JSON."""
-    function = _part(call, "function") if isinstance(call, dict) else {}
-    arguments = function.get("arguments")
+    called = _called(call)
+    arguments = called.get("arguments")
     if isinstance(arguments, str) and load(arguments.encode()) is not UNREADABLE:
         arguments = orjson.Fragment(arguments)
-    return {"name": function.get("name"), "arguments": arguments}
+    return {"name": called.get("name"), "arguments": arguments}
 
 
 def _has_reasoned(message: dict[str, Any], usage: Usage | None) -> bool:
