@@ -157,6 +157,16 @@ async def test_what_the_provider_says_it_billed_goes_before_what_was_computed(sa
     assert attempt.cost_usd == Decimal(billed or "0.00065")  # an error is booked as it was charged, too
 
 
+async def test_a_tool_call_is_read_by_the_tools_that_the_job_offers():
+    call = b'{"function": {"name": "add", "arguments": "{}"}}'
+    body = b'{"choices": [{"finish_reason": "tool_calls", "message": {"content": null, "tool_calls": [%s]}}]}' % call
+    sender = exchanger(http(200, body))
+    for tools, output in ((1, "{}"), (2, '[{"name":"add","arguments":{}}]')):
+        spec = replace(sender.spec, extra={"tools": [{"type": "function"}] * tools})
+        attempt, _ = await replace(sender, spec=spec).send(TICKET)
+        assert attempt.output == output
+
+
 @pytest.mark.parametrize(
     ("answer", "cost"),
     [

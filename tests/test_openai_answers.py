@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.providers._json import UNREADABLE, load
 from pipeline.providers.openai import PROVIDER
-from pipeline.records import Failure, Reply, Usage, WireReply
+from pipeline.records import Failure, ModelSpec, Reply, Usage, WireReply
 
 
 def decode(body, status=200, **headers):
@@ -61,7 +61,16 @@ def test_a_200_without_an_answer_is_retried_and_its_cost_unknown(raw):
             "{}",
             "stop",
         ),
-        (answered({"content": "Done.", "tool_calls": [{"function": {"arguments": "{}"}}]}), "Done.", "stop"),
+        (answered({"content": "Calling.", "tool_calls": [{"function": {"arguments": "{}"}}]}), "{}", "stop"),
+        (
+            answered(
+                {"content": "Calling.", "tool_calls": [{"function": {"arguments": "{}"}}]}, finish_reason="tool_use"
+            ),
+            "{}",
+            "stop",
+        ),
+        (answered({"content": "Done.", "tool_calls": [{"function": {"arguments": ""}}]}), "Done.", "stop"),
+        (answered({"content": "Done.", "tool_calls": [None, 5]}), "Done.", "stop"),
         (answered({"content": "Done.", "tool_calls": []}), "Done.", "stop"),
         (answered({"content": None, "tool_calls": [{"function": {"name": "f"}}]}), None, "length"),
         (
@@ -75,8 +84,10 @@ def test_a_200_without_an_answer_is_retried_and_its_cost_unknown(raw):
             "stop",
         ),
         (
-            answered({"content": "Done.", "tool_calls": [{"function": {"arguments": "{}"}}]}, finish_reason=["stop"]),
-            "Done.",
+            answered(
+                {"content": "Calling.", "tool_calls": [{"function": {"arguments": "{}"}}]}, finish_reason=["stop"]
+            ),
+            "{}",
             "other",
         ),
         (answered({"content": "\n\n", "tool_calls": [{"function": {"arguments": '{"a":1}'}}]}), '{"a":1}', "stop"),
@@ -553,6 +564,40 @@ def test_of_several_tool_calls_all_are_kept_with_their_names():
         {"name": "odd", "arguments": "no JSON"},
     ]
     assert ended("tool_calls", {"content": None, "tool_calls": calls[:1]}).text == '{"sku":  "A"}'
+
+
+ADD, DROP = ({"type": "function", "function": {"name": name}} for name in ("add", "drop"))
+
+
+@pytest.mark.parametrize("finish_reason", ["stop", "tool_calls", "tool_use"])
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        ({"tools": [ADD]}, False),
+        ({"tools": [ADD, DROP]}, True),
+        ({"tools": (ADD, DROP), "tool_choice": "required"}, True),
+        ({"tools": [ADD, DROP], "tool_choice": ADD}, False),
+        ({"tools": [ADD, DROP], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": [ADD]}}}, True),
+        ({"functions": [{"name": "add"}]}, False),
+        ({"functions": [{"name": "add"}, {"name": "drop"}]}, True),
+        ({"functions": [{"name": "add"}, {"name": "drop"}], "function_call": {"name": "add"}}, False),
+        ({"tools": "add"}, False),
+        ({}, False),
+    ],
+)
+def test_a_call_tells_its_tool_where_the_model_had_a_choice_of_several(extra, named, finish_reason):
+    called = {"name": "add", "arguments": '{"sku": "A"}'}
+    for message in ({"tool_calls": [{"function": called}]}, {"function_call": called}):
+        body = orjson.dumps(answered({"content": "Let me look."} | message, finish_reason=finish_reason))
+        reply = PROVIDER.decode(WireReply(200, {}, body), now=0.0, spec=ModelSpec("openai", "m", extra=extra))
+        assert reply.text == ('[{"name":"add","arguments":{"sku": "A"}}]' if named else '{"sku": "A"}')
+
+
+def test_of_several_tools_a_call_without_arguments_still_tells_its_tool():
+    spec = ModelSpec("openai", "m", extra={"tools": [ADD, DROP]})
+    for call, text in (({"function": {"name": "drop"}}, '[{"name":"drop","arguments":null}]'), (None, "Done.")):
+        body = orjson.dumps(answered({"content": "Done.", "tool_calls": [call]}))
+        assert PROVIDER.decode(WireReply(200, {}, body), now=0.0, spec=spec).text == text
 
 
 CUSTOM = {"id": "c1", "type": "custom", "custom": {"name": "run", "input": 'print("hi")'}}

@@ -72,8 +72,13 @@ class Provider(Protocol):
         """Make the bytes of a request."""
         ...
 
-    def decode(self, reply: WireReply, *, now: float, secrets: Sequence[str] = ()) -> Reply | Failure:
-        """Translate an answer; never raises. `now` is epoch seconds; `secrets` are hidden in all that comes back."""
+    def decode(
+        self, reply: WireReply, *, now: float, secrets: Sequence[str] = (), spec: ModelSpec | None = None
+    ) -> Reply | Failure:
+        """Translate an answer; never raises. `now` is epoch seconds; `secrets` are hidden in all that comes back.
+
+        `spec` is what `encode` was given, where what was asked shapes what is read.
+        """
         ...
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Literal
 
 import orjson
@@ -19,6 +20,7 @@ _Ending = Finish | Literal["broken off"]
 _FINISH: dict[str, _Ending] = {
     "stop": "stop",
     "tool_calls": "stop",
+    "tool_use": "stop",
     "function_call": "stop",
     "length": "length",
     "max_tokens": "length",
@@ -70,22 +72,28 @@ _LONGEST_USAGE = 10_000
 
 
 def decode(
-    reply: WireReply, *, now: float, secrets: Sequence[str] = (), billed_path: str | None = None
+    reply: WireReply,
+    *,
+    now: float,
+    secrets: Sequence[str] = (),
+    billed_path: str | None = None,
+    extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> Reply | Failure:
     """Translate one answer; never raises. Only a 2xx with `choices` and without `error` is a `Reply`.
 
     What an error says it used, or charged, is kept as well. `billed_path` says where the body tells what was charged,
-    such as `usage.cost`.
+    such as `usage.cost`. `extra` is what the request had beside the usual: the tools, of which several have to be told
+    apart.
     """
     body = load(reply.body)
     fields = body if isinstance(body, dict) else {}
     billed = None if billed_path is None else billed_usd(fields, billed_path)
-    result = _decoded(reply, body, fields, now, secrets)
+    result = _decoded(reply, body, fields, now, secrets, extra=extra)
     return result if billed is None else result._replace(billed_usd=billed)
 
 
 def _decoded(
-    reply: WireReply, body: Any, fields: dict[str, Any], now: float, secrets: Sequence[str]
+    reply: WireReply, body: Any, fields: dict[str, Any], now: float, secrets: Sequence[str], *, extra: Mapping[str, Any]
 ) -> Reply | Failure:
     usage, model, choice = usage_of(fields.get("usage")), _name(fields.get("model"), secrets), _first_choice(fields)
     if fields.get("error") or choice is None or not 200 <= reply.status < 300:  # noqa: PLR2004 (success)
@@ -99,7 +107,7 @@ def _decoded(
         return failure_from(reply, now, body=said, secrets=secrets, usage=usage, model=model)
     message = _part(choice, "message")
     reasoned = _has_reasoned(message, usage)
-    text, finish = _answer(message, reason, finish, reasoned=reasoned)
+    text, finish = _answer(message, finish, extra, reasoned=reasoned)
     if usage is not None and not (usage.input_tokens and usage.output_tokens) and finish != "refused":
         # What was asked and said has tokens, and so has what ate the limit: a server that reports none would make it
         # free. A filter's words may be.
@@ -194,9 +202,9 @@ def _finish_of(reason: str) -> _Ending:
 
 
 def _answer(
-    message: dict[str, Any], reason: str | None, finish: Finish, *, reasoned: bool
+    message: dict[str, Any], finish: Finish, extra: Mapping[str, Any], *, reasoned: bool
 ) -> tuple[str | None, Finish]:
-    text = _content(message, reason)
+    text = _content(message, extra)
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal.strip():
         return text or refusal, "refused"
@@ -207,13 +215,12 @@ def _answer(
     return text, finish
 
 
-def _content(message: dict[str, Any], reason: str | None) -> str | None:
+def _content(message: dict[str, Any], extra: Mapping[str, Any]) -> str | None:
+    """Return what was said; where tools were called that is the calls, whatever text the model put before them."""
     text = _text(message.get("content"))
     if not message.get("tool_calls") and "function_call" not in message:  # nearly always
         return text
-    arguments = _arguments(message)
-    called = reason in {"tool_calls", "function_call"}
-    return arguments if arguments is not None and (called or not (text or "").strip()) else text
+    return _calls(message, extra) or text
 
 
 def _text(content: Any) -> str | None:
@@ -234,16 +241,28 @@ def _part_text(part: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _arguments(message: dict[str, Any]) -> str | None:
-    """Return what a forced tool was called with: JSON text, as the model wrote it. Of several calls, all of them."""
+def _calls(message: dict[str, Any], extra: Mapping[str, Any]) -> str | None:
+    """Return what the only tool was called with: JSON text, as the model wrote it. Of several tools or calls, a list.
+
+    Without their names nobody could tell what the arguments are for.
+    """
     calls = message.get("tool_calls")
-    if isinstance(calls, list) and len(calls) > 1:
-        return _dumped([_call(call) for call in calls])
-    called = _called(calls[0]) if isinstance(calls, list) and calls else _part(message, "function_call")
-    arguments = called.get("arguments")
+    if not isinstance(calls, list) or not calls:
+        calls = [{"function": message.get("function_call")}]
+    if len(calls) > 1 or _has_a_choice(extra):
+        return _dumped([_call(call) for call in calls]) if any(map(_called, calls)) else None
+    arguments = _called(calls[0]).get("arguments")
     if isinstance(arguments, dict):  # some servers parse it for us
         return _dumped(arguments)
     return arguments if isinstance(arguments, str) else None
+
+
+def _has_a_choice(extra: Mapping[str, Any]) -> bool:
+    """Tell whether the model may call one tool or another: several are offered, and none is demanded by its name."""
+    tools, choice = extra.get("tools") or extra.get("functions"), extra.get("tool_choice") or extra.get("function_call")
+    if not isinstance(tools, list | tuple) or len(tools) < 2:  # noqa: PLR2004 (several)
+        return False
+    return not isinstance(choice, Mapping) or choice.get("type") == "allowed_tools"
 
 
 def _called(call: Any) -> dict[str, Any]:

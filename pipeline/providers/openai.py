@@ -65,6 +65,7 @@ _OURS = {
 
 _OWN_TOOLS = ("function", "custom")
 """Tools that a model only asks for. Others (`web_search`, `code_interpreter`, `mcp`) a server runs, and charges."""
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +123,13 @@ class OpenAI:
         body = constant.head + orjson.dumps(request.messages, default=_plain) + b"}"
         return HttpRequest(constant.url, constant.headers, body)
 
-    def decode(self, reply: WireReply, *, now: float, secrets: Sequence[str] = ()) -> Reply | Failure:
-        """Translate the answer; `now` is epoch seconds, `secrets` are hidden in all that comes back."""
-        return _hidden(_replies.decode(reply, now=now, secrets=secrets, billed_path=self.billed_cost_path), secrets)
+    def decode(
+        self, reply: WireReply, *, now: float, secrets: Sequence[str] = (), spec: ModelSpec | None = None
+    ) -> Reply | Failure:
+        """Translate the answer to what `spec` asked for; `now` is epoch seconds, `secrets` are hidden everywhere."""
+        extra = _NOTHING if spec is None else spec.extra
+        found = _replies.decode(reply, now=now, secrets=secrets, billed_path=self.billed_cost_path, extra=extra)
+        return _hidden(found, secrets)
 
 
 def _path(option: str, value: object) -> str:

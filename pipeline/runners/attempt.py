@@ -91,7 +91,7 @@ class Exchanger:
             result = failure_from_wire(error, secrets=secrets)
         else:
             status = reply.status
-            result = self.provider.decode(reply, now=time.time(), secrets=secrets)
+            result = self.provider.decode(reply, now=time.time(), secrets=secrets, spec=self.spec)
         latency_ms = (time.monotonic() - start) * 1000
         return self._attempt(ticket, result, sent_at=sent_at, latency_ms=latency_ms, status=status), result
 
