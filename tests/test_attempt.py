@@ -25,6 +25,10 @@ PRICE = Price("p", "m", input=Decimal("0.25"), output=Decimal(2))
 TICKET = Ticket(Request("v1k", ({"role": "user", "content": "hi"},)), Decimal("0.001"), 60, 10, "exact")
 CHECK = AnswerCheck({"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}})
 GOOD = b'{"model": "m-1", "choices": [{"finish_reason": "stop", "message": {"content": "%s"}}], "usage": %s}'
+RAN_OUT = (
+    b'{"error": {"message": "Could not finish the message because max_tokens or model output limit was reached. Please'
+    b' try again with higher max_tokens.", "type": "invalid_request_error", "param": null, "code": null}}'
+)
 USAGE = b'{"prompt_tokens": 1000, "completion_tokens": 200}'
 
 
@@ -87,6 +91,9 @@ def http(status, body=b"{}", **headers):
         (http(504), "unavailable", None),
         (http(429), "rate_limited", "0"),
         (http(400), "rejected", "0"),
+        (http(400, RAN_OUT), "truncated", None),
+        (http(200, RAN_OUT.replace(b"null", b"400")), "truncated", None),  # OpenRouter
+        (http(400, RAN_OUT[:-1] + b', "usage": %s}' % USAGE), "truncated", "0.00065"),
         (http(500, b'{"error": {}, "usage": %s}' % USAGE), "unavailable", "0.00065"),
         (http(504, b'{"error": {}, "usage": %s}' % USAGE), "unavailable", "0.00065"),
         (http(400, b'{"error": {}, "usage": {"prompt_tokens": 0, "completion_tokens": 0}}'), "rejected", "0"),

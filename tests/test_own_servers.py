@@ -113,6 +113,23 @@ def test_an_answer_shorter_than_max_tokens_was_cut_off_by_the_context(project, s
     assert stub.calls == 3, "a higher limit makes them no longer"
 
 
+RAN_OUT = "Could not finish the message because max_tokens or model output limit was reached. Please try again with"
+
+
+def test_a_400_that_says_that_the_limit_was_reached_is_asked_again_under_a_higher_one(project, stub):
+    """OpenAI, of a reasoning model that came to no text."""
+    stub.faults = every(1, status(400, f"{RAN_OUT} higher max_tokens."))
+    project.rows(texts(3))
+    project.job(model="max_tokens = 200")
+    project.run("run", "job.toml", "--yes", code=3)
+    assert results(project) == {"truncated": 3}
+    stub.faults = None
+    project.run("run", "job.toml", "--yes", code=3)
+    assert stub.calls == 3, "not under the same limit"
+    project.run("run", "job.toml", "--yes", "--set", "model.max_tokens=4000")
+    assert (results(project), stub.calls) == ({"ok": 3}, 6)
+
+
 def test_without_max_tokens_nobody_says_to_raise_it(project, stub):
     stub.answer = lambda _: Reply("half an ans", finish_reason="length", prompt_tokens=1900, completion_tokens=148)
     project.rows(texts(2))

@@ -842,3 +842,8 @@ def test_a_wait_in_words_counts_with_a_rate_limit_only(status):
 def test_a_refused_text_gets_no_hint_at_the_key():
     found = classify(403, {"code": "permission-denied", "error": "Content violates usage guidelines. "})
     assert "the key" not in found.message
+
+
+def test_a_400_that_was_booked_as_a_cut_off_answer_may_have_been_billed():
+    assert providers.may_be_billed(400, "max_tokens")
+    assert not providers.may_be_billed(400, "http_400")

@@ -108,6 +108,9 @@ _OF_ALL_ROWS = re.compile(
 _MAYBE_BILLED = frozenset({408, 504, 522, 524})
 """Somebody on the way gave up waiting; the model may have worked on, and billed."""
 
+_OF_THE_LIMIT = "max_tokens"
+"""What is booked of an answer that was cut off, which may have come as a 400: see `ran_out`."""
+
 _NEVER_SENT = frozenset({"connect", "tls", "bad_request"})
 """Kinds of WireError after which the provider has no request."""
 
@@ -149,6 +152,10 @@ _TOO_LONG = re.compile(
 _IN_TIME = re.compile(r"deadline|timed?[ -]?out|cancel", re.IGNORECASE)
 """Servers of one's own say 400 with a class's name, or 500 (llama.cpp, SGLang), to a request that can never pass."""
 TOO_LONG = "context_length_exceeded"
+_RAN_OUT = re.compile(
+    r"could not finish the message because max_tokens or model output limit was reached", re.IGNORECASE
+)
+"""OpenAI, with a 400, of an answer whose reasoning left no room for a text."""
 _NEVER_FITS = re.compile(r"request too large", re.IGNORECASE)
 _WORDING: tuple[tuple[re.Pattern[str], Verdict], ...] = (
     (BAD_KEY_SAID, "pause"),
@@ -241,11 +248,17 @@ def failure_from_wire(error: WireError, secrets: Sequence[str] = ()) -> Failure:
     )
 
 
+def ran_out(reply: WireReply, body: Any) -> bool:
+    """Tell whether what looks like an error is an answer that reached its limit before its first word."""
+    said = said_by(body, reply)
+    return HTTPStatus.BAD_REQUEST in (reply.status, said.status) and _RAN_OUT.search(said.message) is not None
+
+
 def may_be_billed(http_status: int | None, error_type: str | None) -> bool:
     """Tell whether a failed exchange without usage may have been generated, by what is booked of it."""
     if http_status is None:
         return error_type not in _NEVER_SENT
-    return http_status in _MAYBE_BILLED or _is_success(http_status)
+    return http_status in _MAYBE_BILLED or _is_success(http_status) or error_type == _OF_THE_LIMIT
 
 
 def request_id_of(reply: WireReply, body: Any, secrets: Sequence[str] = ()) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import orjson
 
-from pipeline.providers._errors import failure_from, request_id_of
+from pipeline.providers._errors import failure_from, ran_out, request_id_of
 from pipeline.providers._hints import rate_hint
 from pipeline.providers._json import UNREADABLE, load
 from pipeline.providers._redact import LONGEST_NAME, name_in
@@ -81,9 +81,9 @@ def decode(
 ) -> Reply | Failure:
     """Translate one answer; never raises. Only a 2xx with `choices` and without `error` is a `Reply`.
 
-    What an error says it used, or charged, is kept as well. `billed_path` says where the body tells what was charged,
-    such as `usage.cost`. `extra` is what the request had beside the usual: the tools, of which several have to be told
-    apart.
+    So is an error which says that an answer was cut off before its first word. What an error says it used, or charged,
+    is kept as well. `billed_path` says where the body tells what was charged, such as `usage.cost`. `extra` is what the
+    request had beside the usual: the tools, of which several have to be told apart.
     """
     body = load(reply.body)
     fields = body if isinstance(body, dict) else {}
@@ -97,6 +97,9 @@ def _decoded(
 ) -> Reply | Failure:
     usage, model, choice = usage_of(fields.get("usage")), _name(fields.get("model"), secrets), _first_choice(fields)
     if fields.get("error") or choice is None or not 200 <= reply.status < 300:  # noqa: PLR2004 (success)
+        if ran_out(reply, body):
+            usage = usage if usage is not None and usage.output_tokens else None
+            return Reply(None, "length", None, usage, model, request_id_of(reply, fields, secrets))
         return failure_from(reply, now, body=body, secrets=secrets, usage=usage, model=model)
     reason = _name(_reason(choice), secrets)
     finish = "other" if reason is None else _FINISH.get(reason) or _finish_of(reason)
