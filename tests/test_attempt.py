@@ -124,6 +124,14 @@ async def test_an_attempt_is_priced_by_what_was_in_force_when_it_was_sent():
         assert (attempt.price_id, attempt.computed_usd) == (price.price_id, cost_usd(price, Usage(1000, 200)))
 
 
+async def test_reasoning_costs_the_same_wherever_a_usage_tells_it():
+    price = Price("p", "m", input=Decimal(1), output=Decimal(10), reasoning=Decimal(2))
+    for said in (b'"reasoning_tokens": 480', b'"completion_tokens_details": {"reasoning_tokens": 480}'):
+        usage = b'{"prompt_tokens": 100, "completion_tokens": 500, "total_tokens": 600, %s}' % said
+        attempt, _ = await exchanger(http(200, GOOD % (b"fine", usage)), price=price).send(TICKET)
+        assert attempt.computed_usd == Decimal("0.00126")
+
+
 @pytest.mark.parametrize(("hour", "factor"), [(5, 1), (6, 3), (11, 3), (12, 1)])
 async def test_an_attempt_is_priced_by_the_hour_in_which_it_was_sent(hour, factor):
     price = replace(PRICE, windows=(Window(time(6), time(12), Variant(multiplier=Decimal(3))),))

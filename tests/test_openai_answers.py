@@ -275,6 +275,20 @@ def test_an_error_beside_an_answer_wins():
         # a total that is too small, or none at all, says nothing
         ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 3}, Usage(9, 5)),
         ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": "34"}, Usage(9, 5)),
+        # SGLang
+        ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14, "reasoning_tokens": 4}, Usage(9, 5, 0, 0, 4)),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14, "reasoning_tokens": 0}, Usage(9, 5)),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "reasoning_tokens": "4"}, Usage(9, 5)),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "reasoning_tokens": 6}, None),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "reasoning_tokens": 4,
+                "completion_tokens_details": {"reasoning_tokens": 3},
+            },
+            Usage(9, 5, 0, 0, 3),
+        ),
         # Moonshot
         ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14, "cached_tokens": 4}, Usage(9, 5, 4)),
         ({"prompt_tokens": 9, "completion_tokens": 5, "cached_tokens": 10}, None),

@@ -61,7 +61,9 @@ _HITS = ("prompt_cache_hit_tokens", "cached_tokens", _ANTHROPIC_READ)
 """Where else than in the details it stands what was read from a cache: DeepSeek, Moonshot."""
 _WRITTEN = ("cache_write_tokens", "cache_creation_tokens")
 """What was written to one, in the details of the prompt; the second is LiteLLM's."""
-_OF_A_CACHE = frozenset((*_HITS, _ANTHROPIC_WRITTEN))
+_THOUGHT = "reasoning_tokens"
+"""In the details of the answer, or beside all counts (SGLang)."""
+_BESIDE_THE_DETAILS = frozenset((*_HITS, _ANTHROPIC_WRITTEN, _THOUGHT))
 
 _MOST_TOKENS = 10**12
 _MOST_DOLLARS = 10**6
@@ -164,13 +166,14 @@ def usage_of(raw: Any) -> Usage | None:
         return None
     untold = 0 if total is None else max(total - inputs - outputs, 0)
     into, out = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
-    if into is None and out is None and not untold and _OF_A_CACHE.isdisjoint(raw):
+    if into is None and out is None and not untold and _BESIDE_THE_DETAILS.isdisjoint(raw):
         return Usage(inputs, outputs, 0, 0, 0, _kept(raw))
     into, out = _part(raw, "prompt_tokens_details"), _part(raw, "completion_tokens_details")
     told_hits, told_written = _count(into.get("cached_tokens"), absent=0), _count(into.get(_WRITTEN[0]), absent=0)
-    reasoning = _count(out.get("reasoning_tokens"), absent=0)
+    reasoning = _count(out.get(_THOUGHT), absent=0)
     if told_hits is None or told_written is None or reasoning is None:
         return None
+    reasoning = reasoning or _count(raw.get(_THOUGHT)) or 0
     hits = told_hits or _first_count(map(raw.get, _HITS))
     written = told_written or _first_count((into.get(_WRITTEN[1]), raw.get(_ANTHROPIC_WRITTEN)))
     of_caches = hits + written
