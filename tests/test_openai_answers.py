@@ -275,6 +275,19 @@ def test_an_error_beside_an_answer_wins():
         # a total that is too small, or none at all, says nothing
         ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 3}, Usage(9, 5)),
         ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": "34"}, Usage(9, 5)),
+        # whole numbers with a point
+        (
+            {
+                "prompt_tokens": 9.0,
+                "completion_tokens": 5.0,
+                "total_tokens": 34.0,
+                "prompt_tokens_details": {"cached_tokens": 4.0},
+                "completion_tokens_details": {"reasoning_tokens": 20.0},
+            },
+            Usage(9, 25, 4, 0, 20),
+        ),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 4.5}}, None),
+        ({"prompt_tokens": 1e300, "completion_tokens": 5}, None),
         # SGLang
         ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14, "reasoning_tokens": 4}, Usage(9, 5, 0, 0, 4)),
         ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14, "reasoning_tokens": 0}, Usage(9, 5)),
@@ -391,6 +404,7 @@ def test_an_error_beside_an_answer_wins():
 def test_usage_has_one_form_and_numbers_that_contradict_each_other_are_none(raw, expected):
     usage = decode(STANDARD | {"usage": raw}).usage
     assert usage == (expected and expected._replace(raw=raw))
+    assert usage is None or all(type(count) is int for count in usage if count is not usage.raw)
 
 
 @pytest.mark.parametrize(

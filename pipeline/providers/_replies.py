@@ -316,6 +316,8 @@ def _part(raw: dict[str, Any], name: str) -> dict[str, Any]:
 def _count(value: Any, absent: int | None = None) -> int | None:
     if value is None:
         return absent
+    if type(value) is float and value.is_integer():  # some gateways write every number so
+        value = int(value)
     return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
 
 
