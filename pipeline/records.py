@@ -135,6 +135,8 @@ class Reply(NamedTuple):
     """What the provider says it charged; None where it says nothing."""
     odd_usage: Mapping[str, Any] | None = None
     """The provider's own usage object where no `usage` could be made of it."""
+    reasoned_beyond_usage: bool = False
+    """Of a cut-off answer: more was thought than the output tokens of its `usage` can hold."""
 
 
 CONTEXT_FULL = "context_full"

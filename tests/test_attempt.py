@@ -223,6 +223,15 @@ def test_only_a_whole_answer_is_a_success(reply, result):
     assert judge(reply, None)[0] == result
 
 
+@pytest.mark.parametrize(
+    ("tokens", "beyond", "error_type"),
+    [(96, False, "context_full"), (96, True, "max_tokens"), (990, False, "max_tokens")],
+)
+def test_what_the_context_cut_off_is_told_of_a_model_that_reasoned_too(tokens, beyond, error_type):
+    reply = Reply("half", "length", "length", Usage(4000, tokens), reasoned=True, reasoned_beyond_usage=beyond)
+    assert judge(reply, None, 1000)[:2] == ("truncated", error_type)
+
+
 @pytest.mark.parametrize("reason", ["MAX_TOKENS", "max_output_tokens", "token_limit", "incomplete", "length: 9"])
 def test_every_word_for_the_limit_names_the_limit(reason):
     assert (

@@ -163,6 +163,32 @@ def test_a_list_of_nothing_but_thoughts_was_cut_off_too(content, finish, reasone
     assert (reply.finish, reply.reasoned) == (finish, reasoned)
 
 
+THOUGHTS = {"reasoning_content": "x" * 471}
+
+
+@pytest.mark.parametrize(
+    ("message", "details", "beyond"),
+    [
+        ({"content": "x" * 30}, {}, False),
+        ({"content": "x" * 29} | THOUGHTS, {}, False),
+        ({"content": "x" * 30} | THOUGHTS, {}, True),
+        ({"content": None} | THOUGHTS, {}, False),
+        ({"content": "x" * 30} | THOUGHTS, {"completion_tokens_details": {"reasoning_tokens": 40}}, False),
+        ({"content": "x" * 30} | THOUGHTS, {"reasoning_tokens": 40}, False),
+        ({"content": "x" * 30} | THOUGHTS, {"total_tokens": 140}, False),  # it proves that they are in no other count
+        ({"content": "x" * 29, "reasoning": "x" * 471} | THOUGHTS, {}, False),
+        ({"content": "x", "reasoning_details": [{"text": "x" * 400}]}, {}, False),
+        ({"content": "x", "reasoning_details": [{"text": "x" * 500}]}, {}, True),
+        ({"content": [{"type": "thinking", "thinking": "x" * 500}, {"type": "text", "text": "x"}]}, {}, True),
+        ({"content": [{"type": "thinking", "thinking": "x" * 100}, {"type": "text", "text": "x"}]}, {}, False),
+    ],
+)
+def test_a_cut_off_answer_tells_whether_its_tokens_can_hold_what_was_thought(message, details, beyond):
+    usage = {"prompt_tokens": 9, "completion_tokens": 100 if "total_tokens" not in details else 50} | details
+    assert decode(answered(message, finish_reason="length") | {"usage": usage}).reasoned_beyond_usage is beyond
+    assert decode(answered(message | {"content": "x"}) | {"usage": usage}).reasoned_beyond_usage is False
+
+
 def test_nothing_at_all_is_no_answer_but_an_empty_text_is_one():
     assert decode(without_reasoning({"content": None})).finish == "other"
     empty = decode(without_reasoning({"content": ""}))

@@ -69,6 +69,8 @@ _MOST_TOKENS = 10**12
 _MOST_DOLLARS = 10**6
 _COST_UNIT = Decimal("0.000000000001")
 """What the ledger's DECIMAL(18,12) holds."""
+_LETTERS_PER_TOKEN = 5
+"""More than tokens have on average, in text of any language."""
 _LONGEST_USAGE = 10_000
 """Bytes of the provider's own usage object that are kept; real ones have a few hundred."""
 
@@ -119,6 +121,8 @@ def _decoded(
         usage = None if text or reasoned or not usage.input_tokens or finish == "length" else usage
     request_id = request_id_of(reply, fields, secrets)
     found = Reply(text, finish, reason, usage, model, request_id, reasoned, rate_hint(reply.headers, now))
+    if reasoned and finish == "length" and usage is not None and _leaves_reasoning_out(usage, message, text):
+        found = found._replace(reasoned_beyond_usage=True)
     odd = _part(fields, "usage") if usage is None else None
     return found._replace(odd_usage=_kept(odd)) if odd else found
 
@@ -299,6 +303,26 @@ def _has_reasoned(message: dict[str, Any], usage: Usage | None) -> bool:
     if _REASONING.isdisjoint(message):  # nearly always
         return False
     return any(isinstance(message.get(name), str | list) and message[name] for name in _REASONING)
+
+
+def _leaves_reasoning_out(usage: Usage, message: dict[str, Any], text: str | None) -> bool:
+    """Tell whether a server counts reasoning nowhere: it tells none, and more was written than its tokens can hold.
+
+    Of what is told, `usage` holds all. Some servers send the same thoughts twice, under two names.
+    """
+    if usage.reasoning_tokens:
+        return False
+    content = message.get("content")
+    in_parts = [part for part in content if _is_thought(part)] if isinstance(content, list) else None
+    longest = max(_letters(thoughts) for thoughts in (in_parts, *map(message.get, _REASONING)))
+    return len(text or "") + longest > _LETTERS_PER_TOKEN * usage.output_tokens
+
+
+def _letters(thoughts: Any) -> int:
+    """Return the length of thoughts; of a list, whose parts have many forms, that of its JSON, which is no shorter."""
+    if not thoughts:
+        return 0
+    return len(thoughts if isinstance(thoughts, str) else _dumped(thoughts) or "")
 
 
 def _is_thought(part: Any) -> bool:

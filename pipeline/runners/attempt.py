@@ -356,11 +356,11 @@ def judge(
 
 
 def _cut_off(reply: Reply, max_tokens: int | None) -> tuple[str, str]:
-    """Say what cut an answer off: max_tokens, unless the answer is clearly shorter."""
+    """Say what cut an answer off: max_tokens, unless the answer, with what was thought, is clearly shorter."""
     reason, usage = (reply.finish_reason or "length").lower().partition(":")[0].strip(), reply.usage
     if reason not in _AT_A_LIMIT:
         return _CUT_OFF.get(reason, _ONLY_REASONING)
-    if usage is None or reply.reasoned or _may_be_full(usage.output_tokens, max_tokens):
+    if usage is None or reply.reasoned_beyond_usage or _may_be_full(usage.output_tokens, max_tokens):
         return _CUT_OFF["length"]
     so_many = f"after {usage.output_tokens:,} tokens, behind {usage.input_tokens:,} of the prompt"
     if max_tokens is None:
