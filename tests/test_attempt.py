@@ -431,6 +431,18 @@ def test_an_answer_behind_its_reasoning_says_what_takes_it_apart():
     assert "think" not in judge(Reply("no", "stop", "stop", None), CHECK)[2]
 
 
+@pytest.mark.parametrize("check", [None, CHECK])
+@pytest.mark.parametrize("text", ["<think>", "<think>\nhm", "<think>hm</think>", "<think>a</think><think>b</think> \n"])
+def test_an_answer_of_nothing_but_thoughts_is_cut_off(text, check):
+    result, error_type, error, _ = judge(Reply(text, "stop", "stop", None), check)
+    assert (result, error_type, "nothing but reasoning" in error) == ("truncated", "max_tokens", True)
+
+
+@pytest.mark.parametrize("text", ["<think>hm</think>\n\n17", "It says <think>", " <think>"])
+def test_an_answer_behind_thoughts_or_about_them_is_one(text):
+    assert judge(Reply(text, "stop", "stop", None), None)[0] == "ok"
+
+
 @pytest.mark.parametrize("text", ["", None, "  \n\n", "\t"])
 def test_an_answer_of_nothing_but_blanks_is_empty(text):
     assert judge(Reply(text, "stop", "stop", None), None)[:2] == ("invalid", "empty_answer")

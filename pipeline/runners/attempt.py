@@ -347,12 +347,18 @@ def judge(
         return "truncated", *_cut_off(reply, max_tokens), None
     if not reply.text or reply.text.isspace():
         return "invalid", "empty_answer", f"the answer is empty (finish_reason {reply.finish_reason})", None
-    if check is None:
-        return "ok", None, None, None
-    parsed, problem = check.check(reply.text)
-    if problem is not None:
-        return "invalid", "schema", problem + (_THOUGHTS if "</think>" in reply.text else ""), parsed
-    return "ok", None, None, parsed
+    if reply.text.startswith("<think>") and _says_nothing_else(reply.text):
+        return "truncated", *_ONLY_REASONING, None
+    parsed, problem = (None, None) if check is None else check.check(reply.text)
+    if problem is None:
+        return "ok", None, None, parsed
+    return "invalid", "schema", problem + (_THOUGHTS if "</think>" in reply.text else ""), parsed
+
+
+def _says_nothing_else(thoughts: str) -> bool:
+    """Tell whether nothing follows a model's thoughts, or they never end."""
+    _, ended, said = thoughts.rpartition("</think>")
+    return not ended or not said or said.isspace()
 
 
 def _cut_off(reply: Reply, max_tokens: int | None) -> tuple[str, str]:
