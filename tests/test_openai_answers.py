@@ -52,6 +52,10 @@ def test_a_200_without_an_answer_is_retried_and_its_cost_unknown(raw):
         (answered(finish_reason=7), '{"number":"17"}', "other"),
         (answered({"content": None, "refusal": "I can't."}), "I can't.", "refused"),
         (answered({"content": "x", "refusal": ""}), "x", "stop"),
+        (answered({"content": [{"type": "refusal", "refusal": "I can't."}]}), "I can't.", "refused"),
+        (answered({"content": ["Well.", {"type": "refusal", "refusal": "I can't."}]}), "Well.", "refused"),
+        (answered({"content": [{"type": "refusal"}, {"type": "refusal", "refusal": " "}, "x"]}), "x", "stop"),
+        (answered({"content": [{"type": "refusal", "refusal": ["no"]}, "x"]}), "x", "stop"),
         (answered({"content": None, "tool_calls": [{"function": {"arguments": '{"a":1}'}}]}), '{"a":1}', "stop"),
         (answered({"content": "", "tool_calls": [{"function": {"arguments": {"a": 1}}}]}), '{"a":1}', "stop"),
         (

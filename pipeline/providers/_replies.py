@@ -215,14 +215,23 @@ def _answer(
     message: dict[str, Any], finish: Finish, extra: Mapping[str, Any], *, reasoned: bool
 ) -> tuple[str | None, Finish]:
     text = _content(message, extra)
-    refusal = message.get("refusal")
-    if isinstance(refusal, str) and refusal.strip():
+    refusal = _refusal(message)
+    if refusal is not None:
         return text or refusal, "refused"
     if finish == "stop" and reasoned and not (text or "").strip():
         return text, "length"  # the limit was eaten by reasoning, whatever the server calls it
     if finish == "stop" and text is None:
         return None, "other"  # nothing was said, so nothing may count as an answer
     return text, finish
+
+
+def _refusal(message: dict[str, Any]) -> str | None:
+    """Return the words with which a model refused: beside the content, or a part of it."""
+    refusal, content = message.get("refusal"), message.get("content")
+    if not refusal and isinstance(content, list):
+        refusals = (part.get("refusal") for part in content if isinstance(part, dict) and part.get("type") == "refusal")
+        refusal = next((said for said in refusals if said), None)
+    return refusal if isinstance(refusal, str) and refusal.strip() else None
 
 
 def _content(message: dict[str, Any], extra: Mapping[str, Any]) -> str | None:
