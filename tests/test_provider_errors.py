@@ -434,6 +434,29 @@ def test_a_server_without_structured_output_is_told_from_a_wrong_schema(message,
     assert ("structured_output" in classify(400, openai(None, None, message)).message) is helps
 
 
+OTHERWISE = "Unsupported parameter: '{}' is not supported with this model. Use '{}' instead."
+
+
+@pytest.mark.parametrize(
+    ("message", "other"),
+    [
+        (OTHERWISE.format("max_tokens", "max_completion_tokens"), "max_completion_tokens"),
+        (OTHERWISE.format("max_completion_tokens", "max_tokens"), "max_tokens"),
+        ("Unrecognized request argument supplied: max_completion_tokens", "max_tokens"),
+        ("property 'max_completion_tokens' is unsupported", "max_tokens"),
+        ("`max_tokens` is not supported, use `max_completion_tokens`", "max_completion_tokens"),
+        ("Unknown parameter of this completion: max_tokens", "max_completion_tokens"),
+        ("max_tokens is too large: 200000. This model supports at most 16384 completion tokens", None),
+        ("Invalid value for 'max_tokens': must be at least 1", None),
+        ("Unsupported value: 'temperature' does not support 0 with this model. max_tokens", None),
+    ],
+)
+def test_a_server_that_calls_the_limit_otherwise_names_the_setting_that_helps(message, other):
+    for status in (400, 422):
+        said = classify(status, openai("unsupported_parameter", "invalid_request_error", message)).message
+        assert said.endswith(f'; set [model] max_tokens_field = "{other}")' if other else f"(HTTP {status})")
+
+
 def test_credit_that_is_being_topped_up_closes_the_door_instead_of_pausing():
     failure = classify(402, b"", retry_after="20")
     assert (failure.action, failure.closes_door, failure.wait_seconds) == ("retry", True, 20)

@@ -132,6 +132,13 @@ _NO_FORMAT = re.compile(
     r"|json schema conversion failed|grammar error|unimplemented keys|(failed|unable|error)[^.;]{0,40} grammar",
     re.IGNORECASE,
 )
+_NO_LIMIT = re.compile(
+    rf"({_MISSING}|unrecogni[sz]ed|unexpected) (request )?(parameter|argument|field|key)\b[^.;]{{0,60}}?"
+    r"\bmax_(?P<refused>completion_)?tokens\b"
+    rf"|\bmax_(?P<unknown>completion_)?tokens['\"`]? is (not (supported|permitted|allowed)|{_MISSING}|unrecogni[sz]ed)",
+    re.IGNORECASE,
+)
+"""The limit goes by two names, and a server that refuses one mostly knows the other."""
 _NO_KEY = "no key was sent: behind base_url name its variable in [model] api_key_env"
 
 _FLAGGED = re.compile(
@@ -370,6 +377,9 @@ def _message(reply: WireReply, said: Said, status: int, verdict: Verdict, secret
         hint = _strange(reply)
     if status == HTTPStatus.BAD_REQUEST and _NO_FORMAT.search(said.message):
         hint = 'try [model] structured_output = "json_object" or "none"'
+    if verdict == "reject" and (found := _NO_LIMIT.search(said.message)):
+        other = "max_tokens" if found["refused"] or found["unknown"] else "max_completion_tokens"
+        hint = f'set [model] max_tokens_field = "{other}"'
     hint = f"; {hint}" if hint else ""
     inside = f", {status} inside" if status != reply.status else ""
     return f"{words or _phrase(status)} (HTTP {reply.status}{inside}{hint})"
