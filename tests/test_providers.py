@@ -327,6 +327,7 @@ def test_parameters_and_extras_go_into_the_body_as_they_are_and_extras_win():
         "model", "model_id", "messages", "key", "max_tokens", "max_completion_tokens", "n", "stream", "service_tier",
         "best_of", "stream_options", "extra_body", "models", "route", "preset", "fallbacks", "user_config", "plugins",
         "web_search_options", "search_parameters", "enable_search", "data_sources", "modalities", "audio", "prediction",
+        "logprobs", "top_logprobs",
     ],
 )  # fmt: skip
 def test_extras_may_not_replace_what_the_budget_the_costs_or_the_answer_rest_on(name):
@@ -359,7 +360,7 @@ def test_what_only_shapes_the_answer_may_stand_in_extra():
     extra = {
         "tools": [{"type": "function", "function": {"name": "weather"}}, {"type": "custom", "custom": {"name": "x"}}],
         "tool_choice": "auto", "parallel_tool_calls": False, "functions": [], "response_format": {"type": "text"},
-        "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "logit_bias": {"50256": -100}, "logprobs": True,
+        "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "logit_bias": {"50256": -100},
         "reasoning": {"effort": "low"}, "chat_template_kwargs": {"enable_thinking": False}, "thinking": {"type": "off"},
         "provider": {"order": ["a"], "allow_fallbacks": False}, "transforms": [], "usage": {"include": True},
         "prompt_cache_key": "k", "prompt_cache_retention": "24h", "safety_identifier": "u", "user": "u", "store": False,

@@ -34,6 +34,7 @@ _PATH = re.compile(r"\w+(\.\w+)*")
 _OTHERS = "another model may then answer, at another price"
 _LOOKED_UP = "what a server looks up costs beside the tokens, or is input that nobody counted"
 _NOT_TEXT = "sound and pictures have prices of their own, which this version does not book"
+_NOT_KEPT = "of an answer its text is kept, and how likely its tokens were is not"
 _OURS = {
     "model": "set [model] name instead",
     "model_id": "set [model] name instead",
@@ -44,6 +45,8 @@ _OURS = {
     "extra_body": "put its fields into extra itself",
     "n": "one answer per request is kept",
     "best_of": "one answer per request is kept",
+    "logprobs": _NOT_KEPT,
+    "top_logprobs": _NOT_KEPT,
     "stream": "promptmill reads whole answers",
     "stream_options": "promptmill reads whole answers",
     "service_tier": "another tier has other prices, which this version does not book",
