@@ -124,6 +124,20 @@ async def test_an_attempt_is_priced_by_what_was_in_force_when_it_was_sent():
         assert (attempt.price_id, attempt.computed_usd) == (price.price_id, cost_usd(price, Usage(1000, 200)))
 
 
+async def test_an_answer_to_sound_costs_what_the_provider_says_or_nobody_knows():
+    usage = (
+        b'{"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"audio_tokens": 60}, "cost": 0.5}'
+    )
+    sender = exchanger(http(200, GOOD % (b"fine", usage)))
+    attempt, _ = await sender.send(TICKET)
+    assert (attempt.result, attempt.cost_usd) == ("ok", None)
+    assert attempt.odd_usage["prompt_tokens_details"] == {"audio_tokens": 60}
+    options = {"billed_cost_path": "usage.cost"}
+    provider = find("any", base_url="http://127.0.0.1:1/v1", dialect=None, options=options)
+    attempt, _ = await replace(sender, provider=provider).send(TICKET)
+    assert attempt.cost_usd == Decimal("0.5")
+
+
 async def test_reasoning_costs_the_same_wherever_a_usage_tells_it():
     price = Price("p", "m", input=Decimal(1), output=Decimal(10), reasoning=Decimal(2))
     for said in (b'"reasoning_tokens": 480', b'"completion_tokens_details": {"reasoning_tokens": 480}'):

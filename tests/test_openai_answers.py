@@ -376,6 +376,10 @@ def test_an_error_beside_an_answer_wins():
             },
             Usage(9, 5, 0, 2),
         ),
+        # sound has prices of its own
+        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"audio_tokens": 6}}, None),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "completion_tokens_details": {"audio_tokens": 6}}, None),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "completion_tokens_details": {"audio_tokens": 0}}, Usage(9, 5)),
         # all from a cache, all reasoning
         (
             {

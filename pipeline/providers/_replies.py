@@ -63,6 +63,8 @@ _WRITTEN = ("cache_write_tokens", "cache_creation_tokens")
 """What was written to one, in the details of the prompt; the second is LiteLLM's."""
 _THOUGHT = "reasoning_tokens"
 """In the details of the answer, or beside all counts (SGLang)."""
+_SOUND = "audio_tokens"
+"""In the details of both. They have prices of their own, which this version does not know."""
 _BESIDE_THE_DETAILS = frozenset((*_HITS, _ANTHROPIC_WRITTEN, _THOUGHT))
 
 _MOST_TOKENS = 10**12
@@ -156,7 +158,7 @@ def _amount(value: Any) -> Decimal | None:
 
 
 def usage_of(raw: Any) -> Usage | None:
-    """Normalise a usage object; None where it is absent, or contradicts itself so that no cost follows from it.
+    """Normalise a usage object; None where no cost follows from it: it is absent, contradicts itself, or has sound.
 
     Tokens that only the total has are reasoning that isn't told apart (xAI, Gemini), unless what is said of a cache
     explains them. What is said of one in Anthropic's words alone is taken to be beside the prompt: the dearer reading.
@@ -175,7 +177,7 @@ def usage_of(raw: Any) -> Usage | None:
     into, out = _part(raw, "prompt_tokens_details"), _part(raw, "completion_tokens_details")
     told_hits, told_written = _count(into.get("cached_tokens"), absent=0), _count(into.get(_WRITTEN[0]), absent=0)
     reasoning = _count(out.get(_THOUGHT), absent=0)
-    if told_hits is None or told_written is None or reasoning is None:
+    if told_hits is None or told_written is None or reasoning is None or into.get(_SOUND) or out.get(_SOUND):
         return None
     reasoning = reasoning or _count(raw.get(_THOUGHT)) or 0
     hits = told_hits or _first_count(map(raw.get, _HITS))
