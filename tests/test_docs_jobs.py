@@ -28,7 +28,7 @@ from pipeline.records import ModelSpec, Request, Row, WireReply
 from pipeline.retry import LONGEST_WAIT, RetryPolicy
 from pipeline.runners.launch import plan_fingerprint
 from pipeline.sources import InputSpec, open_source
-from pipeline.tokens import counter_for
+from pipeline.tokens import FILE_BOUND, IMAGE_BOUND, IMAGE_TOKENS, counter_for
 
 JOBS, PROVIDERS, DESIGN = (ROOT / "docs" / f"{page}.md" for page in ("jobs", "providers", "design"))
 
@@ -288,6 +288,13 @@ def test_tokens_are_counted_as_the_page_says():
     counters = [counter_for(plain(cells[1]), plain(cells[0])) for cells in listed]
     factors = {f"{c.family.label} {c.family.percent / 100:.2f}" for c in counters if c.method == "approximate"}
     assert factors == set(re.search(r"a stand-in times a factor \((.*?)\)", prose(PROVIDERS))[1].split(", "))
+
+
+def test_images_and_files_are_taken_for_what_the_page_says():
+    assert rows(PROVIDERS, "in a message", "taken for") == [
+        ["an image", f"{IMAGE_TOKENS:,} tokens", f"{IMAGE_BOUND:,} tokens"],
+        ["a file", f"{IMAGE_TOKENS:,} tokens", f"{FILE_BOUND:,} tokens"],
+    ]
 
 
 VERDICTS = {

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tiktoken_ext import openai_public
 
 from pipeline.errors import PromptmillError
-from pipeline.tokens import _fast, counter_for
+from pipeline.tokens import FILE_BOUND, IMAGE_BOUND, _fast, attached_to, counter_for
 from pipeline.tokens._check import HARD_CASES, TIKTOKEN_COUNTS
 from pipeline.tokens._encodings import ORDINARY_CHARACTERS, count_many, count_tokens, encoding, measure
 from pipeline.tokens._families import HARMONY_SYSTEM_BLOCK, family_of
@@ -400,15 +400,85 @@ def test_a_bound_holds_for_a_server_that_shows_the_schema_indented_and_escaped()
     assert GPT_OSS.count(HELLO, schema=schema).bound - GPT_OSS.count(HELLO).bound >= printed
 
 
+IMAGE = {"url": "https://example.com/a.png"}
+PNG = "data:image/png;base64,iVBORw0KGgo"
+PDF = "data:application/pdf;base64,JVBERi0xLjc"
+
+
 @pytest.mark.parametrize(
-    ("part", "bound"),
+    ("part", "images", "files"),
     [
-        ({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}, 48_169),
-        ({"type": "file", "file": {"file_id": "file-1"}}, 1_000_000),
+        ({"type": "image_url", "image_url": IMAGE}, 1, 0),
+        ({"type": "image_url", "image_url": IMAGE["url"] + "?sign=1.pdf"}, 1, 0),
+        ({"type": "input_image", "file_id": "file-1"}, 1, 0),
+        ({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo"}}, 1, 0),
+        ({"image_url": IMAGE}, 1, 0),
+        ({"image_url": "https://example.com/picture?id=7"}, 1, 0),
+        ({"image_url": {"url": PNG}}, 1, 0),
+        ({"type": "media", "image_url": PNG}, 1, 0),
+        ({"type": "text", "text": "", "image_url": IMAGE}, 1, 0),
+        ({"images": [PNG, PNG, PNG]}, 3, 0),
+        ({"type": "image_url", "image_url": "https://example.com/report.PDF?x=1#p"}, 0, 1),
+        ({"type": "image_url", "image_url": {"url": PDF}}, 0, 1),
+        ({"type": "image_url", "image_url": {"url": "data:;base64,JVBERi0xLjc"}}, 0, 1),
+        ({"type": "image", "source": {"media_type": "application/pdf", "data": "JVBERi0xLjc"}}, 0, 1),
+        ({"image_url": IMAGE, "video_url": "https://example.com/b"}, 0, 1),
+        ({"type": "file", "file": {"file_id": "file-1"}}, 0, 1),
+        ({"type": "document_url", "document_url": "https://example.com/a"}, 0, 1),
+        ({"document_url": "https://example.com/a.pdf"}, 0, 1),
+        ({"type": "file_url", "file_url": IMAGE}, 0, 1),
+        ({"type": "input_video", "input_video": {"url": "https://example.com/a"}}, 0, 1),
+        ({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}, 0, 1),
+        ({"type": "text", "text": {"url": "https://example.com/a"}}, 0, 1),
+        ({"type": "something_new", "id": "x"}, 0, 1),
+        ({"id": "x"}, 0, 1),
+        ([{"image_url": IMAGE}], 0, 1),
+        ("text", 0, 0),
+        (5, 0, 0),
+        ({"text": "text"}, 0, 0),
+        ({"type": "text", "text": "text", "image_url": None, "cache_control": {"type": "ephemeral"}}, 0, 0),
+        ({"type": "refusal", "refusal": "no", "text": ""}, 0, 0),
+        ({"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, 0, 0),
     ],
 )
-def test_a_linked_image_or_file_is_bounded_by_what_it_may_become_not_by_its_link(part, bound):
-    assert EXACT.count([{"role": "user", "content": [part]}]).bound >= bound
+def test_a_part_is_bounded_by_what_it_may_become_not_by_its_link(part, images, files):
+    message = {"role": "user", "content": [part]}
+    count = EXACT.count([message])
+    least = IMAGE_BOUND * images + FILE_BOUND * files
+    assert least <= count.bound < least + 1_000
+    assert count.tokens < 50 + 1_000 * (images + files)
+    assert attached_to([message]) == (images, files)
+
+
+def test_the_dearest_image_known_and_a_whole_context_are_within_the_bounds():
+    assert IMAGE_BOUND >= 48_169
+    assert FILE_BOUND >= 1_000_000
+
+
+def test_what_goes_with_a_text_is_bounded_beside_it_and_in_a_message_s_own_fields_too():
+    text = "word " * 1000
+    with_text = EXACT.count([{"role": "user", "content": [{"type": "text", "text": text, "image_url": IMAGE}]}])
+    assert with_text.bound > 50_000 + len(text)
+    assert with_text.tokens > 1_000 + 1_000
+    audio = {"role": "assistant", "content": None, "audio": {"id": "audio_1"}}
+    images = {"role": "user", "content": "Which one?", "images": [PNG, PNG]}
+    assert EXACT.count([audio, images]).bound > 2_000_000 + 100_000
+    assert attached_to([*HELLO, audio, images]) == (2, 1)
+    plain = {
+        "role": "assistant",
+        "content": "x",
+        "audio": None,
+        "images": [],
+        "profile": "p",
+        "tool_calls": [{"id": 1}],
+    }
+    assert attached_to([plain]) == (0, 0)
+    assert EXACT.count([plain]).bound < 2_000
+
+
+def test_a_refusal_is_bounded_by_all_of_its_words():
+    part = {"type": "refusal", "refusal": "no " * 1000, "text": ""}
+    assert EXACT.count([{"role": "assistant", "content": [part]}]).bound > 3_000
 
 
 def test_a_schema_is_not_counted_where_the_model_never_reads_it_but_stays_in_the_bound():

@@ -1,4 +1,4 @@
-"""Tokens of what is sent beside plain text: tools, a schema, parts of a message that are not text.
+"""Tokens of what is sent beside plain text: tools, a schema, parts of a message.
 
 Only the tools formula is published (OpenAI's cookbook); everything here makes a count a formula or less.
 """
@@ -6,6 +6,8 @@ Only the tools formula is published (OpenAI's cookbook); everything here makes a
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from pipeline.tokens._parts import FILE_BOUND, IMAGE_BOUND, IMAGE_TOKENS, NONE, attached_in, is_text
 
 EXACT, FORMULA, APPROXIMATE = range(3)
 """How sure a number is, in this order, so that the worst of several is their maximum."""
@@ -50,13 +52,6 @@ _OUTSIDE_THE_PROMPT = frozenset(
 )
 # Servers may add instructions of their own around tools and schemas; several hundred tokens have been seen.
 _ATTACHMENT_ALLOWANCE = 1024
-
-_IMAGE_TOKENS = 1_000
-_IMAGE_BOUND = 50_000
-"""The dearest image known: 48,169 tokens (gpt-4o-mini, high detail, eight tiles)."""
-_FILE_BOUND = 2_000_000
-"""A file or recording behind a link can be as large as a context window."""
-_FILE_TYPES = frozenset({"file", "input_file", "document", "input_audio", "audio", "audio_url", "video_url", "video"})
 
 
 def json_size(value: Any, count: CountText) -> Size:
@@ -128,17 +123,15 @@ def _sentence(described: Mapping[str, Any]) -> str:
 
 
 def part_size(part: Any, text_size: Callable[[str], Size], count: CountText) -> Size:
-    """Size of one part of a message's content: text, an image, a file, or something never seen before."""
+    """Size of one part of a message's content: text, images, a file, or something never seen before."""
     if isinstance(part, str):
         return text_size(part)
-    if not isinstance(part, Mapping):
-        return json_size(part, count)
-    kind = str(part.get("type", ""))
-    text = part.get("text")
-    if isinstance(text, str) and kind in {"text", "input_text", "output_text", ""}:
-        return text_size(text)
-    if "image" in kind:
-        return Size(_IMAGE_TOKENS, _IMAGE_BOUND, APPROXIMATE)
-    if kind in _FILE_TYPES:
-        return Size(_IMAGE_TOKENS, _FILE_BOUND, APPROXIMATE)
-    return json_size(part, count)._replace(grade=APPROXIMATE)
+    text, attached = part.get("text") if isinstance(part, Mapping) else None, attached_in(part)
+    beside = text_size(text) if isinstance(text, str) else NOTHING
+    if attached == NONE:
+        return beside if is_text(part) else json_size(part, count)._replace(grade=APPROXIMATE)
+    return Size(
+        beside.tokens + IMAGE_TOKENS * (attached.images + attached.files),
+        beside.bound + IMAGE_BOUND * attached.images + FILE_BOUND * attached.files,
+        APPROXIMATE,
+    )

@@ -17,12 +17,13 @@ from pipeline.tokens._attachments import (
     part_size,
 )
 from pipeline.tokens._families import Family
+from pipeline.tokens._parts import attaching
 
 if TYPE_CHECKING:
     from pipeline.tokens._tokenizer import Tokenizer
 
-FORMULA_VERSION = 1
-"""Goes up when anything here or in `_attachments` changes a count or a bound: then kept counts are worth nothing."""
+FORMULA_VERSION = 2
+"""Goes up when a count or bound changes here, in `_attachments` or in `_parts`: then kept counts are worth nothing."""
 
 _METHODS: tuple[CountMethod, CountMethod, CountMethod] = ("exact", "formula", "approximate")
 _PLAIN_ROLES = frozenset({"system", "developer", "user", "assistant"})
@@ -190,6 +191,8 @@ class Counter:
             size = self._text(name)
             sizes.append(size._replace(tokens=size.tokens + self.family.template.per_name))
         rest = {key: value for key, value in message.items() if key not in _PLAIN_KEYS and value is not None}
+        # An earlier answer's `audio`, or `images` beside the content: their JSON is no bound of them.
+        sizes += [part_size({name: rest.pop(name)}, self._text, self._count) for name in attaching(rest)]
         if rest:
             sizes.append(json_size(rest, self._count))
         return sizes
