@@ -21,7 +21,7 @@ from pipeline.pricing import Price, in_force, worst_case_usd
 from pipeline.prompts import KeyMaker, Template, broken_key
 from pipeline.records import BrokenRow, Message, Request, Row, TokenCount
 from pipeline.sources import Source, open_source
-from pipeline.tokens import Counter, counter_for
+from pipeline.tokens import IMAGE_BOUND, NOTHING_ATTACHED, Attached, Counter, attached_to, counter_for
 
 CHECKED_ROWS = 1000
 """Rows that are rendered before anything is sent."""
@@ -324,6 +324,10 @@ class Meter:
         return self.counter.count_all(
             [request.messages for request in requests], schema=self._schema, extra=self._extra
         )
+
+    def attached(self, request: Request, count: TokenCount) -> Attached:
+        """Say how many images and files a request has that was counted."""
+        return attached_to(request.messages) if count.bound >= IMAGE_BOUND else NOTHING_ATTACHED
 
     @property
     def is_free(self) -> bool:

@@ -167,6 +167,43 @@ def test_a_price_page_that_contradicts_itself_shows_what_the_other_figure_would_
     assert 'the same source contradicts itself: if "0.085 per call" is true $10.20' in told
 
 
+def of_chats(project, contents, model="max_tokens = 100"):
+    """Write a job whose rows hold chats of one message with these contents."""
+    project.rows([{"id": f"r{n}", "chat": [{"role": "user", "content": each}]} for n, each in enumerate(contents)])
+    path = project.job(model=model)
+    path.write_text(path.read_text().replace('user = "{{ text }}"', 'messages_column = "chat"'))
+
+
+PICTURE = {"image_url": "https://example.com/a.png"}
+PAGES = {"type": "file", "file": {"file_id": "f"}}
+
+
+def test_images_and_files_are_told_with_what_they_are_taken_for(tmp_path):
+    with StubServer(answer=lambda _: "a cat") as stub:
+        project = Project(tmp_path, stub.base_url)
+        of_chats(
+            project,
+            [[{"type": "text", "text": f"row {n}"}, PICTURE, PICTURE, *([PAGES] if n == 0 else [])] for n in range(20)],
+        )
+        for counts in ("made", "kept"):
+            found = facts(project)
+            assert (found["images"], found["files"]) == (40, 1), counts
+        assert (
+            "attached  40 images, taken for 1,000 tokens each and at most 50,000; 1 file, taken for 1,000 tokens each"
+            " and at most 2,000,000; --pilot finds out what they cost\n"
+        ) in project.run("estimate", "job.toml").stdout
+        assert facts(project, "--pilot", "19")["images"] == 2
+        assert "finds out" not in project.run("estimate", "job.toml").stdout
+        project.run("run", "job.toml", "--yes")
+        assert facts(project)["images"] == facts(project)["files"] == 0
+
+
+def test_texts_alone_say_nothing_of_images(project):
+    write(project)
+    assert facts(project)["images"] == facts(project)["files"] == 0
+    assert "attached" not in project.run("estimate", "job.toml").stdout
+
+
 # -- elsewhere
 
 

@@ -50,6 +50,8 @@ def facts_of(
         "count_method": forecast.count_method,
         "counter": estimate.counter,
         "longest": estimate.longest,
+        "images": estimate.attached.images,
+        "files": estimate.attached.files,
         "billed_ratio": round(float(outlook.input_ratio), 6),
         "billed_beyond": round(float(outlook.billed_beyond), 3),
         "cached_share": round(float(outlook.cached_share), 6),
@@ -156,6 +158,7 @@ def show_estimate(prepared: "Prepared", estimate: "Estimate", compared: Sequence
         "rows": f"{estimate.rows:,}" + ("" if estimate.complete else " (--limit)"),
         "to send": plural(estimate.to_send, "request") + _savings(estimate),
         "input": _input(estimate),
+        "attached": _attached(estimate),
         "output": _output(prepared, estimate),
         "cost": _cost(prepared, estimate),
         "at most": _ceiling(prepared, estimate),
@@ -251,6 +254,21 @@ def _input(estimate: "Estimate") -> str:
     if outlook.cached_share >= NOTABLE_SHARE:
         text += f"; {float(outlook.cached_share):.0%} cached"
     return text
+
+
+def _attached(estimate: "Estimate") -> str:
+    """Say what is taken for an image and for a file: nobody knows what they cost before they are billed."""
+    from pipeline.tokens import FILE_BOUND, IMAGE_BOUND, IMAGE_TOKENS
+
+    kinds = (("image", estimate.attached.images, IMAGE_BOUND), ("file", estimate.attached.files, FILE_BOUND))
+    said = [
+        f"{plural(number, name)}, taken for {IMAGE_TOKENS:,} tokens each and at most {bound:,}"
+        for name, number, bound in kinds
+        if number
+    ]
+    if said and not estimate.outlook.used:
+        said.append("--pilot finds out what they cost")
+    return "; ".join(said)
 
 
 def _most_tokens(estimate: "Estimate") -> int | None:

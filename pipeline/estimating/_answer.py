@@ -15,6 +15,7 @@ from pipeline.estimating._too_long import TooLong
 from pipeline.ledger import Known
 from pipeline.planning import Meter, Plan, PlannedRow, Selection, cut_before, decide, is_raised
 from pipeline.records import Request, TokenCount
+from pipeline.tokens import NOTHING_ATTACHED, Attached
 
 Tick = Callable[[int, float | None], None]
 """Hears how many rows are counted, and which share of the input that is (None: nobody knows)."""
@@ -44,6 +45,8 @@ class Estimate:
     """What counted: `tiktoken` or `toktok`; None if every count was kept from an earlier command."""
     longest: int
     """Input tokens of the longest request."""
+    attached: Attached
+    """Images and files in the requests to send: what they cost is a guess."""
     outlook: Outlook
     forecast: Forecast
     answered: int
@@ -88,6 +91,7 @@ class Scan:
     answered: int = 0
     cut_off: int = 0
     cut_off_below: int = 0
+    attached: Attached = NOTHING_ATTACHED
 
     def __post_init__(self) -> None:
         self.to_send = ToSend(self.meter)
@@ -109,6 +113,7 @@ class Scan:
             if chosen.count is not None and key in known.own:
                 self.to_send.remove(chosen.count, chosen.cut_off)
                 self.too_long.remove(chosen.row_id, chosen.count.tokens)
+                self.attached = self.attached.plus(chosen.attached, times=-1)
                 self.already += chosen.rows
                 self.repeated -= chosen.rows - 1
                 self._ended(known, key, known.own[key][0], rows=chosen.rows)
@@ -166,11 +171,20 @@ class Scan:
         for (_, cut_off), _, count in counted:
             if cut_off is not None:
                 self.to_send.was_cut_off(count, cut_off)
-        if self.sample is not None:
-            for (row_id, cut_off), request, count in counted:
-                self.sample.counted(request.key, count, cut_off, row_id=row_id)
+        most = max([count.bound for _, _, count in counted], default=0)
+        if self.sample is not None or self.meter.may_attach(most):
+            self._look_at_each(counted)
         if self.too_long.holds(longest):
             self.too_long.add((row_id, count.tokens) for (row_id, _), _, count in counted)
+
+    def _look_at_each(self, counted: Sequence[tuple[_Counted, Request, TokenCount]]) -> None:
+        """Look at what goes with requests beside their text, and at those of a pilot."""
+        for (row_id, cut_off), request, count in counted:
+            attached = self.meter.attached(request, count)
+            if attached != NOTHING_ATTACHED:
+                self.attached = self.attached.plus(attached)
+            if self.sample is not None:
+                self.sample.counted(request.key, count, cut_off, row_id=row_id, attached=attached)
 
     def _fits(self, tokens: int) -> bool:
         return not self.limits.never_fits(self.meter.limit_tokens(tokens))
@@ -191,6 +205,7 @@ class Scan:
             sizes=to_send.sizes,
             counter=counter,
             longest=to_send.longest,
+            attached=self.attached,
             outlook=outlook,
             forecast=found,
             answered=self.answered,

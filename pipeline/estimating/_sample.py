@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from pipeline.records import TokenCount
+from pipeline.tokens import NOTHING_ATTACHED, Attached
 
 
 @dataclass(slots=True)
@@ -15,6 +16,8 @@ class Chosen:
     """Of one that is to be sent; None: it has its answer, or can't be sent."""
     row_id: str = ""
     """Of its first row, if it is to be sent."""
+    attached: Attached = NOTHING_ATTACHED
+    """What goes with it beside its text."""
     rows: int = 1
     cut_off: int | None = None
     """The lower limit at which its answer was cut off before; None: it had none, or nothing is to be sent."""
@@ -53,11 +56,19 @@ class Sample:
         if key in self.chosen:
             self.chosen[key].rows += 1
 
-    def counted(self, key: str, count: TokenCount, cut_off: int | None = None, *, row_id: str = "") -> None:
+    def counted(
+        self,
+        key: str,
+        count: TokenCount,
+        cut_off: int | None = None,
+        *,
+        row_id: str = "",
+        attached: Attached = NOTHING_ATTACHED,
+    ) -> None:
         """Hear how large a request is that is to be sent; `cut_off`: the lower limit that cut its answer off before."""
         chosen = self.chosen.get(key)
         if chosen is not None:
-            chosen.count, chosen.cut_off, chosen.row_id = count, cut_off, row_id
+            chosen.count, chosen.cut_off, chosen.row_id, chosen.attached = count, cut_off, row_id, attached
 
     @property
     def to_send(self) -> frozenset[str]:

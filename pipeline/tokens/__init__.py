@@ -8,9 +8,12 @@ Importing this package is cheap; the tokenizer is loaded with the first count.
 from pipeline.records import CountMethod
 from pipeline.tokens._counter import Counter
 from pipeline.tokens._families import Family, family_of, overhead_is_published
-from pipeline.tokens._parts import FILE_BOUND, IMAGE_BOUND, IMAGE_TOKENS, Attached, attached_to
+from pipeline.tokens._parts import FILE_BOUND, IMAGE_BOUND, IMAGE_TOKENS, NOTHING_ATTACHED, Attached, attached_to
 
-__all__ = ["FILE_BOUND", "IMAGE_BOUND", "IMAGE_TOKENS", "Attached", "Counter", "attached_to", "counter_for"]
+__all__ = [
+    "FILE_BOUND", "IMAGE_BOUND", "IMAGE_TOKENS", "NOTHING_ATTACHED", "Attached", "Counter", "attached_to",
+    "counter_for",
+]  # fmt: skip
 
 
 def counter_for(provider: str, model: str, *, overridden: bool = False) -> Counter:

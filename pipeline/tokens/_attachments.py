@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pipeline.tokens._parts import FILE_BOUND, IMAGE_BOUND, IMAGE_TOKENS, NONE, attached_in, is_text
+from pipeline.tokens._parts import FILE_BOUND, IMAGE_BOUND, IMAGE_TOKENS, NOTHING_ATTACHED, attached_in, is_text
 
 EXACT, FORMULA, APPROXIMATE = range(3)
 """How sure a number is, in this order, so that the worst of several is their maximum."""
@@ -128,7 +128,7 @@ def part_size(part: Any, text_size: Callable[[str], Size], count: CountText) -> 
         return text_size(part)
     text, attached = part.get("text") if isinstance(part, Mapping) else None, attached_in(part)
     beside = text_size(text) if isinstance(text, str) else NOTHING
-    if attached == NONE:
+    if attached == NOTHING_ATTACHED:
         return beside if is_text(part) else json_size(part, count)._replace(grade=APPROXIMATE)
     return Size(
         beside.tokens + IMAGE_TOKENS * (attached.images + attached.files),

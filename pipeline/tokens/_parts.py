@@ -35,9 +35,13 @@ class Attached(NamedTuple):
     images: int = 0
     files: int = 0
 
+    def plus(self, other: "Attached", *, times: int = 1) -> "Attached":
+        """Add up; `times` -1 takes off."""
+        return Attached(self.images + times * other.images, self.files + times * other.files)
 
-NONE = Attached()
-ONE_FILE = Attached(files=1)
+
+NOTHING_ATTACHED = Attached()
+_ONE_FILE = Attached(files=1)
 
 
 def attached_to(messages: Iterable[Mapping[str, Any]]) -> Attached:
@@ -65,15 +69,15 @@ def attached_in(part: Any) -> Attached:
     Its keys are looked at as well as its `type`, which servers do without (`{"image_url": ...}`).
     """
     if isinstance(part, str | int | float) or part is None:
-        return NONE
+        return NOTHING_ATTACHED
     if not isinstance(part, Mapping):
-        return ONE_FILE
+        return _ONE_FILE
     kind, names = _kind(part), attaching(part)
     if not names and (kind in _WORDS or is_text(part)):
-        return NONE
+        return NOTHING_ATTACHED
     by_key = bool(names) and not _ATTACHES.search(kind) and all(_IMAGE in name.lower() for name in names)
     if not (_IMAGE in kind or by_key) or any(map(_is_of_a_file, _texts(part))):
-        return ONE_FILE
+        return _ONE_FILE
     return Attached(images=max([1, *(len(part[name]) for name in names if isinstance(part[name], list | tuple))]))
 
 
