@@ -307,6 +307,8 @@ class Meter:
         self._extra = job.model.extra
         self.max_tokens = job.model.max_tokens
         self._output = ASSUMED_OUTPUT if self.max_tokens is None else self.max_tokens
+        self._window = job.context_window
+        """What the job says of the model's context: no request can be billed more input than it holds."""
         self._worst_cases: dict[int, Decimal | None] = {}
         """By the input's bound: requests of one size cost the same, and different sizes are few."""
         self._added = 0
@@ -317,17 +319,28 @@ class Meter:
     @property
     def identity(self) -> Mapping[str, Any]:
         """Everything that a count depends on beside the request's messages."""
-        return self.counter.identity(self._schema, self._extra)
+        facts = self.counter.identity(self._schema, self._extra)
+        return facts if self._window is None else {**facts, "context_window": self._window}
 
     def count_all(self, requests: Sequence[Request]) -> list[TokenCount]:
         """Count requests, in order. May be called from several threads."""
-        return self.counter.count_all(
+        counts = self.counter.count_all(
             [request.messages for request in requests], schema=self._schema, extra=self._extra
         )
+        if self._window is None:
+            return counts
+        return [self._within(self._window, request, count) for request, count in zip(requests, counts, strict=True)]
+
+    def _within(self, window: int, request: Request, count: TokenCount) -> TokenCount:
+        """Bound what goes with a text by the model's context; a text has its own bound, whatever the job says."""
+        if count.bound <= window or self.attached(request, count) == NOTHING_ATTACHED:
+            return count
+        return count._replace(bound=max(window, count.tokens))
 
     def attached(self, request: Request, count: TokenCount) -> Attached:
         """Say how many images and files a request has that was counted."""
-        return attached_to(request.messages) if count.bound >= IMAGE_BOUND else NOTHING_ATTACHED
+        least = IMAGE_BOUND if self._window is None else min(IMAGE_BOUND, self._window)
+        return attached_to(request.messages) if count.bound >= least else NOTHING_ATTACHED
 
     @property
     def is_free(self) -> bool:

@@ -190,12 +190,28 @@ def test_images_and_files_are_told_with_what_they_are_taken_for(tmp_path):
             assert (found["images"], found["files"]) == (40, 1), counts
         assert (
             "attached  40 images, taken for 1,000 tokens each and at most 50,000; 1 file, taken for 1,000 tokens each"
-            " and at most 2,000,000; --pilot finds out what they cost\n"
+            " and at most 2,000,000; [model] context_window bounds a request with them; --pilot finds out what they"
+            " cost\n"
         ) in project.run("estimate", "job.toml").stdout
         assert facts(project, "--pilot", "19")["images"] == 2
         assert "finds out" not in project.run("estimate", "job.toml").stdout
         project.run("run", "job.toml", "--yes")
         assert facts(project)["images"] == facts(project)["files"] == 0
+
+
+def test_the_stated_context_bounds_what_a_request_with_images_or_files_may_cost(project):
+    of_chats(project, [[PAGES, PICTURE], [PICTURE], "word " * 40_000], "max_tokens = 100\ncontext_window = 32000")
+    found = facts(project)
+    assert (found["images"], found["files"]) == (2, 1)
+    text = 200_000 + 528  # bytes, and what the chat's format adds: a text is not bounded by what the job says
+    assert Decimal(found["ceiling_usd"]) == Decimal("0.25") * (2 * 32_000 + text) / 1_000_000 + Decimal("0.0006")
+    assert (
+        "and at most 2,000,000; a request with them at most 32,000 (context_window); --pilot"
+        in project.run("estimate", "job.toml").stdout
+    )
+    with_more = facts(project, "--set", "model.context_window=40000")
+    assert Decimal(with_more["ceiling_usd"]) == Decimal(found["ceiling_usd"]) + Decimal("0.25") * 16_000 / 1_000_000
+    assert facts(project, "--set", "model.context_window=3000000")["ceiling_usd"] > "0.5"
 
 
 def test_texts_alone_say_nothing_of_images(project):

@@ -158,7 +158,7 @@ def show_estimate(prepared: "Prepared", estimate: "Estimate", compared: Sequence
         "rows": f"{estimate.rows:,}" + ("" if estimate.complete else " (--limit)"),
         "to send": plural(estimate.to_send, "request") + _savings(estimate),
         "input": _input(estimate),
-        "attached": _attached(estimate),
+        "attached": _attached(prepared.job, estimate),
         "output": _output(prepared, estimate),
         "cost": _cost(prepared, estimate),
         "at most": _ceiling(prepared, estimate),
@@ -256,7 +256,7 @@ def _input(estimate: "Estimate") -> str:
     return text
 
 
-def _attached(estimate: "Estimate") -> str:
+def _attached(job: "Job", estimate: "Estimate") -> str:
     """Say what is taken for an image and for a file: nobody knows what they cost before they are billed."""
     from pipeline.tokens import FILE_BOUND, IMAGE_BOUND, IMAGE_TOKENS
 
@@ -266,6 +266,11 @@ def _attached(estimate: "Estimate") -> str:
         for name, number, bound in kinds
         if number
     ]
+    window = job.context_window
+    if said and window is not None and window < (FILE_BOUND if estimate.attached.files else IMAGE_BOUND):
+        said.append(f"a request with them at most {window:,} (context_window)")
+    elif estimate.attached.files and window is None:
+        said.append("[model] context_window bounds a request with them")
     if said and not estimate.outlook.used:
         said.append("--pilot finds out what they cost")
     return "; ".join(said)
