@@ -418,31 +418,35 @@ def _chat(row: Row, column: str) -> tuple[Message, ...]:
             raise InputError(f"{row.origin}: column {column!r} is not JSON: {error.msg}") from error
     if not isinstance(value, list) or not value:
         raise InputError(f"{row.origin}: column {column!r} must hold a list of messages, at least one")
-    messages = tuple(_message(each, f"{row.origin}: column {column!r}, message {n}") for n, each in enumerate(value, 1))
     try:
-        orjson.dumps(messages)
+        orjson.dumps(value)  # first of all: what is nested too deeply for it, is so for us
     except TypeError as error:
         raise InputError(f"{row.origin}: column {column!r} holds a chat that can't be sent: {error}") from error
-    return messages
+    return tuple(_message(each, f"{row.origin}: column {column!r}, message {n}") for n, each in enumerate(value, 1))
 
 
 def _message(value: Any, place: str) -> Message:
     if not isinstance(value, dict):
         raise InputError(f"{place} must be an object with role and content")
-    # Parquet gives every message every field, null where there is none; the same chat must make the same key.
-    message = {name: content for name, content in value.items() if content is not None or name == "content"}
+    # Parquet gives every object every field, null where there is none; the same chat must make the same key.
+    message: Message = {
+        name: content if type(content) is str else _without_nulls(content)
+        for name, content in value.items()
+        if content is not None or name == "content"
+    }
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str) or not role:
         raise InputError(f"{place} has no role")
-    if isinstance(content, list):
-        message["content"] = [_without_nulls(part) for part in content]
-    elif not isinstance(content, str) and not (content is None and message.get("tool_calls")):
+    if not isinstance(content, str | list) and not (content is None and message.get("tool_calls")):
         raise InputError(f"{place} has no content: it must be text or a list of parts")
     return message
 
 
-def _without_nulls(part: Any) -> Any:
-    return {name: value for name, value in part.items() if value is not None} if isinstance(part, dict) else part
+def _without_nulls(value: Any) -> Any:
+    """Leave out what is null in an object, however deep; what a list holds has its place and stays."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(each) for name, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
 class KeyMaker:

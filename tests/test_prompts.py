@@ -302,6 +302,40 @@ def test_parts_and_tool_calls_are_content_too():
     assert second == chat[1]
 
 
+NESTED = {}
+for _ in range(450):
+    NESTED = {"x": NESTED}
+
+
+def test_what_parquet_has_as_null_deep_in_a_chat_is_not_there():
+    picture = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": null}'}}
+    chat = [
+        {"role": "user", "content": [{"type": "text", "text": "a"}, picture, None]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+    ]
+    parquets = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "a", "image_url": None},
+                {"type": "image_url", "text": None, "image_url": picture["image_url"] | {"detail": None}},
+                None,
+            ],
+            "tool_calls": None,
+        },
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [call | {"index": None, "function": call["function"] | {"strict": None}}],
+        },
+    ]
+    template = Template(PromptSpec(messages_column="chat"))
+    once, again = template.render(row(chat=chat)), template.render(row(chat=parquets))
+    assert list(once) == list(again) == chat
+    assert KeyMaker(PLAIN).key(once) == KeyMaker(PLAIN).key(again)
+
+
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
@@ -316,6 +350,8 @@ def test_parts_and_tool_calls_are_content_too():
         ([{"role": "user"}], "message 1 has no content"),
         ([{"role": "user", "content": 5}], "message 1 has no content"),
         ([{"role": "user", "content": "\ud800"}], "can't be sent"),
+        ([{"role": "user", "content": [NESTED]}], "can't be sent: Recursion limit"),
+        (json.dumps([{"role": "user", "content": [NESTED]}]), "can't be sent: Recursion limit"),
     ],
 )
 def test_what_is_not_a_chat_is_an_error_that_names_row_and_column(value, problem):
