@@ -18,6 +18,9 @@ from pipeline.errors import JobFileError
 _MESSAGE_LENGTH = 300
 _PROBLEMS_TOLD = 4
 """So many of an answer's mistakes are told: a repair that hears of one mends one."""
+_ELLIPSIS, _BETWEEN = " \u2026 ", "; "
+MOST_SAID = _PROBLEMS_TOLD * (_MESSAGE_LENGTH + len(_ELLIPSIS)) + (_PROBLEMS_TOLD - 1) * len(_BETWEEN)
+"""Characters of what is said of one answer, at most."""
 _BYTE_ORDER_MARK = "\ufeff"
 _FENCE = "```"
 _INFO = re.compile(r"(?:[A-Za-z0-9+-]*\s*(?=[\[{\"])|json\b)?", re.IGNORECASE)
@@ -117,7 +120,7 @@ class AnswerCheck:
         if _LONG_NUMBER.search(inside):
             checked, value = json.loads(inside), _exact(inside)
         problems = list(islice(self._validator.iter_errors(checked), _PROBLEMS_TOLD))
-        return value, "; ".join(map(_said, problems)) or None
+        return value, _BETWEEN.join(map(_said, problems)) or None
 
 
 def _said(problem: jsonschema_rs.ValidationError) -> str:
@@ -125,7 +128,7 @@ def _said(problem: jsonschema_rs.ValidationError) -> str:
     where = "/".join(str(step) for step in problem.instance_path)
     text = f"{where or 'the answer'}: {problem.message}"
     half = _MESSAGE_LENGTH // 2
-    return text if len(text) <= _MESSAGE_LENGTH else f"{text[:half]} \u2026 {text[-half:]}"
+    return text if len(text) <= _MESSAGE_LENGTH else f"{text[:half]}{_ELLIPSIS}{text[-half:]}"
 
 
 def _exact(text: str) -> Any:

@@ -157,6 +157,25 @@ def test_no_figure_is_above_the_one_that_is_called_the_most_repairs_included(pro
     assert stub.bill - before <= most
 
 
+def test_what_a_repair_quotes_is_within_the_most_in_whatever_script(project, stub):
+    limit, wrong = 300, json.dumps(dict.fromkeys("abcd", "🙂" * 400), ensure_ascii=False)
+
+    def answer(payload):
+        """Bill a token a byte of what we say, and all of max_tokens for each answer, also as input."""
+        said = [m["content"].encode() for m in payload["messages"] if m["role"] == "user"]
+        return Reply(wrong, prompt_tokens=sum(map(len, said)) + limit * (len(said) - 1), completion_tokens=limit)
+
+    stub.answer = answer
+    project.rows(texts(3))
+    properties = ", ".join(f'{name} = {{ type = "integer" }}' for name in "abcd")
+    schema = f'[output]\nrepair = 4\nschema = {{ type = "object", properties = {{ {properties} }} }}\n'
+    project.job(model=f"max_tokens = {limit}", more=f"{schema}[stop]\ninvalid_share = 1.0")
+    most = money(project.estimated())[3]
+    project.run("run", "job.toml", "--yes", code=None)
+    assert stub.calls == 15
+    assert stub.bill <= most
+
+
 def test_a_budget_between_what_is_expected_and_the_most_is_told_not_to_do_for_the_worst(project, stub):
     repaired(project, stub, answers=2)
     _, _, high, _ = money(project.estimated("--pilot", "60"))

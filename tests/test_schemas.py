@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pipeline.errors import JobFileError
-from pipeline.schemas import AnswerCheck, doubts, unfenced
+from pipeline.schemas import MOST_SAID, AnswerCheck, doubts, unfenced
 
 CHECK = AnswerCheck({"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}})
 
@@ -65,6 +65,12 @@ def test_the_end_of_what_is_said_of_a_long_value_is_kept():
     assert problem.startswith('s: "xxx')
     assert problem.endswith("is longer than 20 characters")
     assert len(problem) < 320
+
+
+def test_what_is_said_of_an_answer_has_an_end():
+    check = AnswerCheck({"additionalProperties": {"type": "integer"}})
+    _, problem = check.check(json.dumps({"k" * 500 + str(n): "x" * 1000 for n in range(10)}))
+    assert len(problem) == MOST_SAID
 
 
 def test_all_mistakes_are_told_up_to_four():

@@ -7,9 +7,11 @@ from math import ceil
 from pipeline.estimating._outlook import Bill, Outlook
 from pipeline.estimating._to_send import EXACT, ToSend, total_usd
 from pipeline.planning import Meter
+from pipeline.schemas import MOST_SAID
 
-COMPLAINT = 100
-"""Input tokens of what a repair says of the answer before; about, as it quotes what is wrong."""
+COMPLAINT = 4 * MOST_SAID + 128
+"""Input tokens of what a repair says of the answer before, at most: it quotes what is wrong, and a character has up to
+four bytes, each a token; the rest is its own words and what the chat's format puts around two messages."""
 
 
 def worst_inputs(to_send: ToSend, outlook: Outlook) -> Counter[int]:
