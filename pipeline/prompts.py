@@ -30,6 +30,8 @@ _USER_LINE = "--- user ---"
 _LIKE_A_MARK = re.compile(r"\s*-{2,}\s*(system|user|assistant)\s*-{2,}\s*", re.IGNORECASE)
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 _SYSTEM = "system"
+_INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "refusal", "audio", "reasoning_content")
+"""What an assistant's message may hold in place of its content."""
 _COMPLETED_WITH = "/chat/completions"
 _UNSTEADY = ("lipsum", "random")  # the same row must always make the same request
 _OF_TEXTS = (
@@ -437,9 +439,17 @@ def _message(value: Any, place: str) -> Message:
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str) or not role:
         raise InputError(f"{place} has no role")
-    if not isinstance(content, str | list) and not (content is None and message.get("tool_calls")):
-        raise InputError(f"{place} has no content: it must be text or a list of parts")
+    if not isinstance(content, str | list) and not (content is None and _has_instead(role, message)):
+        raise InputError(
+            f"{place} has no content: it must be text or a list of parts; only an assistant's may be null, beside"
+            f" {', '.join(_INSTEAD_OF_CONTENT[:-1])} or {_INSTEAD_OF_CONTENT[-1]}"
+        )
     return message
+
+
+def _has_instead(role: str, message: Message) -> bool:
+    names = _INSTEAD_OF_CONTENT if role == "assistant" else _INSTEAD_OF_CONTENT[:1]
+    return any(message.get(name) for name in names)
 
 
 def _without_nulls(value: Any) -> Any:

@@ -302,6 +302,25 @@ def test_parts_and_tool_calls_are_content_too():
     assert second == chat[1]
 
 
+@pytest.mark.parametrize(
+    "instead",
+    [
+        {"tool_calls": [{"id": "1"}]},
+        {"function_call": {"name": "f", "arguments": "{}"}},
+        {"refusal": "no"},
+        {"audio": {"id": "audio_1"}},
+        {"reasoning_content": "2 + 2"},
+    ],
+    ids=str,
+)
+def test_an_assistant_s_turn_may_hold_something_else_than_content(instead):
+    template = Template(PromptSpec(messages_column="chat"))
+    turn = {"role": "assistant", "content": None} | instead
+    assert template.render(row(chat=[*CHAT, turn])) == (*CHAT, turn)
+    without = {"role": "assistant"} | instead
+    assert template.render(row(chat=[*CHAT, without])) == (*CHAT, without)
+
+
 NESTED = {}
 for _ in range(450):
     NESTED = {"x": NESTED}
@@ -349,6 +368,12 @@ def test_what_parquet_has_as_null_deep_in_a_chat_is_not_there():
         ([{"role": "", "content": "a"}], "message 1 has no role"),
         ([{"role": "user"}], "message 1 has no content"),
         ([{"role": "user", "content": 5}], "message 1 has no content"),
+        ([{"role": "user", "content": None, "refusal": "no"}], "message 1 has no content"),
+        (
+            [{"role": "assistant", "content": None, "refusal": None}],
+            "only an assistant's may be null, beside tool_calls,",
+        ),
+        ([{"role": "assistant", "content": 5, "refusal": "no"}], "message 1 has no content"),
         ([{"role": "user", "content": "\ud800"}], "can't be sent"),
         ([{"role": "user", "content": [NESTED]}], "can't be sent: Recursion limit"),
         (json.dumps([{"role": "user", "content": [NESTED]}]), "can't be sent: Recursion limit"),
