@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import wraps
@@ -32,6 +33,7 @@ _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 _SYSTEM = "system"
 _INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "refusal", "audio", "reasoning_content")
 """What an assistant's message may hold in place of its content."""
+_LEAST_WHOLE, _MOST_WHOLE = -(2**63), 2**64
 _COMPLETED_WITH = "/chat/completions"
 _UNSTEADY = ("lipsum", "random")  # the same row must always make the same request
 _OF_TEXTS = (
@@ -415,7 +417,7 @@ def _chat(row: Row, column: str) -> tuple[Message, ...]:
     value = row.values[column]
     if isinstance(value, str):
         try:
-            value = orjson.loads(value)
+            value = _from_json(value)
         except orjson.JSONDecodeError as error:
             raise InputError(f"{row.origin}: column {column!r} is not JSON: {error.msg}") from error
     if not isinstance(value, list) or not value:
@@ -425,6 +427,23 @@ def _chat(row: Row, column: str) -> tuple[Message, ...]:
     except TypeError as error:
         raise InputError(f"{row.origin}: column {column!r} holds a chat that can't be sent: {error}") from error
     return tuple(_message(each, f"{row.origin}: column {column!r}, message {n}") for n, each in enumerate(value, 1))
+
+
+def _from_json(text: str) -> Any:
+    """Read JSON; whole numbers beyond 64 bits, of which orjson makes floats that would be sent, stay as they are."""
+    value = orjson.loads(text)
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if type(each) is dict:
+            waiting += [inner for inner in each.values() if type(inner) is not str]  # of most messages nothing
+        elif type(each) is list:
+            waiting += each
+        elif type(each) is float and not _LEAST_WHOLE < each < _MOST_WHOLE:
+            with suppress(RecursionError):  # nested so deeply it can't be sent in any case
+                return json.loads(text)
+            return value
+    return value
 
 
 def _message(value: Any, place: str) -> Message:

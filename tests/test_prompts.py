@@ -302,6 +302,13 @@ def test_parts_and_tool_calls_are_content_too():
     assert second == chat[1]
 
 
+def test_numbers_of_a_chat_in_json_text_are_what_they_are_in_a_list():
+    numbers = [2**64 - 1, -(2**63), 1e30, -1e30, 0.1, 5]
+    chat = [{"role": "user", "content": [{"type": "text", "text": "9" * 40, "x": numbers}]}]
+    template = Template(PromptSpec(messages_column="chat"))
+    assert template.render(row(chat=json.dumps(chat))) == template.render(row(chat=chat)) == tuple(chat)
+
+
 @pytest.mark.parametrize(
     "instead",
     [
@@ -375,7 +382,14 @@ def test_what_parquet_has_as_null_deep_in_a_chat_is_not_there():
         ),
         ([{"role": "assistant", "content": 5, "refusal": "no"}], "message 1 has no content"),
         ([{"role": "user", "content": "\ud800"}], "can't be sent"),
+        *[
+            (given, "can't be sent: Integer exceeds 64-bit range")
+            for number in (2**64, -(2**63) - 1, 10**29)
+            for chat in [[{"role": "user", "content": [{"type": "text", "text": "a", "x": number}]}]]
+            for given in (chat, json.dumps(chat))
+        ],
         ([{"role": "user", "content": [NESTED]}], "can't be sent: Recursion limit"),
+        (json.dumps([{"role": "user", "content": [{"x": 2**64, "y": NESTED}]}]), "can't be sent"),
         (json.dumps([{"role": "user", "content": [NESTED]}]), "can't be sent: Recursion limit"),
     ],
 )
