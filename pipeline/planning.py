@@ -337,10 +337,13 @@ class Meter:
             return count
         return count._replace(bound=max(window, count.tokens))
 
+    def may_attach(self, bound: int) -> bool:
+        """Tell whether a request with this bound may have images or files. Of a batch ask for the largest first."""
+        return bound >= (IMAGE_BOUND if self._window is None else min(IMAGE_BOUND, self._window))
+
     def attached(self, request: Request, count: TokenCount) -> Attached:
         """Say how many images and files a request has that was counted."""
-        least = IMAGE_BOUND if self._window is None else min(IMAGE_BOUND, self._window)
-        return attached_to(request.messages) if count.bound >= least else NOTHING_ATTACHED
+        return attached_to(request.messages) if self.may_attach(count.bound) else NOTHING_ATTACHED
 
     @property
     def is_free(self) -> bool:

@@ -74,7 +74,7 @@ def facts_of(
         "duplicate_ids": estimate.duplicate_ids,
         "complete": estimate.complete,
         "budget_usd": job.budget_usd,
-        "plan_spent_usd": estimate.spent_usd,
+        "plan_spent_usd": None if estimate.spent_usd is None else as_booked(estimate.spent_usd),
         "price": _price_facts(price),
         "contradictions": [asdict(one) for one in api.contradictions(prepared, estimate)],
         "compare": [_compared_facts(line) for line in compared],
