@@ -123,6 +123,12 @@ class Job:
     config: Mapping[str, Any] = field(default_factory=dict)
     """The file's content with overrides applied, as JSON: booked with each run."""
 
+    @property
+    def destination(self) -> str:
+        """Say for people who is asked: a model at a provider, and the address if it isn't the provider's own."""
+        elsewhere = "" if self.model.base_url is None else f" ({self.model.base_url})"
+        return f"{self.model.name} at {self.provider.name}{elsewhere}"
+
 
 def load_job(path: str, overrides: Iterable[str] = ()) -> Job:
     """Read a job file; `overrides` are `section.key=value` with TOML values (`--set`). Raises JobFileError."""

@@ -380,6 +380,50 @@ def test_where_no_key_is_sent_but_one_may_be_wanted_is_a_warning(tmp_path, base_
     assert PREFIXED not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("base_url", "provider", "variable", "whose"),
+    [
+        ("https://api.openai.com.evil.example/v1", "openai", "OPENAI_API_KEY", "openai"),
+        ("https://evil.example/v1", "mine", "OPENAI_API_KEY", "openai"),
+        ("https://api.openai.com/v2", "modelslab", "MODELSLAB_API_KEY", "modelslab"),
+        ("https://eu.api.openai.com/v1", "openai", "OPENAI_API_KEY", None),
+        ("https://evil.example/v1", "openai", "MARKED", None),
+        ("http://127.0.0.1:9/v1", "openai", "OPENAI_API_KEY", None),
+    ],
+)
+def test_a_presets_key_that_goes_to_another_host_is_a_warning(tmp_path, base_url, provider, variable, whose):
+    project = Project(tmp_path, base_url, {variable: PREFIXED})
+    project.rows(texts(1))
+    project.job(model=f'max_tokens = 50\napi_key_env = "{variable}"')
+    host = base_url.split("/")[2]
+    for command, code in (("check", 0), ("estimate", 0), ("run", 2)):
+        done = project.run(command, "job.toml", "--set", f"model.provider={provider}", code=code)
+        warned = f"the key in ${variable} goes to {host}, which is not {whose}'s own address" in done.stderr
+        assert warned is (whose is not None), command
+        assert (f"{variable} goes to" in done.stderr) is warned
+        assert base_url in done.stdout + done.stderr
+        assert PREFIXED not in done.stdout + done.stderr
+
+
+def test_a_preset_may_not_get_the_key_of_another_unnoticed(tmp_path):
+    project = Project(tmp_path, "https://modelslab.com/api/v7/llm", {"OPENAI_API_KEY": PREFIXED})
+    project.rows(texts(1))
+    project.job(model='max_tokens = 50\napi_key_env = "OPENAI_API_KEY"')
+    done = project.run("check", "job.toml", "--set", "model.provider=modelslab")
+    assert "the key in $OPENAI_API_KEY goes to modelslab.com, which is not openai's own address" in done.stderr
+
+
+def test_check_shows_where_requests_and_the_key_go(tmp_path):
+    project = Project(tmp_path, "https://gate.example/v1/", {"MARKED": PREFIXED})
+    project.rows(texts(1))
+    project.job(model=MODEL)
+    assert "sent to  https://gate.example/v1, the key in $MARKED with it\n" in project.run("check", "job.toml").stdout
+    facts = json.loads(project.run("check", "job.toml", "--json").stdout)
+    assert (facts["address"], facts["api_key_env"]) == ("https://gate.example/v1", "MARKED")
+    project.job()
+    assert "sent to  https://gate.example/v1, no key with it\n" in project.run("check", "job.toml").stdout
+
+
 def test_a_401_says_whether_a_key_was_sent(tmp_path, stub):
     stub.api_key = PREFIXED
     project = Project(tmp_path, stub.base_url, {"OPENAI_API_KEY": PREFIXED})

@@ -154,7 +154,7 @@ def show_estimate(prepared: "Prepared", estimate: "Estimate", compared: Sequence
     """Return the estimate as lines for people."""
     job = prepared.job
     lines = {
-        "job": f"{job.name}: {job.model.name} at {job.provider.name}",
+        "job": f"{job.name}: {job.destination}",
         "rows": f"{estimate.rows:,}" + ("" if estimate.complete else " (--limit)"),
         "to send": plural(estimate.to_send, "request") + _savings(estimate),
         "input": _input(estimate),

@@ -2,11 +2,15 @@
 
 import os
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli._options import job_options, json_option, overrides_of, warn
 from pipeline.cli._show import money, print_facts, say
+
+if TYPE_CHECKING:
+    from pipeline.job import Job
 
 
 @click.command("check", short_help="Validate a job and show its first request; send nothing.")
@@ -27,6 +31,8 @@ def command(
             "job": opened.name,
             "provider": opened.provider.name,
             "model": opened.model.name,
+            "address": opened.provider.base_url,
+            "api_key_env": opened.api_key_env,
             "files": [str(file) for file in found.prepared.plan.source.files],
             "key": found.key,
             "input_tokens": found.tokens,
@@ -43,6 +49,7 @@ def command(
     facts = {
         "job": opened.name,
         "model": f"{opened.model.name} at {opened.provider.name}",
+        "sent to": _sent_to(opened),
         "input": f"{opened.input.path} ({files} file{'s' if files > 1 else ''})",
         "key": found.key,
         "tokens": f"{found.tokens} ({found.count_method}, counted by {counter.library}: {counter.note})",
@@ -57,3 +64,10 @@ def command(
         warn(warning)
     say(f"{opened.file}: no mistakes found; nothing was sent")
     return 0
+
+
+def _sent_to(job: "Job") -> str:
+    """Name the address, and the variable whose key goes there: the two that a stranger's job may have chosen."""
+    if job.provider.base_url is None:
+        return "a model on this machine"
+    return f"{job.provider.base_url}, {f'the key in ${job.api_key_env}' if job.api_key_env else 'no key'} with it"

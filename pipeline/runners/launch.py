@@ -24,7 +24,8 @@ from pipeline.notices import Notify
 from pipeline.planning import Meter, Plan, Selection, as_base64, paid_for_nothing, passes_over
 from pipeline.pricing import Price
 from pipeline.prompts import KeyMaker
-from pipeline.providers import usual_key_env
+from pipeline.providers import names as provider_names
+from pipeline.providers import own_address, usual_key_env
 from pipeline.records import Request
 from pipeline.runners import runlog
 from pipeline.runners._connection import Bundled, Connection, Remote
@@ -87,6 +88,7 @@ def prepare(job: Job, *, limit: int | None = None) -> Prepared:
     warnings += [] if job.model.schema is None else doubts(job.model.schema)
     others = left_out(job.input.path, plan.source.files)
     warnings += [] if others is None else [others]
+    warnings += _key_of_another(job)
     if price is None:
         costs = "costs will be NULL, not zero"
         if job.provider.tells_costs:
@@ -224,6 +226,19 @@ def credentials(job: Job, environ: Mapping[str, str]) -> str | None:
             " that are no text, or a line break); set it again"
         )
     return key or None
+
+
+def _key_of_another(job: Job) -> list[str]:
+    """Warn when a preset's usual key is named for somebody else's address: a stranger's job may be after it."""
+    host = urlsplit(job.provider.base_url or "").hostname
+    if job.api_key_env is None or host is None or host in _LOOPBACK:
+        return []
+    for preset in provider_names():
+        own = urlsplit(own_address(preset) or "").hostname
+        # A region's host is the preset's own too: eu.api.openai.com.
+        if usual_key_env(preset) == job.api_key_env and own is not None and not f".{host}".endswith(f".{own}"):
+            return [f"the key in ${job.api_key_env} goes to {host}, which is not {preset}'s own address"]
+    return []
 
 
 def key_warnings(job: Job, key: str | None, environ: Mapping[str, str]) -> list[str]:
