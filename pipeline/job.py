@@ -19,6 +19,7 @@ import orjson
 from pipeline import providers
 from pipeline.doorman import Limits
 from pipeline.errors import JobFileError, did_you_mean
+from pipeline.files import read_bytes
 from pipeline.health import StopRules
 from pipeline.pricing import Price, price_from_table
 from pipeline.prompts import PromptSpec, Template, address
@@ -369,9 +370,9 @@ def _schema(output: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
         return None
     file = Path(output["schema_file"])
     try:
-        schema = orjson.loads(file.read_bytes().removeprefix(codecs.BOM_UTF8))
+        schema = orjson.loads(read_bytes(file).removeprefix(codecs.BOM_UTF8))
     except OSError as error:
-        raise JobFileError(f"{path}: [output] schema_file {file} can't be read: {error.strerror}") from error
+        raise JobFileError(f"{path}: [output] schema_file {file} can't be read: {error.strerror or error}") from error
     except ValueError as error:
         raise JobFileError(f"{path}: [output] schema_file {file} is not JSON: {error}") from error
     if not isinstance(schema, dict):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline import _genai
 from pipeline.errors import PriceError, did_you_mean
+from pipeline.files import read_text
 from pipeline.pricing import (
     LANES,
     REALTIME,
@@ -276,7 +277,7 @@ def _of_book(where: str, book: PriceBook) -> _List:
 
 def _read(file: Path) -> PriceBook:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_text(file)
     except (OSError, UnicodeDecodeError) as error:
         raise PriceError(f"the price file {file} can't be read: {error}") from error
     return PriceBook(parse_prices(text, str(file)))

@@ -23,6 +23,7 @@ from jinja2.filters import do_format, make_attrgetter, sync_do_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.errors import InputError, JobFileError, MissingColumn, did_you_mean
+from pipeline.files import read_text
 from pipeline.records import Message, ModelSpec, Row
 from pipeline.text import PlainDecimal, decimal_text
 
@@ -211,7 +212,7 @@ def _parts(spec: PromptSpec) -> list[_Part]:
 
 def _read(file: str) -> str:
     try:
-        return Path(file).read_text(encoding="utf-8-sig")
+        return read_text(Path(file))
     except FileNotFoundError:
         raise JobFileError(f"[prompt] file: there is no file {file}") from None
     except (OSError, UnicodeDecodeError) as error:

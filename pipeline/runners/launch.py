@@ -18,6 +18,7 @@ from pipeline.counting import Counting
 from pipeline.counts import SUFFIX as COUNTS_SUFFIX
 from pipeline.errors import STOP_REQUEST, InputError, JobFileError, PriceError, UsageError, UserError
 from pipeline.estimating import Estimate, Outlook, TooLong, ToSend
+from pipeline.files import read_text
 from pipeline.job import Job
 from pipeline.ledger import Ledger, Retry, RunRequest, RunStart
 from pipeline.notices import Notify
@@ -196,7 +197,7 @@ def prompt_id(job: Job) -> str:
 
 def _prompt_and_model(job: Job) -> list[object]:
     spec = job.prompt
-    prompt_file = Path(spec.file).read_text(encoding="utf-8") if spec.file else None
+    prompt_file = read_text(Path(spec.file), "utf-8") if spec.file else None
     return [[spec.system, spec.user, spec.messages_column, prompt_file], KeyMaker(job.model).key(())]
 
 

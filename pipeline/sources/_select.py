@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import InputError, did_you_mean
+from pipeline.files import OF_THE_SYSTEM, is_of_the_system
 from pipeline.sources._formats import find_format, format_of, known_endings
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -36,8 +37,7 @@ def select_files(path: str, format_name: str | None) -> tuple[tuple[Path, ...], 
     else:
         _refuse_lost_links([place])
         raise InputError(_missing(place))
-    if not all(file.is_file() for file in files):
-        raise InputError(f"[input] path: {path} is not a regular file, so it can't be read twice")
+    _refuse_no_files(path, files)
     return tuple(files), format_name or _common_format(path, files)
 
 
@@ -52,6 +52,14 @@ def _refuse_lost_links(paths: Sequence[Path]) -> None:
                 raise InputError(f"[input] path: {path} is a link to {where}, which is not there") from None
         except (OSError, ValueError):  # a loop of links leads to no file that others don't show; a NUL is in no name
             continue
+
+
+def _refuse_no_files(path: str, files: Sequence[Path]) -> None:
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"[input] path: {path} is not a regular file, so it can't be read twice")
+        if is_of_the_system(file.stat()):
+            raise InputError(f"[input] path: {file} can't be read: {OF_THE_SYSTEM}")
 
 
 def _each_once(files: Sequence[Path]) -> list[Path]:
