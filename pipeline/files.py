@@ -1,8 +1,10 @@
-"""Files that a job names, read whole: a job may be a stranger's, and not every name stands for a file.
+"""Files that are what they should be: those that a job names, read whole, and our own at names that anybody can guess.
 
-A device never ends, a pipe keeps its reader waiting, and what the system shows of a process as files holds its keys.
+A job may be a stranger's, and so may a folder. A device never ends, a pipe keeps its reader waiting, a link leads to
+somebody's own file, and what the system shows of a process as files holds its keys.
 """
 
+import errno
 import io
 import os
 import stat
@@ -41,6 +43,27 @@ def read_text(file: Path, encoding: str = "utf-8-sig") -> str:
 def is_of_the_system(status: os.stat_result) -> bool:
     """Tell whether a file is one of those below /proc, by whatever name and links it was found."""
     return status.st_dev == _proc()
+
+
+class Planted(OSError):
+    """What lies at the name of one of our own files is none of ours."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is a link, a pipe or a device, and no file of promptmill's; look at it and remove it")
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open one of our own files without following a link or waiting for anybody. Raises OSError, Planted among them."""
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:  # a link; a pipe that nobody reads, or a socket
+            raise Planted(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Planted(path)
+    return fd
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Files that a job names: what is no file, or not the user's, is refused before it is read."""
+"""What is no file, or not the user's, is refused before it is read; no planted link is written through."""
 
 import os
 import re
@@ -94,3 +94,68 @@ def test_text_has_one_kind_of_line_end_and_no_byte_order_mark(project):
     Path("text").write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n")
     assert read_text(Path("text")) == "one\ntwo\nthree\n"
     assert read_text(Path("text"), "utf-8") == "\ufeffone\ntwo\nthree\n"
+
+
+@pytest.fixture
+def answered(tmp_path, stub):
+    project = Project(tmp_path, stub.base_url)
+    project.rows(texts(3))
+    project.job()
+    project.run("run", "job.toml", "--yes")
+    (tmp_path / "precious.txt").write_text("precious")
+    return project
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_results_are_not_written_through_a_link_that_somebody_planted(answered, ending):
+    out = answered.folder / f"out.{ending}"
+    (answered.folder / f".{out.name}.part").symlink_to("precious.txt")
+    answered.run("results", "job.toml", "-o", out.name)
+    assert (answered.folder / "precious.txt").read_text() == "precious"
+    assert not out.is_symlink()
+    assert out.stat().st_size > 10
+
+
+def test_a_planted_hard_link_is_not_written_through_either(answered):
+    os.link(answered.folder / "precious.txt", answered.folder / ".out.csv.part")
+    answered.run("results", "job.toml", "-o", "out.csv")
+    assert (answered.folder / "precious.txt").read_text() == "precious"
+
+
+def _plant(place, what):
+    if what == "a pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("made.txt" if what == "a link to nothing" else "precious.txt")
+
+
+PLANTED = ["a link", "a link to nothing", "a pipe"]
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_a_lock_beside_results_that_is_no_file_is_named_and_makes_none(answered, what):
+    _plant(answered.folder / ".out.csv.lock", what)
+    said = answered.run("results", "job.toml", "-o", "out.csv", code=2).stderr
+    assert re.search(r"-o out\.csv can't be written: .*\.out\.csv\.lock is a link, a pipe or a device", said), said
+    assert not (answered.folder / "made.txt").exists()
+    assert (answered.folder / "precious.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_a_gate_that_is_no_file_is_named_and_makes_none(answered, what):
+    gate = answered.folder / "promptmill.duckdb.gate"
+    gate.unlink()
+    _plant(gate, what)
+    said = answered.run("status", code=2).stderr
+    assert "promptmill.duckdb.gate is a link, a pipe or a device, and no file of promptmill's" in said
+    assert not (answered.folder / "made.txt").exists()
+
+
+def test_a_run_before_a_gate_that_is_a_link_sends_nothing(project, stub):
+    _plant(project.folder / "promptmill.duckdb.gate", "a link to nothing")
+    project.base_url = stub.base_url
+    project.job()
+    said = project.run("run", "job.toml", "--yes", code=2).stderr
+    assert "promptmill.duckdb.gate is a link, a pipe or a device" in said
+    assert not (project.folder / "made.txt").exists()
+    assert not stub.requests

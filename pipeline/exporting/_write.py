@@ -19,6 +19,7 @@ from pipeline.errors import UserError
 from pipeline.exporting._formulas import guard
 from pipeline.exporting._pieces import pieces_beside
 from pipeline.exporting._shapes import Misfit, Shapes
+from pipeline.files import open_own
 from pipeline.text import decimal_text
 
 Rows = Iterable[Mapping[str, Any]]
@@ -196,14 +197,14 @@ def _alone(output: Path) -> Iterator[None]:
     """
     lock = output.with_name(f".{output.name}.lock")
     while True:
-        with lock.open("ab") as file:
+        with os.fdopen(open_own(lock, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(f"-o {output}: another command is writing this file; wait for its end") from None
             except OSError:
                 pass
-            if not (lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat())):
+            if not (lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.lstat())):
                 continue  # somebody has just taken it away
             try:
                 yield
@@ -218,6 +219,8 @@ def _whole(output: Path, write: Callable[[Path], int]) -> int:
     try:
         with _alone(output):
             try:
+                part.unlink(missing_ok=True)  # of a command that was killed; or a link, which would be written through
+                os.close(open_own(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
                 written = write(part)
                 os.replace(part, output)  # noqa: PTH105 -- the same call, said plainly
             except BaseException:

@@ -23,6 +23,7 @@ from typing import Self
 import duckdb
 
 from pipeline.errors import LedgerBusy, LedgerError
+from pipeline.files import Planted, open_own
 from pipeline.threads import LOOK_SECONDS
 
 BOUNDED = "2GB"
@@ -430,7 +431,9 @@ class _Gate:
 
     def __enter__(self) -> Self:
         try:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._fd = open_own(self._path, os.O_RDWR | os.O_CREAT)
+        except Planted as error:
+            raise LedgerError(str(error)) from error
         except OSError:
             self._fd = None
         return self
