@@ -17,12 +17,12 @@ from bookings import COST, WORST, Booked, ask, child, each_line_once, finished, 
 from project import Project, texts
 from stub import StubServer
 
-from pipeline import journal
-from pipeline.errors import LedgerBusy, LedgerError
+from pipeline import api, journal
+from pipeline.errors import LedgerBusy, LedgerError, UsageError
 from pipeline.ledger import Ledger, _connect, _journals, store
 from pipeline.runners import _backlog, _loader
 from pipeline.runners._loader import Loader
-from pipeline.runners.job_lock import job_lock, live_runs
+from pipeline.runners.job_lock import asked_to_stop, job_lock, live_runs
 
 HOLDER = """
 import sys
@@ -956,6 +956,46 @@ def test_a_lock_that_is_a_link_overwrites_nothing(path):
     precious = path.with_name("precious.txt")
     precious.write_text("precious")
     (folder / "j.lock").symlink_to(precious)
-    with pytest.raises(LedgerError, match="can't be written"), job_lock(folder, "j", "account"):
+    with pytest.raises(LedgerError, match=r"j\.lock is a link"), job_lock(folder, "j", "account"):
         pass
     assert precious.read_text() == "precious"
+
+
+def test_a_lock_that_is_a_pipe_hangs_nobody_and_a_link_is_no_run(path):
+    folder = Ledger(path).folder
+    folder.mkdir()
+    os.mkfifo(folder / "pipe.lock")
+    with job_lock(path.parent, "elsewhere", "account"):
+        (folder / "link.lock").symlink_to(path.parent / "elsewhere.lock")
+        assert live_runs(folder) == {}
+    with pytest.raises(LedgerError, match=r"pipe\.lock is a link, a pipe"), job_lock(folder, "pipe", "account"):
+        pass
+
+
+@pytest.mark.parametrize("pid", ['"abc"', "0", "-1", "true", "2.5", "null", "99999999999999999999", "9" * 4000])
+def test_a_process_that_can_be_no_run_is_not_signalled(path, monkeypatch, pid):
+    """What a lock file says may be a stranger's word."""
+    folder = Ledger(path).folder
+    folder.mkdir()
+    signalled = []
+    monkeypatch.setattr(os, "kill", lambda *call: signalled.append(call))
+    with (folder / "ghost.lock").open("w+") as ghost:
+        ghost.write(f'{{"pid": {pid}, "account": "x"}}')
+        ghost.flush()
+        fcntl.flock(ghost, fcntl.LOCK_EX)
+        assert live_runs(folder) == {"ghost": {}}
+        with pytest.raises(UsageError, match="the job ghost is starting this moment"):
+            api.stop(Ledger(path), "ghost")
+    assert signalled == []
+
+
+def test_a_run_that_is_a_containers_first_process_is_asked_to_stop_by_a_file(path, monkeypatch):
+    folder = Ledger(path).folder
+    folder.mkdir()
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("process 1 is signalled"))
+    with (folder / "j.lock").open("w+") as lock:
+        lock.write('{"pid": 1, "account": "x"}')
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert api.stop(Ledger(path), "j") == 1
+    assert asked_to_stop(folder, "j")

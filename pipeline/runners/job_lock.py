@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import LedgerBusy, LedgerError
+from pipeline.files import Planted, open_own
 
 SUFFIX = ".lock"
 STOP_SUFFIX = ".stop"
 """Of a file that asks a run to stop which no signal reaches: in a thread of somebody's program, or elsewhere."""
+
+_LARGEST_PID = 2**31 - 1
+"""What the kernel's own type holds; nobody numbers processes that high."""
 
 
 @contextmanager
@@ -28,7 +32,9 @@ def job_lock(folder: Path, job: str, account: str, *, hears_signals: bool = True
         raise LedgerError(f"the folder {folder.parent} doesn't exist; make it, or name another ledger with --ledger")
     try:
         folder.mkdir(exist_ok=True)
-        fd = os.open(folder / f"{job}{SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        fd = open_own(folder / f"{job}{SUFFIX}", os.O_RDWR | os.O_CREAT)
+    except Planted as error:
+        raise LedgerError(str(error)) from error
     except OSError as error:
         raise LedgerError(f"the folder {folder} can't be written: {error.strerror}; choose another --ledger") from error
     try:
@@ -53,10 +59,12 @@ def job_lock(folder: Path, job: str, account: str, *, hears_signals: bool = True
 def ask_to_stop(folder: Path, job: str, facts: Mapping[str, Any]) -> None:
     """Ask a live run to stop, of which `live_runs` says these facts. Raises OSError if that can't be done.
 
-    A run on another machine, or in another container, finds a file: here its number may be a stranger's.
+    A run on another machine, or in another container, finds a file: here its number may be a stranger's. So does number
+    1, which is a run only where that is all of a container, and else what the machine was started with.
     """
-    if facts.get("hears_signals", True) and facts.get("where", _where()) == _where():
-        os.kill(int(facts["pid"]), signal.SIGTERM)
+    pid = int(facts["pid"])
+    if pid > 1 and facts.get("hears_signals", True) and facts.get("where", _where()) == _where():
+        os.kill(pid, signal.SIGTERM)
     else:
         _stop_file(folder, job).touch()
 
@@ -114,7 +122,10 @@ def live_runs(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the running jobs of a ledger: name -> what their lock file says (`pid`, `account`, `hears_signals`)."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fd = open_own(path, os.O_RDONLY)
+        except OSError:  # no file of ours, gone, or another user's
+            continue
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -129,6 +140,11 @@ def live_runs(folder: Path) -> dict[str, dict[str, Any]]:
 def _facts(data: bytes) -> dict[str, Any]:
     try:
         facts = json.loads(data)
-    except ValueError:  # just being written
+    except (ValueError, RecursionError):  # just being written, or by somebody else
         return {}
-    return facts if isinstance(facts, dict) else {}
+    return facts if isinstance(facts, dict) and _is_process(facts.get("pid")) else {}
+
+
+def _is_process(pid: object) -> bool:
+    """Tell whether a number can be a run's: to the kernel 0 and below mean groups of processes, or all of them."""
+    return type(pid) is int and 1 <= pid <= _LARGEST_PID
