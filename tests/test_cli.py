@@ -162,6 +162,42 @@ def test_sql_reads_its_query_from_standard_input(tmp_path, stub):
     assert "2" in project.run("sql", stdin="select count(*) from results").stdout
 
 
+def test_check_shows_parts_and_other_fields_of_messages_as_json_and_cuts_pictures(tmp_path):
+    picture = f"data:image/png;base64,{'iVBOR' * 300_000}="
+    call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    chat = [
+        {"role": "user", "name": "ann", "content": [
+            {"type": "text", "text": "it's \x1b[31m"}, {"type": "image_url", "image_url": {"url": picture}},
+        ]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "seen"},
+        {"role": "user", "content": f"{'word ' * 100}\nits bytes: {'QUJD' * 100}=="},
+    ]  # fmt: skip
+    project = Project(tmp_path)
+    project.rows([{"id": "r0", "chat": chat}])
+    text = project.job().read_text(encoding="utf-8").replace('user = "{{ text }}"', 'messages_column = "chat"')
+    project.job(text=text)
+    shown = project.run("check", "job.toml").stdout
+    assert shown.partition("\n--- user ---\n")[2].splitlines()[:-1] == [
+        """{"type": "text", "text": "it's \\u001b[31m"}""",
+        f'{{"type": "image_url", "image_url": {{"url": "{picture[:60]}\u2026 (1,500,023 characters)"}}}}',
+        'name: "ann"',
+        "",
+        "--- assistant ---",
+        f"tool_calls: [{json.dumps(call)}]",
+        "",
+        "--- tool ---",
+        "seen",
+        'tool_call_id: "call_1"',
+        "",
+        "--- user ---",
+        "word " * 100,
+        f"its bytes: {('QUJD' * 100)[:60]}\u2026 (402 characters)",
+        "",
+    ]
+    assert json.loads(project.run("check", "job.toml", "--json").stdout)["messages"] == chat
+
+
 def test_a_user_without_a_home_needs_none(tmp_path, stub, monkeypatch):
     def nobody(uid):
         raise KeyError(uid)

@@ -1,16 +1,23 @@
 """`promptmill check JOB`."""
 
 import os
+import re
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli._options import job_options, json_option, overrides_of, warn
-from pipeline.cli._show import money, print_facts, say
+from pipeline.cli._show import as_json_text, money, print_facts, say
 
 if TYPE_CHECKING:
     from pipeline.job import Job
+    from pipeline.records import Message
+
+_ENCODED = re.compile(r"""data:[^\s"']{256,}|(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{256,}={0,2}""")
+"""A picture or a sound as a data URL, or bytes in base64: nobody reads those, and they fill a terminal."""
+_SHOWN = 60
 
 
 @click.command("check", short_help="Validate a job and show its first request; send nothing.")
@@ -58,7 +65,8 @@ def command(
     print_facts(facts, as_json=False)
     for message in found.messages or ():
         say(f"\n--- {message.get('role')} ---")
-        say(str(message.get("content")))
+        for line in _lines(message):
+            say(_ENCODED.sub(_cut, line))
     click.echo()
     for warning in found.warnings:
         warn(warning)
@@ -71,3 +79,20 @@ def _sent_to(job: "Job") -> str:
     if job.provider.base_url is None:
         return "a model on this machine"
     return f"{job.provider.base_url}, {f'the key in ${job.api_key_env}' if job.api_key_env else 'no key'} with it"
+
+
+def _lines(message: "Message") -> Iterator[str]:
+    """Yield a message as it is sent: its text as it is, parts and whatever else it holds as JSON."""
+    content = message.get("content")
+    if isinstance(content, str):
+        yield content
+    else:  # a message with tool calls may have none
+        yield from (as_json_text(part, indent=None) for part in content or ())
+    for name, value in message.items():
+        if name not in {"role", "content"}:
+            yield f"{name}: {as_json_text(value, indent=None)}"
+
+
+def _cut(match: re.Match[str]) -> str:
+    text = match.group()
+    return f"{text[:_SHOWN]}\u2026 ({len(text):,} characters)"
