@@ -207,6 +207,7 @@ def _build(table: dict[str, Any], path: str) -> Job:
     if "base_url" in model:
         booked["model"]["base_url"] = model["base_url"]
     schema = _schema(sections["output"], path)
+    _refuse_twice(table["model"], schema, path)
     api_key_env, key_required = _key_source(model, provider)
     price = price_from_table(sections["price"], model["provider"], model["name"], path) if sections["price"] else None
     repair = sections["output"].get("repair", 0)
@@ -334,6 +335,19 @@ def _provider(model: dict[str, Any], path: str) -> Provider:
         base_url = model["base_url"] = address(base_url)
     providers.check_extra(model.get("extra", {}))
     return providers.find(model["provider"], base_url=base_url, dialect=dialect, options=options)
+
+
+def _refuse_twice(model: Mapping[str, Any], schema: Mapping[str, Any] | None, path: str) -> None:
+    """Refuse what [model] extra would replace of the same request: only one of the two could be sent."""
+    extra = model.get("extra", {})
+    for name in PARAMETERS:
+        if name in model and name in extra:
+            raise JobFileError(f"{path}: [model] {name} and extra.{name} say the same thing twice: keep one of them")
+    if "response_format" in extra and schema is not None and model.get("structured_output") != "none":
+        raise JobFileError(
+            f"{path}: [model] extra.response_format would replace the schema of [output]: leave it out, or say"
+            ' structured_output = "none", and answers are only checked against the schema'
+        )
 
 
 def _chosen_way(model: Mapping[str, Any], schema: Mapping[str, Any] | None) -> str | None:

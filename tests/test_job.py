@@ -7,7 +7,7 @@ import pytest
 from project import Project
 
 from pipeline.errors import JobFileError
-from pipeline.job import build_job, job_name, load_job
+from pipeline.job import PARAMETERS, build_job, job_name, load_job
 from pipeline.prompts import KeyMaker
 from pipeline.records import Request
 from pipeline.runners.launch import account_of, find_prices, plan_fingerprint
@@ -142,6 +142,25 @@ def test_what_makes_no_sense_in_output_is_an_error(project, output, says):
     (project.folder / "broken.json").write_text("{")
     with pytest.raises(JobFileError, match=says):
         load_job(str(project.job(more=f"[output]\n{output}")))
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS))
+def test_a_parameter_that_extra_would_replace_is_an_error(project, name):
+    model = {"stop": '"x"', "seed": "1", "reasoning_effort": '"low"', "verbosity": '"low"'}.get(name, "0.5")
+    both = f"{name} = {model}\nextra = {{ {name} = {model} }}"
+    with pytest.raises(JobFileError, match=rf"job\.toml: \[model\] {name} and extra\.{name} say the same thing twice"):
+        load_job(str(project.job(model=both)))
+    for one in both.split("\n"):
+        load_job(str(project.job(model=one)))
+
+
+def test_a_form_of_answers_in_extra_beside_a_schema_is_an_error_unless_it_is_the_only_one_sent(project):
+    extra = 'extra = { response_format = { type = "json_object" } }'
+    schema = '[output]\nschema = { type = "object" }'
+    with pytest.raises(JobFileError, match=r"extra\.response_format would replace the schema of \[output\]"):
+        load_job(str(project.job(model=extra, more=schema)))
+    load_job(str(project.job(model=extra)))
+    load_job(str(project.job(model=f'{extra}\nstructured_output = "none"', more=schema)))
 
 
 def test_a_schema_may_stand_in_a_file(project):
