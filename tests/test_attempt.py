@@ -113,7 +113,8 @@ async def test_an_exchange_costs_what_the_provider_bills_and_is_unknown_where_it
 async def test_an_attempt_is_priced_by_what_was_in_force_when_it_was_sent():
     later = replace(PRICE, input=Decimal(9), effective_from=datetime(2026, 11, 3, tzinfo=UTC).date())
     sender = exchanger(http(200, GOOD % (b"fine", USAGE)))
-    job = SimpleNamespace(model=ModelSpec("any", "m", base_url="http://127.0.0.1:1/v1", max_tokens=50))
+    model = ModelSpec("any", "m", base_url="http://127.0.0.1:1/v1", max_tokens=50)
+    job = SimpleNamespace(model=model, context_window=None)
     meter = planning.Meter(job, PRICE, (later,))
     assert meter.worst_case(1000) == Decimal("0.0091")  # either may be in force
     for sent_at, price in (
