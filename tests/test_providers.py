@@ -460,3 +460,62 @@ facts = st.recursive(
 @given(facts)
 def test_what_is_passed_over_as_clear_holds_nothing_that_would_be_hidden(value):
     assert hide_in(value, (KEY,)) == _hidden_in(value, (KEY,))
+
+
+ANSWER = {
+    "id": "id",
+    "model": "m",
+    "choices": [{"finish_reason": "stop", "message": {"content": "hi", "refusal": None, "reasoning": "so"}}],
+    "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "cost": "0.5", "by": {"list": ["x", 1]}},
+}
+CALLED = {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+ERROR = {"type": "t", "code": "c", "message": "m", "param": "p", "metadata": {"raw": "r", "provider_name": "n"}}
+ANSWERS = [
+    ANSWER,
+    ANSWER | {"usage": {"prompt_tokens": None, "note": "x"}},
+    ANSWER | {"choices": [{"finish_reason": "tool_calls", "message": CALLED}]},
+    ANSWER | {"choices": [{"finish_reason": {"type": "stop"}, "message": {"content": [{"text": "hi"}]}}]},
+    ANSWER | {"choices": [{"finish_reason": "error", "error": ERROR, "message": {"content": "hi"}}]},
+    ANSWER | {"choices": [], "error": ERROR},
+    ANSWER | {"choices": [], "error": "text"},
+    {"detail": [{"loc": ["body", "x"], "msg": "m", "type": "t"}]},
+]
+HEADERS = (
+    "x-request-id",
+    "retry-after",
+    "location",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-reset-requests",
+    "cf-ray",
+)
+
+
+def marked_somewhere(value, mark):
+    """Yield the value with the mark in one place after the other: a text, instead of anything else, a name."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from (value | {name: one} for one in marked_somewhere(inner, mark))
+            yield {(f"{name} {mark}" if each == name else each): one for each, one in value.items()}
+        yield value | {f"by {mark}": 1}
+    elif isinstance(value, list):
+        for at, inner in enumerate(value):
+            yield from ([*value[:at], one, *value[at + 1 :]] for one in marked_somewhere(inner, mark))
+    elif isinstance(value, str):
+        yield f"{value} {mark} {value}"
+    yield mark
+
+
+@pytest.mark.parametrize("status", [200, 302, 400, 401, 429, 500])
+def test_wherever_an_answer_repeats_the_key_no_field_of_what_is_made_of_it_holds_it(provider, status):
+    if provider.billed_cost_path is None:
+        provider = provider.configured(None, {"billed_cost_path": "usage.cost"})
+    mark = "mark-0123456789abcdef"
+    bodies = [orjson.dumps(one) for answer in ANSWERS for one in marked_somewhere(answer, mark)]
+    replies = [WireReply(status, {}, body) for body in (*bodies, mark.encode(), b"<p>%b" % mark.encode())]
+    replies += [WireReply(status, {name: mark}, orjson.dumps(body)) for name in HEADERS for body in ANSWERS]
+    assert any(mark in str(provider.decode(reply, now=NOW)) for reply in replies), "it stands where it would be kept"
+    for reply in replies:
+        found = provider.decode(reply, now=NOW, secrets=(mark,))
+        assert type(found) in (Reply, Failure)
+        # Named tuples and records show all their fields, also those that are added later.
+        assert mark not in repr(found), (reply.headers, reply.body)

@@ -145,19 +145,21 @@ def _hidden(result: Reply | Failure, secrets: Sequence[str]) -> Reply | Failure:
     """Hide the key in what is stored as it came, too: a model, or a proxy before it, may echo what it was sent."""
     if not secrets:
         return result
-    usage, reason = result.usage, None if isinstance(result, Failure) else result.finish_reason
-    short = [result.model, result.request_id, reason, None if usage is None else dict(usage.raw)]
+    usage, (reason, odd) = result.usage, (None, None)
+    if not isinstance(result, Failure):
+        reason, odd = result.finish_reason, result.odd_usage
+    short = [result.model, result.request_id, reason, None if usage is None else dict(usage.raw), odd and dict(odd)]
     shown = hide_in(short, secrets)
     if shown != short:
-        model, request_id, reason, raw = shown
+        model, request_id, reason, raw, odd = shown
         usage = None if usage is None else usage._replace(raw=raw)
         result = result._replace(model=model, request_id=request_id, usage=usage)
+        if not isinstance(result, Failure):
+            result = result._replace(finish_reason=reason, odd_usage=odd)
     if isinstance(result, Failure):
         return result
     text = hide_in(result.text, secrets)
-    if text == result.text and reason == result.finish_reason:
-        return result
-    return result._replace(text=text, finish_reason=reason)
+    return result if text == result.text else result._replace(text=text)
 
 
 def check_extra(extra: Mapping[str, object]) -> None:
