@@ -188,3 +188,39 @@ def test_too_much_of_anything_is_given_up():
         with pytest.raises(WireError) as caught:
             answer(endless)
         assert caught.value.kind == "broken"
+
+
+CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "more"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", gzip.compress(b"")),
+        (PACKED, b"14\r\n%b\r\n" % gzip.compress(b"")),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"hello"), bytes(100)),
+        (CHUNKS, b"1;a=%b\r\nx\r\n" % bytes(1000)),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    ],
+    ids=["empty members", "empty members in chunks", "padding", "chunks of one byte", "hints"],
+)
+def test_what_never_becomes_an_answer_is_given_up_however_little_comes_out_of_it(head, more):
+    with pytest.raises(WireError) as caught:
+        answer(head, *[more] * 4000, limit=1000)
+    assert caught.value.kind == "too_large"
+
+
+def test_a_head_that_drips_counts_once():
+    """Each piece is read together with what came before."""
+    head = b"HTTP/1.1 200 OK\r\nX-Long: %b\r\nContent-Length: 5\r\n\r\nhello" % (b"x" * 2000)
+    assert answer(*(head[at : at + 1] for at in range(len(head))), limit=5).content == b"hello"
+
+
+def test_a_body_of_many_members_and_of_many_chunks_loses_nothing():
+    text = bytes(range(256)) * 40
+    members = b"".join(gzip.compress(text[at : at + 100]) for at in range(0, len(text), 100))
+    chunks = b"".join(
+        b"%x\r\n%b\r\n" % (len(members[at : at + 7]), members[at : at + 7]) for at in range(0, len(members), 7)
+    )
+    for cut in (0, 1, 5000, len(chunks) - 1):
+        assert answer(PACKED + chunks[:cut], chunks[cut:] + b"0\r\n\r\n", limit=10**5).content == text

@@ -736,3 +736,156 @@ async def test_what_comes_with_an_answer_ends_its_connection_and_is_no_news(more
         await wire.close()
     assert told == []
     assert [seen.connection for seen in server.requests] == [1, 2, 3]
+
+
+class Turned:
+    """A loop of which only the clock is needed, and what is to be done in its next turn."""
+
+    def __init__(self):
+        self.now, self.soon, self.timers = 100.0, [], []
+
+    def time(self):
+        return self.now
+
+    def call_soon(self, call, *args):
+        self.soon.append((call, args))
+
+    def call_at(self, when, call, *args):
+        self.timers.append(Timer(when, call, args))
+        return self.timers[-1]
+
+    def create_future(self):
+        self.future = Waited(self)
+        return self.future
+
+    def turn(self):
+        soon, self.soon = self.soon, []
+        for call, args in soon:
+            call(*args)
+
+
+class Timer:
+    def __init__(self, when, call, args):
+        self._when, self._call, self._args = when, call, args
+
+    def when(self):
+        return self._when
+
+    def ring(self):
+        self._call(*self._args)
+
+    def cancel(self):
+        pass
+
+
+class Waited:
+    def __init__(self, loop):
+        self.loop, self.error, self.result = loop, None, None
+
+    def get_loop(self):
+        return self.loop
+
+    def done(self):
+        return self.error is not None or self.result is not None
+
+    def set_exception(self, error):
+        self.error = error
+
+    def set_result(self, result):
+        self.result = result
+
+
+class Line:
+    """The server's end: what the connection does to it."""
+
+    def __init__(self):
+        self.reading, self.done = True, []
+
+    def write(self, data):
+        self.done.append("write")
+
+    def pause_reading(self):
+        assert self.reading
+        self.reading = False
+        self.done.append("pause")
+
+    def resume_reading(self):
+        assert not self.reading
+        self.reading = True
+        self.done.append("resume")
+
+    def is_closing(self):
+        return "abort" in self.done
+
+    def abort(self):
+        self.done.append("abort")
+
+
+def asked(*, seconds, limit=2**30):
+    """A connection that waits for an answer."""
+    loop, line, connection = Turned(), Line(), plain._Connection(lambda: None)
+    connection.connection_made(line)
+    connection.exchange(loop, b"POST", plain.Answer("host:80", limit), loop.now + seconds)
+    return loop, line, connection
+
+
+LONG = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (8 * plain.TURN_BYTES)
+
+
+async def test_a_long_answer_lets_the_loop_do_other_things_in_between_and_a_short_one_never_has_to():
+    loop, line, connection = asked(seconds=10)
+    connection.data_received(answer(200, b"x" * (plain.TURN_BYTES - 100)))
+    assert (loop.future.result.whole, line.done) == (True, ["write"])
+    loop, line, connection = asked(seconds=10)
+    connection.data_received(LONG)
+    for _ in range(7):
+        connection.data_received(bytes(plain.TURN_BYTES))
+        assert not line.reading
+        loop.turn()
+        assert line.reading
+    connection.data_received(bytes(plain.TURN_BYTES))
+    assert loop.future.result.whole
+    assert line.done == ["write", *["pause", "resume"] * 7]
+
+
+async def test_a_server_that_never_ends_is_left_at_the_deadline_though_no_timer_rings():
+    loop, line, connection = asked(seconds=10)
+    connection.data_received(LONG)
+    connection.data_received(bytes(plain.TURN_BYTES))
+    loop.turn()
+    loop.now += 10.5
+    connection.data_received(bytes(plain.TURN_BYTES))
+    assert isinstance(loop.future.error, TimeoutError)
+    connection.data_received(bytes(plain.TURN_BYTES))
+    assert line.done[-1] == "abort"
+
+
+async def test_a_process_that_was_stopped_reads_what_came_meanwhile_but_not_for_ever():
+    loop, _, connection = asked(seconds=10)
+    loop.now += 3600
+    loop.timers[-1].ring()
+    connection.data_received(LONG)
+    connection.data_received(bytes(7 * plain.TURN_BYTES))
+    assert loop.future.error is None
+    loop.turn()
+    loop.now += 3600
+    connection.data_received(bytes(plain.TURN_BYTES - 1))
+    assert loop.future.error is None, "little of it: the timer will ring"
+    assert loop.timers[-1].when() == 100 + 3600 + plain.STOOD_STILL_SECONDS
+    loop.timers[-1].ring()
+    assert isinstance(loop.future.error, TimeoutError)
+
+
+async def test_a_connection_that_was_dropped_while_others_had_their_turn_is_not_read_again():
+    loop, line, connection = asked(seconds=10)
+    connection.data_received(LONG + bytes(plain.TURN_BYTES))
+    connection.abort()
+    loop.turn()
+    assert line.done == ["write", "pause", "abort"]
+
+
+async def test_an_answer_of_many_turns_arrives_whole(open_one):
+    text = bytes(range(256)) * 8000
+    async with raw_server(always(answer(200, text))) as server, open_one() as wire:
+        for _ in range(2):
+            assert (await wire.post(server.url, HEADERS, BODY)).body == text

@@ -13,6 +13,12 @@ from pipeline.wire import too_large
 _GZIP = zlib.MAX_WBITS | 16
 _MEMBER = 0x1F
 """The first byte of each member of a gzip body, which may have several."""
+_MEMBER_BYTES = 64
+"""What each further member counts as, be it empty: about what it costs to open one."""
+_AT_ONCE = 4096
+"""Bytes that are unpacked at once: zlib copies, at the end of each member, all that is left of them."""
+_PACKED_TIMES, _PACKED_MORE = 2, 64 * 1024
+"""Packed, a body is hardly ever longer than unpacked; what has no end is given up though nothing comes out of it."""
 
 
 class Body:
@@ -21,7 +27,7 @@ class Body:
     def __init__(self, encoding: str, target: str, limit: int) -> None:
         self._target, self._limit = target, limit
         self._chunks: list[bytes] = []
-        self._size = 0
+        self._size = self._packed = 0
         self._several = False
         self._inflate = self._inflater(encoding.strip().lower())
         self._first = True
@@ -48,11 +54,19 @@ class Body:
             if len(chunk) == 1:
                 self._start = chunk
                 return
+        self._packed += len(chunk)
+        if self._packed > _PACKED_TIMES * self._limit + _PACKED_MORE:
+            raise too_large(self._target, self._limit)
+        for at in range(0, len(chunk), _AT_ONCE):
+            self._unpack(chunk[at : at + _AT_ONCE])
+
+    def _unpack(self, chunk: bytes) -> None:
         while chunk:
             if self._inflate.eof:
                 if not (self._several and chunk[0] == _MEMBER):
                     return  # padding
                 self._inflate = zlib.decompressobj(_GZIP)
+                self._count(_MEMBER_BYTES)
             self._keep(self._unpacked(chunk))
             chunk = self._inflate.unconsumed_tail or self._inflate.unused_data
 
@@ -71,10 +85,13 @@ class Body:
             raise self._unreadable("damaged") from None
 
     def _keep(self, data: bytes) -> None:
-        self._size += len(data)
+        self._count(len(data))
+        self._chunks.append(data)
+
+    def _count(self, size: int) -> None:
+        self._size += size
         if self._size > self._limit:
             raise too_large(self._target, self._limit)
-        self._chunks.append(data)
 
     def whole(self) -> bytes:
         """Return the body. Raises WireError if its end is missing."""

@@ -14,11 +14,14 @@ from pipeline.wire._body import Body
 
 LONGEST_HEAD = 64 * 1024
 """Bytes of a status line and headers, or of a chunk's size and trailers, that are looked at."""
+_MOST_TIMES = 8
+"""How many times the allowed body may come over the line with all that is around it: a chunk of one byte takes six."""
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?\r?")
 _LONGEST_LENGTH = 18
 _OFTEN_SEEN, _MOST_KNOWN = 200, 1000
 """Characters of a header line that is kept, and how many are."""
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?")
+_PLAIN_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,7})\r\n")
 _WITHOUT_BODY = (204, 304)
 _SWITCHING = 101
 
@@ -51,8 +54,8 @@ class Answer:
     """What has arrived of one answer. Feed it until it is `whole`; tell it when the connection ended."""
 
     __slots__ = (
-        "_body", "_chunked", "_head_read", "_left", "_limit", "_pending", "_state", "_trailing", "content",
-        "headers", "reusable", "status", "target", "whole",
+        "_body", "_chunked", "_head_read", "_left", "_limit", "_pending", "_received", "_state", "_trailing",
+        "content", "headers", "reusable", "status", "target", "whole",
     )  # fmt: skip
 
     def __init__(self, target: str, limit: int) -> None:
@@ -64,7 +67,7 @@ class Answer:
         self._state = "size"
         """Of a chunked body: size | data | end | trailers."""
         self._body: Body | None = None
-        self._trailing = 0
+        self._trailing = self._received = 0
         self.whole = False
         self.status = 0
         self.headers: Mapping[str, str] = {}
@@ -75,6 +78,7 @@ class Answer:
     def feed(self, data: bytes) -> None:
         """Take bytes. Raises WireError (the exchange is lost, and perhaps billed)."""
         if self._pending:
+            self._received -= len(self._pending)
             data, self._pending = self._pending + data, b""
         at = 0
         while at < len(data) and not self.whole:
@@ -84,7 +88,11 @@ class Answer:
                 at = self._chunk(data, at)
             else:
                 at = self._plain(data, at)
-        if at < len(data):  # more than an answer: nobody asked for it
+        if not self.whole:
+            self._received += len(data)
+            if self._received > _MOST_TIMES * self._limit + LONGEST_HEAD:
+                raise too_large(self.target, self._limit)
+        elif at < len(data):  # more than an answer: nobody asked for it
             self.reusable = False
 
     def ended(self) -> None:
@@ -183,6 +191,10 @@ class Answer:
             at = self._counted(data, at, self._left or 0)
             self._state = "data" if self._left else "end"
             return at
+        if self._state == "size":
+            begun, at = at, self._whole_chunks(data, at)
+            if at > begun:
+                return at
         end = data.find(b"\n", at, at + LONGEST_HEAD)
         if end < 0:
             if len(data) - at >= LONGEST_HEAD:
@@ -191,6 +203,22 @@ class Answer:
             return len(data)
         self._chunk_line(data[at:end].rstrip(b"\r"))
         return end + 1
+
+    def _whole_chunks(self, data: bytes, at: int) -> int:
+        """Take the chunks that are there to their last byte: where each is a word, there are very many."""
+        pieces = []
+        size = _PLAIN_CHUNK_SIZE.match(data, at)
+        while size is not None:
+            start = size.end()
+            end = start + int(size[1], 16)
+            if end == start or data[end : end + 2] != b"\r\n":
+                break  # the last one, or what has to be looked at more closely
+            pieces.append(data[start:end])
+            at = end + 2
+            size = _PLAIN_CHUNK_SIZE.match(data, at)
+        if pieces:
+            self._add(b"".join(pieces))
+        return at
 
     def _chunk_line(self, line: bytes) -> None:
         if self._state == "trailers":

@@ -30,7 +30,10 @@ _FIRST_ERROR = 400
 _GOODBYE = re.compile(rb"HTTP/1\.[01] [45]")
 """Some servers say 408 on a connection that was idle for too long, and end it."""
 STOOD_STILL_SECONDS = 1.0
-"""A deadline that is noticed so late: the process was stopped. It gets as long to read what came meanwhile."""
+"""A deadline that is noticed so late: the process was stopped. It gets as long to read what came meanwhile, once."""
+TURN_BYTES = 64 * 1024
+"""After so much of an answer that goes on, others get a turn: a server that always has more would be read on and on,
+and neither a deadline nor a signal would be heard."""
 NEXT_ADDRESS_SECONDS = 0.25
 """How long one address of a name is tried alone (RFC 8305): behind a broken IPv6 the others must be reached, too."""
 
@@ -216,7 +219,10 @@ class PlainWire:
 class _Connection(asyncio.Protocol):
     """One connection, with at most one exchange on it."""
 
-    __slots__ = ("_answer", "_deadline", "_timer", "_transport", "_unasked", "_waiting", "idle_since", "usable")
+    __slots__ = (
+        "_answer", "_deadline", "_spared", "_taken", "_timer", "_transport", "_unasked", "_waiting", "idle_since",
+        "usable",
+    )  # fmt: skip
 
     def __init__(self, unasked: Callable[[], None]) -> None:
         """`unasked` hears when something comes while nothing is asked."""
@@ -225,6 +231,10 @@ class _Connection(asyncio.Protocol):
         self._answer: Answer | None = None
         self._waiting: asyncio.Future[Answer] | None = None
         self._deadline = 0.0
+        self._spared = 0.0
+        """The deadline that was moved because the process was stopped."""
+        self._taken = 0
+        """Bytes since the others had a turn; of answers that came at once none."""
         self._timer: asyncio.TimerHandle | None = None
         self.usable = False
         self.idle_since = 0.0
@@ -266,15 +276,30 @@ class _Connection(asyncio.Protocol):
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        if self._waiting is None:
-            return
-        late = loop.time() - self._deadline
-        if 0 <= late <= STOOD_STILL_SECONDS:
-            self._fail(TimeoutError())
-            return
-        if late > 0:  # uvloop rings before it reads
-            self._deadline += late + STOOD_STILL_SECONDS
-        self._set_timer(loop)
+        if self._waiting is not None and not self._is_over(loop.time()):
+            self._set_timer(loop)
+
+    def _is_over(self, now: float) -> bool:
+        """Fail where the deadline has come."""
+        late = now - self._deadline
+        if late < 0:
+            return False
+        if late > STOOD_STILL_SECONDS and self._spared != self._deadline:  # uvloop rings before it reads
+            self._deadline = self._spared = now + STOOD_STILL_SECONDS
+            return False
+        self._fail(TimeoutError())
+        return True
+
+    def _let_others_pass(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._taken = 0
+        if not self._is_over(loop.time()):
+            transport.pause_reading()
+            loop.call_soon(self._read_on, transport)
+
+    @staticmethod
+    def _read_on(transport: asyncio.Transport) -> None:
+        if not transport.is_closing():
+            transport.resume_reading()
 
     def _fail(self, error: Exception) -> None:
         self.usable = False
@@ -303,6 +328,10 @@ class _Connection(asyncio.Protocol):
             self._answer = self._waiting = None
             if not waiting.done():
                 waiting.set_result(answer)
+            return
+        self._taken += len(data)
+        if self._taken >= TURN_BYTES and self._transport is not None:
+            self._let_others_pass(self._transport, waiting.get_loop())
 
     def eof_received(self) -> bool:
         """Hear that the server sends no more."""
