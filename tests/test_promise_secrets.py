@@ -314,6 +314,22 @@ def test_a_key_that_no_header_takes_is_a_mistake_before_anything_is_booked(tmp_p
     assert not (tmp_path / "promptmill.duckdb").exists()
 
 
+@pytest.mark.parametrize("wire", ["auto", "native", "httpx"])
+def test_a_proxy_that_cannot_be_used_is_a_mistake_that_shows_no_password(tmp_path, stub, monkeypatch, wire):
+    """It was passed over once: the request went out past it."""
+    for name in ("http_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    project = Project(tmp_path, stub.base_url, {"HTTP_PROXY": "socks9://jane:hunter2@127.0.0.1:9"})
+    project.rows(texts(1))
+    project.job(limits=f'wire = "{wire}"')
+    printed = [project.run("run", "job.toml", "--yes", code=2), project.run("check", "job.toml")]
+    for done in printed:
+        assert "the proxy in $HTTP_PROXY can't be used: socks9:// is none of http://" in done.stderr + done.stdout
+        assert "hunter2" not in done.stderr + done.stdout
+    assert stub.calls == 0
+    assert not (tmp_path / "promptmill.duckdb").exists()
+
+
 def test_no_record_shows_a_key_when_it_is_printed():
     records = [
         Remote("http://host/v1", PREFIXED),

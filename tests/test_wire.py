@@ -18,9 +18,9 @@ import pytest
 from certificates import certificate, new_key, private_pem
 from raw_server import answer, free_port, raw_server
 
-from pipeline.errors import UsageError, WireError
+from pipeline.errors import UsageError, UserError, WireError
 from pipeline.records import WireReply
-from pipeline.wire import WireOptions, _auto, open_library, open_wire, plain
+from pipeline.wire import WireOptions, _auto, open_library, open_wire, plain, require_usable_proxy
 from pipeline.wire._reuse import DEATHS, FEW, Reuse
 from pipeline.wire._trust import system_context
 from pipeline.wire.httpx import HttpxWire
@@ -600,6 +600,101 @@ async def test_a_proxy_that_cannot_be_reached_is_told_from_the_server(monkeypatc
     assert (error.kind, error.maybe_sent) == ("connect", False)
     assert "proxy that the environment names" in str(error)
     assert server.connections == 0
+
+
+@pytest.fixture
+def no_proxies(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+URL = "http://127.0.0.1:1/v1"
+OF_NO_USE = [
+    ("socks9://jane:hunter2@127.0.0.1:9", "socks9:// is none of http://, https://, socks"),
+    ("ftp://jane:hunter2@127.0.0.1:9", "ftp:// is none of"),
+    ("socks://127.0.0.1:9", "socks:// is none of"),
+    ("jane:hunter2://127.0.0.1:9", "that is none of"),
+    ("http://jane:hunter2@[::1", "it is no address; write it as http://HOST:PORT, or unset the variable"),
+    ("http://jane:hunter2@", "it is no address"),
+    ("http://jane:hunter2@host:99999", "it is no address"),
+    ("http://jane:hunter2@host:x9", "it is no address"),
+    ("http://jane:hunt/er2@host:9", "it is no address"),
+    ("http://jane:hunter2@exa%6dple:9", "it is no address"),
+    ("//127.0.0.1:9", "it is no address"),
+    ("http://my proxy:9", "it holds a character that no address has"),
+    ("http://jane:hunter2@bücher.example:9", "it holds a character"),
+    (
+        "http://ja ne:hunter2@host:9",
+        "it holds a character that no address has (in a user name or password that is written %20)",
+    ),
+    ("http://jane:hunt^er2@host:9", "it holds a character"),
+    ("http://127.0.0.1:9 ", "it holds a character"),
+]
+
+
+@pytest.mark.parametrize("wire", ["auto", "native", "httpx"])
+@pytest.mark.parametrize(("proxy", "says"), OF_NO_USE)
+def test_a_proxy_that_cannot_be_used_is_a_mistake_that_names_its_variable(no_proxies, monkeypatch, wire, proxy, says):
+    for variable in ("HTTP_PROXY", "all_proxy"):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, proxy)
+            with pytest.raises(UserError) as caught:
+                require_usable_proxy(wire, URL)
+        assert str(caught.value).startswith(f"the proxy in ${variable} can't be used: {says}")
+        assert not any(secret in str(caught.value) for secret in ("jane", "hunt"))
+
+
+@pytest.mark.parametrize("kind", ["http", "https", "HTTP", "socks4", "socks4a", "socks5", "socks5h"])
+async def test_every_kind_of_proxy_that_is_let_through_is_asked(no_proxies, monkeypatch, kind):
+    """What a library can't read it passes over: it would send past the proxy."""
+    called = asyncio.Event()
+
+    def hear(_, writer):
+        called.set()
+        writer.close()
+
+    async with raw_server(always(answer(200))) as server:
+        proxy = await asyncio.start_server(hear, "127.0.0.1", 0)
+        port = proxy.sockets[0].getsockname()[1]
+        for place in (f"127.0.0.1:{port}", f"us!$&'()*+,;=er:p%20~w@127.0.0.1:{port}/"):
+            monkeypatch.setenv("http_proxy", f"{kind}://{place}")
+            for name in ("auto", "native", "httpx"):
+                if name == "httpx" and kind.startswith("socks"):
+                    with pytest.raises(UserError, match=r'pip install "httpx\[socks\]"|is none of'):
+                        require_usable_proxy(name, server.url)
+                    continue
+                require_usable_proxy(name, server.url)
+                called.clear()
+                wire = open_wire(name, WireOptions())
+                await fails(wire, server.url)
+                assert called.is_set()
+                await wire.close()
+        proxy.close()
+        await proxy.wait_closed()
+    assert server.connections == 0
+
+
+def test_a_proxy_that_is_not_in_the_way_may_be_what_it_likes(no_proxies, monkeypatch):
+    monkeypatch.setenv("https_proxy", "socks9://127.0.0.1:9")
+    require_usable_proxy("auto", URL)
+    require_usable_proxy("native", URL)
+    with pytest.raises(UserError, match=r"\$https_proxy"):
+        require_usable_proxy("httpx", URL)  # it opens all of them
+    with pytest.raises(UserError, match=r"\$https_proxy"):
+        require_usable_proxy("auto", "https://127.0.0.1/v1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    require_usable_proxy("auto", "https://127.0.0.1/v1")
+    monkeypatch.setenv("no_proxy", "*")
+    require_usable_proxy("httpx", "https://127.0.0.1/v1")
+
+
+@pytest.mark.parametrize("proxy", ["socks9://jane:hunter2@127.0.0.1:9", "http://jane:hunter2@[::1"])
+def test_a_wire_of_httpx_says_so_too(no_proxies, monkeypatch, proxy):
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(UsageError, match=r"\$HTTP_PROXY") as caught:
+        open_wire("httpx", WireOptions())
+    assert "hunter2" not in str(caught.value)
 
 
 def _without_pyreqwest(monkeypatch):

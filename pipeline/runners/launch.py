@@ -44,7 +44,7 @@ from pipeline.sources import left_out
 from pipeline.stopping import Asked, hears_signals, stoppable
 from pipeline.text import decimal_text
 from pipeline.windows import ContextWindow
-from pipeline.wire import WireOptions, open_wire
+from pipeline.wire import WireOptions, open_wire, require_usable_proxy
 
 Watch = Callable[[LocalRun], Awaitable[None]]
 AMPLE_PER_CHARACTER = 4
@@ -206,12 +206,14 @@ def _digest(facts: list[object]) -> str:
 
 
 def credentials(job: Job, environ: Mapping[str, str]) -> str | None:
-    """Fetch the key from the variable that the job names; for the bundled model see that it is installed.
+    """Fetch the key from the variable that the job names; see that the bundled model is installed, a proxy usable.
 
     Raises UserError if what sending needs is missing.
     """
     if _is_bundled(job):
         require_local_model(job.model.name)
+    elif job.provider.base_url is not None:
+        require_usable_proxy(job.wire, job.provider.base_url)
     if job.api_key_env is None:
         return None
     key = environ.get(job.api_key_env, "").strip()

@@ -102,6 +102,13 @@ def open_library(choice: WireChoice, options: WireOptions) -> Wire:
     return HttpxWire(options)
 
 
+def require_usable_proxy(choice: WireChoice, url: str) -> None:
+    """See that the proxy before this address, if there is one, is of a kind that the wire can use. Raises UserError."""
+    from pipeline.wire import _proxy  # noqa: PLC0415 (only runs need it)
+
+    _proxy.require_usable_proxy(choice, url)
+
+
 @lru_cache(maxsize=256)
 def target_of(url: str) -> str:
     """`host:port` of an http(s) address, for messages. Refuses what no wire should be asked to send to."""

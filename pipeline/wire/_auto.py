@@ -2,11 +2,11 @@
 
 from collections.abc import Coroutine, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from pipeline.errors import WireError
 from pipeline.records import WireReply
 from pipeline.wire import Wire, WireOptions, certificates, closed, open_library, target_of
+from pipeline.wire._proxy import has_proxy
 from pipeline.wire.plain import PlainWire
 
 
@@ -38,7 +38,7 @@ class AutoWire:
 
     def _choose(self, url: str) -> Wire:
         scheme = url.partition(":")[0].lower()
-        direct = self._options.direct or not _has_proxy(scheme, url)
+        direct = self._options.direct or not has_proxy(url)
         if direct and (scheme == "http" or (scheme == "https" and self._plain.encrypts)):
             return self._plain
         if self._able is None:
@@ -65,16 +65,3 @@ class _BehindProxy:
 
     async def close(self) -> None:
         await self._wire.close()
-
-
-def _has_proxy(scheme: str, url: str) -> bool:
-    """Tell whether the environment, or the system's settings, put a proxy before this address."""
-    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 (slow to import)
-
-    proxies = getproxies()
-    if scheme not in proxies and "all" not in proxies:
-        return False
-    try:
-        return not proxy_bypass(urlsplit(url).hostname or "")
-    except ValueError:
-        return True  # no address at all: the other wire says so

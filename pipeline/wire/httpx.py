@@ -11,7 +11,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
-from pipeline.errors import WireError
+from pipeline.errors import UsageError, WireError
 from pipeline.records import WireReply
 from pipeline.wire import (
     IDLE_SECONDS,
@@ -38,7 +38,17 @@ class HttpxWire:
     def __init__(self, options: WireOptions, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._options = options
         self._reuse = Reuse()
-        self._client = httpx.AsyncClient(
+        try:
+            self._client = self._opened(transport)
+        except (ValueError, ImportError, httpx.InvalidURL):  # their words may hold a password
+            raise UsageError(
+                "a proxy that the environment names is none that httpx can use: look at $HTTP_PROXY, $HTTPS_PROXY and"
+                " $ALL_PROXY"
+            ) from None
+
+    def _opened(self, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+        options = self._options
+        return httpx.AsyncClient(
             transport=transport,
             verify=_trust(options) if transport is None else True,
             trust_env=not options.direct,

@@ -146,6 +146,8 @@ def _wire_error(error: DetailedPyreqwestError, target: str) -> WireError:
         return WireError("broken", f"the wire to {target} was closed during an exchange", maybe_sent=True)
     if _CONNECTING not in causes:
         return WireError("broken", f"the exchange with {target} broke off: {reason}", maybe_sent=True)
-    if any(word in reason.lower() for word in ("certificate", "alert", "corrupt message", "handshake", "tls")):
+    if "SOCKS" not in reason and any(
+        word in reason.lower() for word in ("certificate", "alert", "corrupt message", "handshake", "tls")
+    ):
         return WireError("tls", f"no secure connection to {target}: {reason}", maybe_sent=False)
     return WireError("connect", f"no connection to {target}: {reason}", maybe_sent=False)
