@@ -427,6 +427,19 @@ async def test_an_address_that_cannot_be_used_is_said_before_anything_is_sent(op
     assert (error.kind, error.maybe_sent) == ("bad_request", False)
 
 
+@pytest.mark.parametrize("host", ["faß.de", "bücher.example", "BÜCHER.Example", "日本。jp", "σς.gr", "İstanbul.com"])
+def test_a_name_in_other_letters_is_the_same_to_all_wires(host):
+    """Python's own codec follows rules of 2003, by which faß.de is fass.de: somebody else's, perhaps."""
+    assert plain._place(f"http://{host}/v1", {}, {}).origin[0] == httpx.URL(f"http://{host}/v1").raw_host.decode()
+
+
+@pytest.mark.parametrize("host", ["☃.net", "a\u200db.com", "ü_b.de", "\u017f.de", "1.2.3.\uff14", "xn--ü.de"])
+def test_a_name_that_is_not_the_same_to_all_is_refused(host):
+    with pytest.raises(WireError, match=r"xn-- form|not a valid URL") as caught:
+        plain._place(f"http://{host}/v1", {}, {})
+    assert (caught.value.kind, caught.value.maybe_sent) == ("bad_request", False)
+
+
 async def test_a_name_that_cannot_be_one_is_no_connection(open_one):
     async with open_one() as wire:
         error = await fails(wire, f"https://{'ü' * 70}.example/v1/chat/completions")

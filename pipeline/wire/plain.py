@@ -370,11 +370,12 @@ def _place(url: str, headers: Mapping[str, str], kept: dict[_Origin, _Kept]) -> 
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if not path.isascii() or any(character <= " " for character in path):
         raise no_address()
-    encrypted, host = parts.scheme == "https", _ascii(parts.hostname or "")
+    encrypted, written = parts.scheme == "https", parts.hostname or ""
+    host = written if written.isascii() else _ascii(written)
     usual = 443 if encrypted else 80
     lines = [
         f"POST {path} HTTP/1.1",
-        f"host: {_ascii(target.removesuffix(f':{usual}'))}",
+        f"host: {target.removesuffix(f':{usual}').replace(written, host)}",
         "user-agent: promptmill",
         "accept: */*",
         *(f"{name}: {value.strip()}" for name, value in headers.items()),
@@ -386,9 +387,11 @@ def _place(url: str, headers: Mapping[str, str], kept: dict[_Origin, _Kept]) -> 
 
 
 def _ascii(host: str) -> str:
-    if host.isascii():
-        return host
+    """Write a name as DNS has it, in the way that the libraries do: Python's own codec makes fass.de of faß.de."""
+    import idna  # noqa: PLC0415 (tables; hardly an address needs them)
+
     try:
-        return host.encode("idna").decode()
-    except UnicodeError:
-        raise no_address() from None
+        return idna.encode(host).decode("ascii")
+    except idna.IDNAError:
+        message = "the host's name is none that DNS could have; write it in its xn-- form"
+        raise WireError("bad_request", message, maybe_sent=False) from None
