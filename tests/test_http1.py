@@ -1,11 +1,13 @@
 """Answers out of bytes, however the network cuts them: exact where lengths matter, lenient where nothing is lost."""
 
 import gzip
+import tracemalloc
 import zlib
 
 import pytest
 
 from pipeline.errors import WireError
+from pipeline.wire._body import Body, Pieces
 from pipeline.wire._http1 import LONGEST_HEAD, Answer
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-One: a\r\n\r\nhello"
@@ -208,6 +210,21 @@ def test_what_never_becomes_an_answer_is_given_up_however_little_comes_out_of_it
     with pytest.raises(WireError) as caught:
         answer(head, *[more] * 4000, limit=1000)
     assert caught.value.kind == "too_large"
+
+
+@pytest.mark.parametrize("taken_by", [lambda: Body("", "host:80", 10**6), Pieces])
+def test_an_answer_in_tiny_pieces_takes_little_more_memory_than_its_bytes(taken_by):
+    text = bytes(range(256)) * 800
+    found = taken_by()
+    tracemalloc.start()
+    try:
+        for at in range(0, len(text), 2):
+            found.add(text[at : at + 2])
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.whole() == text
+    assert most < 3 * len(text)
 
 
 def test_a_head_that_drips_counts_once():

@@ -21,12 +21,40 @@ _PACKED_TIMES, _PACKED_MORE = 2, 64 * 1024
 """Packed, a body is hardly ever longer than unpacked; what has no end is given up though nothing comes out of it."""
 
 
+_MOST_PIECES = 256
+
+
+class Pieces:
+    """Bytes as they arrive. A piece takes some forty bytes more than it has, so many are put together."""
+
+    __slots__ = ("_joined", "_pieces")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._joined: bytearray | None = None
+
+    def add(self, piece: bytes) -> None:
+        """Take the next piece."""
+        self._pieces.append(piece)
+        if len(self._pieces) >= _MOST_PIECES:
+            if self._joined is None:
+                self._joined = bytearray()
+            self._joined += b"".join(self._pieces)
+            self._pieces.clear()
+
+    def whole(self) -> bytes:
+        """Return all of it."""
+        if self._joined is None:
+            return b"".join(self._pieces)
+        return b"".join((self._joined, *self._pieces))
+
+
 class Body:
     """The bytes of one answer, unpacked."""
 
     def __init__(self, encoding: str, target: str, limit: int) -> None:
         self._target, self._limit = target, limit
-        self._chunks: list[bytes] = []
+        self._pieces = Pieces()
         self._size = self._packed = 0
         self._several = False
         self._inflate = self._inflater(encoding.strip().lower())
@@ -86,7 +114,7 @@ class Body:
 
     def _keep(self, data: bytes) -> None:
         self._count(len(data))
-        self._chunks.append(data)
+        self._pieces.add(data)
 
     def _count(self, size: int) -> None:
         self._size += size
@@ -97,7 +125,7 @@ class Body:
         """Return the body. Raises WireError if its end is missing."""
         if self._start or (self._inflate is not None and not self._first and not self._inflate.eof):
             raise self._unreadable("cut off")
-        return b"".join(self._chunks)
+        return self._pieces.whole()
 
     def _unreadable(self, what: str) -> WireError:
         return WireError("broken", f"the answer of {self._target} is {what}", maybe_sent=True)

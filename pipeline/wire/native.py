@@ -28,6 +28,7 @@ from pipeline.wire import (
     timed_out,
     too_large,
 )
+from pipeline.wire._body import Pieces
 from pipeline.wire._reuse import Reuse
 
 _CONNECTING = "client error (Connect)"
@@ -83,14 +84,14 @@ class NativeWire:
     async def _read(self, response: Response, target: str) -> bytes:
         # Streamed, to be able to stop; measured: the same CPU as letting the library read it all
         # (0.091-0.120 s against 0.095-0.121 s per 1,000 exchanges of 1.5 kB, three runs each).
-        chunks, size = [], 0
+        pieces, size = Pieces(), 0
         reader, limit = response.body_reader, self._options.body_limit
         while (chunk := await reader.read_chunk()) is not None:
             size += len(chunk)
             if size > limit:
                 raise too_large(target, limit)
-            chunks.append(bytes(chunk))
-        return b"".join(chunks)
+            pieces.add(bytes(chunk))
+        return pieces.whole()
 
     def _time_out(self, error: RequestTimeoutError, target: str) -> WireError:
         if _CONNECTING in _causes(error):
