@@ -33,6 +33,7 @@ from stub_faults import (
 
 from pipeline.errors import WireError
 from pipeline.providers import failure_from_wire, hide
+from pipeline.providers._redact import _escaped
 from pipeline.records import HttpRequest, WireReply
 from pipeline.runners._connection import Remote
 from pipeline.runners._local_model import Endpoint
@@ -240,6 +241,22 @@ def test_a_key_is_hidden_in_every_spelling_and_where_the_text_was_cut(key):
         assert hide(f"see {spelling}, please", [key]) == "see [redacted], please"
     assert hide(f"see {key[:12]}", [key]) == "see [redacted]"
     assert hide("see nothing of it: 100 %, a\\b & c", [key]) == "see nothing of it: 100 %, a\\b & c"
+
+
+@pytest.mark.parametrize(
+    "key", ['"quoted-0123', "\\back-0123", "uxu-0123456", "%41-0123456", "&amp-0123456", "\u00e9t\u00e9-0123"]
+)
+def test_what_a_key_begins_with_is_found_in_every_spelling_too(key):
+    for spelling in spellings(key):
+        assert hide(f"see {spelling}, please", [key]).replace("\\", "") == "see [redacted], please"
+        assert hide(f"{spelling}{spelling}\\n", [key]).replace("\\", "") == "[redacted][redacted]n"
+
+
+def test_in_a_text_full_of_escapes_a_key_is_looked_for_only_where_one_may_begin():
+    """At each backslash it took a thousand times as long as at a letter: minutes for an answer of the longest size."""
+    for key in (PREFIXED, PLAIN, ODD):
+        assert all(_escaped(key).match("\\" * backslashes + key) is None for backslashes in (1, 2, 4))
+        assert hide("\\" * 1003 + f"u{ord(key[0]):04x}" + key[1:], [key]) == "\\" * 999 + "[redacted]"
 
 
 @pytest.mark.parametrize("kind", ["auto", "native", "httpx"])

@@ -16,6 +16,9 @@ _SHORTEST_SECRET = 4
 _SHORTEST_DATA_SECRET = 12
 """In an answer, which is paid for, shorter keys stay: those of local servers are words (`EMPTY`, `none`, `dummy`)."""
 _SHORTEST_BEGINNING = 6
+_MOST_BACKSLASHES = 4
+"""Before one character: of JSON in JSON in a text."""
+_BACKSLASHES = rf"\\{{1,{_MOST_BACKSLASHES}}}"
 
 LONGEST_NAME = 200
 """Characters of a model's name, a request's id, a reason to stop."""
@@ -59,7 +62,7 @@ def hide(text: str, secrets: Iterable[str], *, shortest: int = _SHORTEST_SECRET)
             continue
         text = text.replace(secret, HIDDEN)
         if "\\" in text or "%" in text or "&" in text:
-            text = _escaped(secret).sub(HIDDEN, text)
+            text = _without_escaped(text, secret)
         text = _without_beginning(text, secret)
     return text
 
@@ -94,26 +97,58 @@ def _hidden_in(value: Any, secrets: Iterable[str]) -> Any:
     return value
 
 
+def _without_escaped(text: str, secret: str) -> str:
+    """Hide the secret in all its spellings, with the backslashes that stand before its first character."""
+    shown: list[str] = []
+    done = 0
+    for found in _escaped(secret).finditer(text):
+        start = found.start()
+        if text[start] not in "%&":
+            while start > max(done, found.start() - _MOST_BACKSLASHES) and text[start - 1] == "\\":
+                start -= 1
+        shown += [text[done:start], HIDDEN]
+        done = found.end()
+    return "".join((*shown, text[done:])) if done else text
+
+
 @lru_cache(maxsize=8)
 def _escaped(secret: str) -> re.Pattern[str]:
-    """Match the secret with each of its characters as it is or in any of the ways that text formats write it."""
-    return re.compile("".join(f"(?:{'|'.join(_spellings(character))})" for character in secret), re.IGNORECASE)
+    """Match the secret with each of its characters as it is or in any of the ways that text formats write it.
+
+    What it may begin with is one set of characters, which `re` looks for at great speed: a text may be full of escapes.
+    """
+    first, others = secret[0], secret[1:]
+    begins = f"(?-i:[{re.escape(first)}uUxX%&])"
+    rest = "".join(f"(?:{'|'.join(_spellings(character))})" for character in others)
+    return re.compile(f"{begins}(?:{'|'.join(_after_their_first(first))}){rest}", re.IGNORECASE)
+
+
+def _after_their_first(character: str) -> list[str]:
+    """Return the spellings without their first character, backslashes apart: that one was just matched."""
+    _, in_json, in_url, in_python, *in_html = _spellings(character)
+    return [
+        rf"(?-i:(?<={re.escape(character)}))",
+        rf"(?<=\\u){in_json.removeprefix(_BACKSLASHES + 'u')}",
+        rf"(?<=%){in_url.removeprefix('%')}",
+        rf"(?<=\\x){in_python.removeprefix(_BACKSLASHES + 'x')}",
+        *(rf"(?<=&){one.removeprefix('&')}" for one in in_html),
+    ]
 
 
 def _spellings(character: str) -> list[str]:
     units, octets = character.encode("utf-16-be", "replace"), character.encode("utf-8", "replace")
-    in_json = "".join(rf"\\{{1,4}}u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+    in_json = "".join(rf"{_BACKSLASHES}u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
     in_url = "".join(rf"%(?:25){{0,2}}{octet:02x}" for octet in octets)
-    in_python = "".join(rf"\\{{1,4}}x{octet:02x}" for octet in octets)
+    in_python = "".join(rf"{_BACKSLASHES}x{octet:02x}" for octet in octets)
     in_html = [rf"&\#0{{0,4}}{ord(character)};", rf"&\#x0{{0,4}}{ord(character):x};"]
     named = html.escape(character)
     return [
-        rf"\\{{0,4}}(?-i:{re.escape(character)})",
+        rf"\\{{0,{_MOST_BACKSLASHES}}}(?-i:{re.escape(character)})",
         in_json,
         in_url,
         in_python,
         *in_html,
-        *([re.escape(named)] if named != character else []),
+        *([f"&{re.escape(named[1:])}"] if named != character else []),
     ]
 
 
