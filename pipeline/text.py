@@ -9,13 +9,23 @@ from typing import Any
 
 _SHOWN = {"\n": "\u21b5", "\t": " "}
 _HARMFUL = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
+"""What nobody sees though its category is a letter's, a mark's or a symbol's: the rest of Unicode's
+Default_Ignorable_Code_Point, and the Braille pattern without dots."""
+_OF_EMOJI = "\ufe0e\ufe0f"
+"""Whether the sign before it is drawn as a picture: part of ordinary text, but after a letter, or in a row, a hiding
+place."""
+_DRAWN = frozenset("0123456789#*\u2139")
+"""What has such pictures, apart from symbols and punctuation."""
 _SUSPECT = re.compile(r"[^\x20-\x7e]")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def printable(text: str) -> str:
     """Replace control characters (terminal escapes among them) and line breaks by visible ones: one line."""
-    if text.isprintable():
+    if text.isprintable() and (text.isascii() or not _UNSEEN.search(text)):
         return text
     return _SUSPECT.sub(_visible, text)
 
@@ -67,16 +77,24 @@ def _visible(match: re.Match[str]) -> str:
     character = match.group()
     if character in _SHOWN:
         return _SHOWN[character]
-    return "\ufffd" if _is_harmful(character) else character
+    return "\ufffd" if _is_harmful(match) else character
 
 
 def _escaped(match: re.Match[str]) -> str:
     character = match.group()
-    if character == "\n" or not _is_harmful(character):  # the line breaks are the indentation's
+    if character == "\n" or not _is_harmful(match):  # the line breaks are the indentation's
         return character
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
-def _is_harmful(character: str) -> bool:
+def _is_harmful(match: re.Match[str]) -> bool:
+    character, at = match.group(), match.start()
+    if _UNSEEN.match(character):
+        return character not in _OF_EMOJI or at == 0 or not _is_drawn(match.string[at - 1])
     return unicodedata.category(character) in _HARMFUL
+
+
+def _is_drawn(character: str) -> bool:
+    is_sign = unicodedata.category(character)[0] in "SP" and not _UNSEEN.match(character)
+    return is_sign or character in _DRAWN

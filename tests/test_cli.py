@@ -17,7 +17,7 @@ from stub_faults import every, status
 
 from pipeline.cli._show import cell, money, table
 from pipeline.ledger import schema
-from pipeline.text import duration, printable
+from pipeline.text import duration, json_text, printable
 
 HEAVY = ("polars", "duckdb", "tiktoken", "httpx", "pyreqwest", "jinja2", "jsonschema_rs", "asyncio")
 
@@ -57,6 +57,29 @@ def test_control_characters_in_answers_never_reach_the_terminal_raw(tmp_path, st
 )
 def test_text_is_made_printable(text, shown):
     assert printable(text) == shown
+
+
+UNSEEN = [
+    0x00AD, 0x034F, 0x061C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180F, 0x200B, 0x200F, 0x202A, 0x202E, 0x2060,
+    0x2065, 0x206F, 0x2800, 0x3164, 0xFE00, 0xFE0D, 0xFE0E, 0xFE0F, 0xFEFF, 0xFFA0, 0xFFF0, 0xFFF8, 0x1BCA0, 0x1D173,
+    0xE0000, 0xE0001, 0xE0020, 0xE0100, 0xE01EF, 0xE0FFF,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", UNSEEN, ids=hex)
+def test_what_nobody_can_see_is_shown(code):
+    assert printable(f"ad{chr(code)}min") == "ad\ufffdmin"
+    escaped = json_text([f"ad{chr(code)}min"], str)
+    assert escaped.isascii()
+    assert json.loads(escaped) == [f"ad{chr(code)}min"]
+
+
+@pytest.mark.parametrize("text", ["\u2764\ufe0f", "1\ufe0f\u20e3", "\u2194\ufe0e", "\u2139\ufe0f", "\u203c\ufe0f!"])
+def test_the_mark_in_an_emoji_stays_but_hides_nothing(text):
+    assert printable(text) == text
+    assert printable(f"{text[:2]}\ufe0f\ufe0f") == f"{text[:2]}\ufffd\ufffd"
+    assert printable("\ufe0f") == "\ufffd"
+    assert printable("\u2800\ufe0f") == "\ufffd\ufffd"
 
 
 @pytest.mark.parametrize(
