@@ -35,6 +35,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 Kind = type | tuple[str, ...]
 
 _LONGEST_TIMEOUT = 86_400
+MOST_BUDGET = 10**12
+"""Dollars: more is a typing mistake, which would take the cap away."""
 _LEAST_PER_MINUTE = Decimal("0.001")
 _A_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _A_TYPING_MISTAKE = 0.85
@@ -230,7 +232,7 @@ def _build(table: dict[str, Any], path: str) -> Job:
         wire=sections["limits"].get("wire", "auto"),
         check=None if schema is None else AnswerCheck(schema),
         repair=_at_least(0, repair, f"{path}: [output] repair"),
-        budget_usd=None if budget is None else Decimal(_positive(budget, path, "[budget] usd")),
+        budget_usd=None if budget is None else _budget(Decimal(budget), path),
         context_window=None if window is None else _at_least(1, window, f"{path}: [model] context_window"),
         dedupe=sections["run"].get("dedupe", True),
         reuse=sections["run"].get("reuse", "ledger"),
@@ -477,6 +479,12 @@ def _positive(value: int | Decimal, path: str, key: str) -> int | Decimal:
     if not value > 0:
         raise JobFileError(f"{path}: {key} must be greater than 0, not {value}")
     return value
+
+
+def _budget(usd: Decimal, path: str) -> Decimal:
+    if usd > MOST_BUDGET:
+        raise JobFileError(f"{path}: [budget] usd must be at most {MOST_BUDGET:,}; leave it away for no cap")
+    return Decimal(_positive(usd, path, "[budget] usd"))
 
 
 def _at_least(least: int, value: int, what: str) -> int:

@@ -104,6 +104,7 @@ def test_notices_go_to_the_logger_by_default(project, job, ledger, monkeypatch):
     [
         lambda job, ledger: Overrides(budget=Decimal("Infinity")),
         lambda job, ledger: Overrides(budget=Decimal("NaN")),
+        lambda job, ledger: Overrides(budget=Decimal("1e13")),
         lambda job, ledger: Overrides(budget=Decimal(-1)),
         lambda job, ledger: Overrides(budget=0.5),
         lambda job, ledger: Overrides(max_tokens=-5),

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pipeline.budget import dollars
 from pipeline.errors import UsageError, UserError
-from pipeline.job import Job, load_job, overridden
+from pipeline.job import MOST_BUDGET, Job, load_job, overridden
 from pipeline.pricing import parse_price_option
 from pipeline.records import Message
 from pipeline.runners.launch import (
@@ -60,8 +60,12 @@ class Overrides:
         several(self.settings, "settings")
         at_least_1(self.max_tokens, "max_tokens")
         budget = self.budget
-        if budget is not None and not (isinstance(budget, Decimal) and budget.is_finite() and budget > 0):
-            raise UsageError(f"budget must be a Decimal of dollars greater than 0, not {budget!r}")
+        if budget is not None and not (
+            isinstance(budget, Decimal) and budget.is_finite() and 0 < budget <= MOST_BUDGET
+        ):
+            raise UsageError(
+                f"budget must be a Decimal of dollars greater than 0 and at most {MOST_BUDGET:,}, not {budget!r}"
+            )
 
 
 def open_job(path: Name, overrides: Overrides = Overrides()) -> Job:
