@@ -91,8 +91,23 @@ def _escaped(match: re.Match[str]) -> str:
 def _is_harmful(match: re.Match[str]) -> bool:
     character, at = match.group(), match.start()
     if _UNSEEN.match(character):
-        return character not in _OF_EMOJI or at == 0 or not _is_drawn(match.string[at - 1])
+        before, behind = match.string[at - 1 : at] if at else "", match.string[at + 1 : at + 2]
+        return not _belongs(character, before, behind)
     return unicodedata.category(character) in _HARMFUL
+
+
+def _belongs(character: str, before: str, behind: str) -> bool:
+    """Tell whether such a character is part of ordinary text, by what stands beside it."""
+    if not before:
+        return False
+    if character in _OF_EMOJI:
+        return _is_drawn(before)
+    if character == "\u2800":  # the space of Braille
+        return "\u2800" < before <= "\u28ff" or "\u2800" < behind <= "\u28ff"
+    if "\u180b" <= character <= "\u180d":
+        return "\u1820" <= before <= "\u18af"  # Mongolian
+    # How a Chinese or Japanese character is written, as in names.
+    return "\U000e0100" <= character <= "\U000e01ef" and "CJK" in unicodedata.name(before, "")
 
 
 def _is_drawn(character: str) -> bool:

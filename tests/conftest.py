@@ -26,10 +26,10 @@ from pipeline.tokens._tokenizer import tokenizer
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # as in the background of a script: the tests' runs would hear none
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# As in the background of a script, or under `nohup`: the tests' runs would hear none.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 _POLL_SECONDS = 0.05
 _POLLS = 600

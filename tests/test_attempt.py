@@ -453,7 +453,10 @@ def test_an_answer_of_nothing_but_thoughts_is_cut_off(text, check):
     assert (result, error_type, "nothing but reasoning" in error) == ("truncated", "max_tokens", True)
 
 
-@pytest.mark.parametrize("text", ["<think>hm</think>\n\n17", "It says <think>", " <think>"])
+@pytest.mark.parametrize(
+    "text",
+    ["<think>hm</think>\n\n17", "It says <think>", " <think>", "<think>a</think>17 </think>", "<think> is a tag"],
+)
 def test_an_answer_behind_thoughts_or_about_them_is_one(text):
     assert judge(Reply(text, "stop", "stop", None), None)[0] == "ok"
 

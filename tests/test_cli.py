@@ -74,6 +74,13 @@ def test_what_nobody_can_see_is_shown(code):
     assert json.loads(escaped) == [f"ad{chr(code)}min"]
 
 
+@pytest.mark.parametrize(
+    "text", ["\u845b\U000e0100\u98fe", "\u1820\u180b\u1821", "\u2801\u2800\u2803", "\u2801 \u2801"]
+)
+def test_what_a_script_needs_beside_its_signs_stays(text):
+    assert printable(text) == text
+
+
 @pytest.mark.parametrize("text", ["\u2764\ufe0f", "1\ufe0f\u20e3", "\u2194\ufe0e", "\u2139\ufe0f", "\u203c\ufe0f!"])
 def test_the_mark_in_an_emoji_stays_but_hides_nothing(text):
     assert printable(text) == text

@@ -655,6 +655,20 @@ def test_a_call_tells_its_tool_where_the_model_had_a_choice_of_several(extra, na
         assert reply.text == ('[{"name":"add","arguments":{"sku": "A"}}]' if named else '{"sku": "A"}')
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"function_call": {"name": "", "arguments": ""}},
+        {"function_call": {"name": None, "arguments": None}},
+        {"tool_calls": [{"function": {"name": "", "arguments": ""}}]},
+    ],
+)
+def test_an_empty_call_beside_a_text_hides_nothing(call):
+    spec = ModelSpec("openai", "m", extra={"tools": [ADD, DROP]})
+    body = orjson.dumps(answered({"content": "hi"} | call))
+    assert PROVIDER.decode(WireReply(200, {}, body), now=0.0, spec=spec).text == "hi"
+
+
 def test_of_several_tools_a_call_without_arguments_still_tells_its_tool():
     spec = ModelSpec("openai", "m", extra={"tools": [ADD, DROP]})
     for call, text in (({"function": {"name": "drop"}}, '[{"name":"drop","arguments":null}]'), (None, "Done.")):

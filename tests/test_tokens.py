@@ -439,6 +439,10 @@ PDF = "data:application/pdf;base64,JVBERi0xLjc"
         ({"type": "text", "text": "text", "image_url": None, "cache_control": {"type": "ephemeral"}}, 0, 0),
         ({"type": "refusal", "refusal": "no", "text": ""}, 0, 0),
         ({"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, 0, 0),
+        ({"type": "text", "content": "text"}, 0, 0),
+        ({"type": "tool_result", "tool_use_id": "t1", "content": "text"}, 0, 0),
+        ({"type": "tool_result", "content": [{"type": "text", "text": "a"}, {"type": "image", "source": PNG}]}, 1, 0),
+        ({"type": "tool_result", "content": [{"type": "document", "source": PDF}, {"image_url": IMAGE}]}, 1, 1),
     ],
 )
 def test_a_part_is_bounded_by_what_it_may_become_not_by_its_link(part, images, files):
@@ -470,6 +474,8 @@ def test_what_goes_with_a_text_is_bounded_beside_it_and_in_a_message_s_own_field
         "audio": None,
         "images": [],
         "profile": "p",
+        "document_id": "d1",
+        "filename": "a.pdf",
         "tool_calls": [{"id": 1}],
     }
     assert attached_to([plain]) == (0, 0)

@@ -1,5 +1,6 @@
 """Decode a chat completion of OpenAI's dialect: whatever a server sends becomes a `Reply` or a `Failure`."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
@@ -72,7 +73,9 @@ _MOST_DOLLARS = 10**6
 _COST_UNIT = Decimal("0.000000000001")
 """What the ledger's DECIMAL(18,12) holds."""
 _LETTERS_PER_TOKEN = 5
-"""More than tokens have on average, in text of any language."""
+"""More than tokens have on average, in text of any language whose letters stand for sounds."""
+_DENSE, _DENSE_TIMES = re.compile("[\u2e80-\U0003ffff]"), 4
+"""Letters that stand for more (Chinese, Japanese, Korean): of these a token has one or two."""
 _LONGEST_USAGE = 10_000
 """Bytes of the provider's own usage object that are kept; real ones have a few hundred."""
 
@@ -271,7 +274,8 @@ def _calls(message: dict[str, Any], extra: Mapping[str, Any]) -> str | None:
     if not isinstance(calls, list) or not calls:
         calls = [{"function": message.get("function_call")}]
     if len(calls) > 1 or _has_a_choice(extra):
-        return _dumped([_call(call) for call in calls]) if any(map(_called, calls)) else None
+        said = any(called.get("name") or called.get("arguments") for called in map(_called, calls))
+        return _dumped([_call(call) for call in calls]) if said else None
     arguments = _called(calls[0]).get("arguments")
     if isinstance(arguments, dict):  # some servers parse it for us
         return _dumped(arguments)
@@ -326,14 +330,15 @@ def _leaves_reasoning_out(usage: Usage, message: dict[str, Any], text: str | Non
     content = message.get("content")
     in_parts = [part for part in content if _is_thought(part)] if isinstance(content, list) else None
     longest = max(_letters(thoughts) for thoughts in (in_parts, *map(message.get, _REASONING)))
-    return len(text or "") + longest > _LETTERS_PER_TOKEN * usage.output_tokens
+    return _letters(text) + longest > _LETTERS_PER_TOKEN * usage.output_tokens
 
 
 def _letters(thoughts: Any) -> int:
     """Return the length of thoughts; of a list, whose parts have many forms, that of its JSON, which is no shorter."""
     if not thoughts:
         return 0
-    return len(thoughts if isinstance(thoughts, str) else _dumped(thoughts) or "")
+    text = thoughts if isinstance(thoughts, str) else _dumped(thoughts) or ""
+    return len(text) + (_DENSE_TIMES - 1) * len(_DENSE.findall(text))
 
 
 def _is_thought(part: Any) -> bool:

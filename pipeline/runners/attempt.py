@@ -356,9 +356,13 @@ def judge(
 
 
 def _says_nothing_else(thoughts: str) -> bool:
-    """Tell whether nothing follows a model's thoughts, or they never end."""
-    _, ended, said = thoughts.rpartition("</think>")
-    return not ended or not said or said.isspace()
+    """Tell whether nothing follows a model's thoughts, or they begin on a line of their own and never end."""
+    _, ended, said = thoughts.partition("</think>")
+    if not ended:
+        return thoughts.partition("<think>")[2][:1] in {"", "\n", "\r"}
+    while said.lstrip().startswith("<think>"):
+        said = said.partition("</think>")[2]
+    return not said.replace("</think>", "").strip()
 
 
 def _cut_off(reply: Reply, max_tokens: int | None) -> tuple[str, str]:

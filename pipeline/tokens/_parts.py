@@ -18,6 +18,12 @@ _TEXTS = frozenset({"text", "input_text", "output_text", ""})
 _WORDS = frozenset({"refusal", "thinking", "redacted_thinking", "reasoning", "reference", "tool_use"})
 """Types of parts that hold text in other places than `text`: they are billed as the JSON they are, at most."""
 _ATTACHES = re.compile(r"image|audio|video|document|(?<!pro)file", re.IGNORECASE)
+"""In a part's type."""
+_HOLDS = re.compile(
+    r"(input_|output_)?(image|audio|video|document|file)s?(_?(url|uri|data|file|bytes|base64|content))?s?",
+    re.IGNORECASE,
+)
+"""A key that holds one; `document_id` and `filename` do not."""
 _IMAGE = "image"
 _FILE_MIME = re.compile(r"(application|audio|message|model|multipart|text|video)/", re.IGNORECASE)
 _FILE_ENDS = (
@@ -60,7 +66,7 @@ def attached_to(messages: Iterable[Mapping[str, Any]]) -> Attached:
 
 def attaching(message: Mapping[str, Any]) -> list[str]:
     """Return the keys of a message or of a part that hold an image or a file (`audio`, `image_url`), not text."""
-    return [name for name, value in message.items() if value and _ATTACHES.search(str(name))]
+    return [name for name, value in message.items() if value and _HOLDS.fullmatch(str(name))]
 
 
 def attached_in(part: Any) -> Attached:
@@ -73,7 +79,11 @@ def attached_in(part: Any) -> Attached:
     if not isinstance(part, Mapping):
         return _ONE_FILE
     kind, names = _kind(part), attaching(part)
-    if not names and (kind in _WORDS or is_text(part)):
+    if kind == "tool_result":  # Anthropic's, as gateways take it: a text, or parts
+        inside = part.get("content")
+        found = map(attached_in, inside) if isinstance(inside, list | tuple) else ()
+        return Attached(*map(sum, zip(NOTHING_ATTACHED, *found, strict=True)))
+    if not names and (kind in _WORDS or is_text(part) or _is_wordy(part)):
         return NOTHING_ATTACHED
     by_key = bool(names) and not _ATTACHES.search(kind) and all(_IMAGE in name.lower() for name in names)
     if not (_IMAGE in kind or by_key) or any(map(_is_of_a_file, _texts(part))):
@@ -84,6 +94,11 @@ def attached_in(part: Any) -> Attached:
 def is_text(part: Any) -> bool:
     """Tell whether a part has its text in `text`, whatever else is in it."""
     return isinstance(part, Mapping) and _kind(part) in _TEXTS and isinstance(part.get("text"), str)
+
+
+def _is_wordy(part: Mapping[str, Any]) -> bool:
+    """Tell whether a part calls itself text, though its text is elsewhere: it is its JSON, at most."""
+    return _kind(part) in _TEXTS - {""} and all(isinstance(value, str) for value in part.values())
 
 
 def _kind(part: Mapping[str, Any]) -> str:

@@ -6,7 +6,9 @@ A library may pass over what it can't read and send past the proxy, or may break
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
+from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
 from pipeline.errors import UserError
@@ -54,9 +56,25 @@ def _chosen(url: str, proxies: Mapping[str, str]) -> str | None:
     if name not in proxies:
         return None
     try:
-        return None if proxy_bypass(urlsplit(url).hostname or "") else name
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or (443 if scheme == "https" else 80)
     except ValueError:
         return name  # no address at all: the wire says so
+    passed = proxy_bypass(host) or proxy_bypass(f"{host}:{port}") or _in_a_network(host, proxies.get("no", ""))
+    return None if passed else name
+
+
+def _in_a_network(host: str, no_proxy: str) -> bool:
+    """Tell whether NO_PROXY names a network that holds the host, such as 127.0.0.0/8: the libraries go by that, too."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    for entry in no_proxy.split(","):
+        with suppress(ValueError):
+            if address in ip_network(entry.strip(), strict=False):
+                return True
+    return False
 
 
 def _problem(proxy: str, *, httpx: bool) -> str | None:
@@ -65,8 +83,10 @@ def _problem(proxy: str, *, httpx: bool) -> str | None:
     kind, found, rest = proxy.partition("://")
     if not found:
         kind, rest = "http", proxy
-    if not _IN_A_URL.fullmatch(proxy):
+    if not httpx and not _IN_A_URL.fullmatch(proxy):
         return f"it holds a character that no address has (in a user name or password that is written %20); {write}"
+    if not httpx and "@" in rest.rpartition("@")[0]:
+        return f"it holds two @; in a user name or password that is written %40; {write}"
     if kind.lower() in _HTTP:
         return None if _has_host(f"http://{rest}") else f"it is no address; {write}"
     if kind in _SOCKS_OF_HTTPX and httpx and find_spec("socksio") is None:
