@@ -7,6 +7,8 @@ than was reserved for it (a run that sees one pauses).
 from decimal import ROUND_HALF_EVEN, Decimal
 
 ZERO = Decimal(0)
+MOST_BUDGET = 10**12
+"""Dollars: more is a typing mistake, which would take the cap away."""
 FORECAST_DIGITS = 4
 _CENT = Decimal("0.01")
 _BOOKED = Decimal("0.000000000001")

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from pipeline import providers
+from pipeline.budget import MOST_BUDGET
 from pipeline.doorman import Limits
 from pipeline.errors import JobFileError, did_you_mean
 from pipeline.files import read_bytes
@@ -35,8 +36,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 Kind = type | tuple[str, ...]
 
 _LONGEST_TIMEOUT = 86_400
-MOST_BUDGET = 10**12
-"""Dollars: more is a typing mistake, which would take the cap away."""
 _LEAST_PER_MINUTE = Decimal("0.001")
 _A_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _A_TYPING_MISTAKE = 0.85

@@ -201,7 +201,7 @@ def test_check_shows_parts_and_other_fields_of_messages_as_json_and_cuts_picture
         ]},
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call_1", "content": "seen"},
-        {"role": "user", "content": f"{'word ' * 100}\nits bytes: {'QUJD' * 100}=="},
+        {"role": "user", "content": f"{'word ' * 100}\nits bytes: {'QUJjYWI1' * 50}=="},
     ]  # fmt: skip
     project = Project(tmp_path)
     project.rows([{"id": "r0", "chat": chat}])
@@ -222,7 +222,7 @@ def test_check_shows_parts_and_other_fields_of_messages_as_json_and_cuts_picture
         "",
         "--- user ---",
         "word " * 100,
-        f"its bytes: {('QUJD' * 100)[:60]}\u2026 (402 characters)",
+        f"its bytes: {('QUJjYWI1' * 50)[:60]}\u2026 (402 characters)",
         "",
     ]
     assert json.loads(project.run("check", "job.toml", "--json").stdout)["messages"] == chat

@@ -268,6 +268,11 @@ def to_send(project, requests, size=100):
         (Limits(120, 21_000, 8), Outlook(), (2400 / 7, "tokens_per_minute", 300)),  # then requests bind
         (Limits(None, 300, 8), Outlook(), (599 * 60.05, "tokens_per_minute", 12_000)),  # no two fit into a minute
         (Limits(None, 450, 8), Outlook(), (299 * 60.05, "tokens_per_minute", 149 * 60.05)),  # two do, and four
+        (
+            Limits(None, 300, 8),
+            Outlook(used(50)),
+            (599 * 60.05, "tokens_per_minute", 149 * 60.05),
+        ),  # 200 aside, 110 used
     ],
 )
 def test_the_longest_limit_binds_and_twice_of_it_is_told(project, limits, outlook, takes):

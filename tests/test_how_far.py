@@ -273,6 +273,18 @@ def test_a_run_that_waits_names_no_time_left(shut, left):
     assert progress.line(run, now=60.0).endswith(" left") == left
 
 
+def test_the_time_left_stays_where_rows_come_seldom_or_all_at_once():
+    progress, run = Progress(quiet=False), watched()
+    run.tally.total = run.tally.done + 2000
+    lines = []
+    for half_second in range(400):
+        run.tally.statuses["ok"] += 32 * (half_second in (120, 240, 360))
+        lines.append(progress.line(run, now=half_second / 2).rpartition("  ")[2])
+    assert not any(line.endswith(" left") for line in lines[:120])
+    assert {line[:4] for line in lines[120:]} == {"1 h ", "59 m"}, "as long as it takes"
+    assert all(line.endswith(" left") for line in lines[120:])
+
+
 def test_the_time_left_shrinks_while_a_row_is_waited_for_and_a_few_rows_say_nothing():
     progress, run = Progress(quiet=False), watched()
     run.tally.total = run.tally.done + 40

@@ -7,9 +7,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.budget import dollars
+from pipeline.budget import MOST_BUDGET, dollars
 from pipeline.errors import UsageError, UserError
-from pipeline.job import MOST_BUDGET, Job, load_job, overridden
+from pipeline.job import Job, load_job, overridden
 from pipeline.pricing import parse_price_option
 from pipeline.records import Message
 from pipeline.runners.launch import (

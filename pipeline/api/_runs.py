@@ -360,5 +360,7 @@ def stop(ledger: Ledger, job: Name) -> int:
     except PermissionError:
         raise UsageError(f"the job {name} runs as another user (process {pid}), who must stop it") from None
     except OSError as error:
-        raise UsageError(f"the job {name} can't be told to stop: {error.strerror} ({ledger.folder})") from error
+        raise UsageError(
+            f"the job {name} can't be told to stop: {error.strerror or error} ({ledger.folder})"
+        ) from error
     return int(pid)

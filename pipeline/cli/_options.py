@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.budget import MOST_BUDGET
+
 if TYPE_CHECKING:
     from pipeline.api import Overrides
     from pipeline.ledger import Ledger
@@ -37,6 +39,8 @@ class Dollars(click.ParamType):  # type: ignore[type-arg]  # generic only in cli
             self.fail(f"{value!r} is not an amount of dollars", param, ctx)
         if not amount.is_finite() or amount <= 0:
             self.fail("must be greater than 0", param, ctx)
+        if amount > MOST_BUDGET:
+            self.fail(f"must be at most {MOST_BUDGET:,}", param, ctx)
         return amount
 
 

@@ -29,14 +29,15 @@ class Progress:
         self._quiet = quiet
         self._line = StatusLine()
         self._samples: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
-        self._grew_at = 0.0
+        self._grown: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
+        """The first sample, and those in which rows had come: of a slow job they reach far back."""
 
     async def watch(self, run: "LocalRun") -> None:
         """Show the line every so often."""
         if self._quiet:
             return
         period = TERMINAL_SECONDS if self._line.terminal else PLAIN_SECONDS
-        self._samples.append((time.monotonic(), 0))
+        self._sample(time.monotonic(), 0)
         try:
             while True:
                 await asyncio.sleep(period)
@@ -76,16 +77,16 @@ class Progress:
         return printable(GAP.join(parts))
 
     def _sample(self, now: float, done: int) -> None:
-        if self._samples and done > self._samples[-1][1]:
-            self._grew_at = now
+        if not self._grown or done > self._grown[-1][1]:
+            self._grown.append((now, done))
         self._samples.append((now, done))
 
     def _seconds_left(self, rows: int, now: float) -> float | None:
         """Go by when the last row came, not by now: else the time grows while one is waited for."""
-        (start, first), done = self._samples[0], self._samples[-1][1]
-        if rows <= 0 or done - first < LEFT_ROWS or self._grew_at <= start:
+        (start, first), (end, last) = self._grown[0], self._grown[-1]
+        if rows <= 0 or last - first < LEFT_ROWS:
             return None
-        return max(rows * (self._grew_at - start) / (done - first) - (now - self._grew_at), 0.0)
+        return max(rows * (end - start) / (last - first) - (now - end), 0.0)
 
     def _rate(self) -> float:
         (start, first), (end, last) = self._samples[0], self._samples[-1]

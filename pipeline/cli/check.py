@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from pipeline.job import Job
     from pipeline.records import Message
 
-_ENCODED = re.compile(r"""data:[^\s"']{256,}|(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{256,}={0,2}""")
+_IN_BASE64 = "[A-Za-z0-9+/_-]"
+_ENCODED = re.compile(
+    r"""(?<![A-Za-z])data:[\w.+-]+/[\w.+-]+[;,][^\s"']{256,}"""
+    rf"|(?<!{_IN_BASE64})(?={_IN_BASE64}*[0-9])(?={_IN_BASE64}*[A-Z])(?={_IN_BASE64}*[a-z]){_IN_BASE64}{{256,}}={{0,2}}"
+)
 """A picture or a sound as a data URL, or bytes in base64: nobody reads those, and they fill a terminal."""
 _SHOWN = 60
 

@@ -52,22 +52,32 @@ def finish(to_send: ToSend, limits: Limits, outlook: Outlook, outputs: Outputs |
     return Finish(times[binds], binds, max([doubled, *others]))
 
 
-def _under(per_minute: float, amounts: Mapping[float, float]) -> float:
+_Amount = tuple[float, float]
+"""Tokens that a request sets aside when it goes out, and those of them that it uses."""
+
+
+def _under(per_minute: float, amounts: Mapping[_Amount, float]) -> float:
     """Return the seconds that requests take which need these amounts: no minute holds more, and none holds a part."""
-    seconds = sum(amount * requests for amount, requests in amounts.items()) / per_minute * 60
-    for fit in range(1, _LARGE_PER_MINUTE):  # of those that are larger than that no more are in a minute
-        large = sum(requests for amount, requests in amounts.items() if per_minute / (fit + 1) < amount <= per_minute)
-        seconds = max(seconds, (ceil(large / fit) - 1) * KEPT_SECONDS)
+    seconds = sum(used * requests for (_, used), requests in amounts.items()) / per_minute * 60
+    for most in range(1, _LARGE_PER_MINUTE):  # of those of which no more fit into a minute
+        large = sum(requests for amount, requests in amounts.items() if 1 <= _fit(per_minute, *amount) <= most)
+        seconds = max(seconds, (ceil(large / most) - 1) * KEPT_SECONDS)
     return seconds
 
 
-def _amounts(to_send: ToSend, outlook: Outlook, outputs: Outputs | None) -> Mapping[float, float]:
+def _fit(per_minute: float, reserved: float, used: float) -> int:
+    """Return how many such requests go out in a minute: what the others didn't use is there for the last one."""
+    return int((per_minute - reserved) // max(used, 1)) + 1
+
+
+def _amounts(to_send: ToSend, outlook: Outlook, outputs: Outputs | None) -> Mapping[_Amount, float]:
     """Return how many requests take how many tokens of a limit."""
+    reserved = {size: to_send.limit_tokens(size) for size in to_send.sizes}
     if outputs is None or not outlook.used:
-        return {to_send.limit_tokens(size): requests for size, requests in to_send.sizes.items()}
+        return {(reserved[size], reserved[size]): requests for size, requests in to_send.sizes.items()}
     exchanges = float(outlook.exchanges_each)
     answer = outputs.expected / max(to_send.requests * exchanges, 1)
-    amounts = defaultdict[float, float](float)
+    amounts = defaultdict[_Amount, float](float)
     for size, requests in to_send.sizes.items():
-        amounts[float(outlook.exchange_input(size)) + answer] += requests * exchanges
+        amounts[reserved[size], float(outlook.exchange_input(size)) + answer] += requests * exchanges
     return amounts

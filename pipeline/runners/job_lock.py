@@ -66,7 +66,7 @@ def ask_to_stop(folder: Path, job: str, facts: Mapping[str, Any]) -> None:
     if pid > 1 and facts.get("hears_signals", True) and facts.get("where", _where()) == _where():
         os.kill(pid, signal.SIGTERM)
     else:
-        _stop_file(folder, job).touch()
+        os.close(open_own(_stop_file(folder, job), os.O_WRONLY | os.O_CREAT))
 
 
 def _where() -> str:

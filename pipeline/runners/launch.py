@@ -233,8 +233,8 @@ def credentials(job: Job, environ: Mapping[str, str]) -> str | None:
 
 def _key_of_another(job: Job) -> list[str]:
     """Warn when a preset's usual key is named for somebody else's address: a stranger's job may be after it."""
-    host = urlsplit(job.provider.base_url or "").hostname
-    if job.api_key_env is None or host is None or host in _LOOPBACK:
+    host = (urlsplit(job.provider.base_url or "").hostname or "").rstrip(".")
+    if job.api_key_env is None or not host or host in _LOOPBACK:
         return []
     for preset in provider_names():
         own = urlsplit(own_address(preset) or "").hostname
