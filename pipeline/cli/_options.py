@@ -88,9 +88,14 @@ def _moment(text: str, now: datetime) -> datetime:
 
 
 def _existing(clock: datetime) -> datetime:
-    """Return the moment that this machine's clock shows so; a later one in the night in which it jumps over that."""
+    """Return the moment that this machine's clock shows so; a later one in the night in which it jumps over that.
+
+    Which of both readings of such a time is the later one is not the same in all versions of Python.
+    """
     moment = clock.astimezone()
-    return moment if moment.replace(tzinfo=None) == clock else clock.replace(fold=1).astimezone()
+    if moment.replace(tzinfo=None) == clock:
+        return moment
+    return max(moment, clock.replace(fold=1).astimezone())
 
 
 until_option = click.option(
