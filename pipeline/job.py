@@ -483,7 +483,8 @@ def _positive(value: int | Decimal, path: str, key: str) -> int | Decimal:
 def _budget(usd: Decimal, path: str) -> Decimal:
     if usd > MOST_BUDGET:
         raise JobFileError(f"{path}: [budget] usd must be at most {MOST_BUDGET:,}; leave it away for no cap")
-    return Decimal(_positive(usd, path, "[budget] usd"))
+    _positive(usd, path, "[budget] usd")
+    return usd
 
 
 def _at_least(least: int, value: int, what: str) -> int:

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.budget import MOST_BUDGET
+from pipeline.stopping import NAMES, hears_signals
 
 if TYPE_CHECKING:
     from pipeline.api import Overrides
@@ -189,7 +189,7 @@ def warn(text: str) -> None:
 def hear_ctrl_c() -> None:
     """Make Ctrl-C interrupt a prompt at once: a library may have put a handler in place that restarts the read."""
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in the background of a script
-    if threading.current_thread() is threading.main_thread() and not ignored:
+    if hears_signals() and not ignored:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -201,7 +201,7 @@ def heard_at_once() -> Iterator[None]:
     try:
         yield
     finally:
-        if before is not None and threading.current_thread() is threading.main_thread():
+        if before is not None and hears_signals():
             signal.signal(signal.SIGINT, before)
 
 
@@ -219,8 +219,8 @@ def ends_tidily() -> Iterator[None]:
         raise KeyboardInterrupt
 
     before = {}
-    if threading.current_thread() is threading.main_thread():
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if hears_signals():
+        for each in NAMES:
             if signal.getsignal(each) in (signal.SIG_DFL, signal.default_int_handler):
                 before[each] = signal.signal(each, interrupt)
     try:

@@ -59,8 +59,12 @@ _Amount = tuple[float, float]
 def _under(per_minute: float, amounts: Mapping[_Amount, float]) -> float:
     """Return the seconds that requests take which need these amounts: no minute holds more, and none holds a part."""
     seconds = sum(used * requests for (_, used), requests in amounts.items()) / per_minute * 60
-    for most in range(1, _LARGE_PER_MINUTE):  # of those of which no more fit into a minute
-        large = sum(requests for amount, requests in amounts.items() if 1 <= _fit(per_minute, *amount) <= most)
+    fitting = defaultdict[int, float](float)
+    for amount, requests in amounts.items():
+        fitting[_fit(per_minute, *amount)] += requests
+    large = 0.0
+    for most in range(1, _LARGE_PER_MINUTE):
+        large += fitting[most]  # those of which no more fit into a minute
         seconds = max(seconds, (ceil(large / most) - 1) * KEPT_SECONDS)
     return seconds
 

@@ -52,16 +52,22 @@ _ONE_FILE = Attached(files=1)
 
 def attached_to(messages: Iterable[Mapping[str, Any]]) -> Attached:
     """Count what goes with a chat beside its text."""
-    images = files = 0
+    total = NOTHING_ATTACHED
     for message in messages:
         content = message.get("content")
         if type(content) is str and len(message) == 2:  # noqa: PLR2004 -- role and content: nearly every message
             continue
-        found = [attached_in(part) for part in content] if isinstance(content, list | tuple) else []
-        found += [attached_in({name: message[name]}) for name in attaching(message)]
-        images += sum(each.images for each in found)
-        files += sum(each.files for each in found)
-    return Attached(images, files)
+        total = total.plus(_in_parts(content))
+        total = total.plus(_in_parts([{name: message[name]} for name in attaching(message)]))
+    return total
+
+
+def _in_parts(content: Any) -> Attached:
+    """Add up what parts are beside their text; a content that is a text has none."""
+    total = NOTHING_ATTACHED
+    for part in content if isinstance(content, list | tuple) else ():
+        total = total.plus(attached_in(part))
+    return total
 
 
 def attaching(message: Mapping[str, Any]) -> list[str]:
@@ -80,9 +86,7 @@ def attached_in(part: Any) -> Attached:
         return _ONE_FILE
     kind, names = _kind(part), attaching(part)
     if kind == "tool_result":  # Anthropic's, as gateways take it: a text, or parts
-        inside = part.get("content")
-        found = map(attached_in, inside) if isinstance(inside, list | tuple) else ()
-        return Attached(*map(sum, zip(NOTHING_ATTACHED, *found, strict=True)))
+        return _in_parts(part.get("content"))
     if not names and (kind in _WORDS or is_text(part) or _is_wordy(part)):
         return NOTHING_ATTACHED
     by_key = bool(names) and not _ATTACHES.search(kind) and all(_IMAGE in name.lower() for name in names)
