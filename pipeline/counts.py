@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, get_args
 
 import orjson
 
+from pipeline.files import open_own
 from pipeline.records import CountMethod, TokenCount
 
 SUFFIX = ".counts"
@@ -133,8 +134,7 @@ class CountKeeper:
             if not self._path.parent.parent.is_dir():
                 return
             self._path.parent.mkdir(exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            file = FileIO(os.open(self._part, flags, 0o666), "r+")
+            file = FileIO(open_own(self._part, os.O_RDWR | os.O_CREAT), "r+")
         except OSError:
             return
         try:
